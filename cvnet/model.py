@@ -1,0 +1,32 @@
+"""CVNet whole: the backbone that describes an image and the reranker that compares two."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cvnet.backbone import Backbone
+from cvnet.reranker import Reranker
+
+
+class CVNet(nn.Module):
+    """The published model in PyTorch, on any device; what every engine is measured against.
+
+    Args:
+        depth: 50 or 101, of the ResNet trunk.
+    """
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.depth = depth
+        self.backbone = Backbone(depth)
+        self.reranker = Reranker()
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Descriptor (B, 2048) of unit norm and local feature map (B, 1024, H/16, W/16), signed."""
+        return self.backbone(image)
+
+    @torch.inference_mode()
+    def score(self, query: Tensor, key: Tensor) -> Tensor:
+        """Pair score (B,) in 0..1 of two local feature maps (B, 1024, h, w)."""
+        return self.reranker(query, key).softmax(dim=1)[:, 1]
