@@ -1,0 +1,1 @@
+"""The torch-free runtime: sessions, images, galleries, retrieval."""

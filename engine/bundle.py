@@ -1,0 +1,100 @@
+"""A bundle: the folder that `build` writes and everything else opens, graphs and the facts about them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from engine.errors import BundleError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+GRAPH_NAMES = ("descriptor", "features", "reranker")
+
+
+@dataclass(frozen=True)
+class GraphFile:
+    """A graph's file within the bundle, and the SHA-256 of its bytes."""
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle holds and how it came about.
+
+    `weights` is the checkpoint's file name or `seeded:N`, `weights_digest` the SHA-256 of its tensors;
+    `versions` names the libraries that made the graphs, `parity` the largest difference from PyTorch seen
+    when they were checked.
+    """
+
+    format: int
+    depth: int
+    weights: str
+    weights_digest: str
+    trained: bool
+    precision: str
+    backend: str
+    graphs: dict[str, GraphFile]
+    versions: dict[str, str]
+    parity: dict[str, float]
+    built: str  # UTC, ISO 8601
+
+    @property
+    def features_id(self) -> str:
+        """What a gallery's features depend on: equal ids make interchangeable features."""
+        return f"{self.weights_digest}-{self.precision}"
+
+
+class Bundle:
+    """An opened bundle, its digests checked."""
+
+    def __init__(self, path: Path) -> None:
+        """
+        Raises:
+            BundleError: no bundle there, one of another format, or a file that is missing or changed.
+        """
+        self.path = path
+        self.manifest = read_manifest(path)
+        for name in GRAPH_NAMES:
+            self._check(name)
+
+    def graph(self, name: str) -> Path:
+        """The file of one of `GRAPH_NAMES`."""
+        return self.path / self.manifest.graphs[name].file
+
+    def _check(self, name: str) -> None:
+        file = self.graph(name)
+        if not file.is_file():
+            raise BundleError(f"{file}: missing from the bundle; build it again")
+        if sha256(file) != self.manifest.graphs[name].sha256:
+            raise BundleError(f"{file}: changed since it was built (SHA-256 differs); build the bundle again")
+
+
+def read_manifest(path: Path) -> Manifest:
+    file = path / MANIFEST
+    try:
+        content = json.loads(file.read_text())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BundleError(f"{path}: not a bundle (no {MANIFEST}); make one with 'cvnet-engine build'") from error
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{file}: not readable ({error}); build the bundle again") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise BundleError(f"{file}: not a bundle of format {FORMAT}; build it again with this version")
+    names = {field.name for field in fields(Manifest)}
+    if content.keys() != names or set(content["graphs"]) != set(GRAPH_NAMES):
+        raise BundleError(f"{file}: fields or graphs differ from format {FORMAT}; build the bundle again")
+    graphs = {name: GraphFile(**graph) for name, graph in content.pop("graphs").items()}
+    return Manifest(graphs=graphs, **content)
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n")
+
+
+def sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

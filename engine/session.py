@@ -1,0 +1,80 @@
+"""What an engine is, whatever runs it: named arrays in, named arrays out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from engine.errors import BackendError
+
+Array = np.ndarray  # shapes and dtypes stand in comments and docstrings
+BACKENDS = ("onnxruntime", "onnxruntime-cuda")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An engine's input or output: numpy dtype name, and a shape whose free axes are named."""
+
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+class Engine(Protocol):
+    """A graph ready to run. One engine serves one thread at a time."""
+
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Every output by name.
+
+        Raises:
+            BackendError: a feed that is missing, unknown, or of another dtype or shape than `inputs` says.
+        """
+
+    def close(self) -> None:
+        """Release what the engine holds; it cannot run afterwards."""
+
+
+def open_engine(graph: Path, backend: str, threads: int | None = None) -> Engine:
+    """The engine of a graph file on one of `BACKENDS`.
+
+    Args:
+        graph: an `.onnx` file.
+        threads: CPU threads; by default as many as this process may use.
+
+    Raises:
+        BackendError: the backend or its device is not there, or does not take the graph.
+    """
+    threads = threads or usable_cpus()
+    match backend:
+        case "onnxruntime" | "onnxruntime-cuda":
+            from engine.onnxruntime_session import OnnxRuntimeEngine
+
+            return OnnxRuntimeEngine(graph, cuda=backend == "onnxruntime-cuda", threads=threads)
+        case _:
+            raise BackendError(f"backend {backend!r} is unknown; expected one of {', '.join(BACKENDS)}")
+
+
+def usable_cpus() -> int:
+    """CPUs this process may run on, which in a container is less than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_feeds(feeds: Mapping[str, Array], inputs: Mapping[str, TensorSpec]) -> None:
+    """Raise BackendError unless `feeds` are exactly `inputs`: names, dtypes, ranks, and equally named axes equal."""
+    if feeds.keys() != inputs.keys():
+        raise BackendError(f"inputs {sorted(feeds)} were fed; expected {sorted(inputs)}")
+    sizes: dict[str, int] = {}
+    for name, spec in inputs.items():
+        array = feeds[name]
+        fits = str(array.dtype) == spec.dtype and array.ndim == len(spec.shape)
+        if not fits or any(size != sizes.setdefault(str(axis), size if isinstance(axis, str) else axis)
+                           for size, axis in zip(array.shape, spec.shape, strict=True)):
+            shape = "x".join(map(str, spec.shape))
+            raise BackendError(f"input {name!r} is {array.dtype} {array.shape}; expected {spec.dtype} {shape}")

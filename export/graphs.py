@@ -1,0 +1,68 @@
+"""The three graphs that are deployed, as PyTorch modules with their names and dynamic axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from cvnet.model import CVNet
+from export.reranker import FactoredReranker, UnitMaps
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One graph to export: how it is made from the model, and the names of its axes.
+
+    An axis is a number where it is fixed and a name where it is free; equal names are equal sizes.
+    """
+
+    name: str
+    module: Callable[[CVNet], nn.Module]
+    inputs: dict[str, tuple[int | str, ...]]
+    outputs: tuple[str, ...]
+    trace_size: int  # of the first free axis when the graph is traced; the others follow, one larger each
+
+
+class Descriptor(nn.Module):
+    """Normalised image (B, 3, H, W) -> descriptor (B, 2048) of unit norm."""
+
+    def __init__(self, model: CVNet) -> None:
+        super().__init__()
+        self.backbone = model.backbone
+
+    def forward(self, image: Tensor) -> Tensor:
+        descriptor, _ = self.backbone(image)
+        return descriptor
+
+
+class Features(nn.Module):
+    """Normalised image (B, 3, H, W) -> descriptor and the three unit maps that the reranker reads."""
+
+    def __init__(self, model: CVNet) -> None:
+        super().__init__()
+        self.backbone = model.backbone
+        self.unit_maps = UnitMaps(model.reranker)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        descriptor, feature_map = self.backbone(image)
+        return descriptor, *self.unit_maps(feature_map)
+
+
+def reranker(model: CVNet) -> nn.Module:
+    return FactoredReranker(model.reranker)
+
+
+GRAPHS = (
+    Graph("descriptor", Descriptor, {"image": ("batch", 3, "height", "width")}, ("descriptor",), 96),
+    Graph("features", Features, {"image": ("batch", 3, "height", "width")}, ("descriptor", "map_0", "map_1", "map_2"), 96),
+    Graph(
+        "reranker",
+        reranker,
+        {f"query_{s}": (1, 256, f"query_height_{s}", f"query_width_{s}") for s in range(3)}
+        | {f"key_{s}": ("batch", 256, f"key_height_{s}", f"key_width_{s}") for s in range(3)},
+        ("logits", "score"),
+        5,
+    ),
+)

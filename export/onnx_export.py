@@ -1,0 +1,54 @@
+"""One graph from PyTorch to an ONNX file, with its axes left free."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+
+import torch
+
+from cvnet.model import CVNet
+from engine.errors import ExportError
+from export.graphs import Graph
+
+# 21 would emit GroupNormalization, which TensorRT before 10.9 rejects and ONNX Runtime's CPU takes apart again
+OPSET = 20
+
+
+def export(graph: Graph, model: CVNet, file: Path) -> None:
+    """Write `graph` of `model` as ONNX.
+
+    Raises:
+        ExportError: PyTorch could not trace or translate it.
+    """
+    dynamic = tuple({i: a for i, a in enumerate(axes) if isinstance(a, str)} for axes in graph.inputs.values())
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporter's notes to its own developers
+        try:
+            program = torch.onnx.export(
+                graph.module(model).eval(),
+                example(graph),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(graph.inputs),
+                output_names=list(graph.outputs),
+                dynamic_shapes=dynamic,
+                verbose=False,
+            )
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ExportError(f"graph {graph.name!r}: PyTorch's exporter failed ({reason}); report it with 'cvnet-engine doctor'") from error
+    assert program is not None
+    program.save(file)
+
+
+def example(graph: Graph) -> tuple[torch.Tensor, ...]:
+    """Inputs to trace with: no two free axes of a size, none of them 1, so that nothing is taken for equal or fixed."""
+    sizes: dict[str, int] = {}
+    for axes in graph.inputs.values():
+        for axis in axes:
+            if isinstance(axis, str) and axis not in sizes:
+                sizes[axis] = 2 if axis == "batch" else graph.trace_size + len(sizes)
+    return tuple(torch.rand([sizes.get(a, a) for a in axes]) for axes in graph.inputs.values())

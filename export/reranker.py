@@ -1,0 +1,150 @@
+"""The reranker in factored form: what depends on one image is computed once, what remains is matrix products.
+
+Bilinear resizing is linear on each side and the clamp comes after it, so the published correlation
+`relu(resize4d(cosine(q_i, k_j)))` equals `relu(U_i · U_j)` with U the resized unit-norm maps: the 4D resize
+disappears. Block 1 has stride 2, so each of its two halves reads the correlation at even positions of the other
+side only, and the whole nine-channel tensor never exists.
+
+Shape legend: B keys, C channels, hq wq query positions and hk wk key positions of the current layer,
+Q = hq·wq, K = hk·wk, 3 area scales of the maps, i for the query's and j for the key's.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cvnet.reranker import GROUPS, PROJECTED_DIM, CenterPivotConv4d, Reranker, resize
+
+SCALED = 2**32
+ROOT_HALF = round(SCALED / 2**0.5)
+
+
+def half(n: int) -> int:
+    """`round(n · √0.25)`, halves to even, in integers that stay symbolic in an exported graph."""
+    return (n + (n % 4) // 3) // 2
+
+
+def root_half(n: int) -> int:
+    """`round(n · √0.5)` in integers; n/√2 is irrational, so no halves arise."""
+    return (n * ROOT_HALF + SCALED // 2) // SCALED
+
+
+REDUCED_LENGTHS = (half, root_half)  # of `cvnet.reranker.SCALES`, but for the last, which is 1
+
+
+class UnitMaps(nn.Module):
+    """The half of the reranker that depends on one image: its three projected maps, of unit norm per position."""
+
+    def __init__(self, reranker: Reranker) -> None:
+        super().__init__()
+        self.projections = reranker.projections
+
+    def forward(self, feature_map: Tensor) -> tuple[Tensor, ...]:
+        """(B, 1024, h, w) -> three maps (B, 256, h_s, w_s) for area scales 0.25, 0.5 and 1."""
+        height, width = feature_map.shape[2:]
+        pyramid = [resize(feature_map, reduced(height), reduced(width)) for reduced in REDUCED_LENGTHS] + [feature_map]
+        projected = [projection(x) for projection, x in zip(self.projections, pyramid, strict=True)]
+        return tuple(F.normalize(x, dim=1) for x in projected)  # a zero vector stays zero
+
+
+class FactoredReranker(nn.Module):
+    """Logits and score of one query against a batch of keys of equal size, from their unit maps."""
+
+    def __init__(self, reranker: Reranker) -> None:
+        super().__init__()
+        learner = reranker.learner
+        first, *rest = [m for block in (learner.block1, learner.block2, learner.block3, learner.block4) for m in block]
+        self.over_query, self.over_key = key_major(first.conv1), first.conv2
+        self.norm = FactoredNorm(rest[0])
+        self.layers = nn.Sequential()
+        for conv, norm in zip(rest[2::3], rest[3::3], strict=True):  # each followed by a ReLU
+            self.layers.append(FactoredConv4d(conv))
+            self.layers.append(FactoredNorm(norm))
+        self.mlp = learner.mlp
+
+    def forward(self, q0: Tensor, q1: Tensor, q2: Tensor, k0: Tensor, k1: Tensor, k2: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Args:
+            q0, q1, q2: the query's unit maps (1, 256, h_s, w_s), for area scales 0.25, 0.5 and 1.
+            k0, k1, k2: the keys' unit maps (B, 256, h_s, w_s).
+
+        Returns:
+            logits (B, 2) and score (B,), the softmax's second class.
+        """
+        query = full_size(q0, q1, q2).squeeze(0)  # (3, 256, hq, wq)
+        key = full_size(k0, k1, k2)  # (B, 3, 256, hk, wk)
+        x = self.norm(self.first_convolution(query, key))  # (B, hk, wk, 16, hq, wq)
+        x = self.layers(x)
+        logits = self.mlp(x.mean(dim=(1, 2, 4, 5)))
+        return logits, logits.softmax(dim=1)[:, 1]
+
+    def first_convolution(self, query: Tensor, key: Tensor) -> Tensor:
+        """Block 1's convolution straight from the maps: (B, hk/2, wk/2, 16, hq/2, wq/2)."""
+        hq, wq = query.shape[2:]
+        hk, wk = key.shape[3:]
+        all_queries = query.permute(1, 0, 2, 3).reshape(PROJECTED_DIM, -1)  # (256, 3i·Q)
+        all_keys = key.permute(0, 2, 1, 3, 4).reshape(-1, PROJECTED_DIM, 3 * hk * wk)  # (B, 256, 3j·K)
+        even_keys = key[..., ::2, ::2].permute(0, 3, 4, 1, 2)  # (B, hk/2, wk/2, 3j, 256)
+        even_queries = query[..., ::2, ::2].permute(2, 3, 0, 1)  # (hq/2, wq/2, 3i, 256)
+        batch, hk2, wk2 = even_keys.shape[:3]
+        hq2, wq2 = even_queries.shape[:2]
+
+        rows = even_keys.reshape(-1, PROJECTED_DIM) @ all_queries  # (B·K/4·3j, 3i·Q)
+        over_query = self.over_query(F.relu(rows).view(-1, 9, hq, wq))  # (B·K/4, 16, hq/2, wq/2)
+        rows = even_queries.reshape(-1, PROJECTED_DIM) @ all_keys  # (B, Q/4·3i, 3j·K)
+        over_key = self.over_key(F.relu(rows).view(-1, 9, hk, wk))  # (B·Q/4, 16, hk/2, wk/2)
+        over_key = over_key.view(batch, hq2, wq2, -1, hk2, wk2).permute(0, 4, 5, 3, 1, 2)
+        return over_query.view(batch, hk2, wk2, -1, hq2, wq2) + over_key
+
+
+class FactoredConv4d(nn.Module):
+    """`CenterPivotConv4d` on key-major tensors (B, hk, wk, C, hq, wq)."""
+
+    def __init__(self, conv: CenterPivotConv4d) -> None:
+        super().__init__()
+        self.over_query, self.over_key, self.stride = conv.conv1, conv.conv2, conv.stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        s = self.stride
+        batch, hk, wk, channels, hq, wq = x.shape
+        even_keys = x[:, ::s, ::s]
+        over_query = self.over_query(even_keys.reshape(-1, channels, hq, wq))  # (B·K/s², C', hq/s, wq/s)
+        even_queries = x[..., ::s, ::s].permute(0, 4, 5, 3, 1, 2)  # (B, hq/s, wq/s, C, hk, wk)
+        over_key = self.over_key(even_queries.reshape(-1, channels, hk, wk))  # (B·Q/s², C', hk/s, wk/s)
+        over_key = over_key.view(*even_queries.shape[:3], *over_key.shape[1:]).permute(0, 4, 5, 3, 1, 2)
+        return over_query.view(*even_keys.shape[:3], *over_query.shape[1:]) + over_key
+
+
+class FactoredNorm(nn.Module):
+    """GroupNorm and ReLU on (B, hk, wk, C, hq, wq), as one scale and one shift per channel."""
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = self.group_mean(x.mean(dim=(1, 2, 4, 5)))  # (B, C)
+        mean_square = self.group_mean(x.square().mean(dim=(1, 2, 4, 5)))
+        scale = self.weight * torch.rsqrt(mean_square - mean.square() + self.eps)
+        shift = self.bias - mean * scale
+        return F.relu(x * scale[:, None, None, :, None, None] + shift[:, None, None, :, None, None])
+
+    def group_mean(self, x: Tensor) -> Tensor:  # (B, C) -> (B, C), equal within a group
+        groups = x.view(-1, GROUPS, x.shape[1] // GROUPS)
+        return groups.mean(dim=2, keepdim=True).expand_as(groups).reshape(x.shape)
+
+
+def full_size(*maps: Tensor) -> Tensor:
+    """The three maps resized to the last one's size: (B, 3, 256, h, w). Not of unit norm any more."""
+    *smaller, full = maps
+    return torch.stack([*(resize(m, *full.shape[2:]) for m in smaller), full], dim=1)
+
+
+def key_major(conv: nn.Conv2d) -> nn.Conv2d:
+    """`conv` with its nine input channels 3·i + j re-ordered to 3·j + i."""
+    weight = conv.weight.view(-1, 3, 3, *conv.kernel_size).transpose(1, 2).reshape(conv.weight.shape)
+    out = nn.Conv2d(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding)
+    out.weight, out.bias = nn.Parameter(weight, requires_grad=False), conv.bias
+    return out
