@@ -11,11 +11,11 @@ Units: metres for buildings (x right, y up, z out of the façade), _px for pixel
 from __future__ import annotations
 
 import json
-import os
 import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+Outline = Array | Sequence[tuple[float, float]]  # (N, 2) metres
 Colour = tuple[int, int, int]  # blue, green, red
 
 CANVAS_PX_PER_M = 36
@@ -230,7 +231,7 @@ class View:
 # ------------------------------------------------------------------------------------------------ random choices
 
 
-def scene(seed: int, index: int) -> Scene:
+def build_scene(seed: int, index: int) -> Scene:
     """The scene of that index: the same building whatever set it is part of."""
     rng = np.random.default_rng((seed, index))
     main = _facade(rng, (seed, index, 0))
@@ -245,13 +246,13 @@ def scene(seed: int, index: int) -> Scene:
     )
 
 
-def view(seed: int, index: int, number: int, size: tuple[int, int]) -> View:
+def choose_view(seed: int, index: int, number: int, size: tuple[int, int]) -> View:
     """View `number` of a scene. The first ones are mild; later ones may be far, close, oblique or obstructed."""
     rng = np.random.default_rng((seed, index, number + 1000))
     mild = number < FIRST_VIEWS_MILD
     barely = not mild and rng.random() < 0.08
-    effort = rng.uniform(0.0, 0.3) if mild else rng.uniform(0.1, 1.0)  # how far from a postcard
-    return _view(rng, scene(seed, index).main, size, effort, barely)
+    effort = rng.uniform(0.0, 0.3) if mild else rng.uniform(0.2, 1.0)  # how far from a postcard
+    return _view(rng, build_scene(seed, index).main, size, effort, barely)
 
 
 def _facade(rng: Generator, seed: tuple[int, ...]) -> Facade:
@@ -294,21 +295,21 @@ def _view(rng: Generator, facade: Facade, size: tuple[int, int], effort: float, 
         fill, reach = (rng.uniform(0.06, 0.12), 0.2) if close else (rng.uniform(3.5, 5.0), 0.5)
     return View(
         size=(width, height) if portrait else size,
-        yaw_deg=float(rng.choice([-1, 1]) * rng.uniform(8 * effort, 6 + 52 * effort)),
-        distance=rng.uniform(1.3, 2.2) - 0.4 * effort,
+        yaw_deg=float(rng.choice([-1, 1]) * rng.uniform(12 * effort, 12 + 50 * effort)),
+        distance=rng.uniform(1.15, 2.0) - 0.35 * effort,
         eye_m=EYE_M + (rng.uniform(0, 9) if rng.random() < 0.3 * effort else 0),
         fill=fill,
         aim=(0.5 + reach * rng.uniform(-1, 1), 0.5 + reach * rng.uniform(-0.8, 0.6)),
         roll_deg=rng.normal(0, 0.6 + 3.0 * effort),
         sun_deg=rng.uniform(-60, 60),
         sunlight=float(np.clip(rng.uniform(-0.2, 1.1), 0, 1)),
-        gain=float(np.exp(rng.normal(0, 0.06 + 0.28 * effort))),
+        gain=float(np.exp(rng.normal(0.06, 0.05 + 0.24 * effort))),
         gamma=float(np.exp(rng.normal(0, 0.05 + 0.16 * effort))),
         warmth=rng.normal(0, 0.04 + 0.14 * effort),
-        shade=(rng.uniform(0, 0.2 + 0.5 * effort), rng.uniform(0, 360)),
+        shade=(rng.uniform(0, 0.1 + 0.5 * effort), rng.uniform(0, 360)),
         sky=_pick(rng, tuple(SKIES)),
         blur_px=rng.uniform(0.2, 0.45 + 0.8 * effort),
-        noise=rng.uniform(1.0, 3.0 + 7.0 * effort),
+        noise=rng.uniform(1.0, 2.5 + 5.0 * effort),
         occluders=_occluders(rng, facade, effort),
         seed=tuple(int(s) for s in rng.integers(0, 2**31, 2)),
     )
@@ -339,7 +340,7 @@ def _palette(hexes: str) -> tuple[Colour, ...]:
 
 
 def _jitter(rng: Generator, colour: Colour, spread: float) -> Colour:
-    b, g, r = np.clip(np.array(colour) + rng.normal(0, 0.6 * spread) + rng.normal(0, spread, 3), 0, 255)
+    b, g, r = np.clip(np.array(colour) + rng.normal(0, spread) + rng.normal(0, 0.5 * spread, 3), 0, 255)
     return int(b), int(g), int(r)
 
 
@@ -437,8 +438,9 @@ class Relief:
         self.colour = np.zeros((*shape, 3), np.uint8)  # (H, W, 3)
         self.cover = np.zeros(shape, np.uint8)  # (H, W), 0 to 255
         self.height = np.zeros(shape, np.float32)  # (H, W) metres
+        self.wall = self.colour  # (H, W, 3) the texture of the wall, for parts made of the same
 
-    def fill(self, outline: Array, paint: Colour | Array, height_m: float = 0.0, clip: Array | None = None) -> None:
+    def fill(self, outline: Outline, paint: Colour | Array, height_m: float = 0.0, clip: Outline | None = None) -> None:
         """Paints the inside of an outline, (N, 2) metres; `paint` is a colour or a texture as large as the canvas."""
         points = self._pixels(outline)
         x, y, w, h = cv2.boundingRect(np.round(points).astype(np.int32))
@@ -456,20 +458,20 @@ class Relief:
 
     def rect(self, x: float, y: float, w: float, h: float, paint: Colour | Array, height_m: float = 0.0) -> None:
         """A rectangle whose lower left corner is (x, y)."""
-        self.fill(np.array([(x, y), (x + w, y), (x + w, y + h), (x, y + h)]), paint, height_m)
+        self.fill([(x, y), (x + w, y), (x + w, y + h), (x, y + h)], paint, height_m)
 
     def disc(self, x: float, y: float, radius: float, paint: Colour | Array, height_m: float = 0.0) -> None:
         self.fill(_ellipse(x, y, radius, radius), paint, height_m)
 
-    def stroke(self, path: Array, width: float, paint: Colour, height_m: float = 0.0) -> None:
+    def stroke(self, path: Outline, width: float, paint: Colour, height_m: float = 0.0) -> None:
         """A line of that width through (N, 2) points."""
-        for a, b in zip(path[:-1], path[1:], strict=True):
+        for a, b in pairwise(np.asarray(path)):
             along = (b - a) / max(np.hypot(*(b - a)), 1e-6)
             side = np.array([-along[1], along[0]]) * width / 2
-            self.fill(np.array([a + side, b + side, b - side, a - side]), paint, height_m)
+            self.fill([a + side, b + side, b - side, a - side], paint, height_m)
 
-    def _pixels(self, outline: Array) -> Array:
-        return (outline * [1, -1] + [self.margin_m, self.top_m]) * CANVAS_PX_PER_M
+    def _pixels(self, outline: Outline) -> Array:
+        return (np.asarray(outline) * [1, -1] + [self.margin_m, self.top_m]) * CANVAS_PX_PER_M
 
     def _coverage(self, points: Array, rows: slice, cols: slice) -> Array:
         inside = np.zeros(self.cover[rows, cols].shape, np.uint8)
@@ -477,6 +479,9 @@ class Relief:
             fixed = np.round((points - [cols.start, rows.start]) * 16).astype(np.int32)
             cv2.fillPoly(inside, [fixed], 255, cv2.LINE_AA, shift=4)
         return inside
+
+
+Part = Callable[[Relief, Facade, Generator], None]  # draws one part of a façade on its relief
 
 
 def _ellipse(x: float, y: float, rx: float, ry: float, start: float = 0, end: float = 2 * np.pi, n: int = 28) -> Array:
@@ -504,16 +509,16 @@ def _drawn(facade: Facade) -> Relief:
     """A building's front, its silhouette included."""
     rng = np.random.default_rng(facade.seed)
     relief = Relief(facade.width_m, facade.height_m + 3.5)
-    wall = MATERIALS[facade.material](rng, relief.cover.shape, facade.wall)
-    ROOFS[facade.roof](relief, facade, rng, wall)
-    relief.rect(0, 0, facade.width_m, facade.eaves_m, wall)
+    relief.wall = MATERIALS[facade.material](rng, relief.cover.shape, facade.wall)
+    ROOFS[facade.roof](relief, facade, rng)
+    relief.rect(0, 0, facade.width_m, facade.eaves_m, relief.wall)
     for ornament in UNDER_WINDOWS:
         if ornament in facade.ornaments:
             UNDER_WINDOWS[ornament](relief, facade, rng)
     for floor in range(facade.floors):
         _storey(relief, facade, rng, floor)
     _cornice(relief, facade, rng)
-    GROUNDS[facade.ground](relief, facade, rng, wall)
+    GROUNDS[facade.ground](relief, facade, rng)
     for ornament in OVER_WINDOWS:
         if ornament in facade.ornaments:
             OVER_WINDOWS[ornament](relief, facade, rng)
@@ -539,9 +544,7 @@ def _storey(relief: Relief, facade: Facade, rng: Generator, floor: int) -> None:
         _window(relief, facade, rng, (bay + 0.5) * facade.bay_m, y + 0.28 * facade.floor_m, w, h, kind)
 
 
-def _window(
-    relief: Relief, facade: Facade, rng: Generator, x: float, y: float, w: float, h: float, kind: str
-) -> None:
+def _window(relief: Relief, facade: Facade, rng: Generator, x: float, y: float, w: float, h: float, kind: str) -> None:
     """A window with its surround, hood, sill, glass, curtain and glazing bars; x is its middle, y its foot."""
     if facade.hood != "none" or facade.material in ("rubble", "brick"):
         relief.fill(_opening(kind, x, y - 0.08, w + 0.32, h + 0.24), facade.trim, 0.08)
@@ -560,10 +563,10 @@ def _window(
     bar = facade.trim if sum(facade.trim) > 330 else _tone(facade.trim, 0.9)
     for c in range(1, columns):
         u = x - w / 2 + w * c / columns
-        relief.fill(np.array([(u - 0.03, y), (u + 0.03, y), (u + 0.03, y + h), (u - 0.03, y + h)]), bar, -0.22, pane)
+        relief.fill([(u - 0.03, y), (u + 0.03, y), (u + 0.03, y + h), (u - 0.03, y + h)], bar, -0.22, pane)
     for r in range(1, rows):
         v = y + h * r / rows
-        relief.fill(np.array([(x - w, v - 0.03), (x + w, v - 0.03), (x + w, v + 0.03), (x - w, v + 0.03)]), bar, -0.22, pane)
+        relief.fill([(x - w, v - 0.03), (x + w, v - 0.03), (x + w, v + 0.03), (x - w, v + 0.03)], bar, -0.22, pane)
     if kind != "oculus":
         relief.rect(x - w / 2 - 0.2, y - 0.16, w + 0.4, 0.16, facade.trim, 0.16)
 
@@ -571,13 +574,19 @@ def _window(
 def _hood(relief: Relief, facade: Facade, x: float, y: float, w: float, h: float, kind: str) -> None:
     top, half = y + h + 0.14, w / 2 + 0.3
     if facade.hood == "keystone" and kind != "oculus":
-        relief.fill(np.array([(x - 0.14, top - 0.3), (x + 0.14, top - 0.3), (x + 0.22, top + 0.2), (x - 0.22, top + 0.2)]), _tone(facade.trim, 1.05), 0.2)
+        relief.fill(
+            [(x - 0.14, top - 0.3), (x + 0.14, top - 0.3), (x + 0.22, top + 0.2), (x - 0.22, top + 0.2)],
+            _tone(facade.trim, 1.05),
+            0.2,
+        )
     if kind in ("oculus", "pointed") or facade.hood in ("none", "keystone"):
         return
     relief.rect(x - half, top, 2 * half, 0.16, facade.trim, 0.25)
     if facade.hood == "pediment":
-        relief.fill(np.array([(x - half, top + 0.16), (x + half, top + 0.16), (x, top + 0.62)]), facade.trim, 0.25)
-        relief.fill(np.array([(x - half + 0.35, top + 0.2), (x + half - 0.35, top + 0.2), (x, top + 0.46)]), _tone(facade.trim, 0.88), 0.1)
+        relief.fill([(x - half, top + 0.16), (x + half, top + 0.16), (x, top + 0.62)], facade.trim, 0.25)
+        relief.fill(
+            [(x - half + 0.35, top + 0.2), (x + half - 0.35, top + 0.2), (x, top + 0.46)], _tone(facade.trim, 0.88), 0.1
+        )
     if facade.hood == "arched":
         relief.fill(_ellipse(x, top + 0.14, half, 0.5, 0, np.pi), facade.trim, 0.25)
         relief.fill(_ellipse(x, top + 0.16, half - 0.25, 0.28, 0, np.pi), _tone(facade.trim, 0.85), 0.1)
@@ -600,7 +609,7 @@ def _cornice(relief: Relief, facade: Facade, rng: Generator) -> None:
 # roofs: everything above the eaves, drawn before the wall
 
 
-def _roof_gable(relief: Relief, f: Facade, rng: Generator, wall: Array) -> None:
+def _roof_gable(relief: Relief, f: Facade, rng: Generator) -> None:
     """One gable over the whole front, or a row of them."""
     count = 1 if f.bays < 5 else int(rng.integers(1, 4))
     step = f.width_m / count
@@ -608,46 +617,68 @@ def _roof_gable(relief: Relief, f: Facade, rng: Generator, wall: Array) -> None:
     relief.rect(0.4, f.eaves_m - 0.2, f.width_m - 0.8, 0.6 * high, _tiles(f, relief, rng))
     for i in range(count):
         x = (i + 0.5) * step
-        relief.fill(np.array([(x - step / 2 - 0.3, f.eaves_m), (x + step / 2 + 0.3, f.eaves_m), (x, f.eaves_m + high + 0.35)]), f.trim, 0.35)
-        relief.fill(np.array([(x - step / 2 + 0.3, f.eaves_m - 0.1), (x + step / 2 - 0.3, f.eaves_m - 0.1), (x, f.eaves_m + high - 0.3)]), wall)
-        _window(relief, f, rng, x, f.eaves_m + 0.16 * high, 0.26 * step if count > 1 else 1.5, 0.4 * high, _pick(rng, (f.top_window, "oculus", "round")))
+        relief.fill(
+            [(x - step / 2 - 0.3, f.eaves_m), (x + step / 2 + 0.3, f.eaves_m), (x, f.eaves_m + high + 0.35)],
+            f.trim,
+            0.35,
+        )
+        relief.fill(
+            [(x - step / 2 + 0.3, f.eaves_m - 0.1), (x + step / 2 - 0.3, f.eaves_m - 0.1), (x, f.eaves_m + high - 0.3)],
+            relief.wall,
+        )
+        _window(
+            relief,
+            f,
+            rng,
+            x,
+            f.eaves_m + 0.16 * high,
+            0.26 * step if count > 1 else 1.5,
+            0.4 * high,
+            _pick(rng, (f.top_window, "oculus", "round")),
+        )
 
 
-def _roof_stepped(relief: Relief, f: Facade, rng: Generator, wall: Array) -> None:
+def _roof_stepped(relief: Relief, f: Facade, rng: Generator) -> None:
     steps = int(rng.integers(3, 7))
     for i in range(steps):
         half = f.width_m / 2 * (1 - i / steps)
         y = f.eaves_m + f.roof_m * i / steps
         relief.rect(f.width_m / 2 - half - 0.1, y, 2 * half + 0.2, f.roof_m / steps + 0.2, f.trim, 0.2)
-        relief.rect(f.width_m / 2 - half, y - 0.3, 2 * half, f.roof_m / steps + 0.3, wall)
+        relief.rect(f.width_m / 2 - half, y - 0.3, 2 * half, f.roof_m / steps + 0.3, relief.wall)
     _window(relief, f, rng, f.width_m / 2, f.eaves_m + 0.12 * f.roof_m, 1.3, 0.42 * f.roof_m, f.top_window)
 
 
-def _roof_scrolled(relief: Relief, f: Facade, rng: Generator, wall: Array) -> None:
+def _roof_scrolled(relief: Relief, f: Facade, rng: Generator) -> None:
     """A curved gable, as in Amsterdam or Lisbon."""
     t = np.linspace(-1, 1, 81)
     neck, waist = rng.uniform(0.3, 0.5), rng.uniform(0.25, 0.5)
     side = np.clip((1 - abs(t)) / (1 - neck), 0, 1)
-    profile = np.where(abs(t) < neck, 0.72 + 0.28 * np.sqrt(np.clip(1 - (t / neck) ** 2, 0, 1)), waist * side**0.6 + (0.72 - waist) * side**5)
-    for grow, paint, height in ((0.3, f.trim, 0.25), (0.0, wall, 0.0)):
+    profile = np.where(
+        abs(t) < neck,
+        0.72 + 0.28 * np.sqrt(np.clip(1 - (t / neck) ** 2, 0, 1)),
+        waist * side**0.6 + (0.72 - waist) * side**5,
+    )
+    for grow, paint, height in ((0.3, f.trim, 0.25), (0.0, relief.wall, 0.0)):
         x = f.width_m / 2 + t * (f.width_m / 2 + grow / 2)
         outline = np.stack([x, f.eaves_m + profile * f.roof_m + grow], 1)
         relief.fill(np.vstack([outline, [(f.width_m, f.eaves_m - 0.2), (0, f.eaves_m - 0.2)]]), paint, height)
-    _window(relief, f, rng, f.width_m / 2, f.eaves_m + 0.25 * f.roof_m, 1.2, 0.4 * f.roof_m, _pick(rng, ("oculus", "round")))
+    _window(
+        relief, f, rng, f.width_m / 2, f.eaves_m + 0.25 * f.roof_m, 1.2, 0.4 * f.roof_m, _pick(rng, ("oculus", "round"))
+    )
 
 
-def _roof_pediment(relief: Relief, f: Facade, rng: Generator, wall: Array) -> None:
+def _roof_pediment(relief: Relief, f: Facade, rng: Generator) -> None:
     relief.rect(0.5, f.eaves_m, f.width_m - 1, 0.4 * f.roof_m, _tiles(f, relief, rng))
     x, half = f.width_m / 2, f.width_m / 2 * (1 if f.bays < 5 else 0.6)
     y, high = f.eaves_m + 0.2, f.roof_m * 0.85
-    relief.fill(np.array([(x - half - 0.4, y), (x + half + 0.4, y), (x, y + high)]), f.trim, 0.5)
-    relief.fill(np.array([(x - half + 0.6, y + 0.2), (x + half - 0.6, y + 0.2), (x, y + high - 0.45)]), wall, 0.05)
+    relief.fill([(x - half - 0.4, y), (x + half + 0.4, y), (x, y + high)], f.trim, 0.5)
+    relief.fill([(x - half + 0.6, y + 0.2), (x + half - 0.6, y + 0.2), (x, y + high - 0.45)], relief.wall, 0.05)
     _medallion(relief, f, rng, x, y + 0.36 * high, 0.26 * high)
     for side in (-1, 1):
         relief.fill(_ellipse(x + side * 0.42 * half, y + 0.2, 0.2 * half, 0.24 * high, 0, np.pi), f.trim, 0.2)
 
 
-def _roof_balustrade(relief: Relief, f: Facade, rng: Generator, wall: Array) -> None:
+def _roof_balustrade(relief: Relief, f: Facade, rng: Generator) -> None:
     """A flat roof behind a parapet with urns or blocks."""
     y, pitch = f.eaves_m + 0.2, rng.uniform(0.35, 0.6)
     relief.rect(0, y, f.width_m, 1.2, _tone(f.wall, 0.55), -0.3)
@@ -663,10 +694,10 @@ def _roof_balustrade(relief: Relief, f: Facade, rng: Generator, wall: Array) -> 
         _chimneys(relief, f, rng, y + 1.2)
 
 
-def _roof_mansard(relief: Relief, f: Facade, rng: Generator, wall: Array) -> None:
+def _roof_mansard(relief: Relief, f: Facade, rng: Generator) -> None:
     y, high = f.eaves_m + 0.15, 0.8 * f.roof_m
     _chimneys(relief, f, rng, y + high - 0.3)
-    relief.fill(np.array([(0, y), (f.width_m, y), (f.width_m - 0.7, y + high), (0.7, y + high)]), _tiles(f, relief, rng), -0.3)
+    relief.fill([(0, y), (f.width_m, y), (f.width_m - 0.7, y + high), (0.7, y + high)], _tiles(f, relief, rng), -0.3)
     relief.rect(0.5, y + high - 0.1, f.width_m - 1, 0.22, _tone(f.tile, 0.7), 0.0)
     kind = _pick(rng, ("flat", "round", "segmental", "oculus"))
     every = int(rng.integers(1, 3))
@@ -674,65 +705,77 @@ def _roof_mansard(relief: Relief, f: Facade, rng: Generator, wall: Array) -> Non
         x = (bay + 0.5 * every) * f.bay_m
         if x < f.width_m - 0.8:
             relief.rect(x - 0.75, y, 1.5, 0.66 * high, f.trim, 0.2)
-            relief.fill(np.array([(x - 0.95, y + 0.66 * high), (x + 0.95, y + 0.66 * high), (x, y + 0.9 * high)]), f.trim, 0.35)
+            relief.fill([(x - 0.95, y + 0.66 * high), (x + 0.95, y + 0.66 * high), (x, y + 0.9 * high)], f.trim, 0.35)
             _window(relief, f, rng, x, y + 0.2, 0.95, 0.5 * high, kind)
 
 
-def _roof_dome(relief: Relief, f: Facade, rng: Generator, wall: Array) -> None:
-    _roof_balustrade(relief, f, rng, wall)
+def _roof_dome(relief: Relief, f: Facade, rng: Generator) -> None:
+    """A ribbed dome on a drum, behind a balustrade."""
+    _roof_balustrade(relief, f, rng)
     x, y, radius = f.width_m / 2, f.eaves_m + 1.0, min(0.27 * f.width_m, 0.9 * f.roof_m)
     relief.rect(x - radius, y, 2 * radius, 1.3, f.trim, 0.1)
     for i in np.linspace(-0.8, 0.8, 6):
         relief.fill(_opening("round", x + i * radius, y + 0.2, 0.2 * radius, 0.95), f.glass, -0.2)
-    metal = _tone(f.accent if rng.random() < 0.5 else f.tile, 1.25)
-    top = f.roof_m + 2.2 - 1.4
-    for k in np.linspace(1, -1, 17):  # ribs, light to the left
-        relief.fill(_ellipse(x, y + 1.3, radius * abs(k) if k else 0.02, top * 0.8, 0 if k > 0 else np.pi / 2, np.pi / 2 if k > 0 else np.pi), _tone(metal, 0.9 - 0.25 * k), 0.3 * (1 - abs(k)))
-        relief.stroke(_ellipse(x, y + 1.3, radius * abs(k), top * 0.8, 0 if k > 0 else np.pi / 2, np.pi / 2 if k > 0 else np.pi, 12), 0.05, _tone(metal, 0.55), 0.3)
-    relief.rect(x - 0.35, y + 1.2 + top * 0.8, 0.7, 0.9, f.trim, 0.2)
-    relief.fill(_ellipse(x, y + 2.1 + top * 0.8, 0.45, 0.5, 0, np.pi), metal, 0.3)
+    metal, rise = _tone(f.accent if rng.random() < 0.5 else f.tile, 1.25), 0.8 * (f.roof_m + 0.8)
+    ribs = np.linspace(-1, 1, 13)
+    curve = _ellipse(0, y + 1.3, radius, rise, 0, np.pi / 2)  # the rightmost rib, about the axis
+    for a, b in pairwise(ribs):  # lighter to the left
+        slice_ = np.vstack([curve * [a, 1], curve[::-1] * [b, 1]]) + np.array([x, 0.0])
+        relief.fill(slice_, _tone(metal, 1.0 - 0.25 * a), 0.3 * (1 - abs(a + b) / 2))
+    for rib in ribs:
+        relief.stroke(curve * [rib, 1] + np.array([x, 0.0]), 0.07, _tone(metal, 0.6), 0.3)
+    relief.rect(x - 0.35, y + 1.2 + rise, 0.7, 0.9, f.trim, 0.2)
+    relief.fill(_ellipse(x, y + 2.1 + rise, 0.45, 0.5, 0, np.pi), metal, 0.3)
 
 
-def _roof_towers(relief: Relief, f: Facade, rng: Generator, wall: Array) -> None:
+def _roof_towers(relief: Relief, f: Facade, rng: Generator) -> None:
     """A tiled roof between one or two towers."""
     relief.rect(0.4, f.eaves_m, f.width_m - 0.8, 0.5 * f.roof_m, _tiles(f, relief, rng), -0.4)
-    sides = _pick(rng, ((0,), (f.bays - 1,), (0, f.bays - 1), (f.bays // 2,)))
-    pointed = rng.random() < 0.6
-    for bay in sides:
-        x, w, top = (bay + 0.5) * f.bay_m, 0.98 * f.bay_m, f.eaves_m + 0.55 * f.roof_m + 1.2
-        relief.rect(x - w / 2, f.eaves_m - 0.2, w, top - f.eaves_m + 0.2, wall, 0.15)
+    bays = _pick(rng, ((0,), (f.bays - 1,), (0, f.bays - 1), (f.bays // 2,)))
+    pointed, tiles = rng.random() < 0.6, _tiles(f, relief, rng)
+    w, top, peak = 0.98 * f.bay_m, f.eaves_m + 0.55 * f.roof_m + 1.2, f.height_m + 3.2
+    for bay in bays:
+        x = (bay + 0.5) * f.bay_m
+        relief.rect(x - w / 2, f.eaves_m - 0.2, w, top - f.eaves_m + 0.2, relief.wall, 0.15)
         _window(relief, f, rng, x, f.eaves_m + 0.6, 0.45 * w, top - f.eaves_m - 1.1, f.window)
         relief.rect(x - w / 2 - 0.2, top, w + 0.4, 0.25, f.trim, 0.45)
-        peak = f.height_m + 3.2
-        roof = [(x - w / 2 - 0.2, top + 0.25), (x + w / 2 + 0.2, top + 0.25), (x, peak)]
-        relief.fill(np.array(roof) if pointed else _ellipse(x, top + 0.25, w / 2, 0.6 * (peak - top), 0, np.pi), _tiles(f, relief, rng), 0.1)
-        relief.fill(np.array([(x, top + 0.25), (x + w / 2 + 0.2, top + 0.25), (x, peak)]) if pointed else _ellipse(x, top + 0.25, w / 2, 0.6 * (peak - top), 0, 1.2), _tone(f.tile, 0.7), 0.1)
+        flank = _spire(pointed, w / 2 + 0.2, top + 0.25, peak)  # (N, 2) its right half, about the axis
+        relief.fill(np.vstack([flank * [-1, 1], flank[::-1]]) + np.array([x, 0.0]), tiles, 0.1)
+        relief.fill(flank + np.array([x, 0.0]), _tone(f.tile, 0.7), 0.1)
 
 
-def _roof_crenellated(relief: Relief, f: Facade, rng: Generator, wall: Array) -> None:
+def _spire(pointed: bool, half_m: float, foot_m: float, peak_m: float) -> Array:
+    if pointed:
+        return np.array([(0, foot_m), (half_m, foot_m), (0, peak_m)])
+    return np.vstack([[(0, foot_m)], _ellipse(0, foot_m, half_m, 0.6 * (peak_m - foot_m), 0, np.pi / 2)])
+
+
+def _roof_crenellated(relief: Relief, f: Facade, rng: Generator) -> None:
     tooth = rng.uniform(0.7, 1.2)
-    relief.rect(0, f.eaves_m - 0.2, f.width_m, 1.1, wall, 0.1)
+    relief.rect(0, f.eaves_m - 0.2, f.width_m, 1.1, relief.wall, 0.1)
     for x in np.arange(tooth / 2, f.width_m - tooth / 2, 2 * tooth):
-        relief.rect(x, f.eaves_m + 0.5, tooth, 1.2, wall, 0.1)
+        relief.rect(x, f.eaves_m + 0.5, tooth, 1.2, relief.wall, 0.1)
         relief.rect(x - 0.06, f.eaves_m + 1.7, tooth + 0.12, 0.14, f.trim, 0.2)
     for bay in (0, f.bays - 1):
         x = (bay + 0.5) * f.bay_m
-        relief.rect(x - 0.42 * f.bay_m, f.eaves_m - 0.2, 0.84 * f.bay_m, f.roof_m, wall, 0.25)
+        relief.rect(x - 0.42 * f.bay_m, f.eaves_m - 0.2, 0.84 * f.bay_m, f.roof_m, relief.wall, 0.25)
         for i in (-0.34, -0.07, 0.2):
-            relief.rect(x + i * f.bay_m, f.eaves_m + f.roof_m - 0.3, 0.15 * f.bay_m, 0.7, wall, 0.25)
+            relief.rect(x + i * f.bay_m, f.eaves_m + f.roof_m - 0.3, 0.15 * f.bay_m, 0.7, relief.wall, 0.25)
         relief.fill(_opening("pointed", x, f.eaves_m + 0.3, 0.5, 0.5 * f.roof_m), f.glass, -0.3)
 
 
-def _roof_eaves(relief: Relief, f: Facade, rng: Generator, wall: Array) -> None:
+def _roof_eaves(relief: Relief, f: Facade, rng: Generator) -> None:
     """A shallow tiled roof with deep eaves."""
     y, high = f.eaves_m + 0.1, 0.45 * f.roof_m
     _chimneys(relief, f, rng, y + high - 0.2)
-    relief.fill(np.array([(-0.8, y), (f.width_m + 0.8, y), (f.width_m - 1.5, y + high), (1.5, y + high)]), _tiles(f, relief, rng), 0.5)
+    relief.fill(
+        [(-0.8, y), (f.width_m + 0.8, y), (f.width_m - 1.5, y + high), (1.5, y + high)], _tiles(f, relief, rng), 0.5
+    )
     for x in np.arange(-0.6, f.width_m + 0.6, 0.5):
         relief.rect(x, y - 0.22, 0.16, 0.24, _tone(f.tile, 0.5), 0.5)
 
 
-def _roof_fins(relief: Relief, f: Facade, rng: Generator, wall: Array) -> None:
+def _roof_fins(relief: Relief, f: Facade, rng: Generator) -> None:
     """A set-back glazed storey under a slab."""
     y = f.eaves_m
     relief.rect(0.8, y, f.width_m - 1.6, 0.6 * f.roof_m, _tone(f.glass, 1.3), -0.4)
@@ -755,7 +798,7 @@ def _tiles(f: Facade, relief: Relief, rng: Generator) -> Array:
     return _courses(rng, relief.cover.shape, f.tile, row_m=0.25, unit_m=0.3, vary=0.1, joint=0.7)
 
 
-ROOFS: dict[str, Callable[[Relief, Facade, Generator, Array], None]] = {
+ROOFS: dict[str, Part] = {
     "gable": _roof_gable,
     "stepped": _roof_stepped,
     "scrolled": _roof_scrolled,
@@ -773,30 +816,30 @@ ROOFS: dict[str, Callable[[Relief, Facade, Generator, Array], None]] = {
 # ground floors
 
 
-def _ground_plain(relief: Relief, f: Facade, rng: Generator, wall: Array) -> None:
+def _ground_plain(relief: Relief, f: Facade, rng: Generator) -> None:
     door = int(rng.integers(f.bays))
     relief.rect(-0.02, 0, f.width_m + 0.04, 0.7, _tone(f.trim, 0.75), 0.1)
     for bay in range(f.bays):
         x = (bay + 0.5) * f.bay_m
         if bay == door:
-            _door(relief, f, rng, x, 0.62 * f.bay_m, 0.72 * f.ground_m)
+            _door(relief, f, x, 0.62 * f.bay_m, 0.72 * f.ground_m)
         else:
             _window(relief, f, rng, x, 1.0, f.bay_m * f.fullness[0], 0.5 * f.ground_m, f.window)
 
 
-def _ground_rusticated(relief: Relief, f: Facade, rng: Generator, wall: Array) -> None:
+def _ground_rusticated(relief: Relief, f: Facade, rng: Generator) -> None:
     blocks = _courses(rng, relief.cover.shape, _tone(f.trim, 0.88), row_m=0.5, unit_m=1.1, vary=0.05, joint=0.5)
     relief.rect(-0.08, 0, f.width_m + 0.16, f.ground_m - 0.2, blocks, 0.12)
     door = int(rng.integers(f.bays))
     for bay in range(f.bays):
         x, w = (bay + 0.5) * f.bay_m, 0.55 * f.bay_m
         if bay == door:
-            _door(relief, f, rng, x, w * 1.1, 0.78 * f.ground_m)
+            _door(relief, f, x, w * 1.1, 0.78 * f.ground_m)
         else:
             _window(relief, f, rng, x, 1.1, w, 0.5 * f.ground_m, "round" if f.window == "pointed" else f.window)
 
 
-def _ground_arcade(relief: Relief, f: Facade, rng: Generator, wall: Array) -> None:
+def _ground_arcade(relief: Relief, f: Facade, rng: Generator) -> None:
     """Arches on piers or columns, dark behind."""
     kind = "pointed" if f.window == "pointed" else _pick(rng, ("round", "segmental"))
     column = rng.random() < 0.5
@@ -810,10 +853,10 @@ def _ground_arcade(relief: Relief, f: Facade, rng: Generator, wall: Array) -> No
         _column(relief, f, x, 0, 0.55 * f.ground_m, 0.26)
 
 
-def _ground_portico(relief: Relief, f: Facade, rng: Generator, wall: Array) -> None:
+def _ground_portico(relief: Relief, f: Facade, rng: Generator) -> None:
     relief.rect(0, 0, f.width_m, f.ground_m - 0.2, _tone(f.wall, 0.72), -0.2)
     for bay in range(f.bays):
-        _door(relief, f, rng, (bay + 0.5) * f.bay_m, 0.5 * f.bay_m, 0.66 * f.ground_m)
+        _door(relief, f, (bay + 0.5) * f.bay_m, 0.5 * f.bay_m, 0.66 * f.ground_m)
     for x in np.linspace(0.35, f.width_m - 0.35, 2 * f.bays - int(rng.integers(0, f.bays))):
         _column(relief, f, x, 0.3, f.ground_m - 0.75, 0.3)
     relief.rect(-0.1, f.ground_m - 0.5, f.width_m + 0.2, 0.4, f.trim, 0.5)
@@ -821,22 +864,22 @@ def _ground_portico(relief: Relief, f: Facade, rng: Generator, wall: Array) -> N
     relief.rect(-0.15, 0.18, f.width_m + 0.3, 0.16, _tone(f.trim, 0.94), 0.6)
 
 
-def _ground_portal(relief: Relief, f: Facade, rng: Generator, wall: Array) -> None:
+def _ground_portal(relief: Relief, f: Facade, rng: Generator) -> None:
     """A church door: arches within arches."""
     x, w, h = f.width_m / 2, min(0.42 * f.width_m, 4.6), 0.95 * f.ground_m
     kind = "pointed" if f.window == "pointed" else "round"
     for i in range(5):
         tone = 0.95 if i % 2 else 0.78
         relief.fill(_opening(kind, x, 0, w * (1 - 0.11 * i), h * (1 - 0.07 * i)), _tone(f.trim, tone), 0.3 - 0.14 * i)
-    _door(relief, f, rng, x, w * 0.46, 0.56 * h)
+    _door(relief, f, x, w * 0.46, 0.56 * h)
     for side in (0.14, 0.86):
         _window(relief, f, rng, side * f.width_m, 1.0, 0.11 * f.width_m, 0.6 * f.ground_m, kind)
 
 
-def _ground_shop(relief: Relief, f: Facade, rng: Generator, wall: Array) -> None:
+def _ground_shop(relief: Relief, f: Facade, rng: Generator) -> None:
     """Shop fronts, each with its fascia, sign, and sometimes a striped awning."""
     edges = np.unique(np.concatenate([[0, f.bays], rng.integers(1, f.bays, 2)]))
-    for first, last in zip(edges[:-1], edges[1:], strict=True):
+    for first, last in pairwise(edges):
         x, w = first * f.bay_m + 0.15, (last - first) * f.bay_m - 0.3
         paint = _jitter(rng, f.accent, 30)
         relief.rect(x, 0, w, f.ground_m - 0.4, paint, 0.12)
@@ -844,33 +887,50 @@ def _ground_shop(relief: Relief, f: Facade, rng: Generator, wall: Array) -> None
         door = int(rng.integers(panes))
         for i in range(panes):
             u, pw = x + 0.15 + i * (w - 0.2) / panes, (w - 0.2) / panes - 0.1
-            relief.rect(u, 0.1 if i == door else 0.7, pw, f.ground_m - (1.3 if i == door else 1.9), _tone(f.glass, rng.uniform(0.8, 1.5)), -0.1)
+            relief.rect(
+                u,
+                0.1 if i == door else 0.7,
+                pw,
+                f.ground_m - (1.3 if i == door else 1.9),
+                _tone(f.glass, rng.uniform(0.8, 1.5)),
+                -0.1,
+            )
             for _ in range(0 if i == door else 5):  # what is in the window
-                relief.disc(u + rng.uniform(0.15, 0.85) * pw, rng.uniform(0.9, 1.7), rng.uniform(0.08, 0.2), _jitter(rng, (120, 140, 170), 60), -0.1)
+                relief.disc(
+                    u + rng.uniform(0.15, 0.85) * pw,
+                    rng.uniform(0.9, 1.7),
+                    rng.uniform(0.08, 0.2),
+                    _jitter(rng, (120, 140, 170), 60),
+                    -0.1,
+                )
         _lettering(relief, rng, x + 0.2, f.ground_m - 1.05, w - 0.4, 0.5, _tone(paint, 0.6), (225, 238, 240))
         if rng.random() < 0.45:
-            _awning(relief, rng, x, f.ground_m - 1.1, w, _jitter(rng, f.accent, 40))
+            _awning(relief, x, f.ground_m - 1.1, w, _jitter(rng, f.accent, 40))
 
 
-def _door(relief: Relief, f: Facade, rng: Generator, x: float, w: float, h: float) -> None:
+def _door(relief: Relief, f: Facade, x: float, w: float, h: float) -> None:
     kind = {"pointed": "pointed", "round": "round", "segmental": "segmental"}.get(f.window, "flat")
     relief.fill(_opening(kind, x, 0, w + 0.5, h + 0.3), f.trim, 0.15)
     relief.fill(_opening(kind, x, 0.1, w, h), _tone(f.accent, 0.5), -0.35)
     for side in (-1, 1):
         for low, high in ((0.06, 0.3), (0.34, 0.66)):
-            relief.rect(x + (0.03 if side > 0 else -w / 2 + 0.1), 0.1 + low * h, w / 2 - 0.13, (high - low) * h, f.accent, -0.28)
+            relief.rect(
+                x + (0.03 if side > 0 else -w / 2 + 0.1), 0.1 + low * h, w / 2 - 0.13, (high - low) * h, f.accent, -0.28
+            )
     relief.fill(_opening("flat", x, 0.1 + 0.7 * h, w - 0.2, 0.2 * h), f.glass, -0.4, clip=_opening(kind, x, 0.1, w, h))
     relief.rect(x - w / 2 - 0.4, 0, w + 0.8, 0.14, _tone(f.trim, 0.9), 0.5)
 
 
 def _column(relief: Relief, f: Facade, x: float, y: float, h: float, radius: float) -> None:
     for i in np.linspace(1, 0.15, 6):  # rounder towards the middle
-        relief.rect(x - radius * i, y, 2 * radius * i, h, _tone(f.trim, 0.9 + 0.12 * (1 - i)), 0.2 + 0.35 * np.sqrt(1 - i**2))
+        relief.rect(
+            x - radius * i, y, 2 * radius * i, h, _tone(f.trim, 0.9 + 0.12 * (1 - i)), 0.2 + 0.35 * np.sqrt(1 - i**2)
+        )
     relief.rect(x - 1.35 * radius, y + h, 2.7 * radius, 0.28, f.trim, 0.55)
     relief.rect(x - 1.35 * radius, y - 0.02, 2.7 * radius, 0.25, f.trim, 0.5)
 
 
-GROUNDS: dict[str, Callable[[Relief, Facade, Generator, Array], None]] = {
+GROUNDS: dict[str, Part] = {
     "plain": _ground_plain,
     "rusticated": _ground_rusticated,
     "arcade": _ground_arcade,
@@ -889,8 +949,8 @@ def _diaper(relief: Relief, f: Facade, rng: Generator) -> None:
     box = _opening("flat", f.width_m / 2, f.ground_m, f.width_m, f.eaves_m - f.ground_m)
     for slope in (-1, 1):
         for x in np.arange(-f.eaves_m, f.width_m + f.eaves_m, step):
-            a, b = np.array([x, 0.0]), np.array([x + slope * f.eaves_m, f.eaves_m])
-            relief.fill(np.array([a - [0.1, 0], a + [0.1, 0], b + [0.1, 0], b - [0.1, 0]]), ink, 0.0, clip=box)
+            a, b, side = np.array([x, 0.0]), np.array([x + slope * f.eaves_m, f.eaves_m]), np.array([0.1, 0.0])
+            relief.fill([a - side, a + side, b + side, b - side], ink, 0.0, clip=box)
 
 
 def _timber(relief: Relief, f: Facade, rng: Generator) -> None:
@@ -967,23 +1027,23 @@ def _frieze(relief: Relief, f: Facade, rng: Generator) -> None:
             relief.disc(x, y + h / 2, 0.24, ink, 0.16)
             relief.disc(x, y + h / 2, 0.1, f.trim, 0.22)
         elif motif == 1:
-            relief.fill(np.array([(x - 0.3, y + 0.05), (x + 0.3, y + 0.05), (x, y + h - 0.05)]), ink, 0.16)
+            relief.fill([(x - 0.3, y + 0.05), (x + 0.3, y + 0.05), (x, y + h - 0.05)], ink, 0.16)
         elif motif == 2:
             for k in (-0.16, 0, 0.16):
                 relief.rect(x + k - 0.05, y + 0.05, 0.1, h - 0.1, ink, 0.16)
         else:
-            relief.fill(np.array([(x - 0.28, y + h / 2), (x, y + 0.04), (x + 0.28, y + h / 2), (x, y + h - 0.04)]), ink, 0.16)
+            relief.fill([(x - 0.28, y + h / 2), (x, y + 0.04), (x + 0.28, y + h / 2), (x, y + h - 0.04)], ink, 0.16)
 
 
 def _medallion(relief: Relief, f: Facade, rng: Generator, x: float, y: float, radius: float) -> None:
     """A round relief: rings and petals."""
     relief.disc(x, y, radius, f.trim, 0.3)
     relief.disc(x, y, 0.82 * radius, _tone(_pick(rng, (f.trim, f.accent)), 0.85), 0.1)
-    petals, long = int(rng.integers(4, 13)), rng.uniform(0.5, 0.78)
+    petals, long, centre = int(rng.integers(4, 13)), rng.uniform(0.5, 0.78), np.array([x, y])
     for angle in np.linspace(0, 2 * np.pi, petals, endpoint=False):
         tip = np.array([np.cos(angle), np.sin(angle)]) * radius * long
         side = np.array([-tip[1], tip[0]]) * rng.uniform(0.2, 0.3)
-        relief.fill(np.array([(x, y), tip * 0.6 + side + (x, y), tip + (x, y), tip * 0.6 - side + (x, y)]), f.trim, 0.26)
+        relief.fill(np.array([0 * tip, tip * 0.6 + side, tip, tip * 0.6 - side]) + centre, f.trim, 0.26)
     relief.disc(x, y, 0.2 * radius, _tone(f.trim, 0.9), 0.35)
 
 
@@ -1005,10 +1065,16 @@ def _niches(relief: Relief, f: Facade, rng: Generator) -> None:
         stone = _tone(f.trim, 0.97)
         relief.rect(x - 0.35, y, 0.7, 0.25, stone, 0.1)
         lean = rng.uniform(-0.12, 0.12)
-        relief.fill(np.array([(x - 0.3, y + 0.2), (x + 0.3, y + 0.2), (x + 0.18 + lean, y + 0.66 * h), (x - 0.18 + lean, y + 0.66 * h)]), stone, 0.1)
+        relief.fill(
+            [(x - 0.3, y + 0.2), (x + 0.3, y + 0.2), (x + 0.18 + lean, y + 0.66 * h), (x - 0.18 + lean, y + 0.66 * h)],
+            stone,
+            0.1,
+        )
         relief.disc(x + lean, y + 0.76 * h, 0.15, stone, 0.15)
         arm = _pick(rng, (-1, 1))
-        relief.stroke(np.array([(x + lean, y + 0.6 * h), (x + lean + arm * 0.38, y + rng.uniform(0.4, 0.8) * h)]), 0.13, stone, 0.15)
+        relief.stroke(
+            [(x + lean, y + 0.6 * h), (x + lean + arm * 0.38, y + rng.uniform(0.4, 0.8) * h)], 0.13, stone, 0.15
+        )
 
 
 def _rose(relief: Relief, f: Facade, rng: Generator) -> None:
@@ -1033,10 +1099,12 @@ def _clock(relief: Relief, f: Facade, rng: Generator) -> None:
     relief.disc(x, y, radius, (225, 236, 240), 0.3)
     for angle in np.linspace(0, 2 * np.pi, 12, endpoint=False):
         mark = np.array([np.cos(angle), np.sin(angle)]) * radius
-        relief.stroke(np.array([mark * 0.78, mark * 0.94]) + (x, y), 0.09, (40, 40, 45), 0.3)
+        relief.stroke(np.array([mark * 0.78, mark * 0.94]) + np.array([x, y]), 0.09, (40, 40, 45), 0.3)
     for long in (0.55, 0.8):
         angle = rng.uniform(0, 2 * np.pi)
-        relief.stroke(np.array([(x, y), (x + long * radius * np.cos(angle), y + long * radius * np.sin(angle))]), 0.1, (30, 30, 35), 0.32)
+        relief.stroke(
+            [(x, y), (x + long * radius * np.cos(angle), y + long * radius * np.sin(angle))], 0.1, (30, 30, 35), 0.32
+        )
 
 
 def _shutters(relief: Relief, f: Facade, rng: Generator) -> None:
@@ -1085,7 +1153,9 @@ def _boxes(relief: Relief, f: Facade, rng: Generator) -> None:
             relief.rect(x - w / 2, y - 0.22, w, 0.24, (52, 72, 98), 0.35)
             for _ in range(int(24 * w)):
                 u, v = x + rng.uniform(-0.55, 0.55) * w, y + rng.normal(0.08, 0.1)
-                relief.disc(u, v, rng.uniform(0.05, 0.11), bloom if rng.random() < 0.4 else _jitter(rng, (50, 110, 60), 14), 0.4)
+                relief.disc(
+                    u, v, rng.uniform(0.05, 0.11), bloom if rng.random() < 0.4 else _jitter(rng, (50, 110, 60), 14), 0.4
+                )
 
 
 def _awnings(relief: Relief, f: Facade, rng: Generator) -> None:
@@ -1094,16 +1164,18 @@ def _awnings(relief: Relief, f: Facade, rng: Generator) -> None:
         for bay in range(f.bays):
             if rng.random() < 0.5:
                 y = f.ground_m + (floor + 0.28 + f.fullness[1] * 0.75) * f.floor_m
-                _awning(relief, rng, (bay + 0.5) * f.bay_m - w / 2, y, w, f.accent)
+                _awning(relief, (bay + 0.5) * f.bay_m - w / 2, y, w, f.accent)
 
 
-def _awning(relief: Relief, rng: Generator, x: float, y: float, w: float, colour: Colour) -> None:
+def _awning(relief: Relief, x: float, y: float, w: float, colour: Colour) -> None:
     stripes = max(int(w / 0.35), 3)
     for i in range(stripes):
         a, b = x + w * i / stripes, x + w * (i + 1) / stripes
         ink = colour if i % 2 else (224, 232, 236)
-        relief.fill(np.array([(a - 0.08, y - 0.75), (b - 0.08, y - 0.75), (b, y), (a, y)]), ink, 0.9)
-        relief.fill(_ellipse((a + b) / 2 - 0.08, y - 0.75, (b - a) / 2, 0.14, np.pi, 2 * np.pi, 8), _tone(ink, 0.85), 0.95)
+        relief.fill([(a - 0.08, y - 0.75), (b - 0.08, y - 0.75), (b, y), (a, y)], ink, 0.9)
+        relief.fill(
+            _ellipse((a + b) / 2 - 0.08, y - 0.75, (b - a) / 2, 0.14, np.pi, 2 * np.pi, 8), _tone(ink, 0.85), 0.95
+        )
 
 
 def _laundry(relief: Relief, f: Facade, rng: Generator) -> None:
@@ -1165,7 +1237,7 @@ def _graffiti(relief: Relief, f: Facade, rng: Generator) -> None:
     for _ in range(int(rng.integers(2, 5))):
         x, y = rng.uniform(0.1, 0.7) * f.width_m, rng.uniform(0.5, 1.6)
         t = np.linspace(0, 1, 26)
-        swing = sum(rng.normal(0, 0.5) * np.sin(2 * np.pi * k * t + rng.uniform(0, 6)) for k in range(1, 5))
+        swing = sum(rng.normal(0, 0.7) / k * np.sin(2 * np.pi * k * t + rng.uniform(0, 6)) for k in range(1, 5))
         path = np.stack([x + rng.uniform(1.5, 3.5) * t, np.clip(y + swing, 0.2, f.ground_m - 0.4)], 1)
         hue = _jitter(rng, _pick(rng, _palette("e0417a 3aa0d8 f0d040 50c060 f08030 8050d0")), 14)
         relief.stroke(path, 0.3, (30, 28, 32), 0.0)
@@ -1184,7 +1256,12 @@ def _mural(relief: Relief, f: Facade, rng: Generator) -> None:
         u, v, size = x + rng.uniform(0, w), y + rng.uniform(0, h), rng.uniform(0.2, 0.5) * w
         corners = int(_pick(rng, (3, 4, 5, 24)))
         turn = rng.uniform(0, 6)
-        relief.fill(_ellipse(u, v, size, size * rng.uniform(0.6, 1.6), turn, turn + 2 * np.pi, corners + 1), _pick(rng, tuple(hues)), 0.0, clip=frame)
+        relief.fill(
+            _ellipse(u, v, size, size * rng.uniform(0.6, 1.6), turn, turn + 2 * np.pi, corners + 1),
+            _pick(rng, tuple(hues)),
+            0.0,
+            clip=frame,
+        )
 
 
 def _pipes(relief: Relief, f: Facade, rng: Generator) -> None:
@@ -1218,7 +1295,7 @@ def _weather(relief: Relief, rng: Generator) -> None:
     relief.colour[:] = np.clip(relief.colour * light, 0, 255)
 
 
-UNDER_WINDOWS: dict[str, Callable[[Relief, Facade, Generator], None]] = {
+UNDER_WINDOWS: dict[str, Part] = {
     "diaper": _diaper,
     "timber": _timber,
     "bands": _bands,
@@ -1226,7 +1303,7 @@ UNDER_WINDOWS: dict[str, Callable[[Relief, Facade, Generator], None]] = {
     "tilework": _tilework,
     "fins": _fins,
 }
-OVER_WINDOWS: dict[str, Callable[[Relief, Facade, Generator], None]] = {
+OVER_WINDOWS: dict[str, Part] = {
     "quoins": _quoins,
     "pipes": _pipes,
     "frieze": _frieze,
@@ -1250,11 +1327,11 @@ OVER_WINDOWS: dict[str, Callable[[Relief, Facade, Generator], None]] = {
 # ------------------------------------------------------------------------------------------------ taking pictures
 
 SKIES: dict[str, tuple[Colour, Colour, float]] = {  # zenith, horizon, clouds
-    "clear": ((196, 134, 74), (232, 212, 186), 0.25),
-    "cloudy": ((190, 160, 124), (226, 220, 212), 0.9),
-    "overcast": ((188, 180, 172), (222, 218, 214), 0.5),
-    "evening": ((150, 110, 104), (150, 190, 240), 0.5),
-    "haze": ((214, 200, 186), (226, 224, 220), 0.1),
+    "clear": ((214, 156, 92), (240, 224, 200), 0.3),
+    "cloudy": ((212, 172, 126), (236, 228, 216), 0.9),
+    "overcast": ((208, 200, 192), (232, 228, 224), 0.5),
+    "evening": ((176, 134, 118), (160, 200, 246), 0.5),
+    "haze": ((228, 206, 180), (238, 234, 228), 0.15),
 }
 SUPERSAMPLING = 2
 
@@ -1264,8 +1341,8 @@ def render(scene: Scene, view: View) -> Array:
     rng = np.random.default_rng(view.seed)
     size = view.size[0] * SUPERSAMPLING, view.size[1] * SUPERSAMPLING
     camera = _camera(scene, view, size)  # (3, 4)
-    picture = _sky(rng, view, size)
-    picture = _street(picture, camera, scene)
+    backdrop = _street(_sky(rng, view), _camera(scene, view, view.size), scene)
+    picture = cv2.resize(backdrop, size[::-1])
     for layer, plane in _planes(scene, view):
         picture = _over(picture, _seen(layer, plane, camera, size))
     picture = _over(picture, _obstruction(view, camera, size))
@@ -1285,17 +1362,20 @@ def _camera(scene: Scene, view: View, size: tuple[int, int]) -> Array:
     facade = scene.main
     yaw, away = np.radians(view.yaw_deg), view.distance * np.hypot(facade.width_m, facade.height_m)
     middle = np.array([facade.width_m / 2, 0.0, 0.0])
-    eye = middle + [away * np.sin(yaw), view.eye_m, away * np.cos(yaw)]
+    eye = middle + np.array([away * np.sin(yaw), view.eye_m, away * np.cos(yaw)])
     aim = np.array([view.aim[0] * facade.width_m, view.aim[1] * facade.height_m, 0.0])
     forward = (aim - eye) / np.linalg.norm(aim - eye)
     right = np.cross(forward, [0, 1, 0]) / np.linalg.norm(np.cross(forward, [0, 1, 0]))
     roll = np.radians(view.roll_deg)
     down = np.cross(forward, right)
-    rotation = np.stack([np.cos(roll) * right + np.sin(roll) * down, np.cos(roll) * down - np.sin(roll) * right, forward])
+    rotation = np.stack(
+        [np.cos(roll) * right + np.sin(roll) * down, np.cos(roll) * down - np.sin(roll) * right, forward]
+    )
     extrinsic = np.hstack([rotation, -rotation @ eye[:, None]])
     x, y = _project(extrinsic, _corners(facade))
     focal = view.fill * min(size[1] / np.ptp(x), size[0] / np.ptp(y))
-    return np.array([[focal, 0, size[1] / 2], [0, focal, size[0] / 2], [0, 0, 1]]) @ extrinsic
+    camera: Array = np.array([[focal, 0, size[1] / 2], [0, focal, size[0] / 2], [0, 0, 1]]) @ extrinsic
+    return camera
 
 
 def _corners(facade: Facade) -> Array:
@@ -1321,16 +1401,17 @@ def _planes(scene: Scene, view: View) -> Iterable[tuple[Array, Array]]:
     main = scene.main
     for house, side, x in ((scene.left, -1, 0.0), (scene.right, 1, main.width_m)):
         if house is None:
-            yield _side_wall(main, scene.depth_m, side, view), _side_plane(scene.depth_m, x)
+            yield _side_wall(main, scene.depth_m, side, view), _flank(main, scene.depth_m, x)
     for house, x in ((scene.left, -scene.left.width_m if scene.left else 0.0), (scene.right, main.width_m)):
         if house is not None:
             yield _sunlit(house, view), _front(_drawn(house), x)
     yield _sunlit(main, view), _front(_drawn(main), 0.0)
 
 
-def _side_plane(depth_m: float, x_m: float) -> Array:
+def _flank(facade: Facade, depth_m: float, x_m: float) -> Array:
+    """Canvas pixels to world of a wall that runs back from the street at x, (4, 3)."""
     k = 1 / CANVAS_PX_PER_M
-    return np.array([[0, 0, x_m], [0, -k, 0], [k, 0, -depth_m], [0, 0, 1]])
+    return np.array([[0, 0, x_m], [0, -k, facade.eaves_m], [k, 0, -depth_m], [0, 0, 1]])
 
 
 def _side_wall(facade: Facade, depth_m: float, side: int, view: View) -> Array:
@@ -1351,10 +1432,7 @@ def _bare_wall(facade: Facade, depth_m: float) -> Array:
             if rng.random() < 0.6:
                 y = facade.ground_m + (floor + 0.28) * facade.floor_m
                 _window(relief, facade, rng, x, y, 1.0, 0.5 * facade.floor_m, "flat")
-    canvas = np.dstack([relief.colour, relief.cover])
-    flipped: Array = canvas  # the top row of the canvas is the eaves
-    pad = np.zeros_like(canvas[:0])
-    return np.vstack([pad, flipped])
+    return np.dstack([relief.colour, relief.cover])
 
 
 @lru_cache(maxsize=6)
@@ -1381,25 +1459,27 @@ def _sunlit(facade: Facade, view: View) -> Array:
     """A front under the view's sun, (H, W, 4): slopes towards it brighter, shadows cast by what stands out."""
     relief = _drawn(facade)
     turn = np.radians(view.sun_deg)
-    toward = np.array([np.sin(turn), -np.cos(turn)])  # canvas direction of the sun, y down
-    slope_y, slope_x = np.gradient(cv2.GaussianBlur(relief.height, (0, 0), 0.8))
-    facing = -(slope_x * toward[0] + slope_y * toward[1]) * CANVAS_PX_PER_M / 4
-    shadow = np.zeros_like(relief.height)
-    for step in range(2, 29, 2):
+    toward = np.array([np.sin(turn), -np.cos(turn)], np.float32)  # canvas direction of the sun, y down
+    height = cv2.resize(relief.height, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)  # light needs half of it
+    px_per_m = CANVAS_PX_PER_M / 2
+    slope = cv2.Sobel(height, -1, 1, 0, scale=0.125) * toward[0] + cv2.Sobel(height, -1, 0, 1, scale=0.125) * toward[1]
+    facing = np.clip(-slope * px_per_m / 4, -0.5, 0.6) * (0.35 + 0.65 * view.sunlight)
+    shadow = np.zeros_like(height)
+    for step in range(1, 15):
         shift = np.array([[1, 0, -toward[0] * step], [0, 1, -toward[1] * step]])
-        blocker = cv2.warpAffine(relief.height, shift, relief.height.shape[::-1])
-        shadow = np.maximum(shadow, (blocker - step / CANVAS_PX_PER_M * 0.9 > relief.height + 0.02).astype(np.float32))
-    depth = 0.12 + 0.43 * view.sunlight
-    light = (1 + np.clip(facing, -0.5, 0.6) * (0.35 + 0.65 * view.sunlight)) * (1 - depth * cv2.blur(shadow, (3, 3)))
-    light *= 0.92 + 0.12 * view.sunlight
-    return np.dstack([np.clip(relief.colour * light[..., None], 0, 255).astype(np.uint8), relief.cover])
+        blocker = cv2.warpAffine(height, shift, height.shape[::-1])
+        shadow[blocker - 0.9 * step / px_per_m > height + 0.02] = 1
+    depth = 0.12 + 0.4 * view.sunlight
+    light = (1 + facing) * (1 - depth * cv2.blur(shadow, (2, 2))) * (0.98 + 0.16 * view.sunlight)
+    light = cv2.resize(light, relief.height.shape[::-1])[..., None]
+    return np.dstack([np.minimum(relief.colour * light, 255).astype(np.uint8), relief.cover])
 
 
 def _seen(canvas: Array, plane: Array, camera: Array, size: tuple[int, int]) -> Array:
     """A flat canvas as the camera sees it, (H, W, 4) uint8, colour multiplied by coverage."""
     canvas, plane = _shrunk(canvas, plane, camera)
     x, y, front = _on_plane(camera @ plane, size)
-    x, y = np.where(front, x, -9e3).astype(np.float32), np.where(front, y, -9e3).astype(np.float32)
+    x[~front] = -9e3  # outside the canvas
     solid = canvas.copy()
     solid[..., :3] = canvas[..., :3] * (canvas[..., 3:] / np.float32(255))
     return cv2.remap(solid, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(0, 0, 0, 0))
@@ -1419,26 +1499,32 @@ def _shrunk(canvas: Array, plane: Array, camera: Array) -> tuple[Array, Array]:
 
 def _on_plane(to_pixels: Array, size: tuple[int, int]) -> tuple[Array, Array, Array]:
     """For every pixel the plane coordinates it shows: x, y (H, W), and whether they are before the camera."""
-    inverse = np.linalg.inv(to_pixels)
-    u, v = np.meshgrid(np.arange(size[1], dtype=np.float64), np.arange(size[0], dtype=np.float64))
-    x, y, w = (inverse[i, 0] * u + inverse[i, 1] * v + inverse[i, 2] for i in range(3))
-    front = w > 1e-9
-    w = np.where(front, w, 1.0)
+    inverse = np.linalg.inv(to_pixels).astype(np.float32)
+    u, v = np.arange(size[1], dtype=np.float32), np.arange(size[0], dtype=np.float32)[:, None]
+    x, y, w = (inverse[i, 0] * u + (inverse[i, 1] * v + inverse[i, 2]) for i in range(3))
+    front = w > 1e-7
+    w[~front] = 1
     return x / w, y / w, front
 
 
 def _over(picture: Array, layer: Array) -> Array:
     """Composites a premultiplied (H, W, 4) layer on a (H, W, 3) picture."""
-    return (picture * ((255 - layer[..., 3:]) / np.float32(255)) + layer[..., :3]).astype(np.float32)
+    rows, cols = np.flatnonzero(layer[..., 3].any(1)), np.flatnonzero(layer[..., 3].any(0))
+    if rows.size:
+        box = slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)
+        picture[box] = picture[box] * ((255 - layer[box][..., 3:]) / np.float32(255)) + layer[box][..., :3]
+    return picture
 
 
-def _sky(rng: Generator, view: View, size: tuple[int, int]) -> Array:
+def _sky(rng: Generator, view: View) -> Array:
+    size = view.size
     zenith, horizon, clouds = SKIES[view.sky]
     t = np.linspace(0, 1, size[0], dtype=np.float32)[:, None, None] ** 0.8
-    sky = np.array(zenith, np.float32) * (1 - t) + np.array(horizon, np.float32) * t
+    sky: Array = np.array(zenith, np.float32) * (1 - t) + np.array(horizon, np.float32) * t
     cover = _noise(rng, (size[0] // 4 + 1, size[1] // 8 + 1), size[1] / 40, 4)
     cover = cv2.resize(np.clip(cover * 0.5, 0, 1), size[::-1])[..., None] * clouds
-    return sky * (1 - cover) + np.float32(240) * cover
+    sky = sky * (1 - cover) + np.float32(240) * cover
+    return sky
 
 
 def _street(picture: Array, camera: Array, scene: Scene) -> Array:
@@ -1453,7 +1539,10 @@ def _street(picture: Array, camera: Array, scene: Scene) -> Array:
     ground = np.where(((z > kerb) | (z < -30))[..., None], road, paved)
     joints = ((x % slab < 0.05) | (z % slab < 0.05)) & (z < kerb)
     grain = cv2.remap(
-        _noise(rng, (512, 512), 10, 4), (x * 24 % 512).astype(np.float32), (z * 24 % 512).astype(np.float32), cv2.INTER_LINEAR
+        _noise(rng, (512, 512), 10, 4),
+        (x * 24 % 512).astype(np.float32),
+        (z * 24 % 512).astype(np.float32),
+        cv2.INTER_LINEAR,
     )
     near = np.exp(-np.hypot(x - scene.main.width_m / 2, z) / 60)
     light = (1 + 0.06 * grain * near) * np.where(joints, 1 - 0.2 * near, 1) * np.where(abs(z - kerb) < 0.12, 0.7, 1)
@@ -1466,11 +1555,18 @@ def _street(picture: Array, camera: Array, scene: Scene) -> Array:
 
 def _obstruction(view: View, camera: Array, size: tuple[int, int]) -> Array:
     """Everything between camera and façade, (H, W, 4) uint8, premultiplied."""
-    layer = np.zeros((*size, 4), np.float32)
+    layer: Array = np.zeros((*size, 4), np.float32)
     for occluder in sorted(view.occluders, key=lambda o: o.z_m):
         canvas, metres_per_px = SPRITES[occluder.kind](np.random.default_rng(occluder.seed))
         h, w = canvas.shape[:2]
-        plane = np.array([[metres_per_px, 0, occluder.x_m - w / 2 * metres_per_px], [0, -metres_per_px, h * metres_per_px], [0, 0, occluder.z_m], [0, 0, 1]])
+        plane = np.array(
+            [
+                [metres_per_px, 0, occluder.x_m - w / 2 * metres_per_px],
+                [0, -metres_per_px, h * metres_per_px],
+                [0, 0, occluder.z_m],
+                [0, 0, 1],
+            ]
+        )
         seen = _seen(canvas, plane, camera, size).astype(np.float32)
         layer = layer * (1 - seen[..., 3:] / 255) + seen
     return layer.astype(np.uint8)
@@ -1486,7 +1582,14 @@ def _person(rng: Generator) -> tuple[Array, float]:
     stride = int(rng.integers(4, 16))
     for side in (-1, 1):
         cv2.line(canvas, (40, 100), (40 + side * stride, 176), (*legs, 255), 13, cv2.LINE_AA)
-        cv2.line(canvas, (40 + side * 14, 50), (40 + side * (18 + stride // 3), 96), (*_tone(coat, 0.85), 255), 9, cv2.LINE_AA)
+        cv2.line(
+            canvas,
+            (40 + side * 14, 50),
+            (40 + side * (18 + stride // 3), 96),
+            (*_tone(coat, 0.85), 255),
+            9,
+            cv2.LINE_AA,
+        )
     cv2.ellipse(canvas, (40, 70), (18, 36), 0, 0, 360, (*coat, 255), -1, cv2.LINE_AA)
     cv2.circle(canvas, (40, 20), 12, (*skin, 255), -1, cv2.LINE_AA)
     cv2.ellipse(canvas, (40, 15), (12, 9), 0, 180, 360, (*_tone(legs, 0.6), 255), -1, cv2.LINE_AA)
@@ -1554,7 +1657,8 @@ def _develop(rng: Generator, picture: Array, view: View) -> Array:
     picture = cv2.GaussianBlur(picture, (0, 0), view.blur_px)
     exposed = np.clip(picture * light[..., None] * balance / 255, 0, 1) ** view.gamma * 255
     noise = rng.standard_normal((h, w, 1)) * view.noise + rng.standard_normal((h, w, 3)) * view.noise / 3
-    return np.clip(exposed + noise + 0.5, 0, 255).astype(np.uint8)
+    developed: Array = np.clip(exposed + noise + 0.5, 0, 255).astype(np.uint8)
+    return developed
 
 
 # ------------------------------------------------------------------------------------------------ the data set
@@ -1592,20 +1696,20 @@ class Sight:
 
 def _photograph(scenes: SceneSet, index: int, folder: Path) -> list[Sight]:
     """Writes every view of a scene; a distractor has one, the last of the views."""
-    building = scene(scenes.seed, index)
+    building = build_scene(scenes.seed, index)
     numbers = range(scenes.views) if index < scenes.scenes else range(1, 2)
     sights = []
     for number in numbers:
         name = f"scene{index:04d}_{number:02d}"
-        shot = view(scenes.seed, index, number, scenes.size)
+        shot = choose_view(scenes.seed, index, number, scenes.size)
         done, jpeg = cv2.imencode(".jpg", render(building, shot), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
         assert done
         (folder / f"{name}.jpg").write_bytes(jpeg.tobytes())
-        sights.append(sight(building, shot, name))
+        sights.append(measure(building, shot, name))
     return sights
 
 
-def sight(scene: Scene, view: View, name: str) -> Sight:
+def measure(scene: Scene, view: View, name: str) -> Sight:
     """Measures a view: the visible points of the façade, its scale, its bounding box."""
     seen = silhouette(scene, view)
     camera, facade = _camera(scene, view, view.size), scene.main
@@ -1623,7 +1727,7 @@ def sight(scene: Scene, view: View, name: str) -> Sight:
         px_per_m=float(np.sqrt(cv2.contourArea(corners) / (facade.width_m * facade.height_m))),
         yaw_deg=view.yaw_deg,
         share=float(seen.mean()),
-        bbx=tuple(float(b) for b in box),
+        bbx=(float(box[0]), float(box[1]), float(box[2]), float(box[3])),
     )
 
 
@@ -1634,7 +1738,7 @@ def grade(query: Sight, other: Sight) -> str:
     turn = abs(query.yaw_deg - other.yaw_deg)
     if overlap < 0.2 or other.share < 0.03:
         return "junk"
-    return "easy" if overlap > 0.65 and zoom < 0.75 and turn < 32 else "hard"
+    return "easy" if overlap > 0.65 and zoom < 1 and turn < 35 else "hard"
 
 
 def _ground_truth(scenes: SceneSet, sights: list[list[Sight]]) -> dict[str, Any]:
@@ -1655,4 +1759,4 @@ def _replace(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all."""
     part = path.with_name(path.name + ".part")
     part.write_bytes(content)
-    os.replace(part, path)
+    part.replace(path)

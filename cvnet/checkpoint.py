@@ -82,7 +82,9 @@ def assemble(state: dict[str, Tensor], depth: int) -> CVNet:
 def read(path: Path) -> dict[str, Tensor]:
     """The state dict of a checkpoint file; only tensors and plain containers are unpickled."""
     if not path.is_file():
-        raise WeightsError(f"{path}: no such checkpoint; expected a .pyth/.pth file, or 'seeded' for the untrained model")
+        raise WeightsError(
+            f"{path}: no such checkpoint; expected a .pyth/.pth file, or 'seeded' for the untrained model"
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged or hostile file
@@ -106,13 +108,17 @@ def check(state: dict[str, Tensor], depth: int, source: str) -> None:
         return
     (other,) = set(TRUNKS) - {depth}
     if set(state) == set(published_shapes(other)):
-        raise WeightsError(f"{source}: a ResNet-{other} checkpoint, where ResNet-{depth} was asked for; use --depth {other}")
+        raise WeightsError(
+            f"{source}: a ResNet-{other} checkpoint, where ResNet-{depth} was asked for; use --depth {other}"
+        )
     faults = [f"{len(names)} {kind} ({names[0]})" for kind, names in (("missing", missing), ("extra", extra)) if names]
     if misshapen:
         name = misshapen[0]
         got, want = list(state[name].shape), list(expected[name])
         faults.append(f"{len(misshapen)} misshapen ({name} is {got}, expected {want})")
-    raise WeightsError(f"{source}: not a CVNet ResNet-{depth} checkpoint: tensors {', '.join(faults)}; check the file and --depth")
+    raise WeightsError(
+        f"{source}: not a CVNet ResNet-{depth} checkpoint: tensors {', '.join(faults)}; check the file and --depth"
+    )
 
 
 def digest(model: CVNet) -> str:

@@ -72,9 +72,7 @@ class Reranker(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.projections = nn.ModuleList(
-            nn.Conv2d(LOCAL_DIM, PROJECTED_DIM, 3, padding=1, bias=False) for _ in SCALES
-        )
+        self.projections = nn.ModuleList(nn.Conv2d(LOCAL_DIM, PROJECTED_DIM, 3, padding=1, bias=False) for _ in SCALES)
         self.learner = CorrelationLearner()
 
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
@@ -93,7 +91,9 @@ class Reranker(nn.Module):
 
     def project(self, x: Tensor) -> list[Tensor]:
         """The map at each scale: resized, then projected to 256 channels by that scale's own convolution."""
-        return [conv(resize(x, *scaled_size(*x.shape[2:], s))) for s, conv in zip(SCALES, self.projections, strict=True)]
+        return [
+            conv(resize(x, *scaled_size(*x.shape[2:], s))) for s, conv in zip(SCALES, self.projections, strict=True)
+        ]
 
 
 def scaled_size(height: int, width: int, area_scale: float) -> tuple[int, int]:

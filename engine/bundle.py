@@ -26,7 +26,7 @@ class GraphFile:
 class Manifest:
     """What a bundle holds and how it came about.
 
-    `weights` is the checkpoint's file name or `seeded:N`, `weights_digest` the SHA-256 of its tensors;
+    `weights` is the checkpoint's path or `seeded:N`, `weights_digest` the SHA-256 of its tensors;
     `versions` names the libraries that made the graphs, `parity` the largest difference from PyTorch seen
     when they were checked.
     """

@@ -107,7 +107,9 @@ class Gallery:
         descriptors = []
         for shard, connection in enumerate(self._shards):
             with translated_errors(path):
-                rows = connection.execute("SELECT id, path, height, width, descriptor, checksum FROM images ORDER BY id")
+                rows = connection.execute(
+                    "SELECT id, path, height, width, descriptor, checksum FROM images ORDER BY id"
+                )
                 for id_, name, height, width, blob, checksum in rows:
                     self.paths.append(Path(os.fsdecode(name)))
                     self._locations.append(Location(shard, id_))
@@ -130,9 +132,14 @@ class Gallery:
         """
         location = self._locations[row]
         with translated_errors(self.path):
-            rows = self._shards[location.shard].execute(
-                "SELECT channels, height, width, data, checksum FROM maps WHERE image = ? ORDER BY scale", (location.id,)
-            ).fetchall()
+            rows = (
+                self._shards[location.shard]
+                .execute(
+                    "SELECT channels, height, width, data, checksum FROM maps WHERE image = ? ORDER BY scale",
+                    (location.id,),
+                )
+                .fetchall()
+            )
         maps = [
             np.frombuffer(checked(blob, checksum, self.paths[row]), np.float16).reshape(shape)
             for *shape, blob, checksum in rows
@@ -162,7 +169,9 @@ class GalleryWriter:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._lock.close()
-            raise GalleryError(f"{path}: another process is writing to this gallery; wait for it, or stop it") from error
+            raise GalleryError(
+                f"{path}: another process is writing to this gallery; wait for it, or stop it"
+            ) from error
         try:
             self._start(info)
         except BaseException:
@@ -202,8 +211,16 @@ class GalleryWriter:
             transaction.execute("DELETE FROM maps WHERE image = ?", (location.id,))
             transaction.execute(
                 "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (location.id, os.fsencode(path), stamp.size, stamp.mtime_ns, stamp.digest,
-                 *features.map_size, descriptor, zlib.crc32(descriptor)),
+                (
+                    location.id,
+                    os.fsencode(path),
+                    stamp.size,
+                    stamp.mtime_ns,
+                    stamp.digest,
+                    *features.map_size,
+                    descriptor,
+                    zlib.crc32(descriptor),
+                ),
             )
             for scale, array in enumerate(features.maps):
                 data = array.astype(np.float16).tobytes()
@@ -237,7 +254,9 @@ class GalleryWriter:
     def __enter__(self) -> GalleryWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -269,7 +288,9 @@ def connect(file: Path, readonly: bool = False) -> sqlite3.Connection:
         # A reader of a WAL shard writes an index beside it; where it cannot, the shard must be one that nobody changes.
         fixed = not os.access(file.parent, os.W_OK)
         if fixed and Path(f"{file}-wal").exists():
-            raise GalleryError(f"{file}: its last writer was killed and the folder is read-only; open it once where it is writable")
+            raise GalleryError(
+                f"{file}: its last writer was killed and the folder is read-only; open it once where it is writable"
+            )
         uri = f"{file.absolute().as_uri()}?mode=ro{'&immutable=1' if fixed else ''}"
         return sqlite3.connect(uri, uri=True, check_same_thread=False)
 
@@ -302,7 +323,9 @@ def require_equal(gallery: GalleryInfo, wanted: GalleryInfo, path: Path) -> None
 
 def checked(blob: bytes, checksum: int, image: Path) -> bytes:
     if zlib.crc32(blob) != checksum:
-        raise GalleryError(f"{image}: its features in the gallery are damaged (checksum differs); index it into a new gallery")
+        raise GalleryError(
+            f"{image}: its features in the gallery are damaged (checksum differs); index it into a new gallery"
+        )
     return blob
 
 
@@ -313,5 +336,9 @@ def translated_errors(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError) as error:
         full = "full" in str(error) or "No space" in str(error)
-        remedy = "free some space and run the same command again; what was stored is kept" if full else "check the folder and its disk"
+        remedy = (
+            "free some space and run the same command again; what was stored is kept"
+            if full
+            else "check the folder and its disk"
+        )
         raise GalleryError(f"{path}: gallery not accessible ({error}); {remedy}") from error

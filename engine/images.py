@@ -51,7 +51,9 @@ def decode(data: bytes) -> Array:
         with Image.open(io.BytesIO(data)) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise ImageError(f"{width}x{height} pixels are too many; expected at most {MAX_PIXELS:,}: resize it first")
+                raise ImageError(
+                    f"{width}x{height} pixels are too many; expected at most {MAX_PIXELS:,}: resize it first"
+                )
             return np.ascontiguousarray(to_bgr(ImageOps.exif_transpose(image)))
     except UnidentifiedImageError as error:
         raise ImageError(f"not an image; expected {', '.join(sorted(SUFFIXES))}") from error
@@ -82,7 +84,9 @@ def crop(image: Array, bbx: Sequence[float]) -> Array:
     height, width = image.shape[:2]
     x1, y1, x2, y2 = (int(v) for v in bbx)
     if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
-        raise ImageError(f"bbox {x1},{y1},{x2},{y2} is empty or outside the image; expected x1,y1,x2,y2 within 0,0,{width},{height}")
+        raise ImageError(
+            f"bbox {x1},{y1},{x2},{y2} is empty or outside the image; expected x1,y1,x2,y2 within 0,0,{width},{height}"
+        )
     return image[y1:y2, x1:x2]
 
 

@@ -11,8 +11,29 @@ from engine.session import Array, TensorSpec, check_feeds
 
 DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int64)": "int64"}
 # Where CUDA was asked for, these may stay on the CPU: they compute shapes, a few integers each.
-SHAPE_OPS = frozenset({"Shape", "Size", "Gather", "Concat", "Unsqueeze", "Squeeze", "Slice", "Cast", "Reshape", "Range",
-                       "Add", "Sub", "Mul", "Div", "Mod", "Equal", "Where", "ConstantOfShape", "Identity"})
+SHAPE_OPS = frozenset(
+    {
+        "Shape",
+        "Size",
+        "Gather",
+        "Concat",
+        "Unsqueeze",
+        "Squeeze",
+        "Slice",
+        "Cast",
+        "Reshape",
+        "Range",
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Mod",
+        "Equal",
+        "Where",
+        "ConstantOfShape",
+        "Identity",
+    }
+)
 
 
 class OnnxRuntimeEngine:
@@ -33,7 +54,9 @@ class OnnxRuntimeEngine:
         try:
             self._session: Any = ort.InferenceSession(str(graph), options, providers=[provider])
         except Exception as error:  # onnxruntime's exceptions share no base class
-            raise BackendError(f"{graph}: ONNX Runtime does not open it ({one_line(error)}); build the bundle again") from error
+            raise BackendError(
+                f"{graph}: ONNX Runtime does not open it ({one_line(error)}); build the bundle again"
+            ) from error
         if cuda:
             self._assert_on_cuda(graph)
         self.inputs = specs(self._session.get_inputs())
@@ -44,7 +67,9 @@ class OnnxRuntimeEngine:
         try:
             arrays = self._session.run(None, dict(feeds))
         except Exception as error:
-            raise BackendError(f"ONNX Runtime stopped ({one_line(error)}); a smaller image needs less memory") from error
+            raise BackendError(
+                f"ONNX Runtime stopped ({one_line(error)}); a smaller image needs less memory"
+            ) from error
         return dict(zip(self.outputs, arrays, strict=True))
 
     def close(self) -> None:
@@ -54,7 +79,9 @@ class OnnxRuntimeEngine:
         """ONNX Runtime falls back to the CPU without a word: for the whole session, or node by node."""
         actual = self._session.get_providers()[0]
         if actual != "CUDAExecutionProvider":
-            raise BackendError(f"{graph}: CUDA was asked for and ONNX Runtime chose {actual}; check the driver with 'cvnet-engine doctor'")
+            raise BackendError(
+                f"{graph}: CUDA was asked for and ONNX Runtime chose {actual}; check the driver with 'cvnet-engine doctor'"
+            )
         strays = {
             node.op_type
             for part in self._session.get_provider_graph_assignment_info()
@@ -62,7 +89,9 @@ class OnnxRuntimeEngine:
             for node in part.get_nodes()
         } - SHAPE_OPS
         if strays:
-            raise BackendError(f"{graph}: {', '.join(sorted(strays))} would run on the CPU where CUDA was asked for; rebuild the bundle")
+            raise BackendError(
+                f"{graph}: {', '.join(sorted(strays))} would run on the CPU where CUDA was asked for; rebuild the bundle"
+            )
 
 
 def import_onnxruntime() -> Any:
@@ -70,7 +99,9 @@ def import_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise BackendError("ONNX Runtime is not installed; install the 'cpu' or the 'gpu' extra of cvnet-engine") from error
+        raise BackendError(
+            "ONNX Runtime is not installed; install the 'cpu' or the 'gpu' extra of cvnet-engine"
+        ) from error
     return onnxruntime
 
 

@@ -56,4 +56,4 @@ class Ranking:
 
 def final_scores(similarities: Array, pair_scores: Array) -> Array:
     """Global similarity, plus the weighted pair score where there is one."""
-    return similarities + RERANK_WEIGHT * np.nan_to_num(pair_scores)
+    return np.asarray(similarities + RERANK_WEIGHT * np.nan_to_num(pair_scores), np.float32)

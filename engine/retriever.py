@@ -1,6 +1,6 @@
 """The retrieval path: an image to features, a query and candidates to pair scores.
 
-    decode -> scale -> engines -> Features -> global search -> Ranking -> pair scores -> Ranking
+decode -> scale -> engines -> Features -> global search -> Ranking -> pair scores -> Ranking
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 
 from engine.bundle import Bundle
-from engine.features import Features
 from engine.errors import ImageError
+from engine.features import Features
 from engine.images import check_size, limit_side, normalise, read, rescale
 from engine.session import Array, Engine, open_engine
 
@@ -49,7 +49,9 @@ class Retriever:
     def open(cls, bundle: Bundle, threads: int | None = None) -> Retriever:
         """The retriever of a bundle, on the backend that the bundle was built for."""
         backend = bundle.manifest.backend
-        return cls(*(open_engine(bundle.graph(name), backend, threads) for name in ("descriptor", "features", "reranker")))
+        return cls(
+            *(open_engine(bundle.graph(name), backend, threads) for name in ("descriptor", "features", "reranker"))
+        )
 
     def extract(self, image: Array) -> Features:
         """Features of a BGR image (H, W, 3) uint8: descriptors of three scales averaged, maps of the image as it is.

@@ -6,13 +6,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-import numpy as np
+from numpy.typing import NDArray
 
 from engine.errors import BackendError
 
-Array = np.ndarray  # shapes and dtypes stand in comments and docstrings
+Array = NDArray[Any]  # shapes and dtypes stand in comments and docstrings
 BACKENDS = ("onnxruntime", "onnxruntime-cuda")
 
 
@@ -27,8 +27,13 @@ class TensorSpec:
 class Engine(Protocol):
     """A graph ready to run. One engine serves one thread at a time."""
 
-    inputs: Mapping[str, TensorSpec]
-    outputs: Mapping[str, TensorSpec]
+    @property
+    def inputs(self) -> Mapping[str, TensorSpec]:
+        """Name -> dtype and shape of every array to feed, in order."""
+
+    @property
+    def outputs(self) -> Mapping[str, TensorSpec]:
+        """Name -> dtype and shape of every array that comes back, in order."""
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Every output by name.
@@ -74,7 +79,9 @@ def check_feeds(feeds: Mapping[str, Array], inputs: Mapping[str, TensorSpec]) ->
     for name, spec in inputs.items():
         array = feeds[name]
         fits = str(array.dtype) == spec.dtype and array.ndim == len(spec.shape)
-        if not fits or any(size != sizes.setdefault(str(axis), size if isinstance(axis, str) else axis)
-                           for size, axis in zip(array.shape, spec.shape, strict=True)):
+        if not fits or any(
+            size != sizes.setdefault(str(axis), size if isinstance(axis, str) else axis)
+            for size, axis in zip(array.shape, spec.shape, strict=True)
+        ):
             shape = "x".join(map(str, spec.shape))
             raise BackendError(f"input {name!r} is {array.dtype} {array.shape}; expected {spec.dtype} {shape}")

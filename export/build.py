@@ -44,7 +44,7 @@ def build(weights: str, depth: int, out: Path, backend: str, step: Callable[[str
         manifest = Manifest(
             format=FORMAT,
             depth=depth,
-            weights=weights if seeded.parse(weights) is not None else Path(weights).name,
+            weights=weights if seeded.parse(weights) is not None else str(Path(weights).absolute()),
             weights_digest=checkpoint.digest(model),
             trained=seeded.parse(weights) is None,
             precision="fp32",
@@ -73,7 +73,9 @@ def unfinished_folder(out: Path) -> Iterator[Path]:
         folder.chmod(0o755)
         replace_folder(folder, out)
     except OSError as error:
-        raise BundleError(f"{out}: not written ({error.strerror or error}); free some space or choose another --out") from error
+        raise BundleError(
+            f"{out}: not written ({error.strerror or error}); free some space or choose another --out"
+        ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -33,7 +33,7 @@ class Descriptor(nn.Module):
         self.backbone = model.backbone
 
     def forward(self, image: Tensor) -> Tensor:
-        descriptor, _ = self.backbone(image)
+        descriptor: Tensor = self.backbone(image)[0]
         return descriptor
 
 
@@ -56,7 +56,9 @@ def reranker(model: CVNet) -> nn.Module:
 
 GRAPHS = (
     Graph("descriptor", Descriptor, {"image": ("batch", 3, "height", "width")}, ("descriptor",), 96),
-    Graph("features", Features, {"image": ("batch", 3, "height", "width")}, ("descriptor", "map_0", "map_1", "map_2"), 96),
+    Graph(
+        "features", Features, {"image": ("batch", 3, "height", "width")}, ("descriptor", "map_0", "map_1", "map_2"), 96
+    ),
     Graph(
         "reranker",
         reranker,

@@ -39,7 +39,9 @@ def export(graph: Graph, model: CVNet, file: Path) -> None:
             )
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ExportError(f"graph {graph.name!r}: PyTorch's exporter failed ({reason}); report it with 'cvnet-engine doctor'") from error
+            raise ExportError(
+                f"graph {graph.name!r}: PyTorch's exporter failed ({reason}); report it with 'cvnet-engine doctor'"
+            ) from error
     assert program is not None
     program.save(file)
 
@@ -51,4 +53,5 @@ def example(graph: Graph) -> tuple[torch.Tensor, ...]:
         for axis in axes:
             if isinstance(axis, str) and axis not in sizes:
                 sizes[axis] = 2 if axis == "batch" else graph.trace_size + len(sizes)
-    return tuple(torch.rand([sizes.get(a, a) for a in axes]) for axes in graph.inputs.values())
+    shapes = ([sizes[a] if isinstance(a, str) else a for a in axes] for axes in graph.inputs.values())
+    return tuple(torch.rand(shape) for shape in shapes)

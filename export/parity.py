@@ -49,5 +49,7 @@ def check(graphs: dict[str, Path], model: CVNet, backend: str) -> dict[str, floa
             compare("score", outputs["score"], logits.softmax(dim=1)[:, 1])
     for name, difference in worst.items():
         if not difference <= TOLERANCE[name]:  # also false for NaN
-            raise ExportError(f"{name} differs from PyTorch by {difference:.1e} on {backend}; expected at most {TOLERANCE[name]:.0e}")
+            raise ExportError(
+                f"{name} differs from PyTorch by {difference:.1e} on {backend}; expected at most {TOLERANCE[name]:.0e}"
+            )
     return worst

@@ -11,6 +11,8 @@ Q = hq·wq, K = hk·wk, 3 area scales of the maps, i for the query's and j for t
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -55,13 +57,12 @@ class FactoredReranker(nn.Module):
     def __init__(self, reranker: Reranker) -> None:
         super().__init__()
         learner = reranker.learner
-        first, *rest = [m for block in (learner.block1, learner.block2, learner.block3, learner.block4) for m in block]
-        self.over_query, self.over_key = key_major(first.conv1), first.conv2
-        self.norm = FactoredNorm(rest[0])
-        self.layers = nn.Sequential()
-        for conv, norm in zip(rest[2::3], rest[3::3], strict=True):  # each followed by a ReLU
-            self.layers.append(FactoredConv4d(conv))
-            self.layers.append(FactoredNorm(norm))
+        blocks = (learner.block1, learner.block2, learner.block3, learner.block4)
+        first, *convs = [m for block in blocks for m in block if isinstance(m, CenterPivotConv4d)]
+        norm, *norms = [FactoredNorm(m) for block in blocks for m in block if isinstance(m, nn.GroupNorm)]
+        self.over_query, self.over_key, self.norm = key_major(first.conv1), first.conv2, norm
+        layers = [nn.Sequential(FactoredConv4d(conv), norm) for conv, norm in zip(convs, norms, strict=True)]
+        self.layers = nn.Sequential(*layers)
         self.mlp = learner.mlp
 
     def forward(self, q0: Tensor, q1: Tensor, q2: Tensor, k0: Tensor, k1: Tensor, k2: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,7 +78,7 @@ class FactoredReranker(nn.Module):
         key = full_size(k0, k1, k2)  # (B, 3, 256, hk, wk)
         x = self.norm(self.first_convolution(query, key))  # (B, hk, wk, 16, hq, wq)
         x = self.layers(x)
-        logits = self.mlp(x.mean(dim=(1, 2, 4, 5)))
+        logits: Tensor = self.mlp(x.mean(dim=(1, 2, 4, 5)))
         return logits, logits.softmax(dim=1)[:, 1]
 
     def first_convolution(self, query: Tensor, key: Tensor) -> Tensor:
@@ -114,7 +115,8 @@ class FactoredConv4d(nn.Module):
         even_queries = x[..., ::s, ::s].permute(0, 4, 5, 3, 1, 2)  # (B, hq/s, wq/s, C, hk, wk)
         over_key = self.over_key(even_queries.reshape(-1, channels, hk, wk))  # (B·Q/s², C', hk/s, wk/s)
         over_key = over_key.view(*even_queries.shape[:3], *over_key.shape[1:]).permute(0, 4, 5, 3, 1, 2)
-        return over_query.view(*even_keys.shape[:3], *over_query.shape[1:]) + over_key
+        sum_of_planes: Tensor = over_query.view(*even_keys.shape[:3], *over_query.shape[1:]) + over_key
+        return sum_of_planes
 
 
 class FactoredNorm(nn.Module):
@@ -144,7 +146,7 @@ def full_size(*maps: Tensor) -> Tensor:
 
 def key_major(conv: nn.Conv2d) -> nn.Conv2d:
     """`conv` with its nine input channels 3·i + j re-ordered to 3·j + i."""
-    weight = conv.weight.view(-1, 3, 3, *conv.kernel_size).transpose(1, 2).reshape(conv.weight.shape)
-    out = nn.Conv2d(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding)
-    out.weight, out.bias = nn.Parameter(weight, requires_grad=False), conv.bias
+    out = copy.deepcopy(conv)
+    weight = conv.weight.view(-1, 3, 3, *conv.kernel_size).transpose(1, 2).flatten(1, 2)  # (C', 9, 5, 5)
+    out.weight = nn.Parameter(weight, requires_grad=False)
     return out

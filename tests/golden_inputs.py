@@ -9,6 +9,9 @@ import numpy as np
 from cvnet.seeded import generator
 
 GOLDEN = Path(__file__).parent / "golden"
+SHARED = (
+    Path(__file__).parents[2] / "shared"
+)  # photos and larger golden files, beside the project where they are at all
 IMAGE_SIZES = ((160, 224), (192, 144), (97, 131))
 PAIR_SIZES = ((8, 8, 8, 8), (10, 14, 12, 9), (7, 9, 9, 9), (16, 21, 15, 20), (24, 32, 32, 24))
 
@@ -29,7 +32,9 @@ def feature_map(name: str, height: int, width: int, seed: int = 0) -> np.ndarray
 def related_feature_map(base: np.ndarray, name: str, height: int, width: int, seed: int = 0) -> np.ndarray:
     """`base` cropped or tiled to height x width plus noise, so that the pair correlates."""
     tiles = (1, 1, -(-height // base.shape[2]), -(-width // base.shape[3]))
-    return (np.tile(base, tiles)[:, :, :height, :width] + 0.7 * feature_map(name, height, width, seed)).astype(np.float32)
+    return (np.tile(base, tiles)[:, :, :height, :width] + 0.7 * feature_map(name, height, width, seed)).astype(
+        np.float32
+    )
 
 
 def golden_image(height: int, width: int) -> np.ndarray:

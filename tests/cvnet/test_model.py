@@ -17,9 +17,7 @@ def test_descriptor_and_feature_map(depth, size, seeded_model, golden):
     want = golden(depth)
     np.testing.assert_allclose(descriptor[0], want[f"descriptor_{tag}"], atol=1e-5)
     assert fmap.shape == tuple(want[f"res4_shape_{tag}"])
-    np.testing.assert_allclose(
-        [fmap.mean(), fmap.std(), fmap.min(), fmap.max()], want[f"res4_stats_{tag}"], rtol=1e-5
-    )
+    np.testing.assert_allclose([fmap.mean(), fmap.std(), fmap.min(), fmap.max()], want[f"res4_stats_{tag}"], rtol=1e-5)
     np.testing.assert_allclose(fmap[0, ::16, :3, :3], want[f"res4_corner_{tag}"], rtol=1e-4, atol=1e-4)
 
 

@@ -1,0 +1,146 @@
+"""Data sets in the layout of Revisited Oxford/Paris: `DATA_DIR/NAME/gnd_NAME.pkl` and `DATA_DIR/NAME/jpg/*.jpg`.
+
+The ground truth is a dict of `imlist` and `qimlist` (image names) and `gnd`, one record a query: `bbx`
+(x1, y1, x2, y2 in pixels), and `easy`, `hard`, `junk` (indices into `imlist`). A JSON twin of the same content is
+accepted where there is no pickle.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.errors import DatasetError
+from engine.session import Array
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """One query's labels: a box (x1, y1, x2, y2) px, and rows of the database (int64 arrays)."""
+
+    bbx: tuple[float, float, float, float]
+    easy: Array
+    hard: Array
+    junk: Array
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A benchmark: database images, query images, and one `GroundTruth` a query. Rows index `images`."""
+
+    name: str
+    images: tuple[Path, ...]
+    queries: tuple[Path, ...]
+    ground_truth: tuple[GroundTruth, ...]
+
+    def with_distractors(self, images: Sequence[Path]) -> Dataset:
+        """The same queries in a larger database; distractors are relevant to none of them."""
+        return replace(self, images=self.images + tuple(images))
+
+
+def load(data_dir: Path, name: str) -> Dataset:
+    """The data set NAME in DATA_DIR.
+
+    Raises:
+        DatasetError: no ground truth, malformed ground truth, or images that are not there.
+    """
+    folder = data_dir / name
+    content = read_ground_truth(folder, name)
+    try:
+        dataset = parse(content, folder / "jpg", name)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DatasetError(
+            f"{folder}: ground truth malformed ({type(error).__name__}: {error}); expected imlist, qimlist and gnd with bbx, easy, hard, junk"
+        ) from error
+    missing = [path for path in dataset.images + dataset.queries if not path.is_file()]
+    if missing:
+        raise DatasetError(
+            f"{folder / 'jpg'}: {len(missing)} of {len(dataset.images) + len(dataset.queries)} images missing "
+            f"(first: {missing[0].name}); copy the data set's images there"
+        )
+    return dataset
+
+
+def parse(content: dict[str, Any], folder: Path, name: str) -> Dataset:
+    """Ground truth as read from a file, checked."""
+
+    def rows(values: Any) -> Array:
+        array = np.asarray(values, dtype=np.int64).reshape(-1)
+        if array.size and not (array.min() >= 0 and array.max() < len(content["imlist"])):
+            raise ValueError(f"row {array.max()} of {len(content['imlist'])} images")
+        return array
+
+    def record(entry: dict[str, Any]) -> GroundTruth:
+        x1, y1, x2, y2 = (float(v) for v in entry["bbx"])
+        return GroundTruth((x1, y1, x2, y2), rows(entry["easy"]), rows(entry["hard"]), rows(entry["junk"]))
+
+    if len(content["gnd"]) != len(content["qimlist"]):
+        raise ValueError(f"{len(content['gnd'])} records for {len(content['qimlist'])} queries")
+    return Dataset(
+        name,
+        tuple(folder / f"{image}.jpg" for image in content["imlist"]),
+        tuple(folder / f"{image}.jpg" for image in content["qimlist"]),
+        tuple(record(entry) for entry in content["gnd"]),
+    )
+
+
+def read_ground_truth(folder: Path, name: str) -> dict[str, Any]:
+    """The content of `gnd_NAME.pkl`, else of `gnd_NAME.json`."""
+    pickled, plain = folder / f"gnd_{name}.pkl", folder / f"gnd_{name}.json"
+    try:
+        if pickled.is_file():
+            content = DataUnpickler(io.BytesIO(pickled.read_bytes())).load()
+        elif plain.is_file():
+            content = json.loads(plain.read_text())
+        else:
+            raise DatasetError(
+                f"{folder}: no ground truth; expected {pickled.name} or {plain.name} there: check --data-dir and --dataset"
+            )
+    except DatasetError:
+        raise
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise DatasetError(
+            f"{folder}: ground truth not readable ({type(error).__name__}: {error}); copy it again"
+        ) from error
+    if not isinstance(content, dict):
+        raise DatasetError(
+            f"{folder}: ground truth is a {type(content).__name__}; expected a dict of imlist, qimlist and gnd"
+        )
+    return content
+
+
+class DataUnpickler(pickle.Unpickler):
+    """Unpickles plain containers, strings and numbers; anything that would import, and so could run code, is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise DatasetError(
+            f"ground truth pickle asks for {module}.{name}; expected plain data only: do not use this file"
+        )
+
+
+def read_distractors(listing: Path) -> list[Path]:
+    """Image paths of a text file, one a line, relative ones from the file's own folder.
+
+    Raises:
+        DatasetError: no such file, an empty one, or a path that is not there.
+    """
+    try:
+        lines = [line.strip() for line in listing.read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(
+            f"{listing}: not readable ({error}); expected a text file with an image path a line"
+        ) from error
+    paths = [listing.parent / line for line in lines]
+    missing = [path for path in paths if not path.is_file()]
+    if missing or not paths:
+        raise DatasetError(
+            f"{listing}: {len(missing)} of {len(paths)} images missing ({missing[0] if missing else 'empty list'}); expected an image path a line"
+        )
+    return paths

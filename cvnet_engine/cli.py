@@ -1,0 +1,137 @@
+"""The `cvnet-engine` program: what each command takes. What it does is in the module of its name, imported when run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.errors import CvnetError
+
+app = typer.Typer(
+    help="Instance-level image retrieval with CVNet: build an engine, index photos, search, evaluate.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+BundleOption = Annotated[Path, typer.Option("--bundle", help="Folder written by 'build'.")]
+GalleryOption = Annotated[Path, typer.Option("--gallery", help="Folder written by 'index'.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads; all that are available by default.")]
+JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the results to this file, for machines.")]
+HtmlOption = Annotated[Path | None, typer.Option("--html", help="Write the results as one HTML page, for people.")]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("demo"),
+    threads: ThreadsOption = None,
+) -> None:
+    """The whole tour on generated scenes: build, index, search, eval; prints tables, writes an HTML report."""
+    from cvnet_engine import demo
+
+    demo.run(out, threads)
+
+
+@app.command()
+def build(
+    weights: Annotated[str, typer.Option(help="A CVNet checkpoint, or 'seeded[:N]' for the untrained model.")],
+    depth: Annotated[int, typer.Option(help="Of the ResNet: 50 or 101.")],
+    out: Annotated[Path, typer.Option(help="Folder for the bundle; a bundle that is there is replaced.")],
+    backend: Annotated[str, typer.Option(help="auto, onnxruntime or onnxruntime-cuda.")] = "auto",
+    json: JsonOption = None,
+) -> None:
+    """Export a PyTorch model to a bundle of engines, each checked against PyTorch."""
+    from cvnet_engine import build
+
+    build.run(weights, depth, out, backend, json)
+
+
+@app.command()
+def index(
+    images: Annotated[list[Path], typer.Argument(help="Image files, and folders to search for them.")],
+    bundle: BundleOption,
+    gallery: GalleryOption,
+    max_side: Annotated[
+        int, typer.Option(min=17, help="Shrink images whose longer side exceeds this, in pixels.")
+    ] = 1024,
+    threads: ThreadsOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Add images to a gallery. What is there and unchanged is skipped, so an interrupted run resumes."""
+    from cvnet_engine import index
+
+    index.run(images, bundle, gallery, max_side, threads, json)
+
+
+@app.command()
+def search(
+    queries: Annotated[list[Path], typer.Argument(help="Query images.")],
+    bundle: BundleOption,
+    gallery: GalleryOption,
+    bbox: Annotated[str | None, typer.Option(help="Crop the query to x1,y1,x2,y2 in pixels.")] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Results to show.")] = 10,
+    rerank: Annotated[int, typer.Option(min=0, help="Candidates to rerank; 0 for none.")] = 100,
+    threads: ThreadsOption = None,
+    html: HtmlOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Find the images of a gallery that show what a query shows."""
+    from cvnet_engine import search
+
+    search.run(queries, bundle, gallery, bbox, top_k, rerank, threads, html, json)
+
+
+@app.command("eval")
+def evaluate(
+    dataset: Annotated[str, typer.Option(help="Name of the data set, for instance roxford5k.")],
+    data_dir: Annotated[Path, typer.Option(help="Folder that holds NAME/gnd_NAME.pkl and NAME/jpg.")],
+    bundle: BundleOption,
+    rerank: Annotated[str, typer.Option(help="Shortlist lengths, for instance 100,400; 0 for none.")] = "100",
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Evaluate the PyTorch model beside the engine.")
+    ] = False,
+    distractors: Annotated[
+        Path | None, typer.Option(help="Text file of further database images, one path a line.")
+    ] = None,
+    gallery: Annotated[
+        Path | None,
+        typer.Option(help="Keep the database's features here, to resume or repeat; else they are temporary."),
+    ] = None,
+    threads: ThreadsOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Evaluate mAP and mP@k in the protocol of Revisited Oxford/Paris: Easy, Medium, Hard, global and reranked."""
+    from cvnet_engine import evaluate
+
+    evaluate.run(dataset, data_dir, bundle, rerank, reference, distractors, gallery, threads, json)
+
+
+@app.command()
+def doctor(json: JsonOption = None) -> None:
+    """Show what this machine can run: processor, GPU, runtimes, versions, and the backend that 'auto' picks."""
+    from cvnet_engine import doctor
+
+    doctor.run(json)
+
+
+def main() -> None:
+    """Run the program; an error that is the input's or the machine's fault is one line and exit code 1."""
+    try:
+        app()
+    except CvnetError as error:
+        fail(str(error))
+    except MemoryError:
+        fail("out of memory; a smaller --max-side or --rerank needs less")
+    except BrokenPipeError:  # whoever read our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def fail(message: str) -> None:
+    text = " ".join(message.split())
+    sys.stderr.write(f"error: {text}\n".encode(errors="surrogateescape").decode(errors="replace"))
+    sys.exit(1)

@@ -1,0 +1,108 @@
+"""What a person sees: tables and lines on standard output, progress on standard error, JSON in files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from engine.errors import CvnetError
+from engine.files import write_atomically
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False)
+
+UNTRAINED = (
+    "The seeded model is untrained: its weights are random numbers. It shows that the engine computes what PyTorch "
+    "computes, and how fast; which images it ranks first, and its mAP, mean nothing."
+)
+
+
+class RateColumn(ProgressColumn):
+    """Steps a second, or seconds a step where that reads better."""
+
+    def render(self, task: Task) -> Text:
+        if not task.speed:
+            return Text("")
+        return Text(f"{task.speed:.1f}/s" if task.speed >= 1 else f"{1 / task.speed:.1f} s each", style="dim")
+
+
+@contextlib.contextmanager
+def progress(description: str, total: int) -> Iterator[Callable[..., None]]:
+    """A bar with rate and time to go, on a terminal only; yields what to call after each step (or each n)."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        RateColumn(), TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda steps=1: bar.advance(task, steps)
+
+
+def say(text: str = "") -> None:
+    """A line of plain text."""
+    out.print(Text(printable(text)))
+
+
+def warn(text: str) -> None:
+    """A line that must not be missed."""
+    out.print(Text(printable(text), style="yellow"))
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table whose first column is text and whose others are numbers, unless they are paths."""
+    grid = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for number, column in enumerate(columns):
+        grid.add_column(column, justify="left" if number == 0 or column == "path" else "right", overflow="fold")
+    for row in rows:
+        grid.add_row(*(Text(printable(cell)) for cell in row))
+    out.print(grid)
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Results for machines; NaN, which JSON does not know, becomes null."""
+    write_file(file, json.dumps(finite(content), indent=2) + "\n")
+
+
+def write_file(file: Path, text: str) -> None:
+    """A result file, whole or not at all.
+
+    Raises:
+        CvnetError: the folder is not there, or the disk is full.
+    """
+    try:
+        write_atomically(file, text)
+    except OSError as error:
+        raise CvnetError(
+            f"{file}: cannot be written ({error.strerror}); choose a file in a folder that exists and has space"
+        ) from error
+
+
+def finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: finite(v) for key, v in value.items()}
+    return [finite(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def printable(text: str) -> str:
+    """Text for a terminal: file names may hold bytes that are no text."""
+    return text.encode(errors="surrogateescape").decode(errors="replace")

@@ -1,0 +1,97 @@
+"""`demo`: the whole tour on generated scenes, from nothing to a ranking that can be looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks import scenes
+from benchmarks.dataset import Dataset, GroundTruth, load
+from benchmarks.evaluation import GLOBAL, QueryEvaluation
+from cvnet_engine import build, console, evaluate, index, search
+from cvnet_engine.report import Hit, Page, Query, Table, render
+from engine.bundle import Bundle
+
+WEIGHTS, DEPTH = "seeded:0", 50
+SHORTLIST = 20  # candidates reranked
+SHOWN = 10  # results of each query on the page
+
+
+def run(out: Path, threads: int | None) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    bundle_path, gallery_path = out / "bundle", out / "gallery"
+
+    console.say(f"1. Generated scenes in {out / 'data'}")
+    folder = scenes.write(scenes.DEMO, out / "data")
+    dataset = load(out / "data", scenes.DEMO.name)
+    console.say(f"   {len(dataset.images)} database images, {len(dataset.queries)} queries\n")
+
+    console.say(f"2. cvnet-engine build --weights {WEIGHTS} --depth {DEPTH} --out {bundle_path}")
+    build.run(WEIGHTS, DEPTH, bundle_path, "auto", None)
+
+    console.say(f"\n3. cvnet-engine index {folder / 'jpg'} --bundle {bundle_path} --gallery {gallery_path}")
+    index.run([folder / "jpg"], bundle_path, gallery_path, 1024, threads, None)
+
+    query = dataset.queries[0]
+    console.say(
+        f"\n4. cvnet-engine search {query} --bundle {bundle_path} --gallery {gallery_path} --rerank {SHORTLIST}"
+    )
+    search.run([query], bundle_path, gallery_path, None, SHOWN, SHORTLIST, threads, None, None)
+
+    console.say(
+        f"\n5. cvnet-engine eval --dataset {dataset.name} --data-dir {out / 'data'} --bundle {bundle_path} --rerank {SHORTLIST} --reference"
+    )
+    bundle = Bundle(bundle_path)
+    outcomes = {
+        "engine": evaluate.engine_evaluation(dataset, bundle, [SHORTLIST], None, threads),
+        "reference": evaluate.reference_evaluation(dataset, bundle, [SHORTLIST], threads),
+    }
+    evaluate.show(outcomes, [SHORTLIST])
+    page = out / "report.html"
+    console.write_file(page, render(report(dataset, bundle, outcomes)))
+    console.say(f"\n6. The rankings, with pictures: {page}")
+    console.warn(console.UNTRAINED)
+
+
+def report(dataset: Dataset, bundle: Bundle, outcomes: dict[str, evaluate.Timed]) -> Page:
+    """The page: every query's reranked list, judged, then the figures."""
+    engine, _ = outcomes["engine"]
+    queries = tuple(
+        Query(str(path), truth.bbx, hits(query, truth, dataset))
+        for path, truth, query in zip(dataset.queries, dataset.ground_truth, engine.queries, strict=True)
+    )
+    return Page(
+        title="cvnet-engine demo",
+        lead=f"{len(dataset.queries)} queries among {len(dataset.images)} generated images, best {SHORTLIST} reranked",
+        banner=console.UNTRAINED,
+        queries=queries,
+        tables=(accuracy(outcomes), seconds(outcomes)),
+        footer=f"ResNet-{bundle.manifest.depth} {bundle.manifest.weights}, {bundle.manifest.precision}, {bundle.manifest.backend}",
+    )
+
+
+def hits(query: QueryEvaluation, truth: GroundTruth, dataset: Dataset) -> tuple[Hit, ...]:
+    """The first results of a query after reranking, junk left out as the Medium setup does."""
+    ranking = query.rankings[SHORTLIST, "M"]
+    before = {row: rank for rank, row in enumerate(query.rankings[GLOBAL, "M"].rows.tolist(), 1)}
+    labels = dict.fromkeys(truth.easy.tolist(), "easy") | dict.fromkeys(truth.hard.tolist(), "hard")
+    columns = (ranking.rows, ranking.scores, ranking.similarities, ranking.pair_scores)
+    return tuple(
+        Hit(str(dataset.images[row]), rank, score, similarity, pair_score, labels.get(row, "wrong"), before[row])
+        for rank, (row, score, similarity, pair_score) in enumerate(
+            zip(*(c[:SHOWN].tolist() for c in columns), strict=True), 1
+        )
+    )
+
+
+def accuracy(outcomes: dict[str, evaluate.Timed]) -> Table:
+    return Table(
+        "Accuracy, percent",
+        evaluate.ACCURACY_COLUMNS,
+        tuple(map(tuple, evaluate.accuracy_rows(outcomes, [SHORTLIST]))),
+        "E, M, H: the Easy, Medium and Hard setups of Revisited Oxford/Paris.",
+    )
+
+
+def seconds(outcomes: dict[str, evaluate.Timed]) -> Table:
+    rows = tuple((who, f"{s['index']:.1f}", f"{s['queries']:.1f}", str(e.pairs)) for who, (e, s) in outcomes.items())
+    return Table("Time, seconds", ("", "database", "queries and pairs", "pairs scored"), rows)

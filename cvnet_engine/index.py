@@ -1,0 +1,91 @@
+"""`index`: images into a gallery."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from cvnet_engine import console
+from engine.bundle import Bundle, Manifest
+from engine.errors import CvnetError, ImageError
+from engine.gallery import FORMAT, GalleryInfo, GalleryWriter
+from engine.indexing import IndexReport, find_images, index
+from engine.retriever import Retriever
+
+LISTED = 20  # unreadable images shown; all of them are in the JSON
+
+
+def run(
+    images: list[Path], bundle_path: Path, gallery: Path, max_side_px: int, threads: int | None, json: Path | None
+) -> None:
+    bundle = Bundle(bundle_path)
+    paths = find_images(images)
+    started = time.perf_counter()
+    report = IndexReport()
+    stopped: BaseException | None = None
+    try:
+        fill(paths, bundle, gallery, max_side_px, threads, report)
+    except (KeyboardInterrupt, CvnetError) as error:
+        stopped = error
+    seconds = time.perf_counter() - started
+    if report.usable or report.failed:
+        summarise(report, gallery, len(paths), seconds)
+    if json:
+        console.write_json(json, to_json(report, gallery, seconds))
+    if isinstance(stopped, KeyboardInterrupt):
+        console.say("interrupted; what was added is stored: run the same command again to go on")
+        raise typer.Exit(130)
+    if stopped:
+        raise stopped
+    if not report.usable:
+        raise ImageError(f"none of {len(paths)} images could be read; expected at least one")
+    if not bundle.manifest.trained:
+        console.warn(console.UNTRAINED)
+
+
+def fill(
+    paths: Sequence[Path],
+    bundle: Bundle,
+    gallery: Path,
+    max_side_px: int | None,
+    threads: int | None,
+    report: IndexReport,
+) -> None:
+    """Index with a progress bar, `report` kept current."""
+    with GalleryWriter(gallery, info(bundle.manifest, max_side_px)) as writer:
+        retriever = Retriever.open(bundle, threads)
+        with console.progress("indexing", len(paths)) as advance:
+            index(paths, retriever, writer, max_side_px, report, lambda _: advance())
+        retriever.close()
+
+
+def info(manifest: Manifest, max_side_px: int | None) -> GalleryInfo:
+    """What a gallery made with this bundle says of itself."""
+    return GalleryInfo(FORMAT, manifest.features_id, manifest.weights, max_side_px)
+
+
+def summarise(report: IndexReport, gallery: Path, total: int, seconds: float) -> None:
+    fresh = report.added + report.updated
+    rate = f", {fresh / seconds:.1f} images/s" if fresh else ""
+    console.say(
+        f"{gallery}: {report.added} added, {report.updated} updated, {report.unchanged} unchanged, "
+        f"{len(report.failed)} unreadable of {total} images, {seconds:.1f} s{rate}"
+    )
+    for path, reason in list(report.failed.items())[:LISTED]:
+        console.warn(f"  {path}: {reason}")
+    if len(report.failed) > LISTED:
+        console.warn(f"  and {len(report.failed) - LISTED} more, all of them in --json")
+
+
+def to_json(report: IndexReport, gallery: Path, seconds: float) -> dict[str, object]:
+    return {
+        "gallery": str(gallery),
+        "added": report.added,
+        "updated": report.updated,
+        "unchanged": report.unchanged,
+        "failed": {console.printable(str(path)): reason for path, reason in report.failed.items()},
+        "seconds": seconds,
+    }

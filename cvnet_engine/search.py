@@ -1,0 +1,172 @@
+"""`search`: the images of a gallery that show what a query shows."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from cvnet_engine import console
+from cvnet_engine.index import info
+from cvnet_engine.report import Hit, Page, Query, render
+from engine.bundle import Bundle
+from engine.errors import GalleryError, ImageError
+from engine.gallery import Gallery, require_equal
+from engine.ranking import Ranking
+from engine.retriever import Retriever
+from engine.search import DescriptorIndex
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Found:
+    """One query's outcome: the ranking by similarity, the final one, and how long each stage took in seconds."""
+
+    query: Path
+    before: Ranking
+    ranking: Ranking
+    seconds: dict[str, float]
+
+
+def run(
+    queries: list[Path],
+    bundle_path: Path,
+    gallery_path: Path,
+    bbox: str | None,
+    top_k: int,
+    rerank: int,
+    threads: int | None,
+    html: Path | None,
+    json: Path | None,
+) -> None:
+    box = parse_box(bbox)
+    bundle = Bundle(bundle_path)
+    gallery = Gallery(gallery_path)
+    require_equal(gallery.info, info(bundle.manifest, gallery.info.max_side_px), gallery_path)
+    if not len(gallery):
+        raise GalleryError(f"{gallery_path}: holds no images yet; add some with 'cvnet-engine index'")
+    retriever = Retriever.open(bundle, threads)
+    index = DescriptorIndex(gallery.descriptors)
+    outcomes = [find(query, box, retriever, gallery, index, top_k, rerank) for query in queries]
+    for found in outcomes:
+        show(found, gallery, top_k)
+    if not bundle.manifest.trained:
+        console.warn(console.UNTRAINED)
+    if json:
+        console.write_json(json, [to_json(found, gallery, top_k) for found in outcomes])
+    if html:
+        console.write_file(html, render(page(outcomes, gallery, box, top_k, bundle)))
+
+
+def find(
+    path: Path, box: Box | None, retriever: Retriever, gallery: Gallery, index: DescriptorIndex, top_k: int, rerank: int
+) -> Found:
+    """Features, global search, reranking of the shortlist."""
+    marks = [time.perf_counter()]
+    query = retriever.extract_file(path, box, gallery.info.max_side_px)
+    marks.append(time.perf_counter())
+    before = index.search(query.descriptor, max(top_k, rerank))
+    marks.append(time.perf_counter())
+    shortlist = before.rows[:rerank].tolist()
+    with console.progress("reranking", len(shortlist)) as advance:
+        ranking = before.reranked(retriever.score_rows(query, gallery, shortlist, advance))
+    marks.append(time.perf_counter())
+    stages = zip(("features", "global", "rerank"), marks, marks[1:], strict=False)
+    return Found(path, before, ranking, {name: end - start for name, start, end in stages})
+
+
+def parse_box(text: str | None) -> Box | None:
+    """`x1,y1,x2,y2` as four numbers.
+
+    Raises:
+        ImageError: anything else.
+    """
+    if text is None:
+        return None
+    try:
+        x1, y1, x2, y2 = (float(value) for value in text.split(","))
+        int(x1 + y1 + x2 + y2)  # rejects inf and nan
+    except (ValueError, OverflowError) as error:
+        raise ImageError(f"bbox {text!r}: expected four numbers x1,y1,x2,y2 in pixels") from error
+    return x1, y1, x2, y2
+
+
+def hits(found: Found, gallery: Gallery, top_k: int) -> list[Hit]:
+    """The first `top_k` results, each with the rank it had before reranking."""
+    rank_before = {row: rank for rank, row in enumerate(found.before.rows.tolist(), 1)}
+    top = found.ranking.first(top_k)
+    columns = (top.rows, top.scores, top.similarities, top.pair_scores)
+    return [
+        Hit(
+            path=str(gallery.paths[row]),
+            rank=rank,
+            score=score,
+            similarity=similarity,
+            rerank_score=pair_score if pair_score == pair_score else None,  # NaN where not reranked
+            verdict=None,
+            before=rank_before[row],
+        )
+        for rank, (row, score, similarity, pair_score) in enumerate(zip(*(c.tolist() for c in columns), strict=True), 1)
+    ]
+
+
+def show(found: Found, gallery: Gallery, top_k: int) -> None:
+    rows = [
+        (
+            str(hit.rank),
+            f"{hit.score:.4f}",
+            f"{hit.similarity:.4f}",
+            number(hit.rerank_score),
+            str(hit.before),
+            short(hit.path),
+        )
+        for hit in hits(found, gallery, top_k)
+    ]
+    console.table(str(found.query), ("rank", "score", "similarity", "rerank", "before", "path"), rows)
+    pairs = int((found.ranking.pair_scores == found.ranking.pair_scores).sum())
+    s = found.seconds
+    console.say(
+        f"features {s['features']:.2f} s, global search of {len(gallery)} images {1e3 * s['global']:.1f} ms, "
+        f"rerank of {pairs} {s['rerank']:.2f} s\n"
+    )
+
+
+def number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def short(path: str) -> str:
+    """The path from here where that is shorter."""
+    return min(path, os.path.relpath(path), key=len)
+
+
+def to_json(found: Found, gallery: Gallery, top_k: int) -> dict[str, object]:
+    return {
+        "query": console.printable(str(found.query)),
+        "results": [
+            {
+                "rank": hit.rank,
+                "path": console.printable(hit.path),
+                "score": hit.score,
+                "similarity": hit.similarity,
+                "rerank_score": hit.rerank_score,
+            }
+            for hit in hits(found, gallery, top_k)
+        ],
+        "seconds": found.seconds,
+    }
+
+
+def page(outcomes: list[Found], gallery: Gallery, box: Box | None, top_k: int, bundle: Bundle) -> Page:
+    manifest = bundle.manifest
+    queries = tuple(Query(str(found.query), box, tuple(hits(found, gallery, top_k))) for found in outcomes)
+    return Page(
+        title="Search results",
+        lead=f"{len(outcomes)} queries in a gallery of {len(gallery)} images",
+        banner=None if manifest.trained else console.UNTRAINED,
+        queries=queries,
+        tables=(),
+        footer=f"cvnet-engine, ResNet-{manifest.depth} {manifest.weights}, {manifest.precision}, {manifest.backend}",
+    )

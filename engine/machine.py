@@ -1,0 +1,104 @@
+"""What this machine can run: processor, memory, CUDA devices, and the libraries that are installed."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from engine.session import usable_cpus
+
+CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")  # that inference libraries use
+LIBRARIES = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "faiss-cpu",
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxscript",
+)
+
+
+def describe() -> dict[str, Any]:
+    """The machine in plain values, fit for JSON; a library that is not installed has the version None."""
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "cpu": cpu_name(),
+        "cpu_features": cpu_features(),
+        "cpus": usable_cpus(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "cuda_devices": cuda_devices(),
+        "libraries": {name: installed_version(name) for name in LIBRARIES},
+        "onnxruntime_providers": onnxruntime_providers(),
+    }
+
+
+def choose_backend() -> tuple[str, str]:
+    """The fastest backend that can run here, and why it is that one."""
+    devices = cuda_devices()
+    if devices and "CUDAExecutionProvider" in onnxruntime_providers():
+        return "onnxruntime-cuda", f"{devices[0]} and ONNX Runtime's CUDA provider are present"
+    if devices:
+        return (
+            "onnxruntime",
+            f"{devices[0]} is present, but ONNX Runtime has no CUDA provider: install the 'gpu' extra to use it",
+        )
+    return "onnxruntime", "no NVIDIA GPU on this machine"
+
+
+def cuda_devices() -> list[str]:
+    """Names of the CUDA devices, asked of the driver itself; none where there is no driver."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return []
+    count = ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+        return []
+    names = []
+    for device in range(count.value):
+        name = ctypes.create_string_buffer(256)
+        driver.cuDeviceGetName(name, len(name), device)
+        names.append(name.value.decode())
+    return names
+
+
+def onnxruntime_providers() -> list[str]:
+    try:
+        import onnxruntime
+    except ImportError:
+        return []
+    return list(onnxruntime.get_available_providers())
+
+
+def cpu_name() -> str:
+    return cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def cpu_features() -> list[str]:
+    flags = cpuinfo("flags").split()
+    return [feature for feature in CPU_FEATURES if feature in flags]
+
+
+def cpuinfo(field: str) -> str:
+    """A field of the first processor in /proc/cpuinfo; empty on systems without it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")
+
+
+def installed_version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
