@@ -57,7 +57,8 @@ def load(data_dir: Path, name: str) -> Dataset:
         dataset = parse(content, folder / "jpg", name)
     except (KeyError, TypeError, ValueError) as error:
         raise DatasetError(
-            f"{folder}: ground truth malformed ({type(error).__name__}: {error}); expected imlist, qimlist and gnd with bbx, easy, hard, junk"
+            f"{folder}: ground truth malformed ({type(error).__name__}: {error}); "
+            "expected imlist, qimlist and gnd with bbx, easy, hard, junk"
         ) from error
     missing = [path for path in dataset.images + dataset.queries if not path.is_file()]
     if missing:
@@ -101,7 +102,8 @@ def read_ground_truth(folder: Path, name: str) -> dict[str, Any]:
             content = json.loads(plain.read_text())
         else:
             raise DatasetError(
-                f"{folder}: no ground truth; expected {pickled.name} or {plain.name} there: check --data-dir and --dataset"
+                f"{folder}: no ground truth; expected {pickled.name} or {plain.name} there: "
+                "check --data-dir and --dataset"
             )
     except DatasetError:
         raise
@@ -117,7 +119,7 @@ def read_ground_truth(folder: Path, name: str) -> dict[str, Any]:
 
 
 class DataUnpickler(pickle.Unpickler):
-    """Unpickles plain containers, strings and numbers; anything that would import, and so could run code, is refused."""
+    """Unpickles plain containers, strings and numbers; what would import, and so could run code, is refused."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise DatasetError(
@@ -140,7 +142,8 @@ def read_distractors(listing: Path) -> list[Path]:
     paths = [listing.parent / line for line in lines]
     missing = [path for path in paths if not path.is_file()]
     if missing or not paths:
+        first = missing[0] if missing else "an empty list"
         raise DatasetError(
-            f"{listing}: {len(missing)} of {len(paths)} images missing ({missing[0] if missing else 'empty list'}); expected an image path a line"
+            f"{listing}: {len(missing)} of {len(paths)} images missing ({first}); expected an image path a line"
         )
     return paths

@@ -30,11 +30,9 @@ def run(weights: str, depth: int, out: Path, backend: str, json: Path | None) ->
         manifest = build(weights, depth, out, backend, lambda step: status.update(step))
     size = sum(file.stat().st_size for file in out.iterdir())
     worst = ", ".join(f"{name} {difference:.0e}" for name, difference in manifest.parity.items())
-    console.say(
-        f"{out}: ResNet-{depth} {weights}, {manifest.precision}, {backend}, {size / 1e6:.0f} MB, {time.perf_counter() - started:.0f} s"
-    )
+    console.say(f"{out}: {manifest.model}, {size / 1e6:.0f} MB, {time.perf_counter() - started:.0f} s")
     console.say(f"largest difference from PyTorch: {worst}")
     if not manifest.trained:
-        console.warn(console.UNTRAINED)
+        console.warn_untrained()
     if json:
         console.write_json(json, asdict(manifest))

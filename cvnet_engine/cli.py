@@ -56,7 +56,7 @@ def index(
     bundle: BundleOption,
     gallery: GalleryOption,
     max_side: Annotated[
-        int, typer.Option(min=17, help="Shrink images whose longer side exceeds this, in pixels.")
+        int, typer.Option(min=0, help="Shrink images whose longer side exceeds this, in pixels; 0 for no limit.")
     ] = 1024,
     threads: ThreadsOption = None,
     json: JsonOption = None,
@@ -64,7 +64,7 @@ def index(
     """Add images to a gallery. What is there and unchanged is skipped, so an interrupted run resumes."""
     from cvnet_engine import index
 
-    index.run(images, bundle, gallery, max_side, threads, json)
+    index.run(images, bundle, gallery, max_side or None, threads, json)
 
 
 @app.command()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,9 @@ from rich.text import Text
 from engine.errors import CvnetError
 from engine.files import write_atomically
 
-out = Console(highlight=False, soft_wrap=True)
+PIPE_WIDTH = 200  # columns where the output is no terminal, so that a path stays on its line
+
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True, highlight=False)
 
 UNTRAINED = (
@@ -64,6 +68,12 @@ def say(text: str = "") -> None:
 def warn(text: str) -> None:
     """A line that must not be missed."""
     out.print(Text(printable(text), style="yellow"))
+
+
+@cache
+def warn_untrained() -> None:
+    """Say once that results are those of an untrained model."""
+    warn(UNTRAINED)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

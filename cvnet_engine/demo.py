@@ -28,8 +28,8 @@ def run(out: Path, threads: int | None) -> None:
     console.say(f"2. cvnet-engine build --weights {WEIGHTS} --depth {DEPTH} --out {bundle_path}")
     build.run(WEIGHTS, DEPTH, bundle_path, "auto", None)
 
-    console.say(f"\n3. cvnet-engine index {folder / 'jpg'} --bundle {bundle_path} --gallery {gallery_path}")
-    index.run([folder / "jpg"], bundle_path, gallery_path, 1024, threads, None)
+    console.say(f"\n3. cvnet-engine index {folder / 'jpg'} --bundle {bundle_path} --gallery {gallery_path} --max-side 0")
+    index.run([folder / "jpg"], bundle_path, gallery_path, None, threads, None)
 
     query = dataset.queries[0]
     console.say(
@@ -38,18 +38,18 @@ def run(out: Path, threads: int | None) -> None:
     search.run([query], bundle_path, gallery_path, None, SHOWN, SHORTLIST, threads, None, None)
 
     console.say(
-        f"\n5. cvnet-engine eval --dataset {dataset.name} --data-dir {out / 'data'} --bundle {bundle_path} --rerank {SHORTLIST} --reference"
+        f"\n5. cvnet-engine eval --dataset {dataset.name} --data-dir {out / 'data'} --bundle {bundle_path} "
+        f"--gallery {gallery_path} --rerank {SHORTLIST} --reference"
     )
     bundle = Bundle(bundle_path)
     outcomes = {
-        "engine": evaluate.engine_evaluation(dataset, bundle, [SHORTLIST], None, threads),
+        "engine": evaluate.engine_evaluation(dataset, bundle, [SHORTLIST], gallery_path, threads),
         "reference": evaluate.reference_evaluation(dataset, bundle, [SHORTLIST], threads),
     }
     evaluate.show(outcomes, [SHORTLIST])
     page = out / "report.html"
     console.write_file(page, render(report(dataset, bundle, outcomes)))
     console.say(f"\n6. The rankings, with pictures: {page}")
-    console.warn(console.UNTRAINED)
 
 
 def report(dataset: Dataset, bundle: Bundle, outcomes: dict[str, evaluate.Timed]) -> Page:
@@ -65,7 +65,7 @@ def report(dataset: Dataset, bundle: Bundle, outcomes: dict[str, evaluate.Timed]
         banner=console.UNTRAINED,
         queries=queries,
         tables=(accuracy(outcomes), seconds(outcomes)),
-        footer=f"ResNet-{bundle.manifest.depth} {bundle.manifest.weights}, {bundle.manifest.precision}, {bundle.manifest.backend}",
+        footer=f"cvnet-engine, {bundle.manifest.model}",
     )
 
 

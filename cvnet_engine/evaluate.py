@@ -48,7 +48,7 @@ def run(
         outcomes["reference"] = reference_evaluation(dataset, bundle, shortlists, threads)
     show(outcomes, shortlists)
     if not bundle.manifest.trained:
-        console.warn(console.UNTRAINED)
+        console.warn_untrained()
     if json:
         console.write_json(json, to_json(name, bundle_path, bundle, dataset, outcomes))
 

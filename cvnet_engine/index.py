@@ -43,7 +43,7 @@ def run(
     if not report.usable:
         raise ImageError(f"none of {len(paths)} images could be read; expected at least one")
     if not bundle.manifest.trained:
-        console.warn(console.UNTRAINED)
+        console.warn_untrained()
 
 
 def fill(

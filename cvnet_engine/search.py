@@ -53,7 +53,7 @@ def run(
     for found in outcomes:
         show(found, gallery, top_k)
     if not bundle.manifest.trained:
-        console.warn(console.UNTRAINED)
+        console.warn_untrained()
     if json:
         console.write_json(json, [to_json(found, gallery, top_k) for found in outcomes])
     if html:
@@ -168,5 +168,5 @@ def page(outcomes: list[Found], gallery: Gallery, box: Box | None, top_k: int, b
         banner=None if manifest.trained else console.UNTRAINED,
         queries=queries,
         tables=(),
-        footer=f"cvnet-engine, ResNet-{manifest.depth} {manifest.weights}, {manifest.precision}, {manifest.backend}",
+        footer=f"cvnet-engine, {manifest.model}",
     )

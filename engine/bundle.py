@@ -44,6 +44,11 @@ class Manifest:
     built: str  # UTC, ISO 8601
 
     @property
+    def model(self) -> str:
+        """The model in a few words."""
+        return f"ResNet-{self.depth} {self.weights}, {self.precision}, {self.backend}"
+
+    @property
     def features_id(self) -> str:
         """What a gallery's features depend on: equal ids make interchangeable features."""
         return f"{self.weights_digest}-{self.precision}"

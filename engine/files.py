@@ -21,7 +21,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 def rename(source: Path, target: Path) -> None:
     """Rename within a folder, replacing the target, and wait until the disk knows."""
-    os.replace(source, target)
+    source.replace(target)
     sync(target.parent)
 
 

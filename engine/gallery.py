@@ -317,7 +317,8 @@ def require_equal(gallery: GalleryInfo, wanted: GalleryInfo, path: Path) -> None
         )
     if gallery.max_side_px != wanted.max_side_px:
         raise GalleryError(
-            f"{path}: made with --max-side {gallery.max_side_px}; got {wanted.max_side_px}: use the same, or another --gallery"
+            f"{path}: made with --max-side {gallery.max_side_px or 0}; got {wanted.max_side_px or 0}: "
+            "use the same, or another --gallery"
         )
 
 

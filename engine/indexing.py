@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -121,7 +120,7 @@ def find_images(sources: Iterable[Path]) -> list[Path]:
         if not source.exists():
             raise ImageError(f"{source}: no such file or folder; expected images")
         files = walk(source) if source.is_dir() else [source]
-        found.update((Path(os.path.abspath(file)), None) for file in files)
+        found.update((file.absolute(), None) for file in files)
     if not found:
         raise ImageError(f"{', '.join(map(str, sources))}: no images; expected {', '.join(sorted(SUFFIXES))}")
     return list(found)

@@ -80,7 +80,8 @@ class OnnxRuntimeEngine:
         actual = self._session.get_providers()[0]
         if actual != "CUDAExecutionProvider":
             raise BackendError(
-                f"{graph}: CUDA was asked for and ONNX Runtime chose {actual}; check the driver with 'cvnet-engine doctor'"
+                f"{graph}: CUDA was asked for and ONNX Runtime chose {actual}; "
+                "check the driver with 'cvnet-engine doctor'"
             )
         strays = {
             node.op_type
@@ -90,7 +91,8 @@ class OnnxRuntimeEngine:
         } - SHAPE_OPS
         if strays:
             raise BackendError(
-                f"{graph}: {', '.join(sorted(strays))} would run on the CPU where CUDA was asked for; rebuild the bundle"
+                f"{graph}: {', '.join(sorted(strays))} would run on the CPU where CUDA was asked for; "
+                "build the bundle again with --backend onnxruntime"
             )
 
 

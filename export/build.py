@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
 import shutil
 import tempfile
@@ -86,6 +85,6 @@ def replace_folder(new: Path, out: Path) -> None:
         rename(new, out)
         return
     old = new.with_name(f"{new.name}.old")
-    os.replace(out, old)
+    out.replace(old)
     rename(new, out)
     shutil.rmtree(old)

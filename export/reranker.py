@@ -89,15 +89,15 @@ class FactoredReranker(nn.Module):
         all_keys = key.permute(0, 2, 1, 3, 4).reshape(-1, PROJECTED_DIM, 3 * hk * wk)  # (B, 256, 3j·K)
         even_keys = key[..., ::2, ::2].permute(0, 3, 4, 1, 2)  # (B, hk/2, wk/2, 3j, 256)
         even_queries = query[..., ::2, ::2].permute(2, 3, 0, 1)  # (hq/2, wq/2, 3i, 256)
-        batch, hk2, wk2 = even_keys.shape[:3]
-        hq2, wq2 = even_queries.shape[:2]
+        k_axes, q_axes = even_keys.shape[:3], even_queries.shape[:2]
 
         rows = even_keys.reshape(-1, PROJECTED_DIM) @ all_queries  # (B·K/4·3j, 3i·Q)
         over_query = self.over_query(F.relu(rows).view(-1, 9, hq, wq))  # (B·K/4, 16, hq/2, wq/2)
         rows = even_queries.reshape(-1, PROJECTED_DIM) @ all_keys  # (B, Q/4·3i, 3j·K)
         over_key = self.over_key(F.relu(rows).view(-1, 9, hk, wk))  # (B·Q/4, 16, hk/2, wk/2)
-        over_key = over_key.view(batch, hq2, wq2, -1, hk2, wk2).permute(0, 4, 5, 3, 1, 2)
-        return over_query.view(batch, hk2, wk2, -1, hq2, wq2) + over_key
+        over_key = over_key.view(-1, *q_axes, *over_key.shape[1:]).permute(0, 4, 5, 3, 1, 2)
+        sum_of_planes: Tensor = over_query.view(*k_axes, *over_query.shape[1:]) + over_key
+        return sum_of_planes
 
 
 class FactoredConv4d(nn.Module):
@@ -109,7 +109,7 @@ class FactoredConv4d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         s = self.stride
-        batch, hk, wk, channels, hq, wq = x.shape
+        _, hk, wk, channels, hq, wq = x.shape
         even_keys = x[:, ::s, ::s]
         over_query = self.over_query(even_keys.reshape(-1, channels, hq, wq))  # (B·K/s², C', hq/s, wq/s)
         even_queries = x[..., ::s, ::s].permute(0, 4, 5, 3, 1, 2)  # (B, hq/s, wq/s, C, hk, wk)

@@ -1,0 +1,31 @@
+# Two targets do everything on a fresh machine with Python 3.11+, make and a C compiler: `make demo`, `make test`.
+
+PYTHON ?= python3
+UV := $(or $(shell command -v uv),.uv/bin/uv)
+RUNTIME := $(if $(wildcard /proc/driver/nvidia/version),gpu,cpu)
+export UV_PYTHON_DOWNLOADS = never
+
+.PHONY: setup demo test lint clean
+
+setup: .venv/ready
+
+demo: setup
+	.venv/bin/cvnet-engine demo
+
+test: setup
+	.venv/bin/python -m pytest
+
+lint: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+clean:
+	rm -rf .venv .uv demo
+
+.venv/ready: pyproject.toml uv.lock | $(UV)
+	$(UV) sync --frozen --python $(PYTHON) --extra $(RUNTIME) --extra export
+	touch $@
+
+.uv/bin/uv:
+	$(PYTHON) -m pip install --quiet --target .uv uv
