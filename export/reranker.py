@@ -19,9 +19,6 @@ from torch.nn import functional as F
 
 from cvnet.reranker import GROUPS, PROJECTED_DIM, CenterPivotConv4d, Reranker, resize
 
-SCALED = 2**32
-ROOT_HALF = round(SCALED / 2**0.5)
-
 
 def half(n: int) -> int:
     """`round(n · √0.25)`, halves to even, in integers that stay symbolic in an exported graph."""
@@ -29,8 +26,12 @@ def half(n: int) -> int:
 
 
 def root_half(n: int) -> int:
-    """`round(n · √0.5)` in integers; n/√2 is irrational, so no halves arise."""
-    return (n * ROOT_HALF + SCALED // 2) // SCALED
+    """`round(n · √0.5)` in integers; n/√2 is irrational, so no halves arise.
+
+    13860/19601 is a convergent of √0.5, exact below 33,461 positions; every product stays below 2³¹, since some
+    runtimes compute shapes in 32 bits.
+    """
+    return (2 * 13860 * n + 19601) // (2 * 19601)
 
 
 REDUCED_LENGTHS = (half, root_half)  # of `cvnet.reranker.SCALES`, but for the last, which is 1
