@@ -38,15 +38,14 @@ def check(graphs: dict[str, Path], model: CVNet, backend: str) -> dict[str, floa
         compare("descriptor", engines["descriptor"].run({"image": images.numpy()})["descriptor"], descriptor)
         described.append((features, feature_map))
 
-    for query, query_map in described:
-        for key, key_map in described:
-            feeds = {f"query_{s}": m[:1] for s, m in enumerate(query.values())}
-            feeds |= {f"key_{s}": m for s, m in enumerate(key.values())}
-            outputs = engines["reranker"].run(feeds)
-            with torch.inference_mode():
-                logits = model.reranker(query_map[:1].expand_as(query_map), key_map)
-            compare("logits", outputs["logits"], logits)
-            compare("score", outputs["score"], logits.softmax(dim=1)[:, 1])
+    for (query, query_map), (key, key_map) in zip(described, described[1:] + described[:1], strict=True):
+        feeds = {f"query_{s}": m[:1] for s, m in enumerate(query.values())}
+        feeds |= {f"key_{s}": m for s, m in enumerate(key.values())}
+        outputs = engines["reranker"].run(feeds)
+        with torch.inference_mode():
+            logits = model.reranker(query_map[:1].expand_as(query_map), key_map)
+        compare("logits", outputs["logits"], logits)
+        compare("score", outputs["score"], logits.softmax(dim=1)[:, 1])
     for name, difference in worst.items():
         if not difference <= TOLERANCE[name]:  # also false for NaN
             raise ExportError(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cvnet import checkpoint
 from cvnet.model import CVNet
+from engine.bundle import Bundle
+from engine.retriever import Retriever
+from export.build import build
 from tests.golden_inputs import GOLDEN
 
 
@@ -23,3 +28,21 @@ def seeded_model() -> Callable[[int], CVNet]:
 def golden() -> Callable[[int], dict[str, np.ndarray]]:
     """depth -> outputs of the published code on the seeded model."""
     return cache(lambda depth: dict(np.load(GOLDEN / f"cvnet_r{depth}_seed0.npz")))
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the seeded ResNet-50, built once; `CVNET_TEST_BUNDLE` names a ready one to save the minute."""
+    if "CVNET_TEST_BUNDLE" in os.environ:
+        return Path(os.environ["CVNET_TEST_BUNDLE"])
+    out = tmp_path_factory.mktemp("built") / "bundle"
+    build("seeded:0", 50, out, "onnxruntime")
+    return out
+
+
+@pytest.fixture(scope="session")
+def retriever(bundle: Path) -> Iterator[Retriever]:
+    """The retriever of `bundle`."""
+    opened = Retriever.open(Bundle(bundle))
+    yield opened
+    opened.close()
