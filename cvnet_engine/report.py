@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -86,23 +85,6 @@ class Thumbnail:
     uri: str
     width_px: int
     height_px: int
-
-
-def write(page: Page, path: Path) -> None:
-    """Writes the page whole or not at all.
-
-    Raises:
-        OSError: the folder is missing or cannot be written.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(render(page))
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def render(page: Page) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,16 @@ import numpy as np
 import pytest
 
 from benchmarks import scenes
-from benchmarks.scenes import SceneSet
+from benchmarks.scenes.dataset import SceneSet
+from benchmarks.scenes.family import FAMILIES
+from benchmarks.scenes.grounds import GROUNDS
+from benchmarks.scenes.materials import MATERIALS
+from benchmarks.scenes.ornaments import OVER_WINDOWS, UNDER_WINDOWS
+from benchmarks.scenes.relief import Part, Relief
+from benchmarks.scenes.roofs import ROOFS
 
 TINY = SceneSet("tiny", seed=3, scenes=3, views=4, distractors=2, size=(96, 128))
+PARTS = {"roof": ROOFS, "ground": GROUNDS, "under": UNDER_WINDOWS, "over": OVER_WINDOWS}
 
 
 @pytest.fixture(scope="module")
@@ -25,19 +33,27 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def truth(root: Path) -> dict[str, Any]:
-    return json.loads((root / "gnd_tiny.json").read_bytes())
+    content: dict[str, Any] = json.loads((root / "gnd_tiny.json").read_bytes())
+    return content
+
+
+def shape(path: Path) -> tuple[int, int, int]:
+    picture = cv2.imread(str(path))
+    assert picture is not None
+    height, width, channels = picture.shape
+    return height, width, channels
 
 
 def test_same_seed_gives_the_same_bytes(root: Path, tmp_path: Path) -> None:
     again = scenes.write(TINY, tmp_path)
     files = sorted(path.relative_to(root) for path in root.rglob("*.*"))
-    assert len(files) == 3 * 4 + 2 + 2
+    assert len(files) == 3 * 4 + 2 + 3
     assert [path for path in files if (again / path).read_bytes() != (root / path).read_bytes()] == []
 
 
 def test_other_seeds_give_other_pictures() -> None:
-    pictures = [scenes.render(scenes.build_scene(s, 0), scenes.choose_view(s, 0, 0, TINY.size)) for s in (3, 4)]
-    assert pictures[0].shape != pictures[1].shape or not np.array_equal(*pictures)
+    one, other = (scenes.render(scenes.build_scene(s, 0), scenes.choose_view(s, 0, 0, TINY.size)) for s in (3, 4))
+    assert one.shape != other.shape or not np.array_equal(one, other)
 
 
 def test_a_scene_does_not_depend_on_the_set_it_is_part_of() -> None:
@@ -55,7 +71,7 @@ def test_every_listed_image_exists_at_the_set_size(root: Path, truth: dict[str, 
     assert not set(truth["imlist"]) & set(truth["qimlist"])
     assert {path.stem for path in root.glob("jpg/*.jpg")} == {*truth["imlist"], *truth["qimlist"]}
     for path in root.glob("jpg/*.jpg"):
-        assert cv2.imread(str(path)).shape in ((96, 128, 3), (128, 96, 3))
+        assert shape(path) in ((96, 128, 3), (128, 96, 3))
 
 
 def test_labels_are_disjoint_and_each_query_has_a_positive(truth: dict[str, Any]) -> None:
@@ -68,7 +84,7 @@ def test_labels_are_disjoint_and_each_query_has_a_positive(truth: dict[str, Any]
 
 def test_bbx_lies_inside_the_query(root: Path, truth: dict[str, Any]) -> None:
     for query, gnd in zip(truth["qimlist"], truth["gnd"], strict=True):
-        height, width = cv2.imread(str(root / "jpg" / f"{query}.jpg")).shape[:2]
+        height, width = shape(root / "jpg" / f"{query}.jpg")[:2]
         x1, y1, x2, y2 = gnd["bbx"]
         assert 0 <= x1 < x2 <= width
         assert 0 <= y1 < y2 <= height
@@ -110,30 +126,69 @@ def test_an_occluder_hides_the_facade_behind_it() -> None:
     )
 
 
-def test_an_interrupted_write_leaves_no_ground_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scenes.write(TINY, tmp_path)
-
+@pytest.fixture
+def unrenderable(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(scenes, "render", fail)
+    monkeypatch.setattr("benchmarks.scenes.dataset.render", fail)
+
+
+@pytest.mark.usefixtures("unrenderable")
+def test_an_interrupted_write_leaves_no_ground_truth(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path / "tiny")
     with pytest.raises(KeyboardInterrupt):
-        scenes.write(TINY, tmp_path)
+        scenes.write(replace(TINY, seed=4), tmp_path)
     assert list((tmp_path / "tiny").glob("gnd_*")) == []
 
 
-@pytest.mark.parametrize("part", [*scenes.ROOFS, *scenes.GROUNDS, *scenes.UNDER_WINDOWS, *scenes.OVER_WINDOWS])
-def test_every_part_can_be_drawn(part: str) -> None:
+@pytest.mark.usefixtures("unrenderable")
+def test_a_set_that_is_there_is_not_generated_again(root: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*.*")}
+    assert scenes.write(TINY, root.parent) == root
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*.*")} == before
+
+
+@pytest.mark.usefixtures("unrenderable")
+@pytest.mark.parametrize("gone", ["scenes.json", "gnd_tiny.json", "gnd_tiny.pkl", "jpg/scene0004_01.jpg"])
+def test_a_set_that_lacks_a_file_is_generated_again(root: Path, tmp_path: Path, gone: str) -> None:
+    shutil.copytree(root, tmp_path / "tiny")
+    (tmp_path / "tiny" / gone).unlink()
+    with pytest.raises(KeyboardInterrupt):
+        scenes.write(TINY, tmp_path)
+
+
+def test_another_set_of_the_name_replaces_the_first_and_nothing_else(tmp_path: Path) -> None:
+    pair = replace(TINY, scenes=1, views=2, distractors=0)
+    folder = scenes.write(pair, tmp_path) / "jpg"
+    mine = {"holiday.jpg", "scene_of_crime.jpg", "scene0000_01.jpg.bak"}
+    for name in mine:
+        (folder / name).write_bytes(b"mine")
+    scenes.write(replace(pair, views=1, distractors=1), tmp_path)
+    assert {path.name for path in folder.iterdir()} == mine | {"scene0000_00.jpg", "scene0001_01.jpg"}
+    assert json.loads((tmp_path / "tiny" / "scenes.json").read_bytes())["views"] == 1
+
+
+def test_every_query_of_the_demo_has_easy_and_hard_positives() -> None:
+    demo = scenes.DEMO
+    for index in range(demo.scenes):
+        building = scenes.build_scene(demo.seed, index)
+        shots = (scenes.choose_view(demo.seed, index, number, demo.size) for number in range(demo.views))
+        query, *others = (scenes.measure(building, shot, "") for shot in shots)
+        assert {"easy", "hard"} <= {scenes.grade(query, other) for other in others}
+
+
+@pytest.mark.parametrize("draw", [pytest.param(d, id=f"{k}-{n}") for k, p in PARTS.items() for n, d in p.items()])
+def test_every_part_can_be_drawn(draw: Part) -> None:
     facade = scenes.build_scene(3, 0).main
-    relief = scenes.Relief(facade.width_m, facade.height_m + 3.5)
-    parts = {**scenes.ROOFS, **scenes.GROUNDS, **scenes.UNDER_WINDOWS, **scenes.OVER_WINDOWS}
-    parts[part](relief, facade, np.random.default_rng(0))
+    relief = Relief(facade.width_m, facade.height_m + 3.5)
+    draw(relief, facade, np.random.default_rng(0))
     assert relief.cover.any()
 
 
 def test_families_name_only_what_exists() -> None:
-    for family in scenes.FAMILIES:
-        assert set(family.materials) <= set(scenes.MATERIALS)
-        assert set(family.roofs) <= set(scenes.ROOFS)
-        assert set(family.grounds) <= set(scenes.GROUNDS)
-        assert set(family.ornaments) <= {*scenes.UNDER_WINDOWS, *scenes.OVER_WINDOWS}
+    for family in FAMILIES:
+        assert set(family.materials) <= set(MATERIALS)
+        assert set(family.roofs) <= set(ROOFS)
+        assert set(family.grounds) <= set(GROUNDS)
+        assert set(family.ornaments) <= {*UNDER_WINDOWS, *OVER_WINDOWS}

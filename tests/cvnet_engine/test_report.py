@@ -1,4 +1,4 @@
-"""The HTML report: self-contained, escaped, whole or absent, and forgiving about pictures that are gone."""
+"""The HTML report: self-contained, escaped, and forgiving about pictures that are gone."""
 
 from __future__ import annotations
 
@@ -168,18 +168,3 @@ def test_numbers_are_aligned_right_and_words_are_not() -> None:
 def test_banner_is_there_only_when_given() -> None:
     assert "Untrained" in report.render(page(banner="Untrained"))
     assert 'role="note"' not in report.render(page())
-
-
-def test_write_leaves_only_the_page(tmp_path: Path) -> None:
-    report.write(page(), tmp_path / "out.html")
-    assert (tmp_path / "out.html").read_text(encoding="utf-8") == report.render(page())
-    assert [path.name for path in tmp_path.iterdir()] == ["out.html"]
-
-
-def test_failed_write_keeps_the_old_page(tmp_path: Path) -> None:
-    (tmp_path / "out.html").write_text("old")
-    ragged = Table("T", ("a", "b"), (("1",),))
-    with pytest.raises(IndexError):
-        report.write(page(tables=(ragged,)), tmp_path / "out.html")
-    assert (tmp_path / "out.html").read_text() == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["out.html"]
