@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 UV := $(or $(shell command -v uv),.uv/bin/uv)
-RUNTIME := $(if $(wildcard /proc/driver/nvidia/version),gpu,cpu)
+RUNTIME := $(if $(wildcard /proc/driver/nvidia/version),gpu,cpu --extra openvino)
 export UV_PYTHON_DOWNLOADS = never
 
 .PHONY: setup demo test lint clean

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from engine.errors import DatasetError
+from engine.files import absolute
 from engine.session import Array
 
 
@@ -51,11 +52,11 @@ def load(data_dir: Path, name: str) -> Dataset:
     Raises:
         DatasetError: no ground truth, malformed ground truth, or images that are not there.
     """
-    folder = data_dir / name
+    folder = absolute(data_dir / name)
     content = read_ground_truth(folder, name)
     try:
         dataset = parse(content, folder / "jpg", name)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DatasetError(
             f"{folder}: ground truth malformed ({type(error).__name__}: {error}); "
             "expected imlist, qimlist and gnd with bbx, easy, hard, junk"
@@ -74,14 +75,18 @@ def parse(content: dict[str, Any], folder: Path, name: str) -> Dataset:
 
     def rows(values: Any) -> Array:
         array = np.asarray(values, dtype=np.int64).reshape(-1)
-        if array.size and not (array.min() >= 0 and array.max() < len(content["imlist"])):
-            raise ValueError(f"row {array.max()} of {len(content['imlist'])} images")
+        outside = array[(array < 0) | (array >= len(content["imlist"]))]
+        if outside.size:
+            raise ValueError(f"row {outside[0]} of {len(content['imlist'])} images")
         return array
 
     def record(entry: dict[str, Any]) -> GroundTruth:
         x1, y1, x2, y2 = (float(v) for v in entry["bbx"])
+        int(x1 + y1 + x2 + y2)  # rejects inf and nan
         return GroundTruth((x1, y1, x2, y2), rows(entry["easy"]), rows(entry["hard"]), rows(entry["junk"]))
 
+    if not (content["imlist"] and content["qimlist"]):
+        raise ValueError("no database images, or no queries")
     if len(content["gnd"]) != len(content["qimlist"]):
         raise ValueError(f"{len(content['gnd'])} records for {len(content['qimlist'])} queries")
     return Dataset(
@@ -139,7 +144,7 @@ def read_distractors(listing: Path) -> list[Path]:
         raise DatasetError(
             f"{listing}: not readable ({error}); expected a text file with an image path a line"
         ) from error
-    paths = [listing.parent / line for line in lines]
+    paths = [absolute(listing.parent / line) for line in lines]
     missing = [path for path in paths if not path.is_file()]
     if missing or not paths:
         first = missing[0] if missing else "an empty list"

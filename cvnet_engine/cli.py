@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -18,11 +19,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+def writable(file: Path | None) -> Path | None:
+    """Checks an output file before the work rather than after it."""
+    from cvnet_engine.console import require_writable
+
+    return require_writable(file)
+
+
 BundleOption = Annotated[Path, typer.Option("--bundle", help="Folder written by 'build'.")]
 GalleryOption = Annotated[Path, typer.Option("--gallery", help="Folder written by 'index'.")]
-ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads; all that are available by default.")]
-JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the results to this file, for machines.")]
-HtmlOption = Annotated[Path | None, typer.Option("--html", help="Write the results as one HTML page, for people.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, max=1024, help="CPU threads; all that are available by default.")
+]
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", callback=writable, help="Write the results to this file, for machines.")
+]
+HtmlOption = Annotated[
+    Path | None, typer.Option("--html", callback=writable, help="Write the results as one HTML page, for people.")
+]
 
 
 @app.command()
@@ -41,13 +56,17 @@ def build(
     weights: Annotated[str, typer.Option(help="A CVNet checkpoint, or 'seeded[:N]' for the untrained model.")],
     depth: Annotated[int, typer.Option(help="Of the ResNet: 50 or 101.")],
     out: Annotated[Path, typer.Option(help="Folder for the bundle; a bundle that is there is replaced.")],
-    backend: Annotated[str, typer.Option(help="auto, onnxruntime or onnxruntime-cuda.")] = "auto",
+    backend: Annotated[
+        str, typer.Option(help="auto (the fastest for each graph), onnxruntime, openvino or onnxruntime-cuda.")
+    ] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32, or bf16 on processors that have it.")] = "fp32",
+    image_size: Annotated[str, typer.Option(help="Typical WIDTHxHEIGHT, that 'auto' times backends at.")] = "1024x768",
     json: JsonOption = None,
 ) -> None:
     """Export a PyTorch model to a bundle of engines, each checked against PyTorch."""
     from cvnet_engine import build
 
-    build.run(weights, depth, out, backend, json)
+    build.run(weights, depth, out, backend, precision, image_size, json)
 
 
 @app.command()
@@ -120,6 +139,9 @@ def doctor(json: JsonOption = None) -> None:
 
 def main() -> None:
     """Run the program; an error that is the input's or the machine's fault is one line and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that is no UTF-8 one
     try:
         app()
     except CvnetError as error:
@@ -129,9 +151,12 @@ def main() -> None:
     except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        fail(f"{error}; check the file and the disk it is on")
 
 
 def fail(message: str) -> None:
-    text = " ".join(message.split())
-    sys.stderr.write(f"error: {text}\n".encode(errors="surrogateescape").decode(errors="replace"))
+    from cvnet_engine.console import printable
+
+    sys.stderr.write(f"error: {printable(' '.join(message.split()))}\n")
     sys.exit(1)

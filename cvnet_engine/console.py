@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -28,6 +29,7 @@ from rich.text import Text
 from engine.errors import CvnetError
 from engine.files import write_atomically
 
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 PIPE_WIDTH = 200  # columns where the output is no terminal, so that a path stays on its line
 
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
@@ -98,7 +100,7 @@ def write_file(file: Path, text: str) -> None:
         CvnetError: the folder is not there, or the disk is full.
     """
     try:
-        write_atomically(file, text)
+        write_atomically(file, printable(text))
     except OSError as error:
         raise CvnetError(
             f"{file}: cannot be written ({error.strerror}); choose a file in a folder that exists and has space"
@@ -113,6 +115,17 @@ def finite(value: Any) -> Any:
     return [finite(v) for v in value] if isinstance(value, list | tuple) else value
 
 
+def require_writable(file: Path | None) -> Path | None:
+    """The file, where one is given and its folder is there: better asked before hours of work than after.
+
+    Raises:
+        CvnetError: there is no such folder, or the file is a folder.
+    """
+    if file and (file.is_dir() or not file.absolute().parent.is_dir()):
+        raise CvnetError(f"{file}: cannot be written; choose a file in a folder that exists")
+    return file
+
+
 def printable(text: str) -> str:
-    """Text for a terminal: file names may hold bytes that are no text."""
-    return text.encode(errors="surrogateescape").decode(errors="replace")
+    """Text for a terminal: file names may hold bytes that are no text, and control characters."""
+    return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -12,6 +12,7 @@ from cvnet_engine.report import Hit, Page, Query, Table, render
 from engine.bundle import Bundle
 
 WEIGHTS, DEPTH = "seeded:0", 50
+SIZE = "{1}x{0}".format(*scenes.DEMO.size)
 SHORTLIST = 20  # candidates reranked
 SHOWN = 10  # results of each query on the page
 
@@ -25,10 +26,12 @@ def run(out: Path, threads: int | None) -> None:
     dataset = load(out / "data", scenes.DEMO.name)
     console.say(f"   {len(dataset.images)} database images, {len(dataset.queries)} queries\n")
 
-    console.say(f"2. cvnet-engine build --weights {WEIGHTS} --depth {DEPTH} --out {bundle_path}")
-    build.run(WEIGHTS, DEPTH, bundle_path, "auto", None)
+    console.say(f"2. cvnet-engine build --weights {WEIGHTS} --depth {DEPTH} --out {bundle_path} --image-size {SIZE}")
+    build.run(WEIGHTS, DEPTH, bundle_path, "auto", "fp32", SIZE, None)
 
-    console.say(f"\n3. cvnet-engine index {folder / 'jpg'} --bundle {bundle_path} --gallery {gallery_path} --max-side 0")
+    console.say(
+        f"\n3. cvnet-engine index {folder / 'jpg'} --bundle {bundle_path} --gallery {gallery_path} --max-side 0"
+    )
     index.run([folder / "jpg"], bundle_path, gallery_path, None, threads, None)
 
     query = dataset.queries[0]

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from cvnet_engine import console
 from engine import machine
+from engine.bundle import GRAPH_NAMES
 
 
 def run(json: Path | None) -> None:
     facts = machine.describe()
-    backend, reason = machine.choose_backend()
     console.table(
         "Machine",
         ("", ""),
@@ -25,8 +25,16 @@ def run(json: Path | None) -> None:
     console.say()
     console.table("Libraries", ("", ""), [(name, v or "not installed") for name, v in facts["libraries"].items()])
     console.say()
-    console.say(f"--backend auto picks {backend}: {reason}")
+    backends = {graph: machine.backends(graph) for graph in GRAPH_NAMES}
+    console.table(
+        "Backends that --backend auto chooses from", ("", ""), [(g, ", ".join(b)) for g, b in backends.items()]
+    )
+    console.say(machine.auto_reason())
+    if "native" not in backends["reranker"]:
+        console.say(
+            "the native pair scorer, several times as fast as a graph, needs a C compiler: install gcc or clang"
+        )
     if facts["libraries"]["torch"] is None:
         console.say("build and eval --reference need PyTorch: install the 'export' extra")
     if json:
-        console.write_json(json, facts | {"auto_backend": backend, "auto_reason": reason})
+        console.write_json(json, facts | {"backends": backends})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from engine.errors import BundleError
@@ -16,10 +16,11 @@ GRAPH_NAMES = ("descriptor", "features", "reranker")
 
 @dataclass(frozen=True)
 class GraphFile:
-    """A graph's file within the bundle, and the SHA-256 of its bytes."""
+    """A graph's file within the bundle, the SHA-256 of its bytes, and the backend that runs it."""
 
     file: str
     sha256: str
+    backend: str
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class Manifest:
     """What a bundle holds and how it came about.
 
     `weights` is the checkpoint's path or `seeded:N`, `weights_digest` the SHA-256 of its tensors;
-    `versions` names the libraries that made the graphs, `parity` the largest difference from PyTorch seen
-    when they were checked.
+    `versions` names the libraries that made the graphs, `parity` the largest difference from PyTorch by graph and
+    output, `timings_ms` what each backend took where several were timed against each other.
     """
 
     format: int
@@ -37,11 +38,16 @@ class Manifest:
     weights_digest: str
     trained: bool
     precision: str
-    backend: str
     graphs: dict[str, GraphFile]
     versions: dict[str, str]
-    parity: dict[str, float]
+    parity: dict[str, dict[str, float]]
+    timings_ms: dict[str, dict[str, float]]
     built: str  # UTC, ISO 8601
+
+    @property
+    def backend(self) -> str:
+        """The backends in use, in the order of `GRAPH_NAMES`, each once."""
+        return "+".join(dict.fromkeys(self.graphs[name].backend for name in GRAPH_NAMES))
 
     @property
     def model(self) -> str:
@@ -75,7 +81,11 @@ class Bundle:
         file = self.graph(name)
         if not file.is_file():
             raise BundleError(f"{file}: missing from the bundle; build it again")
-        if sha256(file) != self.manifest.graphs[name].sha256:
+        try:
+            digest = sha256(file)
+        except OSError as error:
+            raise BundleError(f"{file}: not readable ({error.strerror}); build the bundle again") from error
+        if digest != self.manifest.graphs[name].sha256:
             raise BundleError(f"{file}: changed since it was built (SHA-256 differs); build the bundle again")
 
 
@@ -89,11 +99,14 @@ def read_manifest(path: Path) -> Manifest:
         raise BundleError(f"{file}: not readable ({error}); build the bundle again") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise BundleError(f"{file}: not a bundle of format {FORMAT}; build it again with this version")
-    names = {field.name for field in fields(Manifest)}
-    if content.keys() != names or set(content["graphs"]) != set(GRAPH_NAMES):
-        raise BundleError(f"{file}: fields or graphs differ from format {FORMAT}; build the bundle again")
-    graphs = {name: GraphFile(**graph) for name, graph in content.pop("graphs").items()}
-    return Manifest(graphs=graphs, **content)
+    try:
+        graphs = {name: GraphFile(**graph) for name, graph in content.pop("graphs").items()}
+        manifest = Manifest(graphs=graphs, **content)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{file}: not what format {FORMAT} holds ({error}); build the bundle again") from error
+    if set(graphs) != set(GRAPH_NAMES) or not all(isinstance(graph.file, str) for graph in graphs.values()):
+        raise BundleError(f"{file}: graphs differ from format {FORMAT}; build the bundle again")
+    return manifest
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:

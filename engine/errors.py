@@ -36,3 +36,9 @@ class GalleryError(CvnetError):
 
 class DatasetError(CvnetError):
     """A benchmark data set whose ground truth or images are missing or malformed."""
+
+
+def one_line(error: object) -> str:
+    """The first line of a foreign error's message, of a length that fits a terminal."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:200]

@@ -11,19 +11,22 @@ the image in flight and nothing else. Readers may read while the writer writes.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
+import shutil
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
-from engine.errors import GalleryError
+from engine.errors import GalleryError, one_line
 from engine.features import Features
 from engine.files import rename, write_atomically
 from engine.session import Array
@@ -31,6 +34,8 @@ from engine.session import Array
 FORMAT = 1
 IMAGES_PER_SHARD = 4096  # about 10 GiB at 1024x768 px
 PAGE_BYTES = 65536  # a map is hundreds of KiB: large pages mean fewer of them
+READER_BYTES = 65536  # what a reader may write beside a shard, with room to spare
+MAPS = 3  # of an image, one for each area scale
 
 SCHEMA = """
 CREATE TABLE images (
@@ -42,7 +47,7 @@ CREATE TABLE images (
     height INTEGER NOT NULL,        -- positions of the full-scale map
     width INTEGER NOT NULL,
     descriptor BLOB NOT NULL,       -- (2048,) float32
-    checksum INTEGER NOT NULL       -- CRC-32 of the descriptor
+    checksum INTEGER NOT NULL       -- of id, path, height, width, descriptor; see checksum()
 );
 CREATE TABLE maps (
     image INTEGER NOT NULL REFERENCES images(id),
@@ -51,10 +56,12 @@ CREATE TABLE maps (
     height INTEGER NOT NULL,
     width INTEGER NOT NULL,
     data BLOB NOT NULL,             -- (channels, height, width) float16
-    checksum INTEGER NOT NULL,      -- CRC-32 of data
+    checksum INTEGER NOT NULL,      -- of every other column
     PRIMARY KEY (image, scale)
 ) WITHOUT ROWID;
 """
+SELECT_IMAGES = "SELECT id, path, height, width, descriptor, checksum FROM images ORDER BY id"
+SELECT_MAPS = "SELECT image, scale, channels, height, width, data, checksum FROM maps WHERE image = ? ORDER BY scale"
 
 
 @dataclass(frozen=True)
@@ -107,14 +114,13 @@ class Gallery:
         descriptors = []
         for shard, connection in enumerate(self._shards):
             with translated_errors(path):
-                rows = connection.execute(
-                    "SELECT id, path, height, width, descriptor, checksum FROM images ORDER BY id"
-                )
-                for id_, name, height, width, blob, checksum in rows:
+                for *columns, stored in connection.execute(SELECT_IMAGES):
+                    require_undamaged(columns, stored, path)
+                    id_, name, height, width, descriptor = columns
                     self.paths.append(Path(os.fsdecode(name)))
                     self._locations.append(Location(shard, id_))
                     self._map_sizes.append((height, width))
-                    descriptors.append(np.frombuffer(checked(blob, checksum, self.paths[-1]), np.float32))
+                    descriptors.append(np.frombuffer(descriptor, np.float32))
         self.descriptors: Array = np.stack(descriptors) if descriptors else np.empty((0, 2048), np.float32)
 
     def __len__(self) -> int:
@@ -132,19 +138,15 @@ class Gallery:
         """
         location = self._locations[row]
         with translated_errors(self.path):
-            rows = (
-                self._shards[location.shard]
-                .execute(
-                    "SELECT channels, height, width, data, checksum FROM maps WHERE image = ? ORDER BY scale",
-                    (location.id,),
-                )
-                .fetchall()
-            )
-        maps = [
-            np.frombuffer(checked(blob, checksum, self.paths[row]), np.float16).reshape(shape)
-            for *shape, blob, checksum in rows
-        ]
-        return Features(self.descriptors[row], tuple(maps))
+            stored_maps = self._shards[location.shard].execute(SELECT_MAPS, (location.id,)).fetchall()
+        if len(stored_maps) != MAPS:
+            raise GalleryError(damage(self.paths[row]))
+        for *columns, stored in stored_maps:
+            require_undamaged(columns, stored, self.paths[row])
+        return Features(
+            self.descriptors[row],
+            tuple(np.frombuffer(data, np.float16).reshape(shape) for _, _, *shape, data, _ in stored_maps),
+        )
 
     def close(self) -> None:
         for connection in self._shards:
@@ -204,7 +206,7 @@ class GalleryWriter:
         Raises:
             GalleryError: the disk is full, or the gallery damaged; what was stored before still is.
         """
-        descriptor = features.descriptor.astype(np.float32).tobytes()
+        name, descriptor = os.fsencode(path), features.descriptor.astype(np.float32).tobytes()
         with translated_errors(self.path):
             location = self._known[path][0] if path in self._known else self._next_location()
         with translated_errors(self.path), self._shards[location.shard] as transaction:
@@ -213,21 +215,19 @@ class GalleryWriter:
                 "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     location.id,
-                    os.fsencode(path),
+                    name,
                     stamp.size,
                     stamp.mtime_ns,
                     stamp.digest,
                     *features.map_size,
                     descriptor,
-                    zlib.crc32(descriptor),
+                    checksum(location.id, name, *features.map_size, descriptor),
                 ),
             )
             for scale, array in enumerate(features.maps):
                 data = array.astype(np.float16).tobytes()
-                transaction.execute(
-                    "INSERT INTO maps VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (location.id, scale, *array.shape, data, zlib.crc32(data)),
-                )
+                row = (location.id, scale, *array.shape, data)
+                transaction.execute("INSERT INTO maps VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, checksum(*row)))
         self._known[path] = location, stamp
 
     def touch(self, path: Path, stamp: FileStamp) -> None:
@@ -286,8 +286,11 @@ def connect(file: Path, readonly: bool = False) -> sqlite3.Connection:
             connection.execute("PRAGMA synchronous = FULL")
             return connection
         # A reader of a WAL shard writes an index beside it; where it cannot, the shard must be one that nobody changes.
-        fixed = not os.access(file.parent, os.W_OK)
-        if fixed and Path(f"{file}-wal").exists():
+        log = Path(f"{file}-wal")
+        logged = log.exists() and log.stat().st_size > 0
+        locked = not os.access(file.parent, os.W_OK)
+        fixed = locked or (not logged and shutil.disk_usage(file.parent).free < READER_BYTES)
+        if locked and logged:
             raise GalleryError(
                 f"{file}: its last writer was killed and the folder is read-only; open it once where it is writable"
             )
@@ -298,14 +301,16 @@ def connect(file: Path, readonly: bool = False) -> sqlite3.Connection:
 def read_info(path: Path) -> GalleryInfo:
     file = path / "gallery.json"
     try:
-        info = GalleryInfo(**json.loads(file.read_text()))
+        content = json.loads(file.read_text())
+        if content["format"] != FORMAT:
+            raise GalleryError(
+                f"{path}: gallery of format {content['format']}; expected {FORMAT}: index the images again"
+            )
+        return GalleryInfo(**content)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise GalleryError(f"{path}: not a gallery (no gallery.json); make one with 'cvnet-engine index'") from error
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise GalleryError(f"{file}: not readable ({error}); expected a gallery of format {FORMAT}") from error
-    if info.format != FORMAT:
-        raise GalleryError(f"{path}: gallery of format {info.format}; expected {FORMAT}: index the images again")
-    return info
 
 
 def require_equal(gallery: GalleryInfo, wanted: GalleryInfo, path: Path) -> None:
@@ -322,12 +327,22 @@ def require_equal(gallery: GalleryInfo, wanted: GalleryInfo, path: Path) -> None
         )
 
 
-def checked(blob: bytes, checksum: int, image: Path) -> bytes:
-    if zlib.crc32(blob) != checksum:
-        raise GalleryError(
-            f"{image}: its features in the gallery are damaged (checksum differs); index it into a new gallery"
-        )
-    return blob
+def checksum(*columns: int | bytes) -> int:
+    """CRC-32 of a row's columns."""
+    crc = 0
+    for column in columns:
+        crc = zlib.crc32(column if isinstance(column, bytes) else f"{column} ".encode(), crc)
+    return crc
+
+
+def require_undamaged(columns: Sequence[Any], stored: Any, what: Path) -> None:
+    """Raise GalleryError where columns as read differ from those that `stored` was computed from."""
+    if checksum(*columns) != stored:
+        raise GalleryError(damage(what))
+
+
+def damage(what: Path) -> str:
+    return f"{what}: features damaged in the gallery (checksum differs); index the images into a new gallery"
 
 
 @contextlib.contextmanager
@@ -335,11 +350,14 @@ def translated_errors(path: Path) -> Iterator[None]:
     """SQLite's and the system's errors as GalleryError."""
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
-        full = "full" in str(error) or "No space" in str(error)
+    except (sqlite3.Error, OSError, UnicodeDecodeError) as error:  # the last where SQLite's own messages are damaged
+        full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or getattr(error, "errno", None) in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+        )
         remedy = (
             "free some space and run the same command again; what was stored is kept"
             if full
             else "check the folder and its disk"
         )
-        raise GalleryError(f"{path}: gallery not accessible ({error}); {remedy}") from error
+        raise GalleryError(f"{path}: gallery not accessible ({one_line(error)}); {remedy}") from error

@@ -6,13 +6,14 @@ Images are (H, W, 3) uint8 in BGR order, the order that the network was trained 
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from engine.errors import ImageError
 from engine.session import Array
@@ -26,17 +27,33 @@ MEAN = np.array((0.406, 0.456, 0.485), np.float32)
 STD = np.array((0.225, 0.224, 0.229), np.float32)
 NORMALISED = (np.arange(256, dtype=np.float32) / np.float32(255) - MEAN[:, None]) / STD[:, None]  # (3, 256)
 
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `decode` refuses what this would warn of
+ORIENTATION_TAG = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # EXIF orientation -> what undoes it
+
+warnings.filterwarnings("ignore", module=r"PIL\b")  # notes on odd files, which `decode` takes or refuses
 
 
 def read(path: Path, bbx: Sequence[float] | None = None) -> Array:
-    """The image in a file, cropped to a box where one is given; see `decode` and `crop` for what is raised."""
+    """The image in a file, cropped to a box where one is given.
+
+    Raises:
+        ImageError: the path, and what is wrong with it; see `decode` and `crop`.
+    """
     try:
-        data = path.read_bytes()
+        image = decode(path.read_bytes())
+        return image if bbx is None else crop(image, bbx)
     except OSError as error:
-        raise ImageError(f"cannot be read ({error.strerror}); expected an image file") from error
-    image = decode(data)
-    return image if bbx is None else crop(image, bbx)
+        raise ImageError(f"{path}: cannot be read ({error.strerror}); expected an image file") from error
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
 
 
 def decode(data: bytes) -> Array:
@@ -54,13 +71,38 @@ def decode(data: bytes) -> Array:
                 raise ImageError(
                     f"{width}x{height} pixels are too many; expected at most {MAX_PIXELS:,}: resize it first"
                 )
-            return np.ascontiguousarray(to_bgr(ImageOps.exif_transpose(image)))
+            image.load()
+            turn = UPRIGHT.get(orientation(image.info.get("exif", b"")))
+            return np.ascontiguousarray(to_bgr(image if turn is None else image.transpose(turn)))
+    except (ImageError, MemoryError):
+        raise
     except UnidentifiedImageError as error:
         raise ImageError(f"not an image; expected {', '.join(sorted(SUFFIXES))}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"too many pixels; expected at most {MAX_PIXELS:,}: resize it first") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's decoders raise on damaged files
+    except Exception as error:  # a damaged file can raise nearly anything
         raise ImageError(f"damaged ({error}); expected a whole image: copy it again") from error
+
+
+def orientation(exif: bytes) -> int:
+    """The orientation tag of an EXIF block, 1 (upright) where there is none.
+
+    As `cv2.imread` reads it, from the first directory alone: Pillow asks XMP too, and trips over damaged EXIF.
+    """
+    tiff = exif.removeprefix(b"Exif\0\0")
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if order is None:
+        return 1
+    try:
+        (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (entries,) = struct.unpack_from(f"{order}H", tiff, directory)
+        for entry in range(entries):
+            tag, value = struct.unpack_from(f"{order}H6xH", tiff, directory + 2 + 12 * entry)
+            if tag == ORIENTATION_TAG:
+                return int(value)
+    except struct.error:  # cut short
+        pass
+    return 1
 
 
 def to_bgr(image: Image.Image) -> Array:
@@ -79,9 +121,11 @@ def crop(image: Array, bbx: Sequence[float]) -> Array:
     """The box x1, y1, x2, y2 (pixels, fractions cut off) of an image.
 
     Raises:
-        ImageError: the box is empty or reaches outside the image.
+        ImageError: the box is empty, reaches outside the image, or is not of numbers.
     """
     height, width = image.shape[:2]
+    if not np.isfinite(bbx).all():
+        raise ImageError(f"bbox {','.join(map(str, bbx))} is no box; expected x1,y1,x2,y2 within 0,0,{width},{height}")
     x1, y1, x2, y2 = (int(v) for v in bbx)
     if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
         raise ImageError(
@@ -98,9 +142,21 @@ def check_size(image: Array) -> None:
 
 
 def limit_side(image: Array, max_side_px: int | None) -> Array:
-    """The image, shrunk where its longer side exceeds the limit."""
-    longer = max(image.shape[:2])
-    return image if max_side_px is None or longer <= max_side_px else rescale(image, max_side_px / longer)
+    """The image, shrunk where its longer side exceeds the limit.
+
+    Raises:
+        ImageError: too narrow to be shrunk that much.
+    """
+    height, width = image.shape[:2]
+    if max_side_px is None or max(height, width) <= max_side_px:
+        return image
+    scale = max_side_px / max(height, width)
+    if round(min(height, width) * scale) < MIN_SIDE_PX:
+        raise ImageError(
+            f"{width}x{height} pixels, shrunk to a longest side of {max_side_px}, are too few; "
+            f"expected at least {MIN_SIDE_PX} on each side"
+        )
+    return rescale(image, scale)
 
 
 def rescale(image: Array, scale: float) -> Array:

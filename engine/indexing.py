@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.errors import ImageError
+from engine.files import absolute
 from engine.gallery import FileStamp, GalleryWriter
 from engine.images import SUFFIXES, decode, limit_side
 from engine.retriever import Retriever
@@ -117,10 +118,12 @@ def find_images(sources: Iterable[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     sources = list(sources)
     for source in sources:
-        if not source.exists():
-            raise ImageError(f"{source}: no such file or folder; expected images")
+        try:
+            source.stat()
+        except OSError as error:
+            raise ImageError(f"{source}: {error.strerror}; expected an image file or a folder of them") from error
         files = walk(source) if source.is_dir() else [source]
-        found.update((file.absolute(), None) for file in files)
+        found.update((absolute(file), None) for file in files)
     if not found:
         raise ImageError(f"{', '.join(map(str, sources))}: no images; expected {', '.join(sorted(SUFFIXES))}")
     return list(found)

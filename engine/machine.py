@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import platform
+import shutil
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "am
 LIBRARIES = (
     "onnxruntime",
     "onnxruntime-gpu",
+    "openvino",
     "faiss-cpu",
     "numpy",
     "opencv-python-headless",
@@ -41,17 +44,23 @@ def describe() -> dict[str, Any]:
     }
 
 
-def choose_backend() -> tuple[str, str]:
-    """The fastest backend that can run here, and why it is that one."""
+def backends(graph: str) -> list[str]:
+    """Backends that can run a graph on this machine: CUDA alone where it is, else every CPU backend."""
+    if cuda_devices() and "CUDAExecutionProvider" in onnxruntime_providers():
+        return ["onnxruntime-cuda"]
+    installed = [name for name in ("onnxruntime", "openvino") if importlib.util.find_spec(name)]
+    native = ["native"] if graph == "reranker" and shutil.which(os.environ.get("CC", "cc").split()[0]) else []
+    return native + installed
+
+
+def auto_reason() -> str:
+    """Why `backends` are those."""
     devices = cuda_devices()
     if devices and "CUDAExecutionProvider" in onnxruntime_providers():
-        return "onnxruntime-cuda", f"{devices[0]} and ONNX Runtime's CUDA provider are present"
+        return f"{devices[0]} and ONNX Runtime's CUDA provider are present"
     if devices:
-        return (
-            "onnxruntime",
-            f"{devices[0]} is present, but ONNX Runtime has no CUDA provider: install the 'gpu' extra to use it",
-        )
-    return "onnxruntime", "no NVIDIA GPU on this machine"
+        return f"{devices[0]} is present, but ONNX Runtime has no CUDA provider: install the 'gpu' extra to use it"
+    return "no NVIDIA GPU on this machine"
 
 
 def cuda_devices() -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.errors import BackendError
+from engine.errors import BackendError, one_line
 from engine.session import Array, TensorSpec, check_feeds
 
 DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int64)": "int64"}
@@ -49,7 +49,7 @@ class OnnxRuntimeEngine:
             )
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors; they reach the caller as exceptions too
+        options.log_severity_level = 4  # only what is fatal; errors reach the caller as exceptions
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         try:
             self._session: Any = ort.InferenceSession(str(graph), options, providers=[provider])
@@ -109,9 +109,3 @@ def import_onnxruntime() -> Any:
 
 def specs(nodes: Any) -> dict[str, TensorSpec]:
     return {node.name: TensorSpec(DTYPES[node.type], tuple(node.shape)) for node in nodes}
-
-
-def one_line(error: Exception) -> str:
-    """The first line of an exception's message, of a length that fits a terminal."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]

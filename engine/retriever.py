@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from engine.bundle import Bundle
+from engine.bundle import GRAPH_NAMES, Bundle
 from engine.errors import ImageError
 from engine.features import Features
 from engine.images import check_size, limit_side, normalise, read, rescale
@@ -47,10 +47,13 @@ class Retriever:
 
     @classmethod
     def open(cls, bundle: Bundle, threads: int | None = None) -> Retriever:
-        """The retriever of a bundle, on the backend that the bundle was built for."""
-        backend = bundle.manifest.backend
+        """The retriever of a bundle, each graph on the backend that it was built for."""
+        manifest = bundle.manifest
         return cls(
-            *(open_engine(bundle.graph(name), backend, threads) for name in ("descriptor", "features", "reranker"))
+            *(
+                open_engine(bundle.graph(name), manifest.graphs[name].backend, manifest.precision, threads)
+                for name in GRAPH_NAMES
+            )
         )
 
     def extract(self, image: Array) -> Features:
@@ -76,39 +79,40 @@ class Retriever:
         Raises:
             ImageError: the path, and what is wrong with it.
         """
+        image = read(path, bbx)
         try:
-            return self.extract(limit_side(read(path, bbx), max_side_px))
+            return self.extract(limit_side(image, max_side_px))
         except ImageError as error:
             raise ImageError(f"{path}: {error}") from error
 
     def score(self, query: Features, keys: Sequence[Features]) -> Array:
-        """Pair scores (len(keys),) float32 in 0..1 of a query and keys of one map size.
-
-        Maps may be float16 or float32.
-        """
-        feeds = {f"query_{s}": stack([m]) for s, m in enumerate(query.maps)}
-        feeds |= {f"key_{s}": stack(maps) for s, maps in enumerate(zip(*(key.maps for key in keys), strict=True))}
-        return self.reranker.run(feeds)["score"]
+        """Pair scores (len(keys),) float32 in 0..1 of a query and keys of one map size; maps in float16 or float32."""
+        return self.reranker.run(self._feeds("query", [query]) | self._feeds("key", keys))["score"]
 
     def score_rows(
         self, query: Features, collection: Collection, rows: Sequence[int], done: Callable[[int], None] = lambda _: None
     ) -> Array:
         """Pair scores (len(rows),) float32 of a query and rows of a collection; `done(n)` is called after each n."""
+        query_feeds = self._feeds("query", [query])  # the same arrays each time, so that an engine can keep its work
         scores: dict[int, float] = {}
         for batch in batches_of_equal(rows, collection.map_size):
-            keys = [collection.features(row) for row in batch]
-            scores |= zip(batch, self.score(query, keys), strict=True)
+            feeds = query_feeds | self._feeds("key", [collection.features(row) for row in batch])
+            scores |= zip(batch, self.reranker.run(feeds)["score"], strict=True)
             done(len(batch))
         return np.array([scores[row] for row in rows], np.float32)
+
+    def _feeds(self, side: str, images: Sequence[Features]) -> dict[str, Array]:
+        """Maps of images of one size as the reranker's `query` or `key` inputs (B, 256, h_s, w_s)."""
+        feeds = {}
+        for scale, maps in enumerate(zip(*(image.maps for image in images), strict=True)):
+            name = f"{side}_{scale}"
+            dtype = self.reranker.inputs[name].dtype
+            feeds[name] = np.stack(maps, dtype=None if dtype == "floating" else dtype)
+        return feeds
 
     def close(self) -> None:
         for engine in (self.descriptor, self.features, self.reranker):
             engine.close()
-
-
-def stack(maps: Sequence[Array]) -> Array:
-    """Maps of one size as a batch (B, C, h, w) float32; the engines' arithmetic starts from full precision."""
-    return np.stack(maps, dtype=np.float32)
 
 
 def batches_of_equal(rows: Sequence[int], size_of: Callable[[int], tuple[int, int]]) -> Iterator[list[int]]:

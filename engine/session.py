@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import BackendError
 
 Array = NDArray[Any]  # shapes and dtypes stand in comments and docstrings
-BACKENDS = ("onnxruntime", "onnxruntime-cuda")
+BACKENDS = ("onnxruntime", "openvino", "native", "onnxruntime-cuda")
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """An engine's input or output: numpy dtype name, and a shape whose free axes are named."""
+    """An engine's input or output: numpy dtype name or `floating` for any, and a shape whose free axes are named."""
 
     dtype: str
     shape: tuple[int | str, ...]
@@ -46,11 +47,12 @@ class Engine(Protocol):
         """Release what the engine holds; it cannot run afterwards."""
 
 
-def open_engine(graph: Path, backend: str, threads: int | None = None) -> Engine:
+def open_engine(graph: Path, backend: str, precision: str = "fp32", threads: int | None = None) -> Engine:
     """The engine of a graph file on one of `BACKENDS`.
 
     Args:
-        graph: an `.onnx` file.
+        graph: an `.onnx` file, for `native` the reranker's weights as `.npz`.
+        precision: of the arithmetic, where the graph leaves it open: fp32, or bf16 on OpenVINO and the native engine.
         threads: CPU threads; by default as many as this process may use.
 
     Raises:
@@ -62,6 +64,14 @@ def open_engine(graph: Path, backend: str, threads: int | None = None) -> Engine
             from engine.onnxruntime_session import OnnxRuntimeEngine
 
             return OnnxRuntimeEngine(graph, cuda=backend == "onnxruntime-cuda", threads=threads)
+        case "openvino":
+            from engine.openvino_session import OpenVinoEngine
+
+            return OpenVinoEngine(graph, precision, threads)
+        case "native":
+            from engine.native_session import NativeReranker
+
+            return NativeReranker(graph, precision, threads)
         case _:
             raise BackendError(f"backend {backend!r} is unknown; expected one of {', '.join(BACKENDS)}")
 
@@ -78,7 +88,7 @@ def check_feeds(feeds: Mapping[str, Array], inputs: Mapping[str, TensorSpec]) ->
     sizes: dict[str, int] = {}
     for name, spec in inputs.items():
         array = feeds[name]
-        fits = str(array.dtype) == spec.dtype and array.ndim == len(spec.shape)
+        fits = np.issubdtype(array.dtype, getattr(np, spec.dtype)) and array.ndim == len(spec.shape)
         if not fits or any(
             size != sizes.setdefault(str(axis), size if isinstance(axis, str) else axis)
             for size, axis in zip(array.shape, spec.shape, strict=True)

@@ -1,31 +1,74 @@
-"""The check that stands between an exported graph and a bundle."""
+"""The check that stands between an engine and a bundle."""
 
+import numpy as np
 import pytest
 import torch
 
 from cvnet import checkpoint
 from engine.errors import ExportError
+from engine.session import open_engine
 from export import parity
-from export.graphs import GRAPHS
+from export.build import export_weights
+from export.selection import Candidate, choose
 
 
-@pytest.fixture
-def graphs(bundle):
-    return {graph.name: bundle / f"{graph.name}.onnx" for graph in GRAPHS}
+@pytest.fixture(scope="module")
+def cases(seeded_model):
+    return parity.cases(seeded_model(50))
 
 
-def test_the_right_model_passes(graphs, seeded_model):
-    worst = parity.check(graphs, seeded_model(50), "onnxruntime")
-    assert all(0 < worst[name] <= limit for name, limit in parity.TOLERANCE.items())
+@pytest.fixture(scope="module")
+def changed_cases():
+    """What a slightly different model returns."""
+    model = checkpoint.load("seeded:0", 50)
+    with torch.no_grad():
+        model.backbone.whiten.bias[0] += 0.01
+        model.reranker.learner.mlp[2].bias[0] += 0.01
+    return parity.cases(model)
+
+
+@pytest.mark.parametrize("graph", ["descriptor", "features", "reranker"])
+def test_the_right_model_passes(bundle, cases, graph):
+    worst = parity.check(open_engine(bundle / f"{graph}.onnx", "onnxruntime"), cases[graph], "fp32")
+    assert worst.keys() == cases[graph][0].want.keys()
+    assert all(value > 0 for value in worst.values())  # float32 sums in another order: zero would mean no comparison
 
 
 @pytest.mark.parametrize(
-    ("parameter", "output"),
-    [("backbone.whiten.bias", "descriptor"), ("reranker.learner.mlp.2.bias", "logits")],
+    ("graph", "output"), [("descriptor", "descriptor"), ("features", "descriptor"), ("reranker", "logits")]
 )
-def test_a_slightly_different_model_fails(graphs, parameter, output):
-    model = checkpoint.load("seeded:0", 50)
-    with torch.no_grad():
-        model.get_parameter(parameter)[0] += 0.01
+def test_a_slightly_different_model_fails(bundle, changed_cases, graph, output):
+    engine = open_engine(bundle / f"{graph}.onnx", "onnxruntime")
     with pytest.raises(ExportError, match=f"^{output} differs"):
-        parity.check(graphs, model, "onnxruntime")
+        parity.check(engine, changed_cases[graph], "fp32")
+
+
+def test_nan_is_a_difference(cases):
+    class Broken:
+        def run(self, feeds):
+            return {"descriptor": np.full((2, 2048), np.nan, np.float32)}
+
+    with pytest.raises(ExportError, match="differs from PyTorch by nan"):
+        parity.check(Broken(), cases["descriptor"], "fp32")
+
+
+@pytest.fixture(scope="module")
+def candidates(bundle, seeded_model, tmp_path_factory):
+    weights = tmp_path_factory.mktemp("weights") / "reranker.npz"
+    export_weights(seeded_model(50), weights)
+    return [Candidate("native", weights), Candidate("onnxruntime", bundle / "reranker.onnx")]
+
+
+def test_the_fastest_that_agrees_is_chosen(cases, candidates):
+    choice = choose("reranker", candidates, cases["reranker"], "fp32", (160, 160))
+    assert choice.timings_ms.keys() == {"native", "onnxruntime"}
+    assert choice.candidate.backend == min(choice.timings_ms, key=choice.timings_ms.get)
+
+
+def test_a_single_candidate_is_not_timed(cases, candidates):
+    assert choose("reranker", candidates[1:], cases["reranker"], "fp32", (160, 160)).timings_ms == {}
+
+
+def test_no_speed_makes_up_for_a_difference(changed_cases, candidates):
+    with pytest.raises(ExportError, match="logits differs"):
+        choose("reranker", candidates, changed_cases["reranker"], "fp32", (160, 160))
