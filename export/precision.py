@@ -38,9 +38,7 @@ from engine.onnxruntime_session import import_onnxruntime
 from engine.session import Array, usable_cpus
 
 MATRIX_OPS = frozenset({"Conv", "MatMul"})
-CARRIERS = frozenset(
-    {"Relu", "MaxPool", "Resize", "Reshape", "Transpose", "Slice", "Concat", "Squeeze", "Unsqueeze"}
-)
+CARRIERS = frozenset({"Relu", "MaxPool", "Resize", "Reshape", "Transpose", "Slice", "Concat", "Squeeze", "Unsqueeze"})
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 HALF_MAX = float(np.finfo(np.float16).max)  # 65504
 INT8_MAX = 127  # -128 is left out: the range is symmetric
@@ -83,18 +81,19 @@ def to_int8_tensorrt(source: Path, target: Path, calibration: Iterable[Array]) -
         calibration: normalised images (B, 3, H, W) float32, of any sizes, like those that will be described.
 
     Raises:
-        ExportError: no calibration images, a graph without convolutions to quantise, or with branches or loops.
+        ExportError: no calibration images, a graph that is no backbone, or one with branches or loops.
     """
     model = read(source)
     convolutions = [node for node in model.graph if node.op_type == "Conv"][1:]
-    if not convolutions:
-        raise ExportError(f"{source}: no convolution behind the stem to quantise; expected a backbone graph")
+    if not convolutions or [value.name for value in model.graph.inputs] != ["image"]:
+        raise ExportError(f"{source}: not a backbone to quantise; expected convolutions that read an input 'image'")
     edges = [(node, 0) for node in convolutions] + shortcuts(model.graph)
-    activations = list(dict.fromkeys(node.inputs[index] for node, index in edges))
-    peaks = absolute_peaks(source, [str(value.name) for value in activations if value is not None], calibration)
-    pairs = {value: add_quantisation(model.graph, value, peaks[str(value.name)]) for value in activations if value}
+    activations = list(dict.fromkeys(input_of(node, index) for node, index in edges))
+    peaks = absolute_peaks(source, [str(value.name) for value in activations], calibration)
+    ranges = zip(activations, peaks, strict=True)
+    restored = {value: add_quantisation(model.graph, value, peak) for value, peak in ranges}
     for node, index in edges:
-        node.replace_input_with(index, pairs[node.inputs[index]])
+        node.replace_input_with(index, restored[input_of(node, index)])
     for node in convolutions:
         node.replace_input_with(1, quantised_weight(model.graph, node))
     write(model, target)
@@ -185,7 +184,7 @@ def shortcuts(graph: ir.Graph) -> list[tuple[ir.Node, int]]:
     return found
 
 
-def absolute_peaks(source: Path, names: Sequence[str], calibration: Iterable[Array]) -> dict[str, float]:
+def absolute_peaks(source: Path, names: Sequence[str], calibration: Iterable[Array]) -> list[float]:
     """The largest absolute value that each named tensor takes over the calibration images.
 
     Raises:
@@ -201,7 +200,7 @@ def absolute_peaks(source: Path, names: Sequence[str], calibration: Iterable[Arr
     peaks = np.array([session.run(outputs, {"image": images}) for images in calibration])  # (images, names)
     if not peaks.size or not np.isfinite(peaks).all():
         raise ExportError(f"{source}: {len(peaks)} calibration images gave no finite ranges; give some ordinary photos")
-    return dict(zip(names, peaks.max(axis=0).tolist(), strict=True))
+    return list(peaks.max(axis=0))
 
 
 def with_peaks(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
@@ -229,8 +228,7 @@ def add_quantisation(graph: ir.Graph, value: ir.Value, peak: float) -> ir.Value:
 
 def quantised_weight(graph: ir.Graph, convolution: ir.Node) -> ir.Value:
     """The convolution's weight (C', C, k, k) as int8 behind a DequantizeLinear, a scale per output channel."""
-    value = convolution.inputs[1]
-    assert value is not None
+    value = input_of(convolution, 1)
     assert value.const_value is not None
     weight = value.const_value.numpy()
     scale = np.maximum(np.abs(weight).max(axis=(1, 2, 3)), 1e-12) / INT8_MAX  # (C',)
@@ -247,6 +245,12 @@ def quantised_weight(graph: ir.Graph, convolution: ir.Node) -> ir.Value:
 
 
 # both
+
+
+def input_of(node: ir.Node, index: int) -> ir.Value:
+    value = node.inputs[index]
+    assert value is not None
+    return value
 
 
 def typed_value(name: str, dtype: ir.DataType, shape: ir.Shape | None) -> ir.Value:
