@@ -38,7 +38,7 @@ from engine.session import Array, Engine, usable_cpus
 from engine.tensorrt_session import TensorRtEngine, require_device
 from export.graphs import GRAPHS
 from export.onnx_export import export
-from export.precision import to_fp16, to_int8_tensorrt
+from export.precision import to_fp16, to_int8
 from export.tensorrt_plan import PlanOptions, SizeRange, build_plan, profiles
 
 MAX_DRIFT = {"fp32": 1e-4, "fp16": 5e-3, "int8": 1e-2}  # of a pair score
@@ -106,7 +106,7 @@ def convert(model: CVNet, calibration: list[Array], folder: Path) -> dict[str, d
             files[precision][graph.name] = folder / f"{graph.name}_{precision}.onnx"
         export(graph, model, files["fp32"][graph.name])
         to_fp16(files["fp32"][graph.name], files["fp16"][graph.name])
-    to_int8_tensorrt(files["fp32"]["features"], files["int8"]["features"], calibration)
+    to_int8(files["fp32"]["features"], files["int8"]["features"], calibration)
     files["int8"]["reranker"] = files["fp16"]["reranker"]
     return files
 

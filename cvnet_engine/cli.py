@@ -57,16 +57,23 @@ def build(
     depth: Annotated[int, typer.Option(help="Of the ResNet: 50 or 101.")],
     out: Annotated[Path, typer.Option(help="Folder for the bundle; a bundle that is there is replaced.")],
     backend: Annotated[
-        str, typer.Option(help="auto (the fastest for each graph), onnxruntime, openvino or onnxruntime-cuda.")
+        str,
+        typer.Option(help="auto (the fastest for each graph), onnxruntime, openvino, onnxruntime-cuda or tensorrt."),
     ] = "auto",
-    precision: Annotated[str, typer.Option(help="fp32, or bf16 on processors that have it.")] = "fp32",
-    image_size: Annotated[str, typer.Option(help="Typical WIDTHxHEIGHT, that 'auto' times backends at.")] = "1024x768",
+    precision: Annotated[str, typer.Option(help="fp32, bf16 (CPU), fp16 (GPU) or int8.")] = "fp32",
+    sizes: Annotated[
+        str,
+        typer.Option(help="Image sizes to come, WIDTHxHEIGHT,...: 'auto' times at the first, TensorRT plans for all."),
+    ] = "1024x768",
+    calibration: Annotated[
+        Path | None, typer.Option(help="Folder of photos like those to come; int8 needs it.")
+    ] = None,
     json: JsonOption = None,
 ) -> None:
     """Export a PyTorch model to a bundle of engines, each checked against PyTorch."""
     from cvnet_engine import build
 
-    build.run(weights, depth, out, backend, precision, image_size, json)
+    build.run(weights, depth, out, backend, precision, sizes, calibration, json)
 
 
 @app.command()

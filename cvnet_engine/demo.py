@@ -26,8 +26,8 @@ def run(out: Path, threads: int | None) -> None:
     dataset = load(out / "data", scenes.DEMO.name)
     console.say(f"   {len(dataset.images)} database images, {len(dataset.queries)} queries\n")
 
-    console.say(f"2. cvnet-engine build --weights {WEIGHTS} --depth {DEPTH} --out {bundle_path} --image-size {SIZE}")
-    build.run(WEIGHTS, DEPTH, bundle_path, "auto", "fp32", SIZE, None)
+    console.say(f"2. cvnet-engine build --weights {WEIGHTS} --depth {DEPTH} --out {bundle_path} --sizes {SIZE}")
+    build.run(WEIGHTS, DEPTH, bundle_path, "auto", "fp32", SIZE, None, None)
 
     console.say(
         f"\n3. cvnet-engine index {folder / 'jpg'} --bundle {bundle_path} --gallery {gallery_path} --max-side 0"

@@ -29,7 +29,9 @@ class Manifest:
 
     `weights` is the checkpoint's path or `seeded:N`, `weights_digest` the SHA-256 of its tensors;
     `versions` names the libraries that made the graphs, `parity` the largest difference from PyTorch by graph and
-    output, `timings_ms` what each backend took where several were timed against each other.
+    output, `timings_ms` what each backend took where several were timed against each other, `gpu` the
+    `engine.tensorrt_session.Fingerprint` that TensorRT plans are bound to, `refused` why a backend was not chosen
+    whatever its speed.
     """
 
     format: int
@@ -42,6 +44,8 @@ class Manifest:
     versions: dict[str, str]
     parity: dict[str, dict[str, float]]
     timings_ms: dict[str, dict[str, float]]
+    refused: dict[str, dict[str, str]]
+    gpu: dict[str, str] | None
     built: str  # UTC, ISO 8601
 
     @property

@@ -18,6 +18,8 @@ LIBRARIES = (
     "onnxruntime",
     "onnxruntime-gpu",
     "openvino",
+    "tensorrt-cu13",
+    "cuda-bindings",
     "faiss-cpu",
     "numpy",
     "opencv-python-headless",
@@ -26,6 +28,7 @@ LIBRARIES = (
     "torchvision",
     "onnx",
     "onnxscript",
+    "onnx-ir",
 )
 
 
@@ -45,9 +48,12 @@ def describe() -> dict[str, Any]:
 
 
 def backends(graph: str) -> list[str]:
-    """Backends that can run a graph on this machine: CUDA alone where it is, else every CPU backend."""
-    if cuda_devices() and "CUDAExecutionProvider" in onnxruntime_providers():
-        return ["onnxruntime-cuda"]
+    """Backends that can run a graph on this machine: those of the GPU where there is one, else every CPU backend."""
+    if cuda_devices():
+        on_gpu = ["tensorrt"] if importlib.util.find_spec("tensorrt") else []
+        on_gpu += ["onnxruntime-cuda"] if "CUDAExecutionProvider" in onnxruntime_providers() else []
+        if on_gpu:
+            return on_gpu[:1]
     installed = [name for name in ("onnxruntime", "openvino") if importlib.util.find_spec(name)]
     native = ["native"] if graph == "reranker" and shutil.which(os.environ.get("CC", "cc").split()[0]) else []
     return native + installed
@@ -56,11 +62,17 @@ def backends(graph: str) -> list[str]:
 def auto_reason() -> str:
     """Why `backends` are those."""
     devices = cuda_devices()
-    if devices and "CUDAExecutionProvider" in onnxruntime_providers():
-        return f"{devices[0]} and ONNX Runtime's CUDA provider are present"
-    if devices:
-        return f"{devices[0]} is present, but ONNX Runtime has no CUDA provider: install the 'gpu' extra to use it"
-    return "no NVIDIA GPU on this machine"
+    if not devices:
+        return "no NVIDIA GPU on this machine"
+    match backends("features")[:1]:
+        case ["tensorrt"]:
+            return f"{devices[0]} and TensorRT are present"
+        case ["onnxruntime-cuda"]:
+            return (
+                f"{devices[0]} and ONNX Runtime's CUDA provider are present; no TensorRT: install that extra to use it"
+            )
+        case _:
+            return f"{devices[0]} is present, but nothing that uses it: install the 'gpu' or the 'tensorrt' extra"
 
 
 def cuda_devices() -> list[str]:

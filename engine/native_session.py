@@ -25,6 +25,8 @@ class NativeReranker:
             weights: `.npz` of the published `cv_learner` tensors, without that prefix.
         """
         self._library = library()
+        if not self._library.cvnet_accelerated(PRECISIONS[precision]):
+            raise BackendError(f"this processor has no {precision} instructions for the native pair scorer; use fp32")
         with np.load(weights) as stored:
             tensors = [np.ascontiguousarray(stored[name], np.float32) for name in tensor_names()]
         pointers = (ctypes.c_void_p * len(tensors))(*(t.ctypes.data for t in tensors))

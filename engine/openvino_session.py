@@ -11,7 +11,7 @@ import numpy as np
 from engine.errors import BackendError, one_line
 from engine.session import Array, TensorSpec, check_feeds
 
-PRECISIONS = {"fp32": "f32", "bf16": "bf16"}  # ours -> OpenVINO's inference precision
+PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # ours -> OpenVINO's, where a graph is not quantised
 
 
 class OpenVinoEngine:

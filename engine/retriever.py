@@ -6,7 +6,8 @@ decode -> scale -> engines -> Features -> global search -> Ranking -> pair score
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -49,6 +50,10 @@ class Retriever:
     def open(cls, bundle: Bundle, threads: int | None = None) -> Retriever:
         """The retriever of a bundle, each graph on the backend that it was built for."""
         manifest = bundle.manifest
+        if manifest.gpu:
+            from engine.tensorrt_session import Fingerprint, check_fingerprint, fingerprint
+
+            check_fingerprint(Fingerprint(**manifest.gpu), fingerprint())
         return cls(
             *(
                 open_engine(bundle.graph(name), manifest.graphs[name].backend, manifest.precision, threads)
@@ -95,11 +100,28 @@ class Retriever:
         """Pair scores (len(rows),) float32 of a query and rows of a collection; `done(n)` is called after each n."""
         query_feeds = self._feeds("query", [query])  # the same arrays each time, so that an engine can keep its work
         scores: dict[int, float] = {}
-        for batch in batches_of_equal(rows, collection.map_size):
-            feeds = query_feeds | self._feeds("key", [collection.features(row) for row in batch])
-            scores |= zip(batch, self.reranker.run(feeds)["score"], strict=True)
+        for batch, key_feeds in self._read_ahead(collection, batches_of_equal(rows, collection.map_size)):
+            scores |= zip(batch, self.reranker.run(query_feeds | key_feeds)["score"], strict=True)
             done(len(batch))
         return np.array([scores[row] for row in rows], np.float32)
+
+    def _read_ahead(
+        self, collection: Collection, batches: Iterable[list[int]]
+    ) -> Iterator[tuple[list[int], dict[str, Array]]]:
+        """Each batch with its reranker inputs, the next one being read while this one is scored."""
+
+        def read(batch: list[int]) -> tuple[list[int], dict[str, Array]]:
+            return batch, self._feeds("key", [collection.features(row) for row in batch])
+
+        with ThreadPoolExecutor(1) as reader:
+            waiting: Future[tuple[list[int], dict[str, Array]]] | None = None
+            for batch in batches:
+                following = reader.submit(read, batch)
+                if waiting:
+                    yield waiting.result()
+                waiting = following
+            if waiting:
+                yield waiting.result()
 
     def _feeds(self, side: str, images: Sequence[Features]) -> dict[str, Array]:
         """Maps of images of one size as the reranker's `query` or `key` inputs (B, 256, h_s, w_s)."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from engine.errors import BackendError
 
 Array = NDArray[Any]  # shapes and dtypes stand in comments and docstrings
-BACKENDS = ("onnxruntime", "openvino", "native", "onnxruntime-cuda")
+BACKENDS = ("onnxruntime", "openvino", "native", "onnxruntime-cuda", "tensorrt")
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ def open_engine(graph: Path, backend: str, precision: str = "fp32", threads: int
     """The engine of a graph file on one of `BACKENDS`.
 
     Args:
-        graph: an `.onnx` file, for `native` the reranker's weights as `.npz`.
-        precision: of the arithmetic, where the graph leaves it open: fp32, or bf16 on OpenVINO and the native engine.
+        graph: an `.onnx` file; for `native` the reranker's weights as `.npz`, for `tensorrt` a plan.
+        precision: of the arithmetic, where the file leaves it open, as it does on OpenVINO and the native engine.
         threads: CPU threads; by default as many as this process may use.
 
     Raises:
@@ -72,6 +72,10 @@ def open_engine(graph: Path, backend: str, precision: str = "fp32", threads: int
             from engine.native_session import NativeReranker
 
             return NativeReranker(graph, precision, threads)
+        case "tensorrt":
+            from engine.tensorrt_session import TensorRtEngine
+
+            return TensorRtEngine(graph)
         case _:
             raise BackendError(f"backend {backend!r} is unknown; expected one of {', '.join(BACKENDS)}")
 

@@ -1,4 +1,4 @@
-"""Building a bundle: export each graph, check it against PyTorch, and only then give the folder its name."""
+"""Building a bundle: make each graph, check it against PyTorch, and only then give the folder its name."""
 
 from __future__ import annotations
 
@@ -6,32 +6,28 @@ import contextlib
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-
 from cvnet import checkpoint, seeded
-from cvnet.model import CVNet
 from engine import machine
-from engine.bundle import FORMAT, MANIFEST, GraphFile, Manifest, sha256, write_manifest
+from engine.bundle import FORMAT, GRAPH_NAMES, MANIFEST, GraphFile, Manifest, sha256, write_manifest
 from engine.errors import BackendError, BundleError
 from engine.files import rename, sync
+from engine.images import limit_side, normalise, read
+from engine.indexing import find_images
+from engine.session import Array
 from export import parity
-from export.graphs import GRAPHS
-from export.onnx_export import export
-from export.selection import Candidate, choose
+from export.artifacts import Artifacts, supports
+from export.selection import Choice, choose
 
-WHOLE_BACKENDS = ("onnxruntime", "openvino", "onnxruntime-cuda")  # that run every graph
-PRECISIONS_OF = {
-    "onnxruntime": ("fp32",),
-    "onnxruntime-cuda": ("fp32",),
-    "openvino": ("fp32", "bf16"),
-    "native": ("fp32", "bf16"),
-}
-LIBRARIES = ("torch", "torchvision", "onnx", "onnxscript", "numpy")
+BACKENDS = ("onnxruntime", "openvino", "onnxruntime-cuda", "tensorrt")  # that run every graph
+PRECISIONS = tuple(parity.TOLERANCE)
+LIBRARIES = ("torch", "torchvision", "onnx", "onnxscript", "onnx-ir", "numpy")
+CALIBRATION_IMAGES, CALIBRATION_SIDE_PX = 24, 640
 
 
 def build(
@@ -40,42 +36,40 @@ def build(
     out: Path,
     backend: str = "auto",
     precision: str = "fp32",
-    image_size: tuple[int, int] = (768, 1024),
+    sizes: Sequence[tuple[int, int]] = ((768, 1024),),
+    calibration: Path | None = None,
     step: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Write the bundle of a model to the folder `out`, replacing a bundle that is there.
 
     Args:
         weights, depth: see `checkpoint.load`.
-        backend: one for all graphs, or `auto` for the fastest of each graph at `image_size` (height, width) px.
-        precision: fp32 or bf16.
+        backend: one for all graphs, or `auto` for the fastest of each graph at the first of `sizes`.
+        precision: one of `PRECISIONS`.
+        sizes: image sizes (height, width) px to come.
+        calibration: folder of images like those to come, for int8.
         step: told each stage as it begins.
 
     Raises:
-        WeightsError, ExportError, BackendError: see `checkpoint.load`, `export`, `choose`.
+        WeightsError, ExportError, BackendError, ImageError: see `checkpoint.load`, `export`, `choose`, `find_images`.
         BundleError: `out` is something else than a bundle, or cannot be written.
     """
     if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise BundleError(f"{out}: exists and is not a bundle; expected a new folder or a bundle to replace")
+    candidates = {graph: candidate_backends(graph, backend, precision) for graph in GRAPH_NAMES}
+    images = calibration_images(calibration) if precision == "int8" else []
     step(f"loading {weights}")
     model = checkpoint.load(weights, depth)
     with unfinished_folder(out) as folder:
-        files = {}
-        for graph in GRAPHS:
-            step(f"exporting {graph.name}")
-            files[graph.name] = folder / f"{graph.name}.onnx"
-            export(graph, model, files[graph.name])
-        files["native"] = folder / "reranker.npz"
-        export_weights(model, files["native"])
-
+        artifacts = Artifacts(folder, model, precision, images, list(sizes), step)
         step("running PyTorch to compare with")
-        cases, choices = parity.cases(model), {}
-        for graph in GRAPHS:
-            backends = candidate_backends(graph.name, backend, precision)
-            step(f"checking {graph.name} on {', '.join(backends)}")
-            candidates = [Candidate(b, files["native" if b == "native" else graph.name]) for b in backends]
-            choices[graph.name] = choose(graph.name, candidates, cases[graph.name], precision, image_size)
-        keep(folder, {choice.candidate.file for choice in choices.values()})
+        cases = parity.cases(model, images[:: len(images) // 3] if images else parity.noise(backend, sizes))
+        choices: dict[str, Choice] = {}
+        for graph, backends in candidates.items():
+            files = {name: artifacts.file(graph, name) for name in backends}
+            step(f"checking {graph} on {', '.join(backends)}")
+            choices[graph] = choose(graph, files, cases[graph], precision, sizes[0])
+        keep(folder, [choice.file for choice in choices.values()])
 
         manifest = Manifest(
             format=FORMAT,
@@ -84,10 +78,12 @@ def build(
             weights_digest=checkpoint.digest(model),
             trained=seeded.parse(weights) is None,
             precision=precision,
-            graphs={name: graph_file(choice.candidate) for name, choice in choices.items()},
+            graphs={name: GraphFile(c.file.name, sha256(c.file), c.backend) for name, c in choices.items()},
             versions={"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
             parity={name: choice.parity for name, choice in choices.items()},
             timings_ms={name: choice.timings_ms for name, choice in choices.items()},
+            refused={name: choice.refused for name, choice in choices.items()},
+            gpu=gpu_fingerprint() if any(c.backend == "tensorrt" for c in choices.values()) else None,
             built=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         write_manifest(manifest, folder)
@@ -98,37 +94,49 @@ def candidate_backends(graph: str, backend: str, precision: str) -> list[str]:
     """Backends to consider for a graph: the one that was named, or all that this machine has.
 
     Raises:
-        BackendError: no such backend, or none that computes in this precision.
+        BackendError: no such backend or precision, or none of them goes with the other.
     """
-    if precision not in parity.TOLERANCE:
-        raise BackendError(f"precision {precision!r} is unknown; expected {' or '.join(parity.TOLERANCE)}")
-    if backend == "auto":
-        backends = machine.backends(graph)
-    elif backend in WHOLE_BACKENDS:
-        backends = [backend]
-    else:
-        raise BackendError(f"backend {backend!r} is unknown; expected auto, {' or '.join(WHOLE_BACKENDS)}")
-    able = [b for b in backends if precision in PRECISIONS_OF[b]]
+    if precision not in PRECISIONS:
+        raise BackendError(f"precision {precision!r} is unknown; expected one of {', '.join(PRECISIONS)}")
+    if backend != "auto" and backend not in BACKENDS:
+        raise BackendError(f"backend {backend!r} is unknown; expected auto or one of {', '.join(BACKENDS)}")
+    backends = machine.backends(graph) if backend == "auto" else [backend]
+    able = [name for name in backends if supports(name, graph, precision)]
     if not able:
+        takers = [name for name in BACKENDS if supports(name, graph, precision)]
         raise BackendError(
-            f"{', '.join(backends)} cannot run {graph} in {precision}; install the 'openvino' extra, or use fp32"
+            f"{' and '.join(backends)} cannot run {graph} in {precision}; expected {' or '.join(takers)}"
         )
     return able
 
 
-def graph_file(candidate: Candidate) -> GraphFile:
-    return GraphFile(candidate.file.name, sha256(candidate.file), candidate.backend)
+def calibration_images(folder: Path | None) -> list[Array]:
+    """A sample of a folder's images as network inputs (1, 3, H, W) float32, evenly spread over their names.
+
+    Raises:
+        BackendError: no folder was named.
+        ImageError: no images there, or one that cannot be read.
+    """
+    if folder is None:
+        raise BackendError(
+            "int8 needs images to calibrate on; expected --calibration DIR with photos like those to come"
+        )
+    paths = find_images([folder])
+    sample = paths[:: -(-len(paths) // CALIBRATION_IMAGES)]
+    return [normalise(limit_side(read(path), CALIBRATION_SIDE_PX)) for path in sample]
 
 
-def keep(folder: Path, files: set[Path]) -> None:
-    """Remove the files that no chosen backend runs."""
-    for file in set(folder.iterdir()) - files:
-        file.unlink()
+def gpu_fingerprint() -> dict[str, str]:
+    from engine.tensorrt_session import fingerprint
+
+    return asdict(fingerprint())
 
 
-def export_weights(model: CVNet, file: Path) -> None:
-    """The verification network's tensors by published name, for the native engine."""
-    np.savez(file, **{name: t.cpu().numpy() for name, t in model.reranker.learner.state_dict().items()})
+def keep(folder: Path, files: list[Path]) -> None:
+    """Remove what was only a step on the way; a plan's layer report and TensorRT's timings stay."""
+    for file in folder.iterdir():
+        if file not in files and file.suffix not in (".json", ".cache"):
+            file.unlink()
 
 
 @contextlib.contextmanager

@@ -74,7 +74,7 @@ def to_fp16(source: Path, target: Path) -> None:
     write(model, target)
 
 
-def to_int8_tensorrt(source: Path, target: Path, calibration: Iterable[Array]) -> None:
+def to_int8(source: Path, target: Path, calibration: Iterable[Array]) -> None:
     """Write the float32 backbone graph `source` to `target` with int8 convolutions, as described above.
 
     Args:

@@ -9,7 +9,7 @@ from statistics import median
 
 import numpy as np
 
-from engine.errors import BackendError, ExportError
+from engine.errors import BackendError, CvnetError, ExportError
 from engine.session import Array, Engine, open_engine
 from export import parity
 from export.reranker import REDUCED_LENGTHS
@@ -18,46 +18,49 @@ REPEATS = 3  # timed runs, after one of warm-up
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A backend that could run a graph, and the file that it runs."""
+class Choice:
+    """The backend that runs a graph.
+
+    Attributes:
+        file: what it runs.
+        parity: its largest difference from PyTorch by output.
+        timings_ms: median of every backend that agreed, where there were several.
+        refused: why the other backends were out of the question.
+    """
 
     backend: str
     file: Path
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The backend that runs a graph, its differences from PyTorch, and every candidate's median milliseconds."""
-
-    candidate: Candidate
     parity: dict[str, float]
     timings_ms: dict[str, float]
+    refused: dict[str, str]
 
 
 def choose(
-    name: str, candidates: list[Candidate], cases: list[parity.Case], precision: str, image_size: tuple[int, int]
+    graph: str, files: dict[str, Path], cases: list[parity.Case], precision: str, image_size: tuple[int, int]
 ) -> Choice:
-    """The fastest of the candidates that agree; a single one is not timed.
+    """The fastest backend among those that agree with PyTorch, given the file that each would run.
 
     Raises:
-        BackendError, ExportError: the only candidate's own error, or none of several agrees.
+        BackendError, ExportError: the first one's reason, where none agrees.
     """
-    agreed: dict[str, tuple[Candidate, dict[str, float]]] = {}
+    differences: dict[str, dict[str, float]] = {}
     timings_ms: dict[str, float] = {}
-    refusals: list[Exception] = []
-    for candidate in candidates:
+    errors: dict[str, CvnetError] = {}
+    for backend, file in files.items():
         try:
-            engine = open_engine(candidate.file, candidate.backend, precision)
-            agreed[candidate.backend] = candidate, parity.check(engine, cases, precision)
-            if len(candidates) > 1:
-                timings_ms[candidate.backend] = time_ms(engine, feeds(name, image_size))
+            engine = open_engine(file, backend, precision)
+            differences[backend] = parity.check(engine, cases, precision)
+            timings_ms[backend] = time_ms(engine, feeds(graph, image_size)) if len(files) > 1 else 0.0
             engine.close()
         except (BackendError, ExportError) as error:
-            refusals.append(error)
+            errors[backend] = error
+    agreed = [backend for backend in timings_ms if backend in differences]
     if not agreed:
-        raise refusals[0]
-    fastest = min(agreed, key=lambda backend: timings_ms.get(backend, 0.0))
-    return Choice(*agreed[fastest], timings_ms)
+        raise next(iter(errors.values()))
+    fastest = min(agreed, key=lambda backend: timings_ms[backend])
+    refused = {backend: str(error) for backend, error in errors.items()}
+    timed = timings_ms if len(files) > 1 else {}
+    return Choice(fastest, files[fastest], differences[fastest], timed, refused)
 
 
 def time_ms(engine: Engine, feeds: dict[str, Array]) -> float:
@@ -69,10 +72,10 @@ def time_ms(engine: Engine, feeds: dict[str, Array]) -> float:
     return 1e3 * median(times[1:])
 
 
-def feeds(name: str, image_size: tuple[int, int]) -> dict[str, Array]:
+def feeds(graph: str, image_size: tuple[int, int]) -> dict[str, Array]:
     """Inputs of a graph for images (height, width) px; the values do not matter to the time."""
     rng = np.random.default_rng(0)
-    if name != "reranker":
+    if graph != "reranker":
         return {"image": rng.standard_normal((1, 3, *image_size), np.float32)}
     height, width = (-(-side // 16) for side in image_size)  # positions
     maps = []

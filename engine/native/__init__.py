@@ -81,5 +81,6 @@ def declare(lib: ctypes.CDLL) -> ctypes.CDLL:
     lib.cvnet_create.argtypes, lib.cvnet_create.restype = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int], ctypes.c_void_p
     lib.cvnet_prepare_query.argtypes, lib.cvnet_prepare_query.restype = side, None
     lib.cvnet_score.argtypes, lib.cvnet_score.restype = [*side, ctypes.c_void_p], None
+    lib.cvnet_accelerated.argtypes, lib.cvnet_accelerated.restype = [ctypes.c_int], ctypes.c_int
     lib.cvnet_free.argtypes, lib.cvnet_free.restype = [ctypes.c_void_p], None
     return lib

@@ -6,7 +6,7 @@ import torch
 
 from engine.errors import BackendError
 from engine.native_session import NativeReranker
-from export.build import export_weights
+from export.artifacts import Artifacts
 from export.reranker import UnitMaps
 from tests.golden_inputs import PAIR_SIZES, feature_map, golden_pair, related_feature_map
 
@@ -16,9 +16,9 @@ SCORE_DRIFT = {"fp32": 1e-5, "bf16": 2e-3, "int8": 1e-2}
 
 @pytest.fixture(scope="module")
 def weights(seeded_model, tmp_path_factory):
-    file = tmp_path_factory.mktemp("native") / "reranker.npz"
-    export_weights(seeded_model(50), file)
-    return file
+    return Artifacts(tmp_path_factory.mktemp("native"), seeded_model(50), "fp32", [], [], print).file(
+        "reranker", "native"
+    )
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,13 @@ from cvnet import checkpoint
 from engine.errors import ExportError
 from engine.session import open_engine
 from export import parity
-from export.build import export_weights
-from export.selection import Candidate, choose
+from export.artifacts import Artifacts
+from export.selection import choose
 
 
 @pytest.fixture(scope="module")
 def cases(seeded_model):
-    return parity.cases(seeded_model(50))
+    return parity.cases(seeded_model(50), parity.noise("onnxruntime", []))
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def changed_cases():
     with torch.no_grad():
         model.backbone.whiten.bias[0] += 0.01
         model.reranker.learner.mlp[2].bias[0] += 0.01
-    return parity.cases(model)
+    return parity.cases(model, parity.noise("onnxruntime", []))
 
 
 @pytest.mark.parametrize("graph", ["descriptor", "features", "reranker"])
@@ -45,7 +45,7 @@ def test_a_slightly_different_model_fails(bundle, changed_cases, graph, output):
 
 def test_nan_is_a_difference(cases):
     class Broken:
-        def run(self, feeds):
+        def run(self, _feeds):
             return {"descriptor": np.full((2, 2048), np.nan, np.float32)}
 
     with pytest.raises(ExportError, match="differs from PyTorch by nan"):
@@ -54,19 +54,20 @@ def test_nan_is_a_difference(cases):
 
 @pytest.fixture(scope="module")
 def candidates(bundle, seeded_model, tmp_path_factory):
-    weights = tmp_path_factory.mktemp("weights") / "reranker.npz"
-    export_weights(seeded_model(50), weights)
-    return [Candidate("native", weights), Candidate("onnxruntime", bundle / "reranker.onnx")]
+    folder = tmp_path_factory.mktemp("weights")
+    native = Artifacts(folder, seeded_model(50), "fp32", [], [], print).file("reranker", "native")
+    return {"native": native, "onnxruntime": bundle / "reranker.onnx"}
 
 
 def test_the_fastest_that_agrees_is_chosen(cases, candidates):
     choice = choose("reranker", candidates, cases["reranker"], "fp32", (160, 160))
     assert choice.timings_ms.keys() == {"native", "onnxruntime"}
-    assert choice.candidate.backend == min(choice.timings_ms, key=choice.timings_ms.get)
+    assert choice.backend == min(choice.timings_ms, key=choice.timings_ms.get)
 
 
 def test_a_single_candidate_is_not_timed(cases, candidates):
-    assert choose("reranker", candidates[1:], cases["reranker"], "fp32", (160, 160)).timings_ms == {}
+    only = {"onnxruntime": candidates["onnxruntime"]}
+    assert choose("reranker", only, cases["reranker"], "fp32", (160, 160)).timings_ms == {}
 
 
 def test_no_speed_makes_up_for_a_difference(changed_cases, candidates):

@@ -15,7 +15,7 @@ from engine.errors import ExportError
 from engine.session import open_engine
 from export import precision
 from export.graphs import GRAPHS
-from export.precision import FLOAT, HALF, to_fp16, to_int8_tensorrt
+from export.precision import FLOAT, HALF, to_fp16, to_int8
 from export.reranker import UnitMaps
 from tests.golden_inputs import IMAGE_SIZES, PAIR_SIZES, feature_map, golden_image, golden_pair, image
 
@@ -68,7 +68,7 @@ def half_engines(request, half_graphs):
 @pytest.fixture(scope="module")
 def int8_graph(bundle, tmp_path_factory):
     file = tmp_path_factory.mktemp("int8") / "features.onnx"
-    to_int8_tensorrt(bundle / "features.onnx", file, CALIBRATION)
+    to_int8(bundle / "features.onnx", file, CALIBRATION)
     return file
 
 
@@ -263,9 +263,9 @@ def test_int8_scores(int8_graph, bundle, golden):
 
 def test_int8_without_calibration_images_is_refused(bundle, tmp_path):
     with pytest.raises(ExportError, match="0 calibration images gave no finite ranges"):
-        to_int8_tensorrt(bundle / "descriptor.onnx", tmp_path / "int8.onnx", [])
+        to_int8(bundle / "descriptor.onnx", tmp_path / "int8.onnx", [])
 
 
 def test_int8_reranker_is_refused(bundle, tmp_path):
     with pytest.raises(ExportError, match="not a backbone to quantise"):
-        to_int8_tensorrt(bundle / "reranker.onnx", tmp_path / "int8.onnx", CALIBRATION)
+        to_int8(bundle / "reranker.onnx", tmp_path / "int8.onnx", CALIBRATION)
