@@ -50,7 +50,8 @@ class DescriptorIndex:
 
 def similarities(descriptors: Array, query: Array) -> Array:
     """(n,) float32 inner products, equal for equal rows: a BLAS product's last bits depend on where a row stands."""
-    return np.einsum("ij,j->i", descriptors, query)
+    products: Array = np.einsum("ij,j->i", descriptors, query)
+    return products
 
 
 def half_index(descriptors: Array) -> Any:

@@ -1,0 +1,614 @@
+"""The program as its users meet it: good input gives results, bad input one line and exit code 1, bad usage 2."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.main import get_command
+
+from benchmarks.scenes import SceneSet, write
+from cvnet import checkpoint
+from cvnet_engine.cli import app, main
+from engine.bundle import Bundle
+from engine.errors import GalleryError
+from engine.gallery import Gallery, GalleryWriter
+from tests.engine.disks import fill, make_readonly, small_disk
+from tests.engine.fakes import INFO, STAMP, features
+from tests.pictures import encode, oriented, photo, picture, png
+
+PROGRAM = [sys.executable, "-c", "from cvnet_engine.cli import main; main()"]
+COMMANDS = sorted(get_command(app).commands)
+TINY = SceneSet("tiny", seed=3, scenes=3, views=3, distractors=1, size=(96, 128))
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Result]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
+    """Runs the program in this process; a string is split into words, anything else is one word."""
+
+    def run(*words: object) -> Result:
+        arguments = [a for word in words for a in (word.split() if isinstance(word, str) else [str(word)])]
+        monkeypatch.setattr(sys, "argv", ["cvnet-engine", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        return Result(stopped.value.code or 0, *capfd.readouterr())
+
+    return run
+
+
+def assert_one_line(result: Result, *contents: str) -> None:
+    """An input error: exit code 1, one line on standard error that says what is wrong, no traceback."""
+    assert result.code == 1
+    assert result.err.startswith("error: ")
+    assert result.err.count("\n") == 1
+    assert result.err.endswith("\n")
+    assert "Traceback" not in result.out
+    for content in contents:
+        assert content in result.err
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """DATA_DIR with the generated set `tiny`: 3 queries, 7 database images."""
+    folder = tmp_path_factory.mktemp("data")
+    write(TINY, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gallery(bundle: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A gallery of all 10 images of `tiny`."""
+    folder = tmp_path_factory.mktemp("gallery") / "g"
+    command = ["index", str(data / "tiny" / "jpg"), "--bundle", str(bundle), "--gallery", str(folder)]
+    subprocess.run([*PROGRAM, *command], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def query(data: Path) -> Path:
+    return sorted((data / "tiny" / "jpg").iterdir())[0]
+
+
+# ---------------------------------------------------------------------------------------------------- usage
+
+
+@pytest.mark.parametrize("command", [[], *([command] for command in COMMANDS)])
+def test_help(cli, command):
+    result = cli(*command, "--help")
+    assert (result.code, result.err) == (0, "")
+    assert "Usage: " in result.out
+    assert all(name in result.out for name in COMMANDS) or command
+
+
+def test_help_comes_in_half_a_second():
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("COV", "PYTEST"))}
+    best_s = 9.0
+    for _ in range(5):
+        started = time.perf_counter()
+        subprocess.run([*PROGRAM, "--help"], check=True, capture_output=True, env=environment)
+        best_s = min(best_s, time.perf_counter() - started)
+    assert best_s < 0.5
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "nonsense",
+        "--nonsense",
+        "search",
+        "search a.jpg",
+        "search a.jpg --bundle b",
+        "search a.jpg --bundle b --gallery g --top-k 0",
+        "search a.jpg --bundle b --gallery g --top-k many",
+        "search a.jpg --bundle b --gallery g --rerank -1",
+        "search a.jpg --bundle b --gallery g --threads 0",
+        "search a.jpg --bundle b --gallery g --threads 100000",
+        "search a.jpg --bundle b --gallery g --bbox",
+        "index --bundle b --gallery g",
+        "index a.jpg --bundle b --gallery g --max-side -1",
+        "index a.jpg --bundle b --gallery g --max-side 10.5",
+        "eval --data-dir d --bundle b",
+        "build --weights seeded --depth fifty --out o",
+        "build --depth 50 --out o",
+        "doctor extra",
+    ],
+)
+def test_bad_usage(cli, command):
+    result = cli(command)
+    assert result.code == 2
+    assert "Error" in result.err
+    assert "Traceback" not in result.err
+
+
+def test_doctor(cli, tmp_path):
+    result = cli("doctor --json", tmp_path / "d.json")
+    assert (result.code, result.err) == (0, "")
+    facts = json.loads((tmp_path / "d.json").read_text())
+    assert facts["cpus"] >= 1
+    assert facts["libraries"]["numpy"] == np.__version__
+    assert facts["cpu"] in result.out
+
+
+# -------------------------------------------------------------------------------------------- output files
+
+
+@pytest.mark.parametrize("option", ["--json", "--html"])
+@pytest.mark.parametrize("name", ["absent/out", "folder", "file/out"])
+def test_an_output_that_cannot_be_written_is_told_before_the_work(cli, tmp_path, option, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    result = cli("search q.jpg --bundle absent --gallery absent", option, tmp_path / name)
+    assert_one_line(result, f"{tmp_path / name}: cannot be written")
+
+
+@pytest.mark.parametrize("command", ["doctor", "doctor --json /dev/full"])
+def test_a_full_disk_under_the_output(command):
+    with Path("/dev/full").open("w") as full:
+        stdout = full if command == "doctor" else subprocess.PIPE
+        done = subprocess.run([*PROGRAM, *command.split()], stdout=stdout, stderr=subprocess.PIPE, text=True)
+    assert_one_line(Result(done.returncode, "", done.stderr), "No space left on device")
+
+
+def test_a_reader_that_goes_away_is_no_traceback():
+    with subprocess.Popen([*PROGRAM, "doctor"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+
+
+# --------------------------------------------------------------------------------------------------- build
+
+
+def build_arguments(tmp_path: Path, **options: object) -> list[object]:
+    chosen = {"weights": "seeded:0", "depth": 50, "out": tmp_path / "b", "backend": "onnxruntime"} | options
+    return ["build", *(word for name, value in chosen.items() for word in (f"--{name}", value))]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of checkpoints: whole ones (of zeros, so small), and damaged ones."""
+    folder = tmp_path_factory.mktemp("weights")
+    for depth in (50, 101):
+        shapes = checkpoint.published_shapes(depth)
+        torch.save({name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}, folder / f"{depth}.pyth")
+    data = (folder / "50.pyth").read_bytes()
+    (folder / "truncated.pyth").write_bytes(data[: len(data) // 2])
+    (folder / "empty.pyth").touch()
+    (folder / "text.pyth").write_text("Dear diary")
+    torch.save({"other": torch.zeros(3)}, folder / "other.pyth")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("absent.pyth", "no such checkpoint"),
+        (".", "no such checkpoint"),
+        ("truncated.pyth", "not a readable PyTorch checkpoint"),
+        ("empty.pyth", "not a readable PyTorch checkpoint"),
+        ("text.pyth", "not a readable PyTorch checkpoint"),
+        ("101.pyth", "use --depth 101"),
+        ("other.pyth", "1 extra (other)"),
+    ],
+)
+def test_bad_checkpoints(cli, weights, tmp_path, name, message):
+    assert_one_line(cli(*build_arguments(tmp_path, weights=weights / name)), message)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": "seeded:x"}, "expected 'seeded' or 'seeded:N'"),
+        ({"depth": 34}, "expected 50 or 101"),
+        ({"backend": "abacus"}, "'abacus' is unknown"),
+        ({"precision": "fp1"}, "'fp1' is unknown"),
+    ],
+)
+def test_bad_build_options_are_told_before_the_work(cli, tmp_path, monkeypatch, options, message):
+    monkeypatch.setattr(torch.onnx, "export", None)
+    assert_one_line(cli(*build_arguments(tmp_path, **options)), message)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["file", "folder"])
+def test_build_replaces_nothing_but_bundles(cli, tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.tex").write_text("precious")
+    (tmp_path / "file").write_text("precious")
+    assert_one_line(cli(*build_arguments(tmp_path, out=tmp_path / name)), "exists and is not a bundle")
+    assert (tmp_path / "folder" / "thesis.tex").read_text() == (tmp_path / "file").read_text() == "precious"
+
+
+@pytest.mark.parametrize("replacing", [False, True])
+def test_build_onto_a_full_disk_leaves_what_was_there(cli, tmp_path, monkeypatch, replacing):
+    exported = SimpleNamespace(save=lambda file: Path(file).write_bytes(bytes(4_000_000)))
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: exported)  # half a minute of work on its own
+    with small_disk(tmp_path / "disk", 2000) as disk:
+        if replacing:
+            (disk / "b").mkdir()
+            (disk / "b" / "manifest.json").write_text("the old bundle")
+        assert_one_line(cli(*build_arguments(tmp_path, out=disk / "b")), "No space left on device", "free some space")
+        left = {path.name: path.read_text() for path in disk.glob("**/*") if path.is_file()}
+        assert left == ({"manifest.json": "the old bundle"} if replacing else {})
+        assert len(list(disk.iterdir())) == replacing
+
+
+# --------------------------------------------------------------------------------------------------- index
+
+
+@pytest.fixture(scope="module")
+def odd_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images that are unusual and good."""
+    folder = tmp_path_factory.mktemp("odd")
+    image = Image.fromarray(picture(64, 80))
+    deep = np.random.default_rng(0).integers(0, 1 << 16, (64, 80, 3), dtype=np.uint16)
+    files = {
+        "cmyk.jpg": encode(image.convert("CMYK"), "JPEG"),
+        "grey.jpg": encode(image.convert("L"), "JPEG"),
+        "grey16.png": cv2.imencode(".png", deep[:, :, 0])[1].tobytes(),
+        "rgb16.png": cv2.imencode(".png", deep)[1].tobytes(),
+        "alpha.png": encode(image.convert("RGBA"), "PNG"),
+        "palette.png": encode(image.quantize(16), "PNG", transparency=bytes(range(16))),
+        "rotated.jpg": encode(image, "JPEG", exif=oriented(6)),
+        "damaged exif.jpg": encode(image, "JPEG", exif=oriented(6)[:-30]),
+        "animated.gif": encode(image.quantize(16), "GIF", save_all=True, append_images=[image.rotate(90).quantize(16)]),
+        "jpeg called.png": encode(image, "JPEG"),
+    }
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    photo(Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.jpg")))
+    photo(folder / "caf\u00e9 \u65e5\u672c.jpg")
+    photo(folder / "17x17.jpg", 17, 17)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bad_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bad")
+    whole = photo(folder / "truncated.jpg").read_bytes()
+    (folder / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "empty.jpg").touch()
+    (folder / "text.jpg").write_text("Dear diary")
+    (folder / "huge.png").write_bytes(png(20000, 20000))
+    photo(folder / "1x1.jpg", 1, 1)
+    photo(folder / "thin.jpg", 1, 3000)
+    return folder
+
+
+def test_index_takes_odd_images_and_reports_bad_ones(bundle, odd_photos, bad_photos, tmp_path):
+    options = ["--bundle", bundle, "--gallery", tmp_path / "g", "--json", tmp_path / "i.json"]
+    done = subprocess.run([*PROGRAM, "index", odd_photos, bad_photos, *options], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    results = json.loads((tmp_path / "i.json").read_text())
+    assert (results["added"], results["updated"], results["unchanged"]) == (13, 0, 0)
+    assert {Path(path).name for path in results["failed"]} == {path.name for path in bad_photos.iterdir()}
+    assert "6 unreadable" in done.stdout
+    assert len(Gallery(tmp_path / "g")) == 13
+
+    # their names are no trouble to search either, whatever the terminal can show
+    options = ["--bundle", bundle, "--gallery", tmp_path / "g", "--rerank", "2", "--html", tmp_path / "s.html"]
+    query = odd_photos / "caf\u00e9 \u65e5\u672c.jpg"
+    done = subprocess.run(
+        [*PROGRAM, "search", query, *options],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "caf\u00e9" in (tmp_path / "s.html").read_text()
+
+
+def test_index_of_bad_images_alone(cli, bundle, bad_photos, tmp_path):
+    result = cli("index", bad_photos, "--bundle", bundle, "--gallery", tmp_path / "g", "--json", tmp_path / "i.json")
+    assert_one_line(result, "none of 6 images could be read")
+    assert len(json.loads((tmp_path / "i.json").read_text())["failed"]) == 6
+
+
+@pytest.mark.parametrize("source", ["absent", "empty", "n" * 300])
+def test_index_of_nothing(cli, bundle, tmp_path, source):
+    (tmp_path / "empty").mkdir()
+    assert_one_line(cli("index", tmp_path / source, "--bundle", bundle, "--gallery", tmp_path / "g"), source)
+    assert not (tmp_path / "g").exists()
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_index_where_no_gallery_can_be(cli, bundle, query, tmp_path, name):
+    (tmp_path / "file").touch()
+    assert_one_line(cli("index", query, "--bundle", bundle, "--gallery", tmp_path / name), "gallery not accessible")
+
+
+def test_index_with_another_max_side(cli, bundle, gallery, query):
+    assert_one_line(cli("index", query, "--bundle", bundle, "--gallery", gallery, "--max-side 512"), "--max-side 1024")
+
+
+def test_index_onto_a_full_disk_stops_and_the_same_command_finishes_with_more_space(cli, bundle, data, tmp_path):
+    with small_disk(tmp_path / "disk", 8000) as disk:
+        (disk / "reserve").write_bytes(bytes(1024 * 7000))
+        command = ("index", data, "--bundle", bundle, "--gallery", disk / "g", "--json", tmp_path / "i.json")
+        result = cli(*command)
+        assert_one_line(result, "free some space and run the same command again")
+        stored = len(Gallery(disk / "g"))
+        assert 0 < stored < 10
+        assert json.loads((tmp_path / "i.json").read_text())["added"] == stored
+
+        fill(disk).unlink()
+        (disk / "reserve").unlink()
+        assert cli(*command).code == 0
+        results = json.loads((tmp_path / "i.json").read_text())
+        assert (results["unchanged"], results["added"]) == (stored, 10 - stored)
+
+
+def test_interrupted_index_says_so_and_resumes(bundle, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for n in range(50):
+        photo(tmp_path / "photos" / f"{n:02d}.jpg", 64, 80, seed=n)
+    options = ["index", tmp_path / "photos", "--bundle", bundle, "--gallery", tmp_path / "g"]
+    with subprocess.Popen([*PROGRAM, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while committed(tmp_path / "g") < 3:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.02)  # leaves the processor to it
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+    assert (process.returncode, err) == (130, "")
+    assert "interrupted" in out
+    stored = committed(tmp_path / "g")
+    assert 3 <= stored < 50
+
+    results = tmp_path / "i.json"
+    subprocess.run([*PROGRAM, *options, "--json", results], check=True, capture_output=True)
+    assert json.loads(results.read_text())["unchanged"] == stored
+    assert committed(tmp_path / "g") == 50
+
+
+def committed(gallery: Path) -> int:
+    try:
+        return len(Gallery(gallery))
+    except GalleryError:
+        return 0
+
+
+# -------------------------------------------------------------------------------------------------- search
+
+
+def test_search(cli, bundle, gallery, data, query, tmp_path):
+    files = ("--json", tmp_path / "s.json", "--html", tmp_path / "s.html")
+    second = sorted((data / "tiny" / "jpg").iterdir())[3]
+    result = cli("search", query, second, "--bundle", bundle, "--gallery", gallery, "--rerank 4 --top-k 7", *files)
+    assert (result.code, result.err) == (0, "")
+    found = json.loads((tmp_path / "s.json").read_text())
+    assert [entry["query"] for entry in found] == [str(query), str(second)]
+    for entry in found:
+        hits = entry["results"]
+        assert [set(hit) for hit in hits] == [{"rank", "path", "score", "similarity", "rerank_score"}] * 7
+        assert [hit["rank"] for hit in hits] == list(range(1, 8))
+        assert all(hit["score"] == pytest.approx(hit["similarity"] + 0.5 * hit["rerank_score"]) for hit in hits[:4])
+        assert all(hit["rerank_score"] is None and hit["score"] == hit["similarity"] for hit in hits[4:])
+        assert max(hits, key=lambda hit: hit["similarity"])["path"] == entry["query"]
+        assert all(Path(hit["path"]).is_file() for hit in hits)
+    page = (tmp_path / "s.html").read_text()
+    assert query.name in page
+    assert "untrained" in page
+
+
+@pytest.mark.parametrize(("top_k", "rerank", "pairs"), [(3, 0, 0), (99, 99, 10), (1, 5, 5)])
+def test_search_lengths(cli, bundle, gallery, query, tmp_path, top_k, rerank, pairs):
+    lengths = f"--top-k {top_k} --rerank {rerank}"
+    result = cli("search", query, "--bundle", bundle, "--gallery", gallery, lengths, "--json", tmp_path / "s.json")
+    assert result.code == 0
+    assert f"rerank of {pairs} " in result.out
+    assert len(json.loads((tmp_path / "s.json").read_text())[0]["results"]) == min(top_k, 10)
+
+
+def test_search_within_a_box_is_search_with_the_cropped_image(cli, bundle, gallery, query, tmp_path):
+    cropped = tmp_path / "cropped.png"
+    cv2.imwrite(str(cropped), cv2.imread(str(query))[10:80, 20:90])
+    hits = []
+    for words in ((query, "--bbox 20,10,90.7,80"), (cropped,)):
+        assert cli("search", *words, "--bundle", bundle, "--gallery", gallery, "--json", tmp_path / "s.json").code == 0
+        hits.append(json.loads((tmp_path / "s.json").read_text())[0]["results"])
+    assert hits[0] == hits[1]
+
+
+@pytest.mark.parametrize("bbox", ["0,0,1000,10", "50,10,20,60", "0,0,nan,50", "0,0,inf,50", "1,2,3", "a,b,c,d"])
+def test_bad_boxes(cli, bundle, gallery, query, bbox):
+    assert_one_line(cli("search", query, "--bundle", bundle, "--gallery", gallery, f"--bbox={bbox}"), "bbox")
+
+
+def test_a_box_with_too_little_in_it(cli, bundle, gallery, query):
+    result = cli("search", query, "--bundle", bundle, "--gallery", gallery, "--bbox 5,5,15,60")
+    assert_one_line(result, "10x55 pixels are too few", str(query))
+
+
+@pytest.mark.parametrize("name", ["truncated.jpg", "text.jpg", "huge.png", "1x1.jpg", "absent.jpg", "."])
+def test_bad_queries_are_named(cli, bundle, gallery, bad_photos, name):
+    assert_one_line(cli("search", bad_photos / name, "--bundle", bundle, "--gallery", gallery), str(bad_photos / name))
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("absent", "not a gallery"),
+        ("folder", "not a gallery"),
+        ("file", "not a gallery"),
+        ("empty", "holds no images yet"),
+        ("other", "made with another model"),
+        ("damaged", "damaged"),
+    ],
+)
+def test_bad_galleries(cli, bundle, gallery, query, tmp_path, kind, message):
+    path = tmp_path / kind
+    match kind:
+        case "folder":
+            path.mkdir()
+        case "file":
+            path.touch()
+        case "empty":
+            GalleryWriter(path, Gallery(gallery).info).close()
+        case "other":
+            with GalleryWriter(path, INFO) as writer:
+                writer.put(query, STAMP, features(0))
+        case "damaged":
+            shutil.copytree(gallery, path)
+            shard = path / "shard-00000.sqlite"
+            descriptor = Gallery(gallery).descriptors[4].tobytes()
+            content = shard.read_bytes()
+            at = content.index(descriptor) + 100
+            shard.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    assert_one_line(cli("search", query, "--bundle", bundle, "--gallery", path), message)
+    if kind == "other":
+        assert_one_line(cli("index", query, "--bundle", bundle, "--gallery", path), message)
+
+
+@pytest.mark.parametrize("kind", ["absent", "folder", "flipped", "future"])
+def test_bad_bundles(cli, bundle, gallery, query, data, tmp_path, kind):
+    path = tmp_path / kind
+    if kind != "absent":
+        path.mkdir()
+    if kind in ("flipped", "future"):
+        for file in bundle.iterdir():
+            (path / file.name).symlink_to(file)
+        name = Bundle(bundle).graph("reranker").name if kind == "flipped" else "manifest.json"
+        content = (bundle / name).read_bytes()
+        (path / name).unlink()
+        (path / name).write_bytes(content.replace(b'"format": 1', b'"format": 9') if kind == "future" else content[:-1])
+    for command in (
+        ("index", query, "--gallery", tmp_path / "g"),
+        ("search", query, "--gallery", gallery),
+        ("eval --dataset tiny --data-dir", data),
+    ):
+        assert_one_line(cli(*command, "--bundle", path), str(path))
+    assert not (tmp_path / "g").exists()
+
+
+def test_a_readonly_place_is_enough_to_search(cli, bundle, gallery, query, tmp_path):
+    with small_disk(tmp_path / "disk", 8000) as disk:
+        shutil.copytree(gallery, disk / "g")
+        shutil.copy(query, disk / "q.jpg")
+        make_readonly(disk)
+        for _ in range(2):
+            assert cli("search", disk / "q.jpg", "--bundle", bundle, "--gallery", disk / "g").code == 0
+        for gallery_path in (disk / "g", disk / "new"):
+            result = cli("index", query, "--bundle", bundle, "--gallery", gallery_path)
+            assert_one_line(result, "Read-only file system")
+
+
+# ---------------------------------------------------------------------------------------------------- eval
+
+
+def test_eval_agrees_with_the_reference(cli, bundle, data, tmp_path):
+    command = ("eval --dataset tiny --rerank 3,6 --reference --data-dir", data, "--bundle", bundle)
+    result = cli(*command, "--json", tmp_path / "e.json")
+    assert result.code == 0, result.err
+    assert "reference, reranked 6" in result.out
+    content = json.loads((tmp_path / "e.json").read_text())
+    assert (content["dataset"], content["bundle"], content["n"], content["nq"]) == ("tiny", str(bundle), 7, 3)
+    assert content["backend"]
+    assert content["precision"] == "fp32"
+    assert set(content["seconds"]) == {"index", "queries"}
+    reference = content["reference"]
+    for results in (content, reference):
+        assert list(results["rerank"]) == ["3", "6"]
+        for table in (results["global"], *results["rerank"].values()):
+            assert list(table) == ["E", "M", "H"]
+            assert all(list(means) == ["mAP", "mP@1", "mP@5", "mP@10"] for means in table.values())
+            assert all(value is None or 0 <= value <= 1 for means in table.values() for value in means.values())
+    for setup in ("E", "M", "H"):
+        for ours, theirs in [
+            (content["global"], reference["global"]),
+            *((content["rerank"][k], reference["rerank"][k]) for k in ("3", "6")),
+        ]:
+            assert ours[setup] == pytest.approx(theirs[setup], abs=5e-5)
+    for ours, theirs in zip(content["queries"], reference["queries"], strict=True):
+        assert [row for row, _ in ours["pairs"]] == [row for row, _ in theirs["pairs"]]
+        assert [score for _, score in ours["pairs"]] == pytest.approx([score for _, score in theirs["pairs"]], abs=1e-4)
+
+
+def test_eval_with_distractors_and_a_gallery_that_is_kept(cli, bundle, data, odd_photos, tmp_path):
+    (tmp_path / "more.txt").write_text(f"{odd_photos / 'grey.jpg'}\n{odd_photos / 'rotated.jpg'}\n")
+    shared = ("eval --dataset tiny --rerank 0 --data-dir", data, "--bundle", bundle, "--gallery", tmp_path / "g")
+    sizes = []
+    for more in ((), ("--distractors", tmp_path / "more.txt")):
+        assert cli(*shared, *more, "--json", tmp_path / "e.json").code == 0
+        content = json.loads((tmp_path / "e.json").read_text())
+        sizes.append((content["n"], len(Gallery(tmp_path / "g"))))
+        assert content["rerank"] == {}
+    assert sizes == [(7, 7), (9, 9)]
+
+
+def copied(data: Path, folder: Path) -> Path:
+    shutil.copytree(data / "tiny", folder / "tiny")
+    return folder
+
+
+class Evil:
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (self.command,)
+
+
+def test_ground_truth_that_would_run_code(cli, bundle, data, tmp_path):
+    truth = copied(data, tmp_path) / "tiny" / "gnd_tiny.pkl"
+    truth.write_bytes(pickle.dumps(Evil(f"touch {tmp_path / 'ran'}")))
+    assert_one_line(cli("eval --dataset tiny --data-dir", tmp_path, "--bundle", bundle), "do not use this file")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("which", ["imlist", "qimlist"])
+def test_an_unreadable_image_in_a_data_set_is_named(cli, bundle, data, tmp_path, which):
+    truth = json.loads((copied(data, tmp_path) / "tiny" / "gnd_tiny.json").read_text())
+    image = tmp_path / "tiny" / "jpg" / f"{truth[which][0]}.jpg"
+    image.write_bytes(image.read_bytes()[:800])
+    result = cli("eval --dataset tiny --rerank 0 --data-dir", tmp_path, "--bundle", bundle)
+    assert_one_line(result, str(image), "damaged")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--dataset absent", "no ground truth"),
+        ("--dataset tiny --rerank many", "--rerank 'many'"),
+        ("--dataset tiny --rerank -5", "--rerank '-5'"),
+        ("--dataset tiny --rerank 1,,2", "--rerank '1,,2'"),
+        ("--dataset tiny --distractors absent.txt", "absent.txt: not readable"),
+    ],
+)
+def test_bad_eval_input(cli, bundle, data, words, message):
+    assert_one_line(cli("eval", words, "--data-dir", data, "--bundle", bundle), message)
+
+
+def test_eval_into_a_gallery_of_another_kind(cli, bundle, data, gallery, tmp_path):
+    other = replace(Gallery(gallery).info, features_id="other")
+    GalleryWriter(tmp_path / "other", other).close()
+    shared = ("eval --dataset tiny --data-dir", data, "--bundle", bundle, "--gallery")
+    assert_one_line(cli(*shared, tmp_path / "other"), "made with another model")
+    assert_one_line(cli(*shared, gallery), "made with --max-side 1024; got 0")

@@ -1,0 +1,125 @@
+"""A bundle opens only whole."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.bundle import GRAPH_NAMES, Bundle, read_manifest, sha256, write_manifest
+from engine.errors import BundleError
+
+
+@pytest.fixture
+def small(bundle: Path, tmp_path: Path) -> Path:
+    """A bundle whose graphs are a few bytes: what is in them is another module's matter."""
+    content = json.loads((bundle / "manifest.json").read_text())
+    for name, graph in content["graphs"].items():
+        file = tmp_path / graph["file"]
+        file.write_bytes(f"graph {name}".encode())
+        graph["sha256"] = sha256(file)
+    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads((folder / "manifest.json").read_text())
+    change(content)
+    (folder / "manifest.json").write_text(json.dumps(content))
+
+
+def test_a_built_bundle_opens(bundle):
+    opened = Bundle(bundle)
+    assert all(opened.graph(name).is_file() for name in GRAPH_NAMES)
+    assert opened.manifest.features_id.startswith(opened.manifest.weights_digest)
+    assert not opened.manifest.trained
+    assert "seeded:0" in opened.manifest.model
+
+
+def test_a_manifest_is_read_as_written(small, tmp_path_factory):
+    manifest, elsewhere = read_manifest(small), tmp_path_factory.mktemp("copy")
+    write_manifest(manifest, elsewhere)
+    assert read_manifest(elsewhere) == manifest
+
+
+@pytest.mark.parametrize("name", GRAPH_NAMES)
+def test_a_flipped_byte(small, name):
+    file = Bundle(small).graph(name)
+    data = bytearray(file.read_bytes())
+    data[3] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(BundleError, match=re.escape(f"{file}: changed since it was built")):
+        Bundle(small)
+
+
+def test_a_flipped_byte_in_a_real_graph(bundle, tmp_path):
+    file = Bundle(bundle).graph("reranker").name
+    for original in bundle.iterdir():
+        (tmp_path / original.name).symlink_to(original)
+    data = bytearray((bundle / file).read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / file).unlink()
+    (tmp_path / file).write_bytes(data)
+    with pytest.raises(BundleError, match=re.escape(f"{tmp_path / file}: changed since it was built")):
+        Bundle(tmp_path)
+
+
+@pytest.mark.parametrize("name", GRAPH_NAMES)
+@pytest.mark.parametrize("instead", ["nothing", "folder"])
+def test_a_missing_graph(small, name, instead):
+    file = Bundle(small).graph(name)
+    file.unlink()
+    if instead == "folder":
+        file.mkdir()
+    with pytest.raises(BundleError, match=re.escape(f"{file}: missing from the bundle; build it again")):
+        Bundle(small)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"null", b"[]", b"{}", b'"text"', b'{"format": 1}'])
+def test_a_manifest_that_is_none(small, content):
+    (small / "manifest.json").write_bytes(content)
+    with pytest.raises(BundleError, match=re.escape(str(small / "manifest.json"))) as caught:
+        Bundle(small)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [0, 2, "1", None])
+def test_another_format(small, value):
+    edit(small, lambda content: content.update(format=value))
+    with pytest.raises(BundleError, match="not a bundle of format 1"):
+        Bundle(small)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.update(colour="blue"),
+        lambda content: content.pop("weights_digest"),
+        lambda content: content.pop("graphs"),
+        lambda content: content.update(graphs=[]),
+        lambda content: content.update(graphs=None),
+        lambda content: content.update(graphs={"descriptor": {}, "features": {}, "reranker": {}}),
+        lambda content: content["graphs"].pop("reranker"),
+        lambda content: content["graphs"].update(other=content["graphs"]["reranker"]),
+        lambda content: content["graphs"].update(reranker="reranker.onnx"),
+        lambda content: content["graphs"]["reranker"].update(colour="blue"),
+        lambda content: content["graphs"]["reranker"].pop("sha256"),
+        lambda content: content["graphs"]["reranker"].update(file=7),
+    ],
+)
+def test_other_fields_than_the_formats(small, change):
+    edit(small, change)
+    with pytest.raises(BundleError, match="build the bundle again"):
+        Bundle(small)
+
+
+@pytest.mark.parametrize("name", ["absent", "folder", "file", "file/below"])
+def test_no_bundle(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(BundleError, match="not a bundle"):
+        Bundle(tmp_path / name)

@@ -1,0 +1,260 @@
+"""Decoding, cropping and scaling equal OpenCV bit for bit; whatever is no good image is an ImageError."""
+
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.dataset import Dataset, load
+from engine.errors import ImageError
+from engine.images import check_size, crop, decode, limit_side, normalise, read, rescale
+from engine.retriever import SCALES
+from tests.golden_inputs import SHARED
+from tests.pictures import damaged, encode, oriented, photo, picture, png
+
+pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # Pillow's notes on odd files
+
+RGB = Image.fromarray(picture())
+ALPHA = Image.fromarray(np.dstack([picture(), picture(seed=1)[:, :, 0]]))
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+)
+JPEGS = {
+    f"{kind}-{name}": encode(RGB, "JPEG", progressive=kind == "progressive", subsampling=subsampling, quality=85)
+    for kind in ("baseline", "progressive")
+    for name, subsampling in (("4:4:4", 0), ("4:2:2", 1), ("4:2:0", 2))
+}
+OTHERS = {
+    "jpeg-grey": encode(RGB.convert("L"), "JPEG"),
+    "jpeg-orientation-in-xmp": encode(RGB, "JPEG", xmp=XMP),
+    "png-rgb": encode(RGB, "PNG"),
+    "png-alpha": encode(ALPHA, "PNG"),
+    "png-transparent-colour": encode(RGB, "PNG", transparency=(1, 2, 3)),
+    "png-palette": encode(RGB.quantize(64), "PNG"),
+    "png-palette-alpha": encode(RGB.quantize(64), "PNG", transparency=bytes(range(64))),
+    "png-grey": encode(RGB.convert("L"), "PNG"),
+    "png-grey-alpha": encode(ALPHA.convert("LA"), "PNG"),
+    "png-1-bit": encode(RGB.convert("1"), "PNG"),
+    "webp": encode(RGB, "WEBP"),
+    "bmp": encode(RGB, "BMP"),
+    "ppm": encode(RGB, "PPM"),
+    "gif": encode(RGB.quantize(64), "GIF"),
+    "tiff": encode(RGB, "TIFF", compression="tiff_lzw"),
+}
+
+
+def imread(folder: Path, data: bytes) -> np.ndarray:
+    path = folder / "image"
+    path.write_bytes(data)
+    image = cv2.imread(str(path))
+    assert image is not None
+    return image
+
+
+@pytest.mark.parametrize("name", [*JPEGS, *OTHERS])
+def test_decode_equals_imread(name, tmp_path):
+    data = (JPEGS | OTHERS)[name]
+    assert np.array_equal(decode(data), imread(tmp_path, data))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(10))  # 1 to 8 are defined
+def test_exif_orientation_equals_imread(kind, orientation, tmp_path):
+    data = encode(RGB, kind, exif=oriented(orientation))
+    image = decode(data)
+    assert np.array_equal(image, imread(tmp_path, data))
+    assert (image.shape == (83, 61, 3)) == (5 <= orientation <= 8)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_16_bits_equal_imread(channels, tmp_path):
+    deep = np.random.default_rng(0).integers(0, 1 << 16, (61, 83, channels), dtype=np.uint16)
+    data = cv2.imencode(".png", deep)[1].tobytes()
+    image = decode(data)
+    assert image.dtype == np.uint8
+    assert np.array_equal(image, imread(tmp_path, data))
+
+
+def test_cmyk_is_what_imread_sees_but_for_rounding(tmp_path):
+    data = encode(RGB.convert("CMYK"), "JPEG", quality=95)
+    difference = decode(data).astype(int) - imread(tmp_path, data)
+    assert np.abs(difference).max() <= 1
+
+
+def test_animation_is_its_first_frame():
+    first, second = RGB.quantize(64), RGB.rotate(180).quantize(64)
+    data = encode(first, "GIF", save_all=True, append_images=[second])
+    assert np.array_equal(decode(data), np.asarray(first.convert("RGB"))[:, :, ::-1])
+
+
+@pytest.mark.parametrize("scale", [*SCALES, 0.31])
+def test_rescale_is_opencvs_area_below_and_linear_above(scale):
+    image = picture(97, 131)
+    published = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    assert np.array_equal(
+        rescale(image, scale), cv2.resize(image, dsize=(0, 0), fx=scale, fy=scale, interpolation=published)
+    )
+
+
+def test_normalise_is_the_plain_formula():
+    image = picture(40, 50)
+    mean, std = np.float32([0.406, 0.456, 0.485]), np.float32([0.225, 0.224, 0.229])
+    plain = (image.astype(np.float32) / np.float32(255) - mean) / std
+    x = normalise(image)
+    assert (x.shape, x.dtype) == ((1, 3, 40, 50), np.float32)
+    assert np.array_equal(x, plain.transpose(2, 0, 1)[None])
+
+
+@pytest.mark.parametrize(
+    ("size", "limit", "expected"),
+    [((90, 60), 60, (60, 40)), ((90, 60), 90, (90, 60)), ((90, 60), None, (90, 60)), ((60, 90), 45, (30, 45))],
+)
+def test_limit_side(size, limit, expected):
+    assert limit_side(picture(*size), limit).shape[:2] == expected
+
+
+# ------------------------------------------------------------------------------------------------- photos
+
+
+@pytest.fixture(scope="module")
+def landmarks() -> Dataset:
+    if not (SHARED / "data" / "landmarks-mini").is_dir():
+        pytest.skip("the photos of landmarks-mini are not here")
+    return load(SHARED / "data", "landmarks-mini")
+
+
+def assert_scales_equal(image: np.ndarray, published: np.ndarray) -> None:
+    assert np.array_equal(image, published)
+    for scale in SCALES:
+        interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        scaled = cv2.resize(published, dsize=(0, 0), fx=scale, fy=scale, interpolation=interpolation)
+        assert np.array_equal(rescale(image, scale), scaled)
+
+
+def test_every_query_photo_equals_opencv(landmarks):
+    for path, truth in zip(landmarks.queries, landmarks.ground_truth, strict=True):
+        x1, y1, x2, y2 = (int(bound) for bound in truth.bbx)
+        assert_scales_equal(read(path, truth.bbx), cv2.imread(str(path))[y1:y2, x1:x2])
+
+
+def test_every_database_photo_equals_opencv(landmarks):
+    for path in landmarks.images:
+        assert_scales_equal(read(path), cv2.imread(str(path)))
+
+
+# ---------------------------------------------------------------------------------------------- bad images
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9, 0.97])
+@pytest.mark.parametrize("name", ["baseline-4:2:0", "progressive-4:4:4", "png-rgb", "webp", "gif", "tiff", "bmp"])
+def test_cut_short(name, share):
+    data = (JPEGS | OTHERS)[name]
+    with pytest.raises(ImageError, match=r"damaged|not an image"):
+        decode(data[: int(len(data) * share)])
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 100, b"Dear diary\n", b"\xff\xd8\xff", b"%PDF-1.4"])
+def test_no_image(data):
+    with pytest.raises(ImageError, match=r"not an image|damaged"):
+        decode(data)
+
+
+@pytest.mark.parametrize(
+    "name", ["baseline-4:2:0", "progressive-4:2:0", "png-palette-alpha", "webp", "gif", "bmp", "ppm"]
+)
+def test_random_damage_is_an_image_or_an_error(name):
+    rng = random.Random(0)
+    for _ in range(150):
+        try:
+            image = decode(damaged((JPEGS | OTHERS)[name], rng))
+        except ImageError:
+            continue
+        assert image.dtype == np.uint8
+        assert image.shape[2:] == (3,)
+
+
+def test_damaged_exif_leaves_the_image_as_it_is():
+    rng, small = random.Random(0), Image.fromarray(picture(20, 30))
+    whole = decode(encode(small, "JPEG"))
+    for _ in range(300):
+        image = decode(encode(small, "JPEG", exif=damaged(oriented(6), rng, start=6)))
+        assert sorted(image.ravel()) == sorted(whole.ravel())  # upright or turned
+
+
+def test_16_bit_values_beyond_16_bits_are_refused():
+    with pytest.raises(ImageError, match="more than 16 bits"):
+        decode(encode(Image.fromarray(np.full((20, 20), 1 << 20, np.int32)), "TIFF"))
+
+
+def test_floating_point_is_refused():
+    with pytest.raises(ImageError, match="floating-point"):
+        decode(encode(RGB.convert("F"), "TIFF"))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(png(20000, 20000), id="20000x20000"),
+        pytest.param(png(13000, 13000, whole=False), id="just too large"),
+        pytest.param(png(2**31 - 1, 2**31 - 1, whole=False), id="largest header"),
+    ],
+)
+def test_too_many_pixels(data):
+    with pytest.raises(ImageError, match="too many"):
+        decode(data)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (16, 100), (100, 16)])
+def test_too_few_pixels(height, width):
+    image = decode(encode(Image.fromarray(picture(height, width)), "PNG"))
+    with pytest.raises(ImageError, match=f"{width}x{height} pixels are too few"):
+        check_size(image)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 3000), (17, 30000), (3000, 2)])
+def test_too_narrow_to_shrink(height, width):
+    with pytest.raises(ImageError, match="shrunk to a longest side of 1024, are too few"):
+        limit_side(np.zeros((height, width, 3), np.uint8), 1024)
+
+
+@pytest.mark.parametrize(
+    "bbx",
+    [
+        (-1, 0, 10, 10),
+        (0, -1, 10, 10),
+        (0, 0, 84, 10),
+        (0, 0, 10, 62),
+        (50, 0, 10, 10),
+        (0, 50, 10, 10),
+        (10, 10, 10, 20),
+        (10.2, 10, 10.9, 20),
+        (0, 0, float("nan"), 10),
+        (0, 0, float("inf"), 10),
+        (0, 0, 1e300, 10),
+    ],
+)
+def test_bad_boxes(bbx):
+    with pytest.raises(ImageError, match="bbox"):
+        crop(picture(61, 83), bbx)
+
+
+def test_box_bounds_are_cut_off_and_may_touch_the_edges():
+    image = picture(61, 83)
+    assert np.array_equal(crop(image, (0, 0, 83, 61)), image)
+    assert np.array_equal(crop(image, (1.9, 2.9, 10.9, 20.9)), image[2:20, 1:10])
+
+
+@pytest.mark.parametrize("name", ["absent.jpg", "folder.jpg", "text.jpg", "n" * 300, "a.jpg/b.jpg"])
+def test_errors_name_the_file(name, tmp_path):
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "text.jpg").write_text("no picture")
+    photo(tmp_path / "a.jpg")
+    with pytest.raises(ImageError, match=re.escape(f"{tmp_path / name}: ")):
+        read(tmp_path / name)

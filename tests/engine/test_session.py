@@ -1,0 +1,92 @@
+"""An engine runs what it is fed or says what is wrong with it, and never moves to another device unasked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.bundle import Bundle
+from engine.errors import BackendError
+from engine.machine import onnxruntime_providers
+from engine.session import Engine, TensorSpec, check_feeds, open_engine
+
+INPUTS = {
+    "image": TensorSpec("float32", ("batch", 3, "height", "width")),
+    "mask": TensorSpec("uint8", ("batch", "height")),
+}
+GOOD = {"image": np.zeros((2, 3, 5, 7), np.float32), "mask": np.zeros((2, 5), np.uint8)}
+
+
+def test_good_feeds_pass():
+    check_feeds(GOOD, INPUTS)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mask": None}, r"inputs \['image'\] were fed; expected \['image', 'mask'\]"),
+        ({"other": np.zeros(1)}, r"inputs \['image', 'mask', 'other'\] were fed"),
+        (
+            {"image": np.zeros((2, 3, 5, 7))},
+            r"'image' is float64 \(2, 3, 5, 7\); expected float32 batchx3xheightxwidth",
+        ),
+        ({"image": np.zeros((3, 5, 7), np.float32)}, r"'image' is float32 \(3, 5, 7\)"),
+        ({"image": np.zeros((2, 4, 5, 7), np.float32)}, r"'image' is float32 \(2, 4, 5, 7\)"),
+        ({"mask": np.zeros((2, 6), np.uint8)}, r"'mask' is uint8 \(2, 6\); expected uint8 batchxheight"),
+        ({"mask": np.zeros((1, 5), np.uint8)}, r"'mask' is uint8 \(1, 5\)"),
+    ],
+)
+def test_bad_feeds_are_named(change, message):
+    feeds = {name: array for name, array in (GOOD | change).items() if array is not None}
+    with pytest.raises(BackendError, match=message):
+        check_feeds(feeds, INPUTS)
+
+
+@pytest.fixture(scope="module")
+def reranker(bundle: Path) -> Engine:
+    return open_engine(Bundle(bundle).graph("reranker"), "onnxruntime", threads=1)
+
+
+def test_an_engine_knows_its_inputs_and_runs(reranker):
+    assert list(reranker.inputs) == [f"{side}_{scale}" for side in ("query", "key") for scale in range(3)]
+    feeds = {name: np.full((1, 256, 4, 4), 1 / 16, np.float32) for name in reranker.inputs}
+    scores = reranker.run(feeds)["score"]
+    assert (scores.shape, scores.dtype) == ((1,), np.float32)
+    assert 0 <= scores[0] <= 1
+
+
+def test_an_engine_refuses_bad_feeds(reranker):
+    with pytest.raises(BackendError, match="expected"):
+        reranker.run({"query_0": np.zeros((1, 256, 4, 4), np.float32)})
+
+
+def test_an_unknown_backend(tmp_path):
+    with pytest.raises(BackendError, match=r"'abacus' is unknown; expected one of .*onnxruntime"):
+        open_engine(tmp_path / "graph.onnx", "abacus")
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime_providers(), reason="CUDA is here")
+def test_cuda_that_is_not_there_is_an_error_with_its_remedy_and_not_the_cpu(bundle):
+    with pytest.raises(BackendError, match=r"no CUDA provider; install the 'gpu' extra .* --backend onnxruntime"):
+        open_engine(Bundle(bundle).graph("reranker"), "onnxruntime-cuda")
+
+
+@pytest.mark.parametrize("content", [b"", b"no graph", bytes(1000), None])
+def test_a_corrupt_graph_is_one_line_and_nothing_on_standard_error(bundle, tmp_path, content, capfd):
+    graph = tmp_path / "graph.onnx"
+    graph.write_bytes(Bundle(bundle).graph("reranker").read_bytes()[:100_000] if content is None else content)
+    with pytest.raises(BackendError, match="does not open it") as caught:
+        open_engine(graph, "onnxruntime")
+    assert str(graph) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_graph_that_fails_while_running_is_one_line_and_nothing_on_standard_error(reranker, capfd):
+    feeds = {name: np.zeros((1, 256, 0, 0), np.float32) for name in reranker.inputs}
+    with pytest.raises(BackendError, match="ONNX Runtime stopped") as caught:
+        reranker.run(feeds)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
