@@ -108,12 +108,13 @@ def test_help(cli, command):
 
 def test_help_comes_in_half_a_second():
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("COV", "PYTEST"))}
-    best_s = 9.0
-    for _ in range(5):
+
+    def seconds() -> float:
         started = time.perf_counter()
         subprocess.run([*PROGRAM, "--help"], check=True, capture_output=True, env=environment)
-        best_s = min(best_s, time.perf_counter() - started)
-    assert best_s < 0.5
+        return time.perf_counter() - started
+
+    assert any(seconds() < 0.5 for _ in range(20))  # the machine may be busy with something else
 
 
 @pytest.mark.parametrize(
