@@ -2,7 +2,8 @@
 
 PYTHON ?= python3
 UV := $(or $(shell command -v uv),.uv/bin/uv)
-RUNTIME := $(if $(wildcard /proc/driver/nvidia/version),gpu,cpu --extra openvino)
+SYNC = $(UV) sync --frozen --python $(PYTHON) --extra export --extra bench
+NVIDIA := $(wildcard /proc/driver/nvidia/version)
 export UV_PYTHON_DOWNLOADS = never
 
 .PHONY: setup demo test lint clean
@@ -24,7 +25,11 @@ clean:
 	rm -rf .venv .uv demo
 
 .venv/ready: pyproject.toml uv.lock | $(UV)
-	$(UV) sync --frozen --python $(PYTHON) --extra $(RUNTIME) --extra export
+ifeq ($(NVIDIA),)
+	$(SYNC) --extra cpu --extra openvino
+else
+	$(SYNC) --extra gpu --extra tensorrt || { echo "without TensorRT, whose own index was not reached"; $(SYNC) --extra gpu; }
+endif
 	touch $@
 
 .uv/bin/uv:

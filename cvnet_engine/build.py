@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
 from cvnet_engine import console
 from engine.bundle import Manifest
-from engine.errors import BackendError
+from engine.errors import BackendError, ImageError
+from engine.images import read_size
+from engine.indexing import find_images
 from engine.machine import auto_reason
 
 
@@ -20,10 +24,11 @@ def run(
     backend: str,
     precision: str,
     sizes: str,
+    max_side: int | None,
     calibration: Path | None,
     json: Path | None,
 ) -> None:
-    parsed = [parse_size(size) for size in sizes.split(",")]
+    parsed = sizes_in(Path(sizes), max_side) if Path(sizes).is_dir() else [parse_size(s) for s in sizes.split(",")]
     try:
         from export.build import build
     except ImportError as error:
@@ -35,8 +40,10 @@ def run(
     megabytes = sum(file.stat().st_size for file in out.iterdir()) / 1e6
     console.say(f"{out}: {manifest.model}, {megabytes:.0f} MB, {time.perf_counter() - started:.0f} s")
     if backend == "auto":
-        console.say(f"each graph on its fastest backend at {sizes.split(',')[0]} px; {auto_reason()}")
+        console.say(f"each graph on its fastest backend at {parsed[0][1]}x{parsed[0][0]} px; {auto_reason()}")
     show(manifest)
+    if manifest.accuracy:
+        console.say(accuracy_line(manifest.accuracy))
     if not manifest.trained:
         console.warn_untrained()
     if json:
@@ -56,6 +63,30 @@ def show(manifest: Manifest) -> None:
             console.warn(f"{name} does not run on {backend}: {reason}")
 
 
+def accuracy_line(accuracy: dict[str, float]) -> str:
+    """What `export.accuracy.Accuracy` says, in a line."""
+    cosine, drift, kept = (accuracy[name] for name in ("descriptor_cosine", "score_drift", "nearest_kept"))
+    return (
+        f"beside PyTorch on {accuracy['images']} photos: descriptor cosine at least {cosine:.5f}, "
+        f"pair score drift at most {drift:.1e}, {kept:.1%} of the nearest 10 kept"
+    )
+
+
+def sizes_in(folder: Path, max_side_px: int | None) -> list[tuple[int, int]]:
+    """Sizes (height, width) px of a folder's images as `index` shrinks them, the most frequent first.
+
+    Raises:
+        ImageError: no image there that can be read.
+    """
+    counts: Counter[tuple[int, int]] = Counter()
+    for path in find_images([folder]):
+        with contextlib.suppress(ImageError):  # `index` will name it
+            counts[read_size(path, max_side_px)] += 1
+    if not counts:
+        raise ImageError(f"{folder}: no image that can be read; expected photos whose sizes to build for")
+    return [size for size, _ in counts.most_common()]
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """`WIDTHxHEIGHT` as (height, width) px.
 
@@ -64,5 +95,7 @@ def parse_size(text: str) -> tuple[int, int]:
     """
     found = re.fullmatch(r"(\d+)x(\d+)", text.strip())
     if not found or min(int(found[1]), int(found[2])) < 32:
-        raise BackendError(f"--sizes {text!r}: expected WIDTHxHEIGHT in pixels, 32 or more each, such as 1024x768")
+        raise BackendError(
+            f"--sizes {text!r}: expected a folder, or WIDTHxHEIGHT in pixels, 32 or more each, as in 1024x768"
+        )
     return int(found[2]), int(found[1])

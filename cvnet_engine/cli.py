@@ -63,17 +63,24 @@ def build(
     precision: Annotated[str, typer.Option(help="fp32, bf16 (CPU), fp16 (GPU) or int8.")] = "fp32",
     sizes: Annotated[
         str,
-        typer.Option(help="Image sizes to come, WIDTHxHEIGHT,...: 'auto' times at the first, TensorRT plans for all."),
+        typer.Option(
+            help="Image sizes to come, WIDTHxHEIGHT,... or a folder of such images: "
+            "'auto' times at the first or most frequent, TensorRT plans for all."
+        ),
     ] = "1024x768",
+    max_side: Annotated[
+        int, typer.Option(min=0, help="As 'index' will be told, in pixels, where --sizes is a folder; 0 for no limit.")
+    ] = 1024,
     calibration: Annotated[
-        Path | None, typer.Option(help="Folder of photos like those to come; int8 needs it.")
+        Path | None,
+        typer.Option(help="Folder of photos like those to come: int8 needs it, other precisions are measured on it."),
     ] = None,
     json: JsonOption = None,
 ) -> None:
     """Export a PyTorch model to a bundle of engines, each checked against PyTorch."""
     from cvnet_engine import build
 
-    build.run(weights, depth, out, backend, precision, sizes, calibration, json)
+    build.run(weights, depth, out, backend, precision, sizes, max_side or None, calibration, json)
 
 
 @app.command()
@@ -84,13 +91,17 @@ def index(
     max_side: Annotated[
         int, typer.Option(min=0, help="Shrink images whose longer side exceeds this, in pixels; 0 for no limit.")
     ] = 1024,
+    maps: Annotated[
+        str | None,
+        typer.Option(help="Feature maps in float16, or in int8 for half the space; a gallery keeps its kind."),
+    ] = None,
     threads: ThreadsOption = None,
     json: JsonOption = None,
 ) -> None:
     """Add images to a gallery. What is there and unchanged is skipped, so an interrupted run resumes."""
     from cvnet_engine import index
 
-    index.run(images, bundle, gallery, max_side or None, threads, json)
+    index.run(images, bundle, gallery, max_side or None, maps, threads, json)
 
 
 @app.command()

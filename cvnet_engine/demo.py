@@ -27,12 +27,12 @@ def run(out: Path, threads: int | None) -> None:
     console.say(f"   {len(dataset.images)} database images, {len(dataset.queries)} queries\n")
 
     console.say(f"2. cvnet-engine build --weights {WEIGHTS} --depth {DEPTH} --out {bundle_path} --sizes {SIZE}")
-    build.run(WEIGHTS, DEPTH, bundle_path, "auto", "fp32", SIZE, None, None)
+    build.run(WEIGHTS, DEPTH, bundle_path, "auto", "fp32", SIZE, None, None, None)
 
     console.say(
         f"\n3. cvnet-engine index {folder / 'jpg'} --bundle {bundle_path} --gallery {gallery_path} --max-side 0"
     )
-    index.run([folder / "jpg"], bundle_path, gallery_path, None, threads, None)
+    index.run([folder / "jpg"], bundle_path, gallery_path, None, None, threads, None)
 
     query = dataset.queries[0]
     console.say(

@@ -23,18 +23,29 @@ def run(json: Path | None) -> None:
         ],
     )
     console.say()
-    console.table("Libraries", ("", ""), [(name, v or "not installed") for name, v in facts["libraries"].items()])
+    console.table("Libraries", ("", "", "extra"), library_rows(facts["libraries"]))
     console.say()
     backends = {graph: machine.backends(graph) for graph in GRAPH_NAMES}
     console.table(
         "Backends that --backend auto chooses from", ("", ""), [(g, ", ".join(b)) for g, b in backends.items()]
     )
     console.say(machine.auto_reason())
-    if "native" not in backends["reranker"]:
-        console.say(
-            "the native pair scorer, several times as fast as a graph, needs a C compiler: install gcc or clang"
-        )
-    if facts["libraries"]["torch"] is None:
-        console.say("build and eval --reference need PyTorch: install the 'export' extra")
+    for advice in remedies(backends):
+        console.warn(advice)
     if json:
         console.write_json(json, facts | {"backends": backends})
+
+
+def library_rows(versions: dict[str, str | None]) -> list[tuple[str, str, str]]:
+    return [(name, version or "not installed", machine.LIBRARIES[name]) for name, version in versions.items()]
+
+
+def remedies(backends: dict[str, list[str]]) -> list[str]:
+    """What is missing that this machine could use, each with the command that brings it."""
+    found = []
+    if extras := machine.missing_extras():
+        command = " ".join(["uv sync", *(f"--extra {extra}" for extra in machine.useful_extras())])
+        found.append(f"missing here: {', '.join(extras)}; in the repository: {command}")
+    if not machine.cuda_devices() and "native" not in backends["reranker"]:
+        found.append("the native pair scorer, several times as fast as a graph, needs a C compiler: apt install gcc")
+    return found

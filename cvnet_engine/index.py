@@ -10,24 +10,33 @@ import typer
 
 from cvnet_engine import console
 from engine.bundle import Bundle, Manifest
-from engine.errors import CvnetError, ImageError
-from engine.gallery import FORMAT, GalleryInfo, GalleryWriter
+from engine.errors import CvnetError, GalleryError, ImageError
+from engine.gallery import FORMAT, GalleryInfo, GalleryWriter, map_type_of
 from engine.indexing import IndexReport, find_images, index
+from engine.map_codec import MAP_TYPES
 from engine.retriever import Retriever
 
 LISTED = 20  # unreadable images shown; all of them are in the JSON
 
 
 def run(
-    images: list[Path], bundle_path: Path, gallery: Path, max_side_px: int, threads: int | None, json: Path | None
+    images: list[Path],
+    bundle_path: Path,
+    gallery: Path,
+    max_side_px: int | None,
+    maps: str | None,
+    threads: int | None,
+    json: Path | None,
 ) -> None:
+    if maps not in (None, *MAP_TYPES):
+        raise GalleryError(f"--maps {maps!r} is unknown; expected {' or '.join(MAP_TYPES)}")
     bundle = Bundle(bundle_path)
     paths = find_images(images)
     started = time.perf_counter()
     report = IndexReport()
     stopped: BaseException | None = None
     try:
-        fill(paths, bundle, gallery, max_side_px, threads, report)
+        fill(paths, bundle, gallery, max_side_px, threads, report, maps)
     except (KeyboardInterrupt, CvnetError) as error:
         stopped = error
     seconds = time.perf_counter() - started
@@ -53,18 +62,19 @@ def fill(
     max_side_px: int | None,
     threads: int | None,
     report: IndexReport,
+    maps: str | None = None,
 ) -> None:
-    """Index with a progress bar, `report` kept current."""
-    with GalleryWriter(gallery, info(bundle.manifest, max_side_px)) as writer:
+    """Index with a progress bar, `report` kept current; without `maps` a gallery keeps its own kind."""
+    with GalleryWriter(gallery, info(bundle.manifest, max_side_px, maps or map_type_of(gallery))) as writer:
         retriever = Retriever.open(bundle, threads)
         with console.progress("indexing", len(paths)) as advance:
             index(paths, retriever, writer, max_side_px, report, lambda _: advance())
         retriever.close()
 
 
-def info(manifest: Manifest, max_side_px: int | None) -> GalleryInfo:
+def info(manifest: Manifest, max_side_px: int | None, maps: str) -> GalleryInfo:
     """What a gallery made with this bundle says of itself."""
-    return GalleryInfo(FORMAT, manifest.features_id, manifest.weights, max_side_px)
+    return GalleryInfo(FORMAT, manifest.features_id, manifest.weights, max_side_px, maps)
 
 
 def summarise(report: IndexReport, gallery: Path, total: int, seconds: float) -> None:
@@ -74,6 +84,8 @@ def summarise(report: IndexReport, gallery: Path, total: int, seconds: float) ->
         f"{gallery}: {report.added} added, {report.updated} updated, {report.unchanged} unchanged, "
         f"{len(report.failed)} unreadable of {total} images, {seconds:.1f} s{rate}"
     )
+    if report.score_drift is not None:
+        console.say(f"maps in 8 bits change a pair score by {report.score_drift:.1e} at most, on the first images")
     for path, reason in list(report.failed.items())[:LISTED]:
         console.warn(f"  {path}: {reason}")
     if len(report.failed) > LISTED:
@@ -87,5 +99,6 @@ def to_json(report: IndexReport, gallery: Path, seconds: float) -> dict[str, obj
         "updated": report.updated,
         "unchanged": report.unchanged,
         "failed": {console.printable(str(path)): reason for path, reason in report.failed.items()},
+        "score_drift": report.score_drift,
         "seconds": seconds,
     }

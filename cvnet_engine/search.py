@@ -44,7 +44,7 @@ def run(
     box = parse_box(bbox)
     bundle = Bundle(bundle_path)
     gallery = Gallery(gallery_path)
-    require_equal(gallery.info, info(bundle.manifest, gallery.info.max_side_px), gallery_path)
+    require_equal(gallery.info, info(bundle.manifest, gallery.info.max_side_px, gallery.info.maps), gallery_path)
     if not len(gallery):
         raise GalleryError(f"{gallery_path}: holds no images yet; add some with 'cvnet-engine index'")
     retriever = Retriever.open(bundle, threads)

@@ -31,7 +31,7 @@ class Manifest:
     `versions` names the libraries that made the graphs, `parity` the largest difference from PyTorch by graph and
     output, `timings_ms` what each backend took where several were timed against each other, `gpu` the
     `engine.tensorrt_session.Fingerprint` that TensorRT plans are bound to, `refused` why a backend was not chosen
-    whatever its speed.
+    whatever its speed, `accuracy` the `export.accuracy.Accuracy` of a bundle built with calibration photos.
     """
 
     format: int
@@ -47,6 +47,7 @@ class Manifest:
     refused: dict[str, dict[str, str]]
     gpu: dict[str, str] | None
     built: str  # UTC, ISO 8601
+    accuracy: dict[str, float] | None = None
 
     @property
     def backend(self) -> str:

@@ -13,8 +13,8 @@ class Features:
 
     Attributes:
         descriptor: (2048,) float32, unit norm.
-        maps: one (256, h_s, w_s) array for each area scale, unit norm per position; float32 as computed,
-            float16 as stored.
+        maps: one (256, h_s, w_s) array for each area scale, unit norm per position; float32 as computed, as stored
+            see `engine.map_codec`.
     """
 
     descriptor: Array

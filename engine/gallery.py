@@ -29,9 +29,11 @@ import numpy as np
 from engine.errors import GalleryError, one_line
 from engine.features import Features
 from engine.files import rename, write_atomically
+from engine.map_codec import MAP_TYPES, decode_map, encode_map
 from engine.session import Array
 
 FORMAT = 1
+INFO = "gallery.json"
 IMAGES_PER_SHARD = 4096  # about 10 GiB at 1024x768 px
 PAGE_BYTES = 65536  # a map is hundreds of KiB: large pages mean fewer of them
 READER_BYTES = 65536  # what a reader may write beside a shard, with room to spare
@@ -55,7 +57,7 @@ CREATE TABLE maps (
     channels INTEGER NOT NULL,
     height INTEGER NOT NULL,
     width INTEGER NOT NULL,
-    data BLOB NOT NULL,             -- (channels, height, width) float16
+    data BLOB NOT NULL,             -- (channels, height, width), see engine.map_codec
     checksum INTEGER NOT NULL,      -- of every other column
     PRIMARY KEY (image, scale)
 ) WITHOUT ROWID;
@@ -68,13 +70,15 @@ SELECT_MAPS = "SELECT image, scale, channels, height, width, data, checksum FROM
 class GalleryInfo:
     """What a gallery's features were made with; only equal ones can be mixed.
 
-    `features_id` is `Manifest.features_id`, `max_side_px` the limit on an image's longer side before extraction.
+    `features_id` is `Manifest.features_id`, `max_side_px` the limit on an image's longer side before extraction,
+    `maps` one of `MAP_TYPES`.
     """
 
     format: int
     features_id: str
     weights: str
     max_side_px: int | None
+    maps: str = "float16"
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,7 @@ class Gallery:
         return self._map_sizes[row]
 
     def features(self, row: int) -> Features:
-        """The row's features, maps in float16.
+        """The row's features, maps as `decode_map` gives them.
 
         Raises:
             GalleryError: the stored bytes are damaged.
@@ -145,7 +149,7 @@ class Gallery:
             require_undamaged(columns, stored, self.paths[row])
         return Features(
             self.descriptors[row],
-            tuple(np.frombuffer(data, np.float16).reshape(shape) for _, _, *shape, data, _ in stored_maps),
+            tuple(decode_map(data, (c, h, w), self.info.maps) for _, _, c, h, w, data, _ in stored_maps),
         )
 
     def close(self) -> None:
@@ -162,7 +166,7 @@ class GalleryWriter:
         Raises:
             GalleryError: another writer holds it, or it was made with something else than `info`.
         """
-        self.path = path
+        self.path, self.info = path, info
         self._images_per_shard = images_per_shard
         with translated_errors(path):
             path.mkdir(parents=True, exist_ok=True)
@@ -175,17 +179,17 @@ class GalleryWriter:
                 f"{path}: another process is writing to this gallery; wait for it, or stop it"
             ) from error
         try:
-            self._start(info)
+            self._start()
         except BaseException:
             self._lock.close()
             raise
 
-    def _start(self, info: GalleryInfo) -> None:
-        if (self.path / "gallery.json").exists():
-            require_equal(read_info(self.path), info, self.path)
+    def _start(self) -> None:
+        if (self.path / INFO).exists():
+            require_equal(read_info(self.path), self.info, self.path)
         else:
             with translated_errors(self.path):
-                write_atomically(self.path / "gallery.json", json.dumps(asdict(info), indent=2) + "\n")
+                write_atomically(self.path / INFO, json.dumps(asdict(self.info), indent=2) + "\n")
         self._shards = [connect(file) for file in shard_files(self.path)]
         self._known: dict[Path, tuple[Location, FileStamp]] = {}
         for shard, connection in enumerate(self._shards):
@@ -225,8 +229,7 @@ class GalleryWriter:
                 ),
             )
             for scale, array in enumerate(features.maps):
-                data = array.astype(np.float16).tobytes()
-                row = (location.id, scale, *array.shape, data)
+                row = (location.id, scale, *array.shape, encode_map(array, self.info.maps))
                 transaction.execute("INSERT INTO maps VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, checksum(*row)))
         self._known[path] = location, stamp
 
@@ -299,18 +302,26 @@ def connect(file: Path, readonly: bool = False) -> sqlite3.Connection:
 
 
 def read_info(path: Path) -> GalleryInfo:
-    file = path / "gallery.json"
+    file = path / INFO
     try:
         content = json.loads(file.read_text())
         if content["format"] != FORMAT:
             raise GalleryError(
                 f"{path}: gallery of format {content['format']}; expected {FORMAT}: index the images again"
             )
-        return GalleryInfo(**content)
+        info = GalleryInfo(**content)
+        if info.maps not in MAP_TYPES:
+            raise ValueError(f"maps {info.maps!r}")
+        return info
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise GalleryError(f"{path}: not a gallery (no gallery.json); make one with 'cvnet-engine index'") from error
+        raise GalleryError(f"{path}: not a gallery (no {INFO}); make one with 'cvnet-engine index'") from error
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise GalleryError(f"{file}: not readable ({error}); expected a gallery of format {FORMAT}") from error
+
+
+def map_type_of(path: Path) -> str:
+    """One of `MAP_TYPES`: that of a gallery which is there, the default for a new one."""
+    return read_info(path).maps if (path / INFO).exists() else MAP_TYPES[0]
 
 
 def require_equal(gallery: GalleryInfo, wanted: GalleryInfo, path: Path) -> None:
@@ -325,6 +336,8 @@ def require_equal(gallery: GalleryInfo, wanted: GalleryInfo, path: Path) -> None
             f"{path}: made with --max-side {gallery.max_side_px or 0}; got {wanted.max_side_px or 0}: "
             "use the same, or another --gallery"
         )
+    if gallery.maps != wanted.maps:
+        raise GalleryError(f"{path}: keeps maps as {gallery.maps}; got --maps {wanted.maps}: use another --gallery")
 
 
 def checksum(*columns: int | bytes) -> int:

@@ -28,6 +28,7 @@ STD = np.array((0.225, 0.224, 0.229), np.float32)
 NORMALISED = (np.arange(256, dtype=np.float32) / np.float32(255) - MEAN[:, None]) / STD[:, None]  # (3, 256)
 
 ORIENTATION_TAG = 0x0112
+FIRST_SIDEWAYS = 5  # orientations from this on swap width and height
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -82,6 +83,23 @@ def decode(data: bytes) -> Array:
         raise ImageError(f"too many pixels; expected at most {MAX_PIXELS:,}: resize it first") from error
     except Exception as error:  # a damaged file can raise nearly anything
         raise ImageError(f"damaged ({error}); expected a whole image: copy it again") from error
+
+
+def read_size(path: Path, max_side_px: int | None = None) -> tuple[int, int]:
+    """The (height, width) px that an image file has once upright and shrunk by `limit_side`, from its header alone.
+
+    Raises:
+        ImageError: no image that can be read.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            if orientation(image.info.get("exif", b"")) >= FIRST_SIDEWAYS:
+                width, height = height, width
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise ImageError(f"{path}: not an image ({error}); expected {', '.join(sorted(SUFFIXES))}") from error
+    scale = min(1.0, max_side_px / max(height, width)) if max_side_px else 1.0
+    return round(height * scale), round(width * scale)
 
 
 def orientation(exif: bytes) -> int:

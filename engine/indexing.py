@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.errors import ImageError
+from engine.features import Features
 from engine.files import absolute
 from engine.gallery import FileStamp, GalleryWriter
 from engine.images import SUFFIXES, decode, limit_side
+from engine.map_codec import decode_map, encode_map
 from engine.retriever import Retriever
 from engine.session import Array
 
+DRIFT_SAMPLE = 8  # images that the cost of 8-bit maps is measured on
 READERS, AHEAD = 2, 4  # threads that read and decode, and images they may be ahead of the engine
 
 
 @dataclass
 class IndexReport:
-    """What became of each image: `added`, `updated` (its content changed) and `unchanged` counts, failures by path."""
+    """What became of each image: `added`, `updated` (its content changed) and `unchanged` counts, failures by path.
+
+    `score_drift` is what 8-bit maps do to pair scores, measured on the first images.
+    """
 
     added: int = 0
     updated: int = 0
     unchanged: int = 0
     failed: dict[Path, str] = field(default_factory=dict)
+    score_drift: float | None = None
 
     @property
     def usable(self) -> int:
@@ -56,6 +63,7 @@ def index(
         GalleryError: the gallery cannot be written, for instance on a full disk. An unreadable image is no
             error; it goes to the report.
     """
+    sample: list[Features] = []
     for path, loaded in read_ahead(paths, writer, max_side_px):
         try:
             file = loaded.result()
@@ -66,12 +74,29 @@ def index(
                 report.unchanged += 1
             else:
                 known = writer.stamp(path) is not None
-                writer.put(path, file.stamp, retriever.extract(file.image))
+                features = retriever.extract(file.image)
+                writer.put(path, file.stamp, features)
+                sample += [features] if len(sample) < DRIFT_SAMPLE else []
                 report.updated += known
                 report.added += not known
         except ImageError as error:
             report.failed[path] = str(error)
         done(path)
+    if writer.info.maps == "int8" and sample:
+        report.score_drift = score_drift(retriever, sample)
+
+
+def score_drift(retriever: Retriever, sample: Sequence[Features]) -> float:
+    """The largest change of a pair score when the key's maps go through 8 bits, each image with itself and the next."""
+    drifts = []
+    for number, query in enumerate(sample):
+        for key in sample[number : number + 2]:
+            stored = Features(
+                key.descriptor, tuple(decode_map(encode_map(m, "int8"), m.shape, "int8") for m in key.maps)
+            )
+            scores = [retriever.score(query, [features])[0] for features in (key, stored)]
+            drifts.append(abs(float(scores[0] - scores[1])))
+    return max(drifts)
 
 
 def read_ahead(

@@ -14,22 +14,22 @@ from typing import Any
 from engine.session import usable_cpus
 
 CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")  # that inference libraries use
-LIBRARIES = (
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "openvino",
-    "tensorrt-cu13",
-    "cuda-bindings",
-    "faiss-cpu",
-    "numpy",
-    "opencv-python-headless",
-    "pillow",
-    "torch",
-    "torchvision",
-    "onnx",
-    "onnxscript",
-    "onnx-ir",
-)
+LIBRARIES = {
+    "onnxruntime": "cpu",
+    "onnxruntime-gpu": "gpu",
+    "openvino": "openvino",
+    "tensorrt-cu13": "tensorrt",
+    "cuda-bindings": "tensorrt",
+    "torch": "export",
+    "torchvision": "export",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnx-ir": "export",
+    "faiss-cpu": "",
+    "numpy": "",
+    "opencv-python-headless": "",
+    "pillow": "",
+}  # distribution -> the extra that brings it, none where it always comes
 
 
 def describe() -> dict[str, Any]:
@@ -73,6 +73,17 @@ def auto_reason() -> str:
             )
         case _:
             return f"{devices[0]} is present, but nothing that uses it: install the 'gpu' or the 'tensorrt' extra"
+
+
+def useful_extras() -> tuple[str, ...]:
+    """Extras of the package that this machine has a use for."""
+    return ("gpu", "tensorrt", "export") if cuda_devices() else ("cpu", "openvino", "export")
+
+
+def missing_extras() -> list[str]:
+    """Those of `useful_extras` that are not installed, wholly or in part."""
+    missing = {extra for library, extra in LIBRARIES.items() if not installed_version(library)}
+    return [extra for extra in useful_extras() if extra in missing]
 
 
 def cuda_devices() -> list[str]:

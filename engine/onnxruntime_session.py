@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,8 @@ class OnnxRuntimeEngine:
                 "ONNX Runtime here has no CUDA provider; install the 'gpu' extra in place of 'cpu' "
                 "on a machine with an NVIDIA GPU, or build the bundle with --backend onnxruntime"
             )
+        if cuda:
+            load_cuda_libraries(ort)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4  # only what is fatal; errors reach the caller as exceptions
@@ -105,6 +109,12 @@ def import_onnxruntime() -> Any:
             "ONNX Runtime is not installed; install the 'cpu' or the 'gpu' extra of cvnet-engine"
         ) from error
     return onnxruntime
+
+
+def load_cuda_libraries(ort: Any) -> None:
+    """Load CUDA and cuDNN from the packages that the 'gpu' extra brings; what it says of failures is no result."""
+    with contextlib.redirect_stdout(sys.stderr):
+        ort.preload_dlls()
 
 
 def specs(nodes: Any) -> dict[str, TensorSpec]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from engine.errors import BackendError
 
 Array = NDArray[Any]  # shapes and dtypes stand in comments and docstrings
+CGROUP = Path("/sys/fs/cgroup")
 BACKENDS = ("onnxruntime", "openvino", "native", "onnxruntime-cuda", "tensorrt")
 
 
@@ -81,8 +83,18 @@ def open_engine(graph: Path, backend: str, precision: str = "fp32", threads: int
 
 
 def usable_cpus() -> int:
-    """CPUs this process may run on, which in a container is less than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPUs this process may use: those it may run on, within its container's share of their time."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(allowed, cpu_quota(CGROUP))))
+
+
+def cpu_quota(cgroup: Path) -> float:
+    """CPUs' worth of time that a cgroup (version 2) grants, infinite without a limit; more threads are throttled."""
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+        return int(quota) / int(period)
+    except (OSError, ValueError):  # no such file; "max"
+        return math.inf
 
 
 def check_feeds(feeds: Mapping[str, Array], inputs: Mapping[str, TensorSpec]) -> None:

@@ -19,15 +19,15 @@ from engine.errors import BackendError, BundleError
 from engine.files import rename, sync
 from engine.images import limit_side, normalise, read
 from engine.indexing import find_images
-from engine.session import Array
-from export import parity
+from engine.session import Array, open_engine
+from export import accuracy, parity
 from export.artifacts import Artifacts, supports
 from export.selection import Choice, choose
 
 BACKENDS = ("onnxruntime", "openvino", "onnxruntime-cuda", "tensorrt")  # that run every graph
 PRECISIONS = tuple(parity.TOLERANCE)
 LIBRARIES = ("torch", "torchvision", "onnx", "onnxscript", "onnx-ir", "numpy")
-CALIBRATION_IMAGES, CALIBRATION_SIDE_PX = 24, 640
+CALIBRATION_IMAGES, CALIBRATION_SIDE_PX = 48, 640
 
 
 def build(
@@ -46,8 +46,9 @@ def build(
         weights, depth: see `checkpoint.load`.
         backend: one for all graphs, or `auto` for the fastest of each graph at the first of `sizes`.
         precision: one of `PRECISIONS`.
-        sizes: image sizes (height, width) px to come.
-        calibration: folder of images like those to come, for int8.
+        sizes: image sizes (height, width) px to come, the most frequent first.
+        calibration: folder of photos like those to come: int8 is calibrated on them, and the cost of any reduced
+            precision measured.
         step: told each stage as it begins.
 
     Raises:
@@ -57,18 +58,21 @@ def build(
     if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise BundleError(f"{out}: exists and is not a bundle; expected a new folder or a bundle to replace")
     candidates = {graph: candidate_backends(graph, backend, precision) for graph in GRAPH_NAMES}
-    images = calibration_images(calibration) if precision == "int8" else []
+    photos = calibration_photos(calibration, precision)
     step(f"loading {weights}")
     model = checkpoint.load(weights, depth)
     with unfinished_folder(out) as folder:
-        artifacts = Artifacts(folder, model, precision, images, list(sizes), step)
+        artifacts = Artifacts(folder, model, precision, photos, list(sizes), step)
         step("running PyTorch to compare with")
-        cases = parity.cases(model, images[:: len(images) // 3] if images else parity.noise(backend, sizes))
+        on_tensorrt = "tensorrt" in candidates["features"]
+        cases = parity.cases(model, parity.samples(list(sizes) if on_tensorrt else None, photos))
         choices: dict[str, Choice] = {}
         for graph, backends in candidates.items():
             files = {name: artifacts.file(graph, name) for name in backends}
             step(f"checking {graph} on {', '.join(backends)}")
             choices[graph] = choose(graph, files, cases[graph], precision, sizes[0])
+        step("measuring what the precision costs")
+        cost = measured_accuracy(choices, cases, precision) if photos else None
         keep(folder, [choice.file for choice in choices.values()])
 
         manifest = Manifest(
@@ -84,6 +88,7 @@ def build(
             timings_ms={name: choice.timings_ms for name, choice in choices.items()},
             refused={name: choice.refused for name, choice in choices.items()},
             gpu=gpu_fingerprint() if any(c.backend == "tensorrt" for c in choices.values()) else None,
+            accuracy=cost,
             built=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         write_manifest(manifest, folder)
@@ -110,20 +115,35 @@ def candidate_backends(graph: str, backend: str, precision: str) -> list[str]:
     return able
 
 
-def calibration_images(folder: Path | None) -> list[Array]:
-    """A sample of a folder's images as network inputs (1, 3, H, W) float32, evenly spread over their names.
+def calibration_photos(folder: Path | None, precision: str) -> list[Array]:
+    """A sample of a folder's photos as network inputs (1, 3, H, W) float32, evenly spread over their names.
 
     Raises:
-        BackendError: no folder was named.
+        BackendError: int8 and no folder.
         ImageError: no images there, or one that cannot be read.
     """
     if folder is None:
-        raise BackendError(
-            "int8 needs images to calibrate on; expected --calibration DIR with photos like those to come"
-        )
+        if precision == "int8":
+            raise BackendError(
+                "int8 needs images to calibrate on; expected --calibration DIR with photos like those to come"
+            )
+        return []
     paths = find_images([folder])
     sample = paths[:: -(-len(paths) // CALIBRATION_IMAGES)]
     return [normalise(limit_side(read(path), CALIBRATION_SIDE_PX)) for path in sample]
+
+
+def measured_accuracy(
+    choices: dict[str, Choice], cases: dict[str, list[parity.Case]], precision: str
+) -> dict[str, float]:
+    """See `accuracy.measure`."""
+    features, reranker = (
+        open_engine(choices[name].file, choices[name].backend, precision) for name in ("features", "reranker")
+    )
+    found = accuracy.measure(features, reranker, cases)
+    features.close()
+    reranker.close()
+    return asdict(found)
 
 
 def gpu_fingerprint() -> dict[str, str]:

@@ -106,15 +106,12 @@ def test_help(cli, command):
     assert all(name in result.out for name in COMMANDS) or command
 
 
-def test_help_comes_in_half_a_second():
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("COV", "PYTEST"))}
-
-    def seconds() -> float:
-        started = time.perf_counter()
-        subprocess.run([*PROGRAM, "--help"], check=True, capture_output=True, env=environment)
-        return time.perf_counter() - started
-
-    assert any(seconds() < 0.5 for _ in range(20))  # the machine may be busy with something else
+def test_help_loads_nothing_heavy():
+    """What makes it come in under half a second."""
+    code = "import sys; from cvnet_engine.cli import app; app(standalone_mode=False); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, "--help"], check=True, capture_output=True, text=True)
+    assert "typer" in done.stdout.split()
+    assert not {"numpy", "PIL", "cv2", "faiss", "onnxruntime", "openvino", "torch"} & set(done.stdout.split())
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from export.selection import choose
 
 @pytest.fixture(scope="module")
 def cases(seeded_model):
-    return parity.cases(seeded_model(50), parity.noise("onnxruntime", []))
+    return parity.cases(seeded_model(50), parity.samples(None, []))
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def changed_cases():
     with torch.no_grad():
         model.backbone.whiten.bias[0] += 0.01
         model.reranker.learner.mlp[2].bias[0] += 0.01
-    return parity.cases(model, parity.noise("onnxruntime", []))
+    return parity.cases(model, parity.samples(None, []))
 
 
 @pytest.mark.parametrize("graph", ["descriptor", "features", "reranker"])
