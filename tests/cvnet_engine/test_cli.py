@@ -25,9 +25,10 @@ from typer.main import get_command
 
 from benchmarks.scenes import SceneSet, write
 from cvnet import checkpoint
+from cvnet_engine.build import sizes_in
 from cvnet_engine.cli import app, main
 from engine.bundle import Bundle
-from engine.errors import GalleryError
+from engine.errors import GalleryError, ImageError
 from engine.gallery import Gallery, GalleryWriter
 from tests.engine.disks import fill, make_readonly, small_disk
 from tests.engine.fakes import INFO, STAMP, features
@@ -226,12 +227,28 @@ def test_bad_checkpoints(cli, weights, tmp_path, name, message):
         ({"depth": 34}, "expected 50 or 101"),
         ({"backend": "abacus"}, "'abacus' is unknown"),
         ({"precision": "fp1"}, "'fp1' is unknown"),
+        ({"precision": "bf16"}, "cannot run descriptor in bf16; expected openvino"),
+        ({"precision": "int8", "backend": "openvino"}, "expected --calibration DIR"),
+        ({"calibration": "absent"}, "absent: No such file"),
+        ({"sizes": "1024"}, "expected a folder, or WIDTHxHEIGHT"),
+        ({"sizes": "1024x768,8x8"}, "'8x8': expected"),
     ],
 )
 def test_bad_build_options_are_told_before_the_work(cli, tmp_path, monkeypatch, options, message):
     monkeypatch.setattr(torch.onnx, "export", None)
     assert_one_line(cli(*build_arguments(tmp_path, **options)), message)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sizes_of_a_folder_are_those_that_index_makes(bad_photos, tmp_path):
+    for n, size in enumerate([(60, 80), (120, 160), (300, 300)]):
+        photo(tmp_path / f"{n}.jpg", *size)
+    assert sizes_in(tmp_path, 80) == [(60, 80), (80, 80)]
+    assert sizes_in(tmp_path, None) == [(60, 80), (120, 160), (300, 300)]
+    (tmp_path / "bad").mkdir()
+    shutil.copy(bad_photos / "text.jpg", tmp_path / "bad")
+    with pytest.raises(ImageError, match="no image that can be read"):
+        sizes_in(tmp_path / "bad", None)
 
 
 @pytest.mark.parametrize("name", ["file", "folder"])
@@ -343,6 +360,25 @@ def test_index_where_no_gallery_can_be(cli, bundle, query, tmp_path, name):
 
 def test_index_with_another_max_side(cli, bundle, gallery, query):
     assert_one_line(cli("index", query, "--bundle", bundle, "--gallery", gallery, "--max-side 512"), "--max-side 1024")
+
+
+def test_index_in_8_bits_and_search(cli, bundle, data, gallery, query, tmp_path):
+    command = ("index", data, "--bundle", bundle, "--gallery", tmp_path / "g")
+    result = cli(*command, "--maps int8 --json", tmp_path / "i.json")
+    assert result.code == 0, result.err
+    assert 0 < json.loads((tmp_path / "i.json").read_text())["score_drift"] < 0.01
+    assert "maps in 8 bits change a pair score by" in result.out
+    assert cli(*command).code == 0  # the gallery keeps its kind
+    assert_one_line(cli(*command, "--maps float16"), "keeps maps as int8; got --maps float16")
+    assert_one_line(cli(*command, "--maps int4"), "'int4' is unknown; expected float16 or int8")
+    scores = []
+    for folder in (gallery, tmp_path / "g"):
+        searched = ("search", query, "--bundle", bundle, "--gallery", folder, "--json", tmp_path / "s.json")
+        assert cli(*searched).code == 0
+        (found,) = json.loads((tmp_path / "s.json").read_text())
+        scores.append({Path(hit["path"]).name: hit["rerank_score"] for hit in found["results"]})
+    assert scores[0] == pytest.approx(scores[1], abs=0.01)
+    assert scores[0] != scores[1]
 
 
 def test_index_onto_a_full_disk_stops_and_the_same_command_finishes_with_more_space(cli, bundle, data, tmp_path):

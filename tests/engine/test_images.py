@@ -13,7 +13,7 @@ from PIL import Image
 
 from benchmarks.dataset import Dataset, load
 from engine.errors import ImageError
-from engine.images import check_size, crop, decode, limit_side, normalise, read, rescale
+from engine.images import check_size, crop, decode, limit_side, normalise, read, read_size, rescale
 from engine.retriever import SCALES
 from tests.golden_inputs import SHARED
 from tests.pictures import damaged, encode, oriented, photo, picture, png
@@ -258,3 +258,20 @@ def test_errors_name_the_file(name, tmp_path):
     photo(tmp_path / "a.jpg")
     with pytest.raises(ImageError, match=re.escape(f"{tmp_path / name}: ")):
         read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("max_side_px", "size"), [(None, (90, 200)), (200, (90, 200)), (150, (68, 150)), (100, (45, 100))]
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_read_size_is_the_size_that_reading_gives(tmp_path, max_side_px, size, turned):
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(encode(Image.fromarray(picture(90, 200)), "JPEG", exif=oriented(6 if turned else 1)))
+    assert read_size(path, max_side_px) == (size[::-1] if turned else size)
+    assert read_size(path, max_side_px) == limit_side(read(path), max_side_px).shape[:2]
+
+
+def test_read_size_of_what_is_no_image(tmp_path):
+    (tmp_path / "text.jpg").write_text("Dear diary")
+    with pytest.raises(ImageError, match=r"text\.jpg: not an image"):
+        read_size(tmp_path / "text.jpg")

@@ -10,14 +10,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from engine import indexing
 from engine.errors import GalleryError, ImageError
+from engine.features import Features
 from engine.gallery import Gallery, GalleryWriter
+from engine.images import read
 from engine.indexing import IndexReport, find_images, index
+from engine.session import Array
 from tests.engine.fakes import INFO, FakeRetriever
 from tests.pictures import photo
 
@@ -242,3 +247,26 @@ def test_sources_without_images(tmp_path, source):
     (tmp_path / "file").touch()
     with pytest.raises(ImageError):
         find_images([tmp_path / source])
+
+
+# ------------------------------------------------------------------------------------------------ 8-bit maps
+
+
+class ScoringRetriever(FakeRetriever):
+    """Its pair score is the mean product of the full-scale maps."""
+
+    def score(self, query: Features, keys: Sequence[Features]) -> Array:
+        return np.array([np.mean(query.maps[-1].astype(np.float32) * key.maps[-1]) for key in keys])
+
+
+@pytest.mark.parametrize("maps", ["float16", "int8"])
+def test_what_8_bits_do_to_scores_is_reported(photos, tmp_path, maps):
+    report = IndexReport()
+    with GalleryWriter(tmp_path / "g", replace(INFO, maps=maps)) as writer:
+        index(find_images([photos]), ScoringRetriever(), writer, None, report)
+    assert (report.score_drift is None) == (maps == "float16")
+    assert report.score_drift is None or 0 < report.score_drift < 1e-3
+    stored = Gallery(tmp_path / "g").features(0).maps[-1]
+    computed = FakeRetriever().extract(read(sorted(photos.iterdir())[0])).maps[-1]
+    assert stored.dtype == ("float32" if maps == "int8" else "float16")
+    np.testing.assert_allclose(stored, computed, atol=0.02)

@@ -1,5 +1,8 @@
 """The native pair scorer against outputs of the published code, in every precision that it offers."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -106,3 +109,25 @@ def test_wrong_shapes_are_refused(scorers, feeds):
     pair = feeds(*golden_pair(8, 8, 8, 8))
     with pytest.raises(BackendError, match="key_2"):
         scorers["fp32"].run(pair | {"key_2": pair["key_2"][:, :128]})
+
+
+SCORE_LARGE_PHOTOS = """
+import sys
+from pathlib import Path
+import numpy as np
+from engine.native_session import NativeReranker
+
+scorer = NativeReranker(Path(sys.argv[1]), "fp32", threads=2)
+sizes = ((64, 48), (91, 68), (128, 96))
+maps = {f"{side}_{s}": np.full((1, 256, *sizes[s]), 1 / 16, np.float16) for side in ("query", "key") for s in range(3)}
+assert np.isfinite(scorer.run(maps)["score"]).all()
+status = Path("/proc/self/status").read_text()
+print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+"""
+
+
+def test_a_pair_of_2048x1536_photos_takes_less_than_2_gb(weights):
+    """The whole process at its peak, in the precision that needs most."""
+    command = [sys.executable, "-c", SCORE_LARGE_PHOTOS, str(weights)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert int(done.stdout) * 1024 < 2e9

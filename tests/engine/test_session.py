@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from engine import onnxruntime_session, session
 from engine.bundle import Bundle
 from engine.errors import BackendError
 from engine.machine import onnxruntime_providers
-from engine.session import Engine, TensorSpec, check_feeds, open_engine
+from engine.session import Engine, TensorSpec, check_feeds, cpu_quota, open_engine
 
 INPUTS = {
     "image": TensorSpec("float32", ("batch", 3, "height", "width")),
@@ -71,6 +75,65 @@ def test_an_unknown_backend(tmp_path):
 def test_cuda_that_is_not_there_is_an_error_with_its_remedy_and_not_the_cpu(bundle):
     with pytest.raises(BackendError, match=r"no CUDA provider; install the 'gpu' extra .* --backend onnxruntime"):
         open_engine(Bundle(bundle).graph("reranker"), "onnxruntime-cuda")
+
+
+class FakeOnnxRuntime:
+    """ONNX Runtime with a CUDA provider, which a session then takes or not, node by node."""
+
+    def __init__(self, providers: list[str], strays: list[str]) -> None:
+        node = SimpleNamespace
+        stray_nodes = [node(op_type=op_type) for op_type in strays]
+        parts = [
+            SimpleNamespace(ep_name="CUDAExecutionProvider", get_nodes=lambda: [node(op_type="Conv")]),
+            SimpleNamespace(ep_name="CPUExecutionProvider", get_nodes=lambda: stray_nodes),
+        ]
+        self.InferenceSession = lambda *_, **__: SimpleNamespace(
+            get_providers=lambda: providers,
+            get_provider_graph_assignment_info=lambda: parts,
+            get_inputs=list,
+            get_outputs=list,
+        )
+        self.SessionOptions = lambda: SimpleNamespace(add_session_config_entry=lambda *_: None)
+        self.preloaded = 0
+
+    def get_available_providers(self) -> list[str]:
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def preload_dlls(self) -> None:
+        sys.stdout.write("Failed to load libcudnn.so.9\n")  # as it does
+        self.preloaded += 1
+
+
+@pytest.mark.parametrize(
+    ("providers", "strays", "message"),
+    [
+        (["CPUExecutionProvider"], [], "CUDA was asked for and ONNX Runtime chose CPUExecutionProvider"),
+        (["CUDAExecutionProvider"], ["Shape", "GridSample"], "GridSample would run on the CPU"),
+        (["CUDAExecutionProvider"], ["Shape", "Gather"], None),
+    ],
+)
+def test_a_session_that_leaves_cuda_is_an_error(tmp_path, monkeypatch, capsys, providers, strays, message):
+    ort = FakeOnnxRuntime(providers, strays)
+    monkeypatch.setattr(onnxruntime_session, "import_onnxruntime", lambda: ort)
+    with contextlib.nullcontext() if message is None else pytest.raises(BackendError, match=message):
+        open_engine(tmp_path / "graph.onnx", "onnxruntime-cuda")
+    assert ort.preloaded == 1
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "cpus"), [("max 100000\n", np.inf), ("150000 100000\n", 1.5), ("?", np.inf), (None, np.inf)]
+)
+def test_a_containers_share_of_the_cpus(tmp_path, content, cpus):
+    if content is not None:
+        (tmp_path / "cpu.max").write_text(content)
+    assert cpu_quota(tmp_path) == cpus
+
+
+def test_threads_stay_within_a_containers_share(tmp_path, monkeypatch):
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    monkeypatch.setattr(session, "CGROUP", tmp_path)
+    assert session.usable_cpus() == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"no graph", bytes(1000), None])

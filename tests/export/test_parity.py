@@ -43,6 +43,21 @@ def test_a_slightly_different_model_fails(bundle, changed_cases, graph, output):
         parity.check(engine, changed_cases[graph], "fp32")
 
 
+def test_samples_are_photos_where_there_are_some():
+    photos = [np.zeros((1, 3, 40, 50), np.float32)]
+    assert parity.samples(None, photos) == photos
+    assert {image.shape[2:] for image in parity.samples(None, [])} == set(parity.IMAGE_SIZES)
+
+
+@pytest.mark.parametrize("photos", [0, 8])
+def test_samples_for_plans_have_the_extremes_of_the_planned_sizes(photos):
+    planned = [(64, 96), (72, 96), (48, 96), (96, 64)]
+    rng = np.random.default_rng(0)
+    images = parity.samples(planned, [rng.standard_normal((1, 3, 40, 50), np.float32) for _ in range(photos)])
+    assert {image.shape for image in images} == {(1, 3, *size) for size in planned}
+    assert len(images) == (photos or 4)
+
+
 def test_nan_is_a_difference(cases):
     class Broken:
         def run(self, _feeds):

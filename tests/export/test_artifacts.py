@@ -1,0 +1,58 @@
+"""Which backend computes what in which precision, told before any work."""
+
+import pytest
+
+from engine.errors import BackendError
+from engine.session import BACKENDS
+from export.artifacts import supports
+from export.build import PRECISIONS, build, candidate_backends
+
+CPU = ("onnxruntime", "openvino", "native")
+
+
+@pytest.mark.parametrize("graph", ["descriptor", "features", "reranker"])
+def test_every_precision_has_its_backends(graph):
+    able = {precision: {b for b in BACKENDS if supports(b, graph, precision)} for precision in PRECISIONS}
+    native = {"native"} if graph == "reranker" else set()
+    assert able == {
+        "fp32": {"onnxruntime", "openvino", "onnxruntime-cuda", "tensorrt"} | native,
+        "bf16": {"openvino"} | native,
+        "fp16": {"onnxruntime-cuda", "tensorrt"},
+        "int8": {"openvino", "tensorrt"} | native,
+    }
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "message"),
+    [
+        ("auto", "fp16", r"cannot run features in fp16; expected onnxruntime-cuda or tensorrt"),
+        ("onnxruntime", "int8", r"onnxruntime cannot run features in int8; expected openvino or tensorrt"),
+        ("tensorrt", "bf16", r"tensorrt cannot run features in bf16; expected openvino"),
+        ("native", "fp32", "'native' is unknown"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(monkeypatch, backend, precision, message):
+    monkeypatch.setattr("engine.machine.backends", lambda graph: list(CPU[: 3 if graph == "reranker" else 2]))
+    with pytest.raises(BackendError, match=message):
+        candidate_backends("features", backend, precision)
+
+
+def test_int8_asks_for_photos_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("cvnet.checkpoint.load", None)
+    with pytest.raises(BackendError, match="expected --calibration DIR"):
+        build("seeded:0", 50, tmp_path / "b", "openvino", "int8")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("backend", "message"),
+    [("tensorrt", "no NVIDIA GPU|TensorRT cannot be imported"), ("onnxruntime-cuda", "no CUDA provider")],
+)
+def test_a_gpu_that_is_not_there_is_an_error_and_never_the_cpu(tmp_path, monkeypatch, backend, message):
+    """The stages before the GPU is met are left out: they take half a minute and have tests of their own."""
+    monkeypatch.setattr("engine.machine.cuda_devices", list)
+    monkeypatch.setattr("export.parity.cases", lambda *_: dict.fromkeys(("descriptor", "features", "reranker"), []))
+    monkeypatch.setattr("export.artifacts.export", lambda _graph, _model, file: file.write_bytes(b"graph"))
+    with pytest.raises(BackendError, match=message):
+        build("seeded:0", 50, tmp_path / "b", backend, sizes=[(64, 64)])
+    assert list(tmp_path.iterdir()) == []
