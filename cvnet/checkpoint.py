@@ -1,4 +1,4 @@
-"""Loading weights under their published names: a checkpoint file, or the seeded model. Strict and safe."""
+"""Loading weights under their published names: a checkpoint file, or a built-in model. Strict and safe."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import hashlib
 import re
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from cvnet import seeded
+from cvnet import demo, seeded
 from cvnet.backbone import TRUNKS
 from cvnet.model import CVNet
 from engine.errors import WeightsError
@@ -51,7 +52,7 @@ def load(weights: str, depth: int) -> CVNet:
     """The model in evaluation mode on the CPU.
 
     Args:
-        weights: path of a checkpoint (`model_state` inside a dict, or the dict itself), or `seeded[:N]`.
+        weights: path of a checkpoint (`model_state` inside a dict, or the dict itself), `demo` or `seeded[:N]`.
         depth: 50 or 101.
 
     Raises:
@@ -59,14 +60,31 @@ def load(weights: str, depth: int) -> CVNet:
     """
     if depth not in TRUNKS:
         raise WeightsError(f"depth {depth} is not a CVNet model: expected 50 or 101")
-    seed = seeded.parse(weights)
-    if seed is None:
+    if is_built_in(weights):
+        state = {name: torch.from_numpy(a) for name, a in built_in(weights, depth).items()}
+    else:
         state = read(Path(weights))
         check(state, depth, weights)
-    else:
-        shapes = published_shapes(depth)
-        state = {name: torch.from_numpy(a) for name, a in seeded.state_dict(shapes, seed).items()}
     return assemble(state, depth)
+
+
+def is_built_in(weights: str) -> bool:
+    """Whether `weights` names a model that needs no file of the user's."""
+    return weights == demo.NAME or seeded.parse(weights) is not None
+
+
+def built_in(weights: str, depth: int) -> dict[str, np.ndarray]:
+    """Every published tensor of the demonstration model or a seeded one.
+
+    Raises:
+        WeightsError: no demonstration model of that depth, or its file is missing or changed.
+    """
+    shapes, seed = published_shapes(depth), seeded.parse(weights)
+    if seed is not None:
+        return seeded.state_dict(shapes, seed)
+    if depth != demo.DEPTH:
+        raise WeightsError(f"the demonstration model is a ResNet-{demo.DEPTH}; use --depth {demo.DEPTH}")
+    return demo.state_dict(shapes)
 
 
 def assemble(state: dict[str, Tensor], depth: int) -> CVNet:
@@ -82,9 +100,7 @@ def assemble(state: dict[str, Tensor], depth: int) -> CVNet:
 def read(path: Path) -> dict[str, Tensor]:
     """The state dict of a checkpoint file; only tensors and plain containers are unpickled."""
     if not path.is_file():
-        raise WeightsError(
-            f"{path}: no such checkpoint; expected a .pyth/.pth file, or 'seeded' for the untrained model"
-        )
+        raise WeightsError(f"{path}: no such checkpoint; expected a .pyth/.pth file, 'demo' or 'seeded'")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged or hostile file

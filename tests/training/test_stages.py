@@ -1,0 +1,140 @@
+"""Both stages of training, on a tiny network and a few collages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engine.errors import DatasetError, WeightsError
+from training import backbone, checkpoints, verifier
+from training.groups import Groups, common
+from training.pairs import Pairs, Sources
+from training.slim import Stage, Widths, slim_model
+from training.views import POINTS, Source
+
+TINY = Widths(stem=8, stages=(Stage(8, 16, 1), Stage(8, 16, 1), Stage(8, 24, 6), Stage(8, 32, 1)), descriptor=16)
+FIRST = backbone.Recipe(widths=TINY, steps=3, processes=1, batch=2, warm_up=1)
+SECOND = verifier.Recipe(widths=TINY, steps=3, processes=1, warm_up=1)
+
+
+@pytest.fixture(scope="module")
+def collages() -> Sources:
+    return Sources.of_collages(0, 4)
+
+
+@pytest.fixture(autouse=True)
+def _same_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch, stage: object) -> None:
+    """Saves every step, and stops behind that one."""
+    monkeypatch.setattr(stage, "SAVED_EVERY", 1)
+    save = checkpoints.Progress.save
+
+    def save_and_stop(progress: checkpoints.Progress) -> None:
+        save(progress)
+        if progress.step == step:
+            raise InterruptedError
+
+    monkeypatch.setattr(checkpoints.Progress, "save", save_and_stop)
+
+
+def test_batches_follow_from_their_step(collages: Sources) -> None:
+    pairs = Pairs(0, (collages,), 2, 3)
+    crops, points = pairs[1]
+    assert crops.shape[:2] == (2, 2)
+    assert points.shape == (2, 2, POINTS, 2)
+    assert np.array_equal(crops, pairs[1][0])
+    assert not np.array_equal(crops, pairs[2][0].reshape(-1)[: crops.size].reshape(crops.shape))
+
+
+def test_scenes_that_are_not_rendered_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"2 of 2 training scenes missing.*training\.photographs"):
+        Sources.of_scenes(tmp_path, 2)
+
+
+def test_a_group_is_a_query_its_likes_and_others(collages: Sources) -> None:
+    groups = Groups(0, (collages, collages), (np.array([[1], [2], [3], [0]]),) * 2, 4)
+    pictures, labels = groups[0]
+    assert pictures.ndim == 4
+    assert len(pictures) == 1 + len(labels)
+    assert labels.tolist() == [1, 1, 1, 0, 0, 0, 0]
+
+
+def test_pictures_of_different_parts_are_no_pair() -> None:
+    picture, whole = np.zeros((80, 80, 3), np.uint8), np.diag([80.0, 80.0, 1.0])
+    left, right, all_of_it = (np.tile(columns, (10, 1)) for columns in (np.arange(10) < 5, np.arange(10) > 4, True))
+    seen = [Source(picture, whole, np.broadcast_to(mask, (10, 10))) for mask in (left, right, all_of_it)]
+    assert not common(seen[0], seen[1])
+    assert common(seen[0], seen[2])
+
+
+def test_a_stopped_first_stage_goes_on_to_the_same_weights(
+    collages: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = Pairs(0, (collages,), FIRST.batch, FIRST.steps)
+    for folder in ("whole", "stopped"):
+        (tmp_path / folder).mkdir()
+    backbone.train(0, FIRST, pairs, tmp_path / "whole", workers=0)
+    with monkeypatch.context() as patch:
+        interrupt_at(2, patch, backbone)
+        with pytest.raises(InterruptedError):
+            backbone.train(0, FIRST, pairs, tmp_path / "stopped", workers=0)
+    backbone.train(0, FIRST, pairs, tmp_path / "stopped", workers=0)
+    whole, stopped = (checkpoints.read(tmp_path / folder, "backbone") for folder in ("whole", "stopped"))
+    for name, tensor in whole.items():
+        torch.testing.assert_close(stopped[name], tensor, msg=name)
+    torch.manual_seed(FIRST.seed)
+    untrained = slim_model(TINY).state_dict()
+    assert not torch.equal(whole["backbone.trunk.conv1.weight"], untrained["backbone.trunk.conv1.weight"])
+
+
+def test_a_folder_of_another_recipe_is_refused(collages: Sources, tmp_path: Path) -> None:
+    one_step = replace(FIRST, steps=1)
+    backbone.train(0, one_step, Pairs(0, (collages,), 2, 1), tmp_path, workers=0)
+    with pytest.raises(WeightsError, match="another recipe"):
+        backbone.train(0, replace(one_step, rate=1.0), Pairs(0, (collages,), 2, 1), tmp_path, workers=0)
+
+
+def test_the_second_stage_trains_every_weight_of_the_head_and_no_other(collages: Sources, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = slim_model(TINY)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    checkpoints.Progress(tmp_path, "backbone", "", model, torch.optim.SGD(model.parameters())).save()
+    frozen = model.eval().requires_grad_(False)
+    rivals = (np.array([[1], [2], [3], [0]]),) * 2
+    groups = Groups(0, (collages, collages), rivals, SECOND.steps, positives=1, negatives=1)
+    verifier.train(0, SECOND, groups, frozen, tmp_path, workers=0)
+    for name, tensor in verifier.load(tmp_path, TINY).state_dict().items():
+        same = torch.equal(tensor, before[name])
+        assert same != name.startswith("reranker.learner"), name
+
+
+def test_the_head_put_back_scores_as_it_did_in_factored_form() -> None:
+    torch.manual_seed(0)
+    model = slim_model(TINY).eval()
+    head = verifier.head_of(model)
+    with torch.no_grad():
+        head.over_query.weight.normal_()
+    pictures = torch.randint(0, 256, (3, 80, 96, 3), dtype=torch.uint8)
+    want = verifier.logits_of(model, head, pictures)
+    verifier.put_back(head, model)
+    torch.testing.assert_close(verifier.logits_of(model, verifier.head_of(model), pictures), want)
+    feature_map = model(torch.randn(2, 3, 80, 96))[1]
+    published = model.reranker(feature_map[:1], feature_map[1:])
+    unit_maps = verifier.UnitMaps(model.reranker)(feature_map)
+    factored = verifier.head_of(model)(*(m[:1] for m in unit_maps), *(m[1:] for m in unit_maps))[0]
+    torch.testing.assert_close(published, factored, atol=1e-5, rtol=0)
+
+
+def test_a_stage_that_was_not_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"training\.backbone first"):
+        verifier.load(tmp_path, TINY)

@@ -1,0 +1,141 @@
+"""The first stage: the narrow network learns to tell subjects apart, and places within them.
+
+`python -m training.backbone FOLDER --photographs PHOTOGRAPHS` trains it; stopped and run again, it goes on.
+
+Each step sees a batch of pairs of crops. Three contrasts are added: of descriptors; of stage-3 features at
+corresponding points, projected and of unit norm as the reranker reads them; the same across two of its scales.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Subset
+
+from benchmarks import scenes
+from cvnet.model import CVNet
+from export.reranker import UnitMaps
+from training.checkpoints import Progress
+from training.losses import contrast, local_contrast
+from training.pairs import Pairs, Sources, normalised
+from training.processes import average_gradients, one_thread, start, together
+from training.slim import Widths, slim_model
+
+SAVED_EVERY = 50  # steps
+NOTED_EVERY = 10
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the first stage does."""
+
+    seed: int = 0
+    widths: Widths = field(default_factory=Widths)
+    steps: int = 500
+    processes: int = 2
+    batch: int = 32  # pairs a process
+    collages: int = 600
+    rate: float = 3e-3
+    warm_up: int = 30  # steps
+    decay: float = 0.02
+    global_temperature: float = 0.07
+    local_temperature: float = 0.07
+    local_share: float = 1.0  # weight of the local losses
+
+
+def losses(model: CVNet, crops: Tensor, points: Tensor, scales: tuple[int, int], recipe: Recipe) -> dict[str, Tensor]:
+    """The losses of a batch: crops (P, 2, H, W, 3) uint8, points (P, 2, N, 2) px; `scales` the ones to compare."""
+    size = crops.shape[2], crops.shape[3]
+    with torch.autocast("cpu", torch.bfloat16):
+        descriptors, feature_map = model(normalised(crops.transpose(0, 1).flatten(0, 1)))
+        unit_maps = UnitMaps(model.reranker)(feature_map)  # three (2P, 256, h_s, w_s)
+    first, second = F.normalize(descriptors.float(), dim=1).chunk(2)
+    halves = [unit_map.chunk(2) for unit_map in unit_maps]
+
+    def local(i: int, j: int) -> Tensor:
+        return local_contrast(halves[i][0], halves[j][1], points, size, recipe.local_temperature)
+
+    return {
+        "global": contrast(first, second, recipe.global_temperature),
+        "local": recipe.local_share * local(2, 2),
+        "across": recipe.local_share / 2 * local(*scales),
+    }
+
+
+def train(rank: int, recipe: Recipe, pairs: Pairs, folder: Path, workers: int = 1) -> None:
+    """One of the processes that run the stage to its end, from where the folder's checkpoint stands.
+
+    Raises:
+        WeightsError: see `Progress.resume`.
+    """
+    torch.manual_seed(recipe.seed)
+    model = slim_model(recipe.widths).to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.AdamW(parameter_groups(model, recipe.decay), recipe.rate)
+    progress = Progress(folder, "backbone", repr(recipe), model, optimizer)
+    progress.resume()
+    batches = range(progress.step * recipe.processes + rank, recipe.steps * recipe.processes, recipe.processes)
+    with together(rank, recipe.processes, folder):
+        for crops, points in DataLoader(Subset(pairs, batches), None, num_workers=workers):
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.rate * schedule(progress.step, recipe.steps, recipe.warm_up)
+            scales = np.random.default_rng((recipe.seed, progress.step, 1)).integers(0, 3, 2).tolist()
+            parts = losses(model, crops, points, scales, recipe)
+            optimizer.zero_grad()
+            torch.stack(list(parts.values())).sum().backward()
+            average_gradients(model)
+            optimizer.step()
+            progress.step += 1
+            if rank == 0:
+                keep(progress, recipe.steps, {name: part.item() for name, part in parts.items()})
+
+
+def keep(progress: Progress, steps: int, facts: dict[str, float]) -> None:
+    """Log and save, each when it is time."""
+    if progress.step % NOTED_EVERY == 0:
+        progress.note(**{name: round(value, 4) for name, value in facts.items()})
+    if progress.step % SAVED_EVERY == 0 or progress.step == steps:
+        progress.save()
+
+
+def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, object]]:
+    """Weight decay for matrices and kernels only; the reranker's head is not trained here."""
+    trained = [p for name, p in model.named_parameters() if not name.startswith("reranker.learner")]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in trained if p.ndim == 1], "weight_decay": 0.0},
+    ]
+
+
+def schedule(step: int, steps: int, warm_up: int) -> float:
+    """The learning rate's factor: a linear rise, then half a cosine down to 0."""
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up)))
+
+
+def main(
+    folder: Annotated[Path, typer.Argument(help="For the checkpoint and the log.")],
+    photographs: Annotated[Path, typer.Option(help="Written by training.photographs.")],
+) -> None:
+    """Train the narrow backbone and the reranker's projections."""
+    one_thread()
+    recipe = Recipe()
+    kinds = (
+        Sources.of_scenes(photographs, scenes.TRAINING.scenes),
+        Sources.of_collages(recipe.seed, recipe.collages),
+    )
+    pairs = Pairs(recipe.seed, kinds, recipe.batch, recipe.steps * recipe.processes)
+    folder.mkdir(parents=True, exist_ok=True)
+    start(train, (recipe, pairs, folder), recipe.processes)
+
+
+if __name__ == "__main__":
+    typer.run(main)

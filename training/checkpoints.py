@@ -1,0 +1,76 @@
+"""Where a stage of training stands, on disk: stopped at any moment, it goes on from there."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from engine.errors import WeightsError
+from engine.files import write_atomically
+
+
+class Progress:
+    """The state of one stage in FOLDER/NAME.pt, its log in FOLDER/NAME.jsonl.
+
+    Args:
+        recipe: what the stage was asked to do; a folder that holds another recipe is refused.
+    """
+
+    def __init__(self, folder: Path, name: str, recipe: str, model: nn.Module, optimizer: Optimizer) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file, self.log = folder / f"{name}.pt", folder / f"{name}.jsonl"
+        self.recipe, self.model, self.optimizer = recipe, model, optimizer
+        self.step, self.seconds = 0, 0.0
+        self._started = time.perf_counter()
+
+    def resume(self) -> None:
+        """Take up what was saved, if anything was.
+
+        Raises:
+            WeightsError: it was saved by another recipe.
+        """
+        if not self.file.is_file():
+            return
+        saved = torch.load(self.file, weights_only=True)
+        if saved["recipe"] != self.recipe:
+            raise WeightsError(
+                f"{self.file}: made by another recipe ({saved['recipe']}); expected {self.recipe}: use a new folder"
+            )
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.step, self.seconds = saved["step"], saved["seconds"]
+
+    def save(self) -> None:
+        content = io.BytesIO()
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        torch.save({"recipe": self.recipe, "step": self.step, "seconds": self.spent(), **state}, content)
+        write_atomically(self.file, content.getvalue())
+
+    def note(self, **facts: Any) -> None:
+        """A line of the log."""
+        with self.log.open("a") as stream:
+            stream.write(json.dumps({"step": self.step, "seconds": round(self.spent()), **facts}) + "\n")
+
+    def spent(self) -> float:
+        """Seconds of work, those before a resumption included."""
+        return self.seconds + time.perf_counter() - self._started
+
+
+def read(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    """The weights that a stage left.
+
+    Raises:
+        WeightsError: the stage has not been run.
+    """
+    file = folder / f"{name}.pt"
+    if not file.is_file():
+        raise WeightsError(f"{file}: no such file; run python -m training.{name} first")
+    state: dict[str, torch.Tensor] = torch.load(file, weights_only=True)["model"]
+    return state

@@ -1,0 +1,46 @@
+"""How far training has come: mAP of the narrow model on the validation scenes, by the published evaluation loop.
+
+`python -m training.evaluate FOLDER DATA_DIR` generates the scenes in DATA_DIR where they are missing.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from benchmarks import scenes
+from benchmarks.audit import Database
+from benchmarks.dataset import load as load_dataset
+from benchmarks.evaluation import GLOBAL, evaluate
+from benchmarks.protocol import SETUPS
+from benchmarks.reference import reference
+from training.backbone import Recipe
+from training.verifier import load
+
+SHORTLIST = 20
+
+
+def main(
+    folder: Annotated[Path, typer.Argument(help="Where training leaves its checkpoints.")],
+    data_dir: Annotated[Path, typer.Argument(help="Folder of data sets.")],
+    threads: Annotated[int, typer.Option(min=1)] = 2,
+) -> None:
+    """Print mAP in percent, global and reranked, in the Easy, Medium and Hard setups."""
+    torch.set_num_threads(threads)
+    scenes.write(scenes.VALIDATION, data_dir)
+    dataset = load_dataset(data_dir, scenes.VALIDATION.name)
+    retriever = reference(load(folder, Recipe().widths))
+    described = [retriever.extract_file(path) for path in dataset.images]
+    shortlists = [SHORTLIST] if (folder / "verifier.pt").is_file() else []
+    outcome = evaluate(dataset, retriever, Database(described, "float16"), shortlists)
+    for shortlist in (GLOBAL, *shortlists):
+        figures = "  ".join(f"{setup} {100 * outcome.means(shortlist, setup)['mAP']:.1f}" for setup in SETUPS)
+        sys.stdout.write(f"{'global' if shortlist == GLOBAL else f'best {shortlist} reranked':<20} {figures}\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,56 @@
+"""Losses on pairs of views: what shows one thing should be alike, and unlike the rest of the batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+STRIDE_PX = 16  # of the stage-3 map
+NEAR_PX = 24  # points of one crop closer than this are too alike to be told apart
+
+
+def contrast(a: Tensor, b: Tensor, temperature: float, void: Tensor | None = None) -> Tensor:
+    """InfoNCE (van den Oord et al., 2018), both ways: row i of `a` belongs to row i of `b`, and to no other.
+
+    Args:
+        a, b: (N, C) unit vectors.
+        void: (N, N) bool, pairs that are neither right nor wrong.
+    """
+    logits = a.float() @ b.float().T / temperature
+    if void is not None:
+        logits = logits.masked_fill(void, -1e4)
+    labels = torch.arange(len(a))
+    return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+
+
+def local_contrast(first: Tensor, second: Tensor, points: Tensor, size: tuple[int, int], temperature: float) -> Tensor:
+    """`contrast` of feature vectors at corresponding points of all pairs.
+
+    Args:
+        first, second: unit maps (P, C, h', w') of the two crops of each pair.
+        points: (P, 2, N, 2) px in crops of `size` (height, width); NaN where there is none.
+    """
+    valid = points[:, 0, :, 0].isfinite()  # (P, N)
+    points = points.nan_to_num(0.0)
+    a, b = (sample(m, points[:, side], size)[valid] for side, m in enumerate((first, second)))  # (M, C)
+    return contrast(a, b, temperature, too_near(points, valid))
+
+
+def sample(unit_map: Tensor, points: Tensor, size: tuple[int, int]) -> Tensor:
+    """Unit vectors (P, N, C) at pixels (P, N, 2) of crops, between positions of a map of any scale."""
+    last = torch.tensor([size[1], size[0]]).sub(1).div(STRIDE_PX, rounding_mode="floor")  # the full map's last position
+    grid = 2 * points / STRIDE_PX / last - 1
+    sampled = F.grid_sample(unit_map.float(), grid[:, None], align_corners=True, padding_mode="border")  # (P, C, 1, N)
+    return F.normalize(sampled[:, :, 0].transpose(1, 2), dim=2)
+
+
+def too_near(points: Tensor, valid: Tensor) -> Tensor:
+    """(M, M) bool over the valid points: different points of one pair that lie close together in either crop."""
+    pair, number = valid.nonzero(as_tuple=True)
+    kept = points.transpose(1, 2)[pair, number]  # (M, 2, 2)
+    near = torch.zeros(len(kept), len(kept), dtype=torch.bool)
+    for side in range(2):
+        near |= torch.cdist(kept[:, side], kept[:, side]) < NEAR_PX
+    near &= pair[:, None] == pair[None]
+    return near.fill_diagonal_(False)

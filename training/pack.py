@@ -1,0 +1,53 @@
+"""The trained model as the file that ships: `python -m training.pack FOLDER` writes `cvnet/demo.npz`.
+
+The digest that it prints belongs into `cvnet.demo`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from torch import Tensor
+
+from cvnet import demo
+from cvnet.checkpoint import published_name
+from cvnet.model import CVNet
+from engine.files import write_atomically
+from training.backbone import Recipe
+from training.verifier import load
+
+
+def packed(model: CVNet) -> bytes:
+    """The weights of a narrow model by published name: matrices and kernels in float16, vectors in float32."""
+    parts = {
+        published_name(name): stored(tensor)
+        for name, tensor in model.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    content = io.BytesIO()
+    np.savez_compressed(content, **parts)
+    return content.getvalue()
+
+
+def stored(tensor: Tensor) -> np.ndarray:
+    return tensor.contiguous().numpy().astype(np.float16 if tensor.ndim > 1 else np.float32)
+
+
+def main(
+    folder: Annotated[Path, typer.Argument(help="Where training left its checkpoints.")],
+    out: Annotated[Path, typer.Option(help="The file to write.")] = demo.FILE,
+) -> None:
+    """Write the demonstration model's file."""
+    content = packed(load(folder, Recipe().widths))
+    write_atomically(out, content)
+    sys.stdout.write(f"{out}: {len(content) / 1e6:.2f} MB, SHA-256 {hashlib.sha256(content).hexdigest()}\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,104 @@
+"""Photographs of generated scenes to train on, a file a scene: pictures, and where each shows its façade.
+
+`python -m training.photographs FOLDER` renders the training scenes; run again, it renders those that are missing.
+"""
+
+from __future__ import annotations
+
+import io
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated
+
+import cv2
+import numpy as np
+import typer
+from rich.progress import track
+
+from benchmarks import scenes
+from engine.files import write_atomically
+from engine.session import Array
+
+JPEG_QUALITY = 92
+MASK_STEP_PX = 8  # pixels a cell of `Photograph.seen`
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """One picture of a façade.
+
+    Attributes:
+        jpeg: the encoded picture.
+        to_picture: (3, 3), façade coordinates (fractions of its width and height, from the lower left) to pixels.
+        seen: (H/8, W/8) bool, where the façade is not hidden.
+    """
+
+    jpeg: Array
+    to_picture: Array
+    seen: Array
+
+    def picture(self) -> Array:
+        """(H, W, 3) uint8, BGR."""
+        decoded: Array = cv2.imdecode(self.jpeg, cv2.IMREAD_COLOR)
+        return decoded
+
+
+def photograph(seed: int, index: int, number: int, size: tuple[int, int]) -> Photograph:
+    """View `number` of a scene."""
+    scene, view = scenes.build_scene(seed, index), scenes.choose_view(seed, index, number, size)
+    done, jpeg = cv2.imencode(".jpg", scenes.render(scene, view), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    assert done
+    facade = scene.main
+    plane = np.array([[facade.width_m, 0, 0], [0, facade.height_m, 0], [0, 0, 0], [0, 0, 1]])
+    seen = scenes.silhouette(scene, view)[MASK_STEP_PX // 2 :: MASK_STEP_PX, MASK_STEP_PX // 2 :: MASK_STEP_PX]
+    return Photograph(jpeg, view.camera(facade, view.size) @ plane, seen)
+
+
+def write_scene(folder: Path, which: scenes.SceneSet, index: int) -> None:
+    """The photographs of one scene in `folder/INDEX.npz`, unless they are there."""
+    file = scene_file(folder, index)
+    if file.is_file():
+        return
+    cv2.setNumThreads(1)
+    arrays = {}
+    for number in range(which.views):
+        shot = photograph(which.seed, index, number, which.size)
+        arrays |= {f"{field}_{number}": value for field, value in vars(shot).items()}
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    write_atomically(file, content.getvalue())
+
+
+def read_scene(file: Path) -> list[Photograph]:
+    with np.load(file) as arrays:
+        count = sum(name.startswith("jpeg_") for name in arrays.files)
+        fields = ("jpeg", "to_picture", "seen")
+        return [Photograph(*(arrays[f"{field}_{number}"] for field in fields)) for number in range(count)]
+
+
+def scene_file(folder: Path, index: int) -> Path:
+    return folder / f"{index:05d}.npz"
+
+
+def write(folder: Path, which: scenes.SceneSet, processes: int) -> None:
+    """All scenes of a set that are not in `folder` yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        written = pool.map(partial(write_scene, folder, which), range(which.scenes))
+        for _ in track(written, "photographing", which.scenes):
+            pass
+
+
+def main(
+    folder: Annotated[Path, typer.Argument(help="Where the photographs go, a file a scene.")],
+    processes: Annotated[int, typer.Option(min=1)] = 2,
+) -> None:
+    """Render the training scenes that are not there yet."""
+    write(folder, scenes.TRAINING, processes)
+
+
+if __name__ == "__main__":
+    typer.run(main)
