@@ -21,6 +21,13 @@ from engine.errors import DatasetError
 from engine.files import absolute
 from engine.session import Array
 
+LISTED = 5  # missing images that are named
+# as revisitop's own python/download.py fetches them
+SOURCES = {
+    "roxford5k": "www.robots.ox.ac.uk/~vgg/data/oxbuildings (oxbuild_images.tgz)",
+    "rparis6k": "www.robots.ox.ac.uk/~vgg/data/parisbuildings (paris_1.tgz, paris_2.tgz)",
+}
+
 
 @dataclass(frozen=True)
 class GroundTruth:
@@ -61,13 +68,19 @@ def load(data_dir: Path, name: str) -> Dataset:
             f"{folder}: ground truth malformed ({type(error).__name__}: {error}); "
             "expected imlist, qimlist and gnd with bbx, easy, hard, junk"
         ) from error
-    missing = [path for path in dataset.images + dataset.queries if not path.is_file()]
-    if missing:
-        raise DatasetError(
-            f"{folder / 'jpg'}: {len(missing)} of {len(dataset.images) + len(dataset.queries)} images missing "
-            f"(first: {missing[0].name}); copy the data set's images there"
-        )
+    require_images(dataset, folder / "jpg")
     return dataset
+
+
+def require_images(dataset: Dataset, folder: Path) -> None:
+    """Raise DatasetError where images are missing: how many, which, and where they come from."""
+    images = dict.fromkeys(dataset.images + dataset.queries)
+    missing = [path.name for path in images if not path.is_file()]
+    if missing:
+        listed = ", ".join(missing[:LISTED]) + (", ..." if len(missing) > LISTED else "")
+        source = SOURCES.get(dataset.name)
+        remedy = f"they come from {source}: unpack them there" if source else "copy the data set's images there"
+        raise DatasetError(f"{folder}: {len(missing)} of {len(images)} images missing ({listed}); {remedy}")
 
 
 def parse(content: dict[str, Any], folder: Path, name: str) -> Dataset:

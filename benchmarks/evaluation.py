@@ -1,19 +1,23 @@
-"""Evaluating a retriever on a data set: mAP of the global ranking and of each reranked one, in E, M and H.
+"""Evaluating a model on a data set: mAP of the global ranking and of each reranked one, in E, M and H.
 
 When reranking, the shortlist is counted separately for each setup after its ignored images are taken out, and
-each setup is reranked on its own; a pair that several shortlists share is scored once.
+each setup is reranked on its own; a pair that several shortlists share is scored once. What a query took to compute
+goes to a journal as soon as it is done.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.dataset import Dataset, GroundTruth
+from benchmarks.journal import Journal, digest, file_facts, query_facts
 from benchmarks.protocol import SETUPS, QueryResult, ignored, judge, summarise
 from engine.errors import ImageError
 from engine.features import Features
@@ -27,20 +31,47 @@ GLOBAL = 0  # the shortlist length that stands for no reranking
 
 
 @dataclass(frozen=True)
+class QueryWork:
+    """What has to be computed for a query; its rankings and results follow from it.
+
+    Attributes:
+        descriptor: (2048,) float32, unit norm.
+        pair_scores: database row -> pair score.
+        seconds: what it took, whenever that was.
+    """
+
+    descriptor: Array
+    pair_scores: dict[int, float]
+    seconds: float
+
+    @classmethod
+    def unpack(cls, arrays: dict[str, Array]) -> QueryWork:
+        scores = zip(arrays["rows"].tolist(), arrays["scores"].tolist(), strict=True)
+        return cls(arrays["descriptor"], dict(scores), float(arrays["seconds"]))
+
+    def pack(self) -> dict[str, Array]:
+        rows = np.array(list(self.pair_scores), np.int64)
+        scores = np.array(list(self.pair_scores.values()), np.float32)
+        return {"descriptor": self.descriptor, "rows": rows, "scores": scores, "seconds": np.array(self.seconds)}
+
+
+@dataclass(frozen=True)
 class QueryEvaluation:
     """One query, ranked and judged.
 
     Attributes:
         ranking: the whole database by global similarity.
-        pair_scores: database row -> pair score, for every pair that was scored.
+        pair_scores: database row -> pair score, for every row of a shortlist.
         rankings: (shortlist length, setup) -> the ranking that was judged, ignored images left out.
         results: the same keys -> its result, None where the setup has no relevant image.
+        seconds: what extracting it and scoring its pairs took.
     """
 
     ranking: Ranking
     pair_scores: dict[int, float]
     rankings: dict[tuple[int, str], Ranking]
     results: dict[tuple[int, str], QueryResult | None]
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -58,6 +89,11 @@ class Evaluation:
     def pairs(self) -> int:
         """How many pairs were scored."""
         return sum(len(query.pair_scores) for query in self.queries)
+
+    @property
+    def seconds(self) -> float:
+        """What all queries took, whenever that was."""
+        return sum(query.seconds for query in self.queries)
 
     def to_json(self) -> dict[str, Any]:
         """The tables: `{"global": {"E": {"mAP": …}}, "rerank": {"20": {"E": …}}}`."""
@@ -92,53 +128,110 @@ class Selection:
         return self.whole.features(int(self.rows[row]))
 
 
-def evaluate(
-    dataset: Dataset,
-    retriever: Retriever,
-    collection: Collection,
-    shortlists: Sequence[int],
-    done: Callable[[], None] = lambda: None,
-) -> Evaluation:
-    """Rank and judge every query against a collection whose rows are the data set's; `done` is called after each."""
-    descriptors = collection.descriptors  # (n, 2048)
-    queries = []
-    for path, truth in zip(dataset.queries, dataset.ground_truth, strict=True):
-        query = extract_query(retriever, path, truth)
-        ranking = Ranking.by_similarity(descriptors @ query.descriptor)
-        queries.append(evaluate_query(query, ranking, truth, retriever, collection, shortlists))
-        done()
-    return Evaluation(tuple(shortlists), tuple(queries))
+@dataclass(frozen=True)
+class Evaluator:
+    """A data set about to be evaluated.
+
+    Attributes:
+        identity: what the retriever's results depend on.
+        collection: its rows are the data set's.
+        shortlists: their lengths, in ascending order.
+        cropped: queries are cropped to their boxes, as published.
+    """
+
+    dataset: Dataset
+    retriever: Retriever
+    identity: str
+    collection: Collection
+    shortlists: Sequence[int]
+    cropped: bool
+    journal: Journal
+
+    def run(self, done: Callable[[], None] = lambda: None) -> Evaluation:
+        """Rank and judge every query; `done` is called after each."""
+        queries = []
+        for path, truth in zip(self.dataset.queries, self.dataset.ground_truth, strict=True):
+            work = self.work(path, truth)
+            queries.append(evaluate_query(self.ranking(work), truth, self.shortlists, work))
+            done()
+        return Evaluation(tuple(self.shortlists), tuple(queries))
+
+    def work(self, path: Path, truth: GroundTruth) -> QueryWork:
+        """The journal's entry of a query, completed where pairs of the shortlists are missing."""
+        bbx = truth.bbx if self.cropped else None
+        facts = query_facts(self.identity, path, bbx, self.database)
+        stored = self.journal.get(facts)
+        work = QueryWork.unpack(stored) if stored else None
+        if work and not self.missing(work, truth):
+            return work
+        started = time.perf_counter()
+        query = extract_query(self.retriever, path, bbx)
+        work = work or QueryWork(query.descriptor, {}, 0.0)
+        rows = self.missing(work, truth)
+        scores = self.retriever.score_rows(query, self.collection, rows)
+        pair_scores = work.pair_scores | dict(zip(rows, scores.tolist(), strict=True))
+        work = QueryWork(work.descriptor, pair_scores, work.seconds + time.perf_counter() - started)
+        self.journal.put(facts, work.pack())
+        return work
+
+    def missing(self, work: QueryWork, truth: GroundTruth) -> list[int]:
+        """Rows of the shortlists that have no pair score yet."""
+        rows = shortlisted(self.ranking(work), truth, self.shortlists)
+        return [row for row in rows if row not in work.pair_scores]
+
+    def ranking(self, work: QueryWork) -> Ranking:
+        """The whole database by global similarity."""
+        return Ranking.by_similarity(self.descriptors @ work.descriptor)
+
+    @cached_property
+    def descriptors(self) -> Array:
+        return self.collection.descriptors  # (n, 2048)
+
+    @cached_property
+    def database(self) -> str:
+        return database_digest(self.dataset)
 
 
-def evaluate_query(
-    query: Features,
-    ranking: Ranking,
-    truth: GroundTruth,
-    retriever: Retriever,
-    collection: Collection,
-    shortlists: Sequence[int],
-) -> QueryEvaluation:
+def database_digest(dataset: Dataset) -> str:
+    """A digest of the database's files, in their order."""
+    return digest(tuple(file_facts(path) for path in dataset.images))
+
+
+def evaluate(dataset: Dataset, retriever: Retriever, collection: Collection, shortlists: Sequence[int]) -> Evaluation:
+    """Rank and judge every query as published, keeping nothing."""
+    with Journal(None) as journal:
+        return Evaluator(dataset, retriever, "", collection, shortlists, cropped=True, journal=journal).run()
+
+
+def shortlisted(ranking: Ranking, truth: GroundTruth, shortlists: Sequence[int]) -> list[int]:
+    """Rows on any setup's shortlist of any length, ascending."""
+    longest = max(shortlists, default=0)
+    heads = [ranking.without(ignored(truth, setup)).rows[:longest] for setup in SETUPS]
+    rows: list[int] = np.unique(np.concatenate(heads)).tolist()
+    return rows
+
+
+def evaluate_query(ranking: Ranking, truth: GroundTruth, shortlists: Sequence[int], work: QueryWork) -> QueryEvaluation:
     """Rerank a query's global ranking for each setup and shortlist length, and judge every outcome."""
     clean = {setup: ranking.without(ignored(truth, setup)) for setup in SETUPS}
-    longest = max(shortlists, default=0)
-    shortlisted = np.unique(np.concatenate([c.rows[:longest] for c in clean.values()])).tolist()
-    pair_scores = dict(zip(shortlisted, retriever.score_rows(query, collection, shortlisted).tolist(), strict=True))
-
     rankings = {(GLOBAL, setup): clean[setup] for setup in SETUPS}
     for k in shortlists:
         for setup in SETUPS:
-            scores = np.array([pair_scores[row] for row in clean[setup].rows[:k].tolist()], np.float32)
+            scores = np.array([work.pair_scores[row] for row in clean[setup].rows[:k].tolist()], np.float32)
             rankings[k, setup] = clean[setup].reranked(scores)
     results = {key: judge(ranked.rows, truth, key[1]) for key, ranked in rankings.items()}
-    return QueryEvaluation(ranking, pair_scores, rankings, results)
+    pair_scores = {row: work.pair_scores[row] for row in shortlisted(ranking, truth, shortlists)}
+    return QueryEvaluation(ranking, pair_scores, rankings, results, work.seconds)
 
 
-def extract_query(retriever: Retriever, path: Path, truth: GroundTruth) -> Features:
+def extract_query(retriever: Retriever, path: Path, bbx: Sequence[float] | None) -> Features:
     """Features of a query image, cropped to its box as the published loader slices it: what lies outside is cut off."""
     image = read(path)
     height, width = image.shape[:2]
-    x1, y1, x2, y2 = truth.bbx
     try:
-        return retriever.extract(crop(image, (x1, y1, min(x2, width), min(y2, height))))
+        if bbx is not None:
+            x1, y1, x2, y2 = bbx
+            image = crop(image, (x1, y1, min(x2, width), min(y2, height)))
+        return retriever.extract(image)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error

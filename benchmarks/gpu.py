@@ -26,7 +26,7 @@ import torch
 import typer
 from torch import Tensor
 
-from benchmarks.compare import photo
+from benchmarks.photos import photo
 from cvnet import checkpoint
 from cvnet.model import CVNet
 from engine import machine

@@ -5,16 +5,20 @@ Its maps are the raw stage-3 maps of 1024 channels in float32, and its reranker 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks.dataset import Dataset
+from benchmarks.journal import Journal, image_facts
 from cvnet.model import CVNet
 from engine.features import Features
+from engine.images import normalise, read
 from engine.retriever import Retriever
 from engine.session import Array, TensorSpec
 
@@ -64,22 +68,60 @@ def reference(model: CVNet, device: str = "cpu") -> Retriever:
 
 
 class ReferenceCollection:
-    """A data set's database extracted by the reference: descriptors of all, raw maps of the latest `KEPT`."""
+    """A data set's database as the reference describes it: descriptors in a journal, raw maps of the latest `KEPT`."""
 
-    def __init__(self, dataset: Dataset, retriever: Retriever, done: Callable[[], None] = lambda: None) -> None:
-        @lru_cache(KEPT)
-        def features(row: int) -> Features:
-            return retriever.extract_file(dataset.images[row])
-
-        self.features = features
+    def __init__(
+        self,
+        dataset: Dataset,
+        retriever: Retriever,
+        identity: str = "",
+        journal: Journal | None = None,
+        done: Callable[[], None] = lambda: None,
+    ) -> None:
+        """
+        Args:
+            identity: what the retriever's results depend on.
+            journal: where descriptions are kept; nowhere if None.
+        """
+        journal = journal or Journal(None)
+        self._dataset, self._retriever = dataset, retriever
+        self._map_of = lru_cache(KEPT)(self._extract_map)
+        self.seconds = 0.0  # that describing the database took, whenever that was
         descriptors, self._map_sizes = [], []
-        for row in range(len(dataset.images)):
-            extracted = features(row)
-            descriptors.append(extracted.descriptor)
-            self._map_sizes.append(extracted.map_size)
+        for path in dataset.images:
+            facts = image_facts(identity, path)
+            described = journal.get(facts)
+            if described is None:
+                described = describe(retriever, path)
+                journal.put(facts, described)
+            descriptors.append(described["descriptor"])
+            self._map_sizes.append(tuple(described["map_size"].tolist()))
+            self.seconds += float(described["seconds"])
             done()
         self.descriptors: Array = np.stack(descriptors)
 
     def map_size(self, row: int) -> tuple[int, int]:
         """Positions of the row's feature map."""
         return self._map_sizes[row]
+
+    def features(self, row: int) -> Features:
+        """The row's descriptor and raw map."""
+        return Features(self.descriptors[row], (self._map_of(row),))
+
+    def _extract_map(self, row: int) -> Array:
+        """(1024, h, w) float32, from the image as it is."""
+        outputs = self._retriever.features.run({"image": normalise(read(self._dataset.images[row]))})
+        feature_map: Array = outputs["map_0"][0]
+        return feature_map
+
+
+def describe(retriever: Retriever, path: Path) -> dict[str, Array]:
+    """An image's descriptor, the positions of its map, and the seconds it took."""
+    started = time.perf_counter()
+    features = retriever.extract_file(path)
+    seconds = time.perf_counter() - started
+    return {
+        "descriptor": features.descriptor,
+        "map_size": np.array(features.map_size),
+        "seconds": np.array(seconds),
+    }

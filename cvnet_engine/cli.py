@@ -53,7 +53,10 @@ def demo(
 
 @app.command()
 def build(
-    weights: Annotated[str, typer.Option(help="A CVNet checkpoint, or 'seeded[:N]' for the untrained model.")],
+    weights: Annotated[
+        str,
+        typer.Option(help="A CVNet checkpoint, 'demo' for the demonstration model, 'seeded[:N]' for an untrained one."),
+    ],
     depth: Annotated[int, typer.Option(help="Of the ResNet: 50 or 101.")],
     out: Annotated[Path, typer.Option(help="Folder for the bundle; a bundle that is there is replaced.")],
     backend: Annotated[
@@ -131,20 +134,70 @@ def evaluate(
     reference: Annotated[
         bool, typer.Option("--reference", help="Evaluate the PyTorch model beside the engine.")
     ] = False,
+    against: Annotated[
+        Path | None, typer.Option(help="Evaluate this bundle too, for instance one of another precision.")
+    ] = None,
     distractors: Annotated[
         Path | None, typer.Option(help="Text file of further database images, one path a line.")
     ] = None,
     gallery: Annotated[
         Path | None,
-        typer.Option(help="Keep the database's features here, to resume or repeat; else they are temporary."),
+        typer.Option(help="Keep features and pair scores here, to go on after a kill or to repeat; else temporary."),
     ] = None,
+    uncropped: Annotated[
+        bool, typer.Option("--uncropped", help="Take whole query images, not their boxes: not the published protocol.")
+    ] = False,
     threads: ThreadsOption = None,
+    html: HtmlOption = None,
     json: JsonOption = None,
 ) -> None:
     """Evaluate mAP and mP@k in the protocol of Revisited Oxford/Paris: Easy, Medium, Hard, global and reranked."""
     from cvnet_engine import evaluate
 
-    evaluate.run(dataset, data_dir, bundle, rerank, reference, distractors, gallery, threads, json)
+    evaluate.run(
+        evaluate.Options(
+            dataset,
+            data_dir,
+            bundle,
+            rerank,
+            reference,
+            against,
+            distractors,
+            gallery,
+            not uncropped,
+            threads,
+            html,
+            json,
+        )
+    )
+
+
+@app.command()
+def bench(
+    bundles: Annotated[list[Path], typer.Option("--bundle", help="Folder written by 'build'; repeat it for several.")],
+    sizes: Annotated[str, typer.Option(help="Image sizes, WIDTHxHEIGHT,...")] = "480x640,768x1024",
+    galleries: Annotated[
+        str, typer.Option(help="Numbers of descriptors for global search; 1000000 takes 9 GB of disk and 5 of memory.")
+    ] = "1000,10000,100000",
+    shortlists: Annotated[str, typer.Option(help="Numbers of candidates to rerank.")] = "10,30,100",
+    compiled: Annotated[bool, typer.Option("--compiled", help="Time PyTorch under torch.compile too.")] = False,
+    budget: Annotated[float, typer.Option(min=0, help="Seconds a stage may take, after the fewest rounds.")] = 4.0,
+    threads: ThreadsOption = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="What an earlier run wrote with --json: shows what changed beyond noise.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(callback=writable, help="Write the figure to this file: .png, .svg or .pdf.")
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(callback=writable, help="Write the tables to this file, in Markdown.")
+    ] = None,
+    json: JsonOption = None,
+) -> None:
+    """Time every stage beside the PyTorch reference: medians with bounds, memory, share of the machine's limits."""
+    from cvnet_engine import bench
+
+    bench.run(bundles, sizes, galleries, shortlists, compiled, budget, threads, compare, plot, markdown, json)
 
 
 @app.command()

@@ -1,56 +1,88 @@
-"""`eval`: mAP of the engine, and of the PyTorch reference beside it."""
+"""`eval`: mAP of the engine, and of the PyTorch reference or another bundle beside it."""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
-import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks import dataset as datasets
-from benchmarks.evaluation import GLOBAL, Evaluation, Selection, evaluate
-from benchmarks.protocol import CUTOFFS, SETUPS
+from benchmarks.agreement import Agreement, compare
+from benchmarks.dataset import Dataset
+from benchmarks.evaluation import GLOBAL, Evaluation
+from benchmarks.journal import Journal
 from cvnet_engine import console
-from cvnet_engine.index import fill
+from cvnet_engine.evaluation_page import (
+    ACCURACY_COLUMNS,
+    AGAINST,
+    AGREEMENT_COLUMNS,
+    ENGINE,
+    REFERENCE,
+    accuracy_rows,
+    agreement_rows,
+    evaluation_page,
+    title,
+)
+from cvnet_engine.report import render
+from cvnet_engine.subject import EngineSubject, ReferenceSubject, Subject, Task, Timed
 from engine.bundle import Bundle
-from engine.errors import BackendError, DatasetError, WeightsError
-from engine.gallery import Gallery
-from engine.indexing import IndexReport
-from engine.retriever import Retriever
+from engine.errors import DatasetError
 
-MEASURES = ("mAP", f"mP@{CUTOFFS[-1]}")
-ACCURACY_COLUMNS = ("", *(f"{measure} {setup}" for measure in MEASURES for setup in SETUPS))
-
-Timed = tuple[Evaluation, dict[str, float]]  # and the seconds of each stage
+JOURNAL = "evaluation.sqlite"  # beside the shards of a gallery
 
 
-def run(
-    name: str,
-    data_dir: Path,
-    bundle_path: Path,
-    rerank: str,
-    reference: bool,
-    distractors: Path | None,
-    gallery: Path | None,
-    threads: int | None,
-    json: Path | None,
-) -> None:
-    shortlists = parse_shortlists(rerank)
-    bundle = Bundle(bundle_path)
-    dataset = datasets.load(data_dir, name)
-    if distractors:
-        dataset = dataset.with_distractors(datasets.read_distractors(distractors))
-    console.say(f"{name}: {len(dataset.images)} database images, {len(dataset.queries)} queries")
-    outcomes = {"engine": engine_evaluation(dataset, bundle, shortlists, gallery, threads)}
-    if reference:
-        outcomes["reference"] = reference_evaluation(dataset, bundle, shortlists, threads)
+@dataclass(frozen=True)
+class Options:
+    """What to evaluate.
+
+    Attributes:
+        rerank: shortlist lengths, as in `100,400`.
+        reference: evaluate the PyTorch model too.
+        against: evaluate this bundle too.
+        distractors: a text file of further database images.
+        gallery: where features and pair scores are kept, None for a temporary place.
+        cropped: crop queries to their boxes, as published.
+    """
+
+    dataset: str
+    data_dir: Path
+    bundle: Path
+    rerank: str
+    reference: bool
+    against: Path | None
+    distractors: Path | None
+    gallery: Path | None
+    cropped: bool
+    threads: int | None
+    html: Path | None
+    json: Path | None
+
+
+def run(options: Options) -> None:
+    shortlists = parse_shortlists(options.rerank)
+    bundle = Bundle(options.bundle)
+    dataset = datasets.load(options.data_dir, options.dataset)
+    if options.distractors:
+        dataset = dataset.with_distractors(datasets.read_distractors(options.distractors))
+    console.say(f"{dataset.name}: {len(dataset.images)} database images, {len(dataset.queries)} queries")
+    if not options.cropped:
+        console.warn("queries are not cropped to their boxes: figures do not compare with published ones")
+    with kept_folder(options.gallery) as folder, Journal(folder / JOURNAL) as journal:
+        task = Task(dataset, tuple(shortlists), options.cropped, journal)
+        subjects = open_subjects(options, bundle, folder)
+        state_projections(subjects, task)
+        outcomes = {name: subject.evaluate(task) for name, subject in subjects.items()}
+    agreements = {name: compare(outcomes[ENGINE][0], outcomes[name][0]) for name in outcomes if name != ENGINE}
     show(outcomes, shortlists)
-    if not bundle.manifest.trained:
-        console.warn_untrained()
-    if json:
-        console.write_json(json, to_json(name, bundle_path, bundle, dataset, outcomes))
+    show_agreements(agreements)
+    console.warn_of_model(bundle.manifest)
+    if options.json:
+        console.write_json(options.json, to_json(options, bundle, dataset, outcomes, agreements))
+    if options.html:
+        console.write_file(options.html, render(evaluation_page(dataset, bundle, outcomes, agreements, shortlists)))
 
 
 def parse_shortlists(text: str) -> list[int]:
@@ -65,30 +97,8 @@ def parse_shortlists(text: str) -> list[int]:
     return sorted({int(part) for part in parts} - {GLOBAL})
 
 
-def engine_evaluation(
-    dataset: datasets.Dataset, bundle: Bundle, shortlists: list[int], gallery_path: Path | None, threads: int | None
-) -> Timed:
-    """The bundle's engines over a gallery of the database, at native image size."""
-    with gallery_folder(gallery_path) as folder:
-        started = time.perf_counter()
-        report = IndexReport()
-        fill([path.absolute() for path in dataset.images], bundle, folder, None, threads, report)
-        if report.failed:
-            path, reason = next(iter(report.failed.items()))
-            raise DatasetError(f"{len(report.failed)} database images unreadable ({path}: {reason}); copy them again")
-        gallery, retriever = Gallery(folder), Retriever.open(bundle, threads)
-        indexed = time.perf_counter()
-        with console.progress("evaluating the engine", len(dataset.queries)) as advance:
-            collection = Selection.of_gallery(gallery, dataset.images)
-            evaluation = evaluate(dataset, retriever, collection, shortlists, advance)
-        seconds = {"index": indexed - started, "queries": time.perf_counter() - indexed}
-        gallery.close()
-        retriever.close()
-    return evaluation, seconds
-
-
 @contextlib.contextmanager
-def gallery_folder(path: Path | None) -> Iterator[Path]:
+def kept_folder(path: Path | None) -> Iterator[Path]:
     """The gallery that was named, or a temporary one."""
     if path:
         yield path
@@ -97,45 +107,49 @@ def gallery_folder(path: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def reference_evaluation(
-    dataset: datasets.Dataset, bundle: Bundle, shortlists: list[int], threads: int | None
+def open_subjects(options: Options, bundle: Bundle, folder: Path) -> dict[str, Subject]:
+    """The engine, and what it is held against."""
+    subjects: dict[str, Subject] = {ENGINE: EngineSubject(bundle, folder, options.threads)}
+    if options.reference:
+        subjects[REFERENCE] = ReferenceSubject(bundle, options.threads)
+    if options.against:
+        other = Bundle(options.against)
+        subjects[AGAINST] = EngineSubject(
+            other, folder / f"against-{other.manifest.features_id[-24:]}", options.threads
+        )
+    return subjects
+
+
+def state_projections(subjects: dict[str, Subject], task: Task) -> None:
+    """Say how long everything that is not in the journal will take."""
+    for name, subject in subjects.items():
+        work, seconds = subject.projection(task)
+        console.say(
+            f"{name}: {work.images} images to describe, {work.pairs} pairs to score at most: about {duration(seconds)}"
+            if work.images or work.pairs
+            else f"{name}: everything is in the journal"
+        )
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever reads best."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def engine_evaluation(
+    dataset: Dataset, bundle: Bundle, shortlists: list[int], gallery: Path | None, threads: int | None
 ) -> Timed:
+    """The bundle's engines over a gallery of the database, at native image size."""
+    with kept_folder(gallery) as folder, Journal(folder / JOURNAL) as journal:
+        return EngineSubject(bundle, folder, threads).evaluate(Task(dataset, tuple(shortlists), True, journal))
+
+
+def reference_evaluation(dataset: Dataset, bundle: Bundle, shortlists: list[int], threads: int | None) -> Timed:
     """The PyTorch model over the same data set, candidate features kept."""
-    retriever = open_reference(bundle, threads)
-    from benchmarks.reference import ReferenceCollection
-
-    started = time.perf_counter()
-    with console.progress("describing with PyTorch", len(dataset.images)) as advance:
-        collection = ReferenceCollection(dataset, retriever, advance)
-    described = time.perf_counter()
-    with console.progress("evaluating PyTorch", len(dataset.queries)) as advance:
-        evaluation = evaluate(dataset, retriever, collection, shortlists, advance)
-    return evaluation, {"index": described - started, "queries": time.perf_counter() - described}
-
-
-def open_reference(bundle: Bundle, threads: int | None) -> Retriever:
-    """The PyTorch model whose weights the bundle was built from.
-
-    Raises:
-        BackendError: PyTorch is not installed.
-        WeightsError: the weights are gone, or are not what they were.
-    """
-    try:
-        import torch
-
-        from benchmarks.reference import reference
-        from cvnet import checkpoint
-    except ImportError as error:
-        raise BackendError(
-            f"--reference needs PyTorch ({error}); install the 'export' extra of cvnet-engine"
-        ) from error
-    if threads:
-        torch.set_num_threads(threads)
-    manifest = bundle.manifest
-    model = checkpoint.load(manifest.weights, manifest.depth)
-    if checkpoint.digest(model) != manifest.weights_digest:
-        raise WeightsError(f"{manifest.weights}: changed since the bundle was built; build it again")
-    return reference(model, "cuda" if torch.cuda.is_available() else "cpu")
+    with Journal(None) as journal:
+        return ReferenceSubject(bundle, threads).evaluate(Task(dataset, tuple(shortlists), True, journal))
 
 
 def show(outcomes: dict[str, Timed], shortlists: list[int]) -> None:
@@ -146,42 +160,46 @@ def show(outcomes: dict[str, Timed], shortlists: list[int]) -> None:
         )
 
 
-def accuracy_rows(outcomes: dict[str, Timed], shortlists: list[int]) -> list[list[str]]:
-    """A row a method and shortlist length, `ACCURACY_COLUMNS` wide, in percent."""
-    rows = []
-    for who, (evaluation, _) in outcomes.items():
-        for k in (GLOBAL, *shortlists):
-            means = [evaluation.means(k, setup) for setup in SETUPS]
-            cells = [percent(mean[measure]) for measure in MEASURES for mean in means]
-            rows.append([f"{who}, {f'reranked {k}' if k else 'global'}", *cells])
-    return rows
-
-
-def percent(fraction: float) -> str:
-    return "-" if fraction != fraction else f"{100 * fraction:.2f}"
+def show_agreements(agreements: dict[str, Agreement]) -> None:
+    for name, agreement in agreements.items():
+        console.say()
+        console.table(f"The engine against the {title(name)}", AGREEMENT_COLUMNS, agreement_rows(agreement))
+        console.say(
+            f"pair scores differ by {agreement.largest_pair_difference:.1e} at most, "
+            f"{agreement.mean_pair_difference:.1e} on average"
+        )
 
 
 def to_json(
-    name: str, bundle_path: Path, bundle: Bundle, dataset: datasets.Dataset, outcomes: dict[str, Timed]
+    options: Options, bundle: Bundle, dataset: Dataset, outcomes: dict[str, Timed], agreements: dict[str, Agreement]
 ) -> dict[str, Any]:
-    manifest = bundle.manifest
     content = {
-        "dataset": name,
-        "bundle": str(bundle_path),
+        "dataset": dataset.name,
+        "bundle": str(options.bundle),
+        **facts(bundle),
+        "n": len(dataset.images),
+        "nq": len(dataset.queries),
+        "cropped": options.cropped,
+    }
+    for who, (evaluation, seconds) in outcomes.items():
+        results = evaluation.to_json() | {"seconds": seconds, "queries": per_query(dataset, evaluation)}
+        if who == AGAINST and options.against:
+            results = {"bundle": str(options.against), **facts(Bundle(options.against))} | results
+        content |= results if who == ENGINE else {who: results}
+    return content | {"agreement": {name: agreement.to_json() for name, agreement in agreements.items()}}
+
+
+def facts(bundle: Bundle) -> dict[str, Any]:
+    manifest = bundle.manifest
+    return {
         "backend": manifest.backend,
         "precision": manifest.precision,
         "weights": manifest.weights,
         "trained": manifest.trained,
-        "n": len(dataset.images),
-        "nq": len(dataset.queries),
     }
-    for who, (evaluation, seconds) in outcomes.items():
-        results = evaluation.to_json() | {"seconds": seconds, "queries": per_query(dataset, evaluation)}
-        content |= results if who == "engine" else {who: results}
-    return content
 
 
-def per_query(dataset: datasets.Dataset, evaluation: Evaluation) -> list[dict[str, Any]]:
+def per_query(dataset: Dataset, evaluation: Evaluation) -> list[dict[str, Any]]:
     """AP by shortlist length and setup, and the pairs scored: [database row, score]."""
     return [
         {

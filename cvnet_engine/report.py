@@ -19,6 +19,8 @@ from typing import Literal
 
 from PIL import Image, ImageOps
 
+from benchmarks.tables import Table
+
 Verdict = Literal["easy", "hard", "junk", "wrong"]
 Box = tuple[float, float, float, float]
 
@@ -53,16 +55,6 @@ class Query:
     path: str
     bbx: Box | None
     hits: tuple[Hit, ...]
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells as they are to be read; columns of numbers are aligned right."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
     note: str = ""
 
 

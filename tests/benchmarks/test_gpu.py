@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks import gpu
-from benchmarks.compare import photo
+from benchmarks.photos import photo
 from engine import tensorrt_session
 from engine.errors import BackendError
 from engine.images import normalise

@@ -1,0 +1,156 @@
+"""The results section of README, made from `benchmarks/results`: `python -m benchmarks.readme` rewrites it in place."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contender import PUBLISHED, REFERENCE
+from benchmarks.tables import Report, Table, markdown, ms, times
+from engine.errors import DatasetError
+from engine.files import write_atomically
+
+ROOT = Path(__file__).resolve().parent.parent
+README, RESULTS = ROOT / "README.md", ROOT / "benchmarks" / "results"
+BEGIN, END = "<!-- results: written by python -m benchmarks.readme -->", "<!-- end of results -->"
+STAGES = {
+    "pair score": "score of a pair",
+    "extract, all scales": "features of an image, all scales",
+    "rerank": "rerank of {count}",
+    "whole query": "whole query, best {count} reranked",
+}  # of `bench`, in the words of README
+
+
+def main() -> None:
+    write_atomically(README, updated(README.read_text(), RESULTS))
+
+
+def updated(readme: str, results: Path) -> str:
+    """README with its results section made anew.
+
+    Raises:
+        DatasetError: README has no such section.
+    """
+    pattern = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
+    if not pattern.search(readme):
+        raise DatasetError(f"README has no section from '{BEGIN}' to '{END}'; put these lines where results belong")
+    return pattern.sub(lambda _: f"{BEGIN}\n\n{section(results)}\n{END}", readme)
+
+
+def section(results: Path) -> str:
+    """Speed, then agreement with PyTorch; a part whose results are not there is left out."""
+    parts = []
+    if (results / "cpu.json").is_file():
+        parts.append(speed(json.loads((results / "cpu.json").read_text())))
+    evaluations = [json.loads(file.read_text()) for file in sorted(results.glob("eval-*.json"))]
+    parts += [accuracy(evaluation) for evaluation in evaluations]
+    return "\n".join(parts)
+
+
+def speed(report: Report) -> str:
+    """Times of the stages that matter most, at the largest image size."""
+    machine, limits = report["machine"], report["limits"]
+    records = [r for r in report["records"] if r["series"] == "stages"]
+    size = [r["size"] for r in records if r["size"]][-1]
+    gemm = ", ".join(f"{rate:.0f} in {precision}" for precision, rate in limits["gemm_gflops"].items())
+    lines = [
+        f"**Speed**, {report['threads']} threads of an {machine['cpu']} ({', '.join(machine['cpu_features'])}), "
+        f"{report['date']}, {report['model']}, images of {size} px; milliseconds, and times as fast as PyTorch",
+        "",
+        markdown(speed_table(records, size), text_columns=1),
+        "*PyTorch* keeps candidate features, as the engine does; *published* extracts them again for every pair, as "
+        "the published loop does, so part of that ratio is caching alone. ~: made up of image and pair times. "
+        f"In brackets: share of what counted operations allow at the matrix product rates measured beside it ({gemm} "
+        "GFLOP/s).",
+        "",
+        *search_lines(records),
+        f"`{report['command']}`; everything that it measured: [tables](benchmarks/results/cpu.md), "
+        "[plots](benchmarks/results/cpu.svg), [JSON](benchmarks/results/cpu.json).",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def speed_table(records: list[Report], size: str) -> Table:
+    """A row a stage, a column a method."""
+    ours = list(dict.fromkeys(r["method"] for r in records if r["stage"] == "indexing"))
+    rows = []
+    for (stage, count), row in grouped([r for r in records if r["size"] == size and r["stage"] in STAGES]).items():
+        if stage == "rerank" and count != max(r["count"] for r in records if r["stage"] == "rerank"):
+            continue
+        baselines = [cell(row.get(method)) for method in (REFERENCE, PUBLISHED)]
+        rows.append((STAGES[stage].format(count=count), *baselines, *(engine_cell(row[method]) for method in ours)))
+    return Table("", ("", REFERENCE, "published", *ours), tuple(rows))
+
+
+def grouped(records: list[Report]) -> dict[tuple[str, int | None], dict[str, Report]]:
+    """(stage, count) -> method -> record."""
+    found: dict[tuple[str, int | None], dict[str, Report]] = {}
+    for stage in STAGES:
+        for r in records:
+            if r["stage"] == stage:
+                found.setdefault((stage, r["count"]), {})[r["method"]] = r
+    return found
+
+
+def cell(record: Report | None) -> str:
+    return "" if record is None else ("~" if record["projected"] else "") + ms(record["median_ms"])
+
+
+def engine_cell(record: Report) -> str:
+    """Milliseconds, ratio to PyTorch, ratio to PyTorch as published, share of the limit."""
+    ratios = [f"{times(record['speedups'][name][0])}×" for name in (REFERENCE, PUBLISHED) if name in record["speedups"]]
+    share = "" if record["share"] is None else f" [{record['share']:.0%}]"
+    return f"{ms(record['median_ms'])}: {', '.join(ratios)}{share}"
+
+
+def search_lines(records: list[Report]) -> list[str]:
+    """One sentence on the largest global search."""
+    searches = [r for r in records if r["stage"] == "global search" and r["method"] != "NumPy"]
+    if not searches:
+        return []
+    r = searches[-1]
+    return [f"Exact global search among {r['count']:,} descriptors: {ms(r['median_ms'])} ms a query.", ""]
+
+
+def accuracy(evaluation: dict[str, Any]) -> str:
+    """mAP of the engine, the reference and another bundle on one data set, where they were evaluated."""
+    who = {f"engine, {evaluation['precision']}": evaluation}
+    if "reference" in evaluation:
+        who[REFERENCE] = evaluation["reference"]
+    if "against" in evaluation:
+        who[f"engine, {evaluation['against']['precision']}"] = evaluation["against"]
+    rows = []
+    for name, content in who.items():
+        for label, table in {"global": content["global"], **content["rerank"]}.items():
+            cells = [percent(table[setup]["mAP"]) for setup in "EMH"]
+            rows.append((name, label if label == "global" else f"best {label} reranked", *cells))
+    trained = "" if evaluation["trained"] else ", untrained model: the figures show agreement, not quality"
+    title = (
+        f"**mAP on {evaluation['dataset']}**, percent, {evaluation['n']} images, {evaluation['nq']} queries{trained}"
+    )
+    table = Table("", ("", "ranking", "Easy", "Medium", "Hard"), tuple(rows))
+    sentences = [agreement_line(name, a) for name, a in evaluation["agreement"].items()]
+    return "\n".join([title, "", markdown(table), *sentences, ""])
+
+
+def percent(fraction: float | None) -> str:
+    return "" if fraction is None else f"{100 * fraction:.4f}"
+
+
+def agreement_line(name: str, agreement: dict[str, Any]) -> str:
+    """The largest differences, in a sentence."""
+    outcomes = [ranks for by_setup in agreement["ranks"].values() for ranks in by_setup.values()]
+    largest = max(ranks["largest_ap_difference"] for ranks in outcomes)
+    tau = min(ranks["tau"] for ranks in outcomes)
+    other = "PyTorch" if name == "reference" else "the other bundle"
+    return (
+        f"Against {other}: pair scores within {agreement['largest_pair_difference']:.1e}, the AP of every query within "
+        f"{100 * largest:.4f} points, Kendall's tau of rankings at least {tau:.4f}."
+    )
+
+
+if __name__ == "__main__":
+    main()

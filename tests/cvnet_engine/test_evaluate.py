@@ -1,0 +1,177 @@
+"""`eval`: one pass over everything, held against others, taken up where it was killed, and shown on a page."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks.evaluation import GLOBAL, Evaluation
+from benchmarks.scenes import SceneSet, write
+from cvnet_engine.cli import app
+from cvnet_engine.evaluate import duration
+from cvnet_engine.evaluation_page import choose
+
+SMALL = SceneSet("small", seed=5, scenes=3, views=3, distractors=1, size=(96, 128))
+# The program, killed as soon as it has kept its Nth piece of work.
+KILLED = """
+import os, signal, sys
+from benchmarks.journal import Journal
+kept, put = [], Journal.put
+limit = int(sys.argv.pop(1))
+def put_and_die(self, *arguments):
+    put(self, *arguments)
+    kept.append(1)
+    if len(kept) == limit:
+        os.kill(os.getpid(), signal.SIGKILL)
+Journal.put = put_and_die
+from cvnet_engine.cli import main
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """DATA_DIR with the generated set `small`: 3 queries, 7 database images."""
+    folder = tmp_path_factory.mktemp("data")
+    write(SMALL, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Kept by every test of this module, so that an image is extracted once."""
+    return tmp_path_factory.mktemp("gallery") / "g"
+
+
+@pytest.fixture
+def evaluated(bundle, data, gallery):
+    """Runs `eval` with more options; standard output and the JSON."""
+
+    def run(*options: object, into: Path = gallery) -> tuple[str, dict]:
+        file = into.parent / "e.json"
+        words = [
+            "eval",
+            "--dataset",
+            "small",
+            "--data-dir",
+            data,
+            "--bundle",
+            bundle,
+            "--gallery",
+            into,
+            "--json",
+            file,
+        ]
+        done = CliRunner().invoke(app, [str(word) for word in (*words, *options)])
+        assert done.exit_code == 0, done.output
+        return done.stdout, json.loads(file.read_text())
+
+    return run
+
+
+def without_seconds(content: dict) -> dict:
+    return {k: without_seconds(v) if isinstance(v, dict) else v for k, v in content.items() if k != "seconds"}
+
+
+def test_reference_and_engine_rank_alike(evaluated):
+    out, content = evaluated("--rerank", "2,4", "--reference")
+    assert "engine: 10 images to describe, " in out
+    assert "reference: 10 images to describe, " in out
+    agreement = content["agreement"]["reference"]
+    assert agreement["largest_pair_difference"] < 1e-4
+    for by_setup in agreement["ranks"].values():
+        for ranks in by_setup.values():
+            assert ranks["largest_ap_difference"] == pytest.approx(0, abs=1e-9)
+            assert (ranks["same_first"], ranks["head"]) == (1, 1)
+            assert ranks["tau"] > 0.99
+    again, same = evaluated("--rerank", "2,4", "--reference")
+    assert "engine: everything is in the journal" in again
+    assert "reference: everything is in the journal" in again
+    assert without_seconds(same) == without_seconds(content)
+    assert same["reference"]["seconds"] == content["reference"]["seconds"]
+
+
+def test_killed_and_taken_up_again(evaluated, bundle, data, tmp_path):
+    """With three queries of the engine and two images of the reference done: the same figures as in one go."""
+    whole = evaluated("--rerank", "2,4", "--reference")[1]
+    words = ["eval", "--dataset", "small", "--data-dir", data, "--bundle", bundle, "--rerank", "2,4", "--reference"]
+    command = [sys.executable, "-c", KILLED, "5", *map(str, words), "--gallery", str(tmp_path / "g")]
+    killed = subprocess.run(command, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    out, resumed = evaluated("--rerank", "2,4", "--reference", into=tmp_path / "g")
+    assert "engine: everything is in the journal" in out
+    assert "reference: 8 images to describe, " in out
+    assert without_seconds(resumed) == without_seconds(whole)
+
+
+def test_a_bundle_against_another(evaluated, bundle, tmp_path):
+    """Here the same graphs under another precision's name: features of their own, and no difference."""
+    other = tmp_path / "other"
+    other.mkdir()
+    for file in bundle.iterdir():
+        (other / file.name).symlink_to(file)
+    (other / "manifest.json").unlink()
+    shutil.copy(bundle / "manifest.json", other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps(manifest | {"precision": "bf16"}))
+    out, content = evaluated("--rerank", "2,4", "--against", other)
+    assert "The engine against the other bundle" in out
+    assert content["against"]["precision"] == "bf16"
+    assert content["against"]["bundle"] == str(other)
+    assert content["agreement"]["against"]["largest_pair_difference"] == 0
+    assert content["against"]["global"] == content["global"]
+
+
+def test_whole_queries_on_request(evaluated):
+    cropped = evaluated("--rerank", "2")[1]
+    out, whole = evaluated("--rerank", "2", "--uncropped")
+    assert "do not compare with published ones" in out
+    assert (cropped["cropped"], whole["cropped"]) == (True, False)
+    assert whole["queries"][0]["pairs"] != cropped["queries"][0]["pairs"]
+
+
+def test_a_page(evaluated, tmp_path):
+    page = tmp_path / "p.html"
+    evaluated("--rerank", "2,4", "--reference", "--html", page)
+    html = page.read_text()
+    assert html.count('<section class="query">') == 3
+    for text in ("Accuracy, percent", "What reranking moved", "The engine against the reference", "Among the hardest"):
+        assert text in html
+    assert "untrained" in html
+
+
+def test_a_page_without_reranking(evaluated, tmp_path):
+    page = tmp_path / "p.html"
+    evaluated("--rerank", "0", "--html", page)
+    assert "What reranking moved" not in page.read_text()
+
+
+def test_the_hardest_come_first():
+    class One:
+        def __init__(self, before, after):
+            result = {GLOBAL: before, 5: after}
+            self.results = {
+                (k, "M"): type("R", (), {"ap": ap})() if ap is not None else None for k, ap in result.items()
+            }
+
+    aps = [(0.9, 0.9), (None, None), (0.2, 0.1), (0.1, 0.8), *[(0.3, 0.3)] * 9, (1.0, 0.95)]
+    chosen = choose(Evaluation((5,), tuple(One(*pair) for pair in aps)), 5)
+    assert next(iter(chosen)) == 2
+    assert list(chosen.values()).count("among the hardest") == 10
+    assert 1 not in chosen
+    assert chosen[3] == "among those that reranking helped most"
+    assert chosen[13] == "among those that reranking hurt most"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(3.2, "3 s"), (99, "99 s"), (600, "10 min"), (5999, "100 min"), (36000, "10.0 h")]
+)
+def test_durations_read_well(seconds, text):
+    assert duration(seconds) == text
