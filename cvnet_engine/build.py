@@ -44,8 +44,7 @@ def run(
     show(manifest)
     if manifest.accuracy:
         console.say(accuracy_line(manifest.accuracy))
-    if not manifest.trained:
-        console.warn_untrained()
+    console.warn_of_model(manifest)
     if json:
         console.write_json(json, asdict(manifest))
 

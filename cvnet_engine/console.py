@@ -26,6 +26,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from engine.bundle import Manifest
 from engine.errors import CvnetError
 from engine.files import write_atomically
 
@@ -38,6 +39,10 @@ err = Console(stderr=True, highlight=False)
 UNTRAINED = (
     "The seeded model is untrained: its weights are random numbers. It shows that the engine computes what PyTorch "
     "computes, and how fast; which images it ranks first, and its mAP, mean nothing."
+)
+DEMONSTRATION = (
+    "This is the demonstration model: small, trained on generated façades (docs/demo-model.md). Its rankings show how "
+    "the engine works, not how well CVNet does; for that, build with the published weights."
 )
 
 
@@ -72,10 +77,23 @@ def warn(text: str) -> None:
     out.print(Text(printable(text), style="yellow"))
 
 
+def notice(manifest: Manifest) -> str | None:
+    """What must be said of everything that a model makes; nothing of a checkpoint."""
+    if not manifest.trained:
+        return UNTRAINED
+    return DEMONSTRATION if manifest.is_demonstration else None
+
+
+def warn_of_model(manifest: Manifest) -> None:
+    """Say the model's notice, once."""
+    text = notice(manifest)
+    if text:
+        warn_once(text)
+
+
 @cache
-def warn_untrained() -> None:
-    """Say once that results are those of an untrained model."""
-    warn(UNTRAINED)
+def warn_once(text: str) -> None:
+    warn(text)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

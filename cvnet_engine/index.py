@@ -51,8 +51,7 @@ def run(
         raise stopped
     if not report.usable:
         raise ImageError(f"none of {len(paths)} images could be read; expected at least one")
-    if not bundle.manifest.trained:
-        console.warn_untrained()
+    console.warn_of_model(bundle.manifest)
 
 
 def fill(

@@ -52,8 +52,7 @@ def run(
     outcomes = [find(query, box, retriever, gallery, index, top_k, rerank) for query in queries]
     for found in outcomes:
         show(found, gallery, top_k)
-    if not bundle.manifest.trained:
-        console.warn_untrained()
+    console.warn_of_model(bundle.manifest)
     if json:
         console.write_json(json, [to_json(found, gallery, top_k) for found in outcomes])
     if html:
@@ -165,7 +164,7 @@ def page(outcomes: list[Found], gallery: Gallery, box: Box | None, top_k: int, b
     return Page(
         title="Search results",
         lead=f"{len(outcomes)} queries in a gallery of {len(gallery)} images",
-        banner=None if manifest.trained else console.UNTRAINED,
+        banner=console.notice(manifest),
         queries=queries,
         tables=(),
         footer=f"cvnet-engine, {manifest.model}",

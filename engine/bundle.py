@@ -27,7 +27,7 @@ class GraphFile:
 class Manifest:
     """What a bundle holds and how it came about.
 
-    `weights` is the checkpoint's path or `seeded:N`, `weights_digest` the SHA-256 of its tensors;
+    `weights` is the checkpoint's path, `demo` or `seeded:N`, `weights_digest` the SHA-256 of its tensors;
     `versions` names the libraries that made the graphs, `parity` the largest difference from PyTorch by graph and
     output, `timings_ms` what each backend took where several were timed against each other, `gpu` the
     `engine.tensorrt_session.Fingerprint` that TensorRT plans are bound to, `refused` why a backend was not chosen
@@ -57,7 +57,13 @@ class Manifest:
     @property
     def model(self) -> str:
         """The model in a few words."""
-        return f"ResNet-{self.depth} {self.weights}, {self.precision}, {self.backend}"
+        weights = "demonstration model" if self.is_demonstration else self.weights
+        return f"ResNet-{self.depth} {weights}, {self.precision}, {self.backend}"
+
+    @property
+    def is_demonstration(self) -> bool:
+        """Whether these are the weights that come with the package; a checkpoint's path is absolute."""
+        return self.weights == "demo"
 
     @property
     def features_id(self) -> str:

@@ -78,7 +78,7 @@ def build(
         manifest = Manifest(
             format=FORMAT,
             depth=depth,
-            weights=weights if seeded.parse(weights) is not None else str(Path(weights).absolute()),
+            weights=weights if checkpoint.is_built_in(weights) else str(Path(weights).absolute()),
             weights_digest=checkpoint.digest(model),
             trained=seeded.parse(weights) is None,
             precision=precision,

@@ -1,9 +1,11 @@
 """How the demonstration model was trained (docs/demo-model.md): generated pictures in, `cvnet/demo.npz` out.
 
 - `photographs`: generated scenes on disk, with where each point of the façade is seen
-- `collages`: pictures of no particular thing, made on the fly
+- `collages`: pictures of no particular thing
 - `views`: crops of one picture, warped and developed differently, with what corresponds
+- `pairs`, `losses`: batches of the first stage, and what it is told about them
 - `slim`: a narrow ResNet that fits into the published one
-- `backbone`, `verifier`: the two stages of training
-- `pack`: the weights of both in one file
+- `backbone`, `whitening`, `verifier`: the stages of training, in this order; `head_start`: where the last one starts
+- `checkpoints`, `processes`: going on after a stop; several processes
+- `evaluate`, `pack`: mAP on the validation scenes; all weights in one file
 """

@@ -48,10 +48,8 @@ class Progress:
         self.step, self.seconds = saved["step"], saved["seconds"]
 
     def save(self) -> None:
-        content = io.BytesIO()
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        torch.save({"recipe": self.recipe, "step": self.step, "seconds": self.spent(), **state}, content)
-        write_atomically(self.file, content.getvalue())
+        write(self.file, {"recipe": self.recipe, "step": self.step, "seconds": self.spent(), **state})
 
     def note(self, **facts: Any) -> None:
         """A line of the log."""
@@ -61,6 +59,12 @@ class Progress:
     def spent(self) -> float:
         """Seconds of work, those before a resumption included."""
         return self.seconds + time.perf_counter() - self._started
+
+
+def write(file: Path, state: dict[str, Any]) -> None:
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_atomically(file, content.getvalue())
 
 
 def read(folder: Path, name: str) -> dict[str, torch.Tensor]:

@@ -1,6 +1,8 @@
-"""The second stage: the reranker's head learns to verify, over the first stage's features, which no longer change.
+"""The last stage: the reranker's head learns to verify, over the first stage's features, which no longer change.
 
-`python -m training.verifier FOLDER --photographs PHOTOGRAPHS` trains it in the folder of the first stage.
+`python -m training.verifier FOLDER --photographs PHOTOGRAPHS`, after the whitening. One view of each picture is
+described once; pairs are then drawn from what is kept. Wrong keys are pictures whose descriptors are most like the
+query's.
 """
 
 from __future__ import annotations
@@ -13,39 +15,90 @@ import cv2
 import numpy as np
 import torch
 import typer
+from numpy.random import Generator
+from rich.progress import track
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Subset
 
 from benchmarks import scenes
 from cvnet.model import CVNet
 from cvnet.reranker import CorrelationLearner
 from engine.session import Array
-from export.reranker import FactoredReranker, UnitMaps, key_major
+from export.reranker import FactoredReranker, UnitMaps, full_size, key_major
 from training import checkpoints
 from training.backbone import keep, schedule
 from training.checkpoints import Progress
-from training.groups import Groups
+from training.head_start import start_counting
 from training.pairs import Sources, normalised
-from training.processes import average_gradients, one_thread, start, together
 from training.slim import Widths, slim_model
-
-DESCRIBED = 2  # pictures of a subject, to find what looks like it
+from training.views import Source, Warps, common, whole_view
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the second stage does."""
+    """What the stage does."""
 
-    seed: int = 0
+    seed: int = 1
     widths: Widths = field(default_factory=Widths)
-    steps: int = 800
-    processes: int = 2  # each scores a group a step
-    collages: int = 600
-    rivals: int = 12  # subjects that look most like the query's, from which wrong keys are drawn
-    rate: float = 2e-3
-    warm_up: int = 50  # steps
+    every: int = 4  # scenes: one in so many is used
+    size: tuple[int, int] = (240, 320)  # (height, width) px of the views
+    steps: int = 1200
+    groups: int = 2  # queries a step
+    positives: int = 2  # keys of each query
+    negatives: int = 3
+    rivals: int = 20  # pictures of other scenes that look most like a query, from which its wrong keys are drawn
+    rate: float = 3e-3
+    warm_up: int = 20  # steps
     decay: float = 0.01
+    start: int = 10  # pairs of each sort from which the head's first weights are scaled
+    warps: Warps = field(default_factory=lambda: Warps(shift=0.06, turn_deg=4.0, perspective=0.05))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Described pictures: unit maps, three of (n, C, h_s, w_s), and for each picture its positives and rivals."""
+
+    maps: tuple[Tensor, ...]
+    positives: list[list[int]]
+    rivals: Array  # (n, r)
+
+    def of(self, rows: list[int]) -> list[Tensor]:
+        """The maps of some pictures, float32."""
+        return [scale[rows].float() for scale in self.maps]
+
+    def correlation(self, query: int, key: int) -> Tensor:
+        """(1, 9, hq, wq, hk, wk), as `cvnet.reranker` has it."""
+        (q,), (k,) = (full_size(*self.of([row])) for row in (query, key))  # (3, C, h, w)
+        return torch.einsum("ichw,jcuv->ijhwuv", q, k).relu().flatten(0, 1)[None]
+
+
+@torch.inference_mode()
+def describe(model: CVNet, subjects: list[tuple[Source, ...]], recipe: Recipe) -> Kept:
+    """One view of every picture, described."""
+    maps: list[tuple[Tensor, ...]] = []
+    descriptors = []
+    numbers = [(s, p) for s, pictures in enumerate(subjects) for p in range(len(pictures))]
+    for row, (subject, picture) in enumerate(track(numbers, "describing")):
+        rng = np.random.default_rng((recipe.seed, row, 2))
+        view = whole_view(rng, subjects[subject][picture], recipe.size, recipe.warps)
+        with torch.autocast("cpu", torch.bfloat16):
+            descriptor, feature_map = model(normalised(torch.from_numpy(view)[None]))
+            maps.append(tuple(unit_map.half() for unit_map in UnitMaps(model.reranker)(feature_map)))
+        descriptors.append(F.normalize(descriptor.float(), dim=1))
+    positives = [
+        [other for other, (s, p) in enumerate(numbers) if s == subject and p != picture
+         and common(subjects[s][picture], subjects[s][p])]
+        for subject, picture in numbers
+    ]  # fmt: skip
+    owners = np.array([subject for subject, _ in numbers])
+    rivals = nearest(torch.cat(descriptors).numpy(), owners, recipe.rivals)
+    return Kept(tuple(torch.cat(scale).clone() for scale in zip(*maps, strict=True)), positives, rivals)
+
+
+def nearest(descriptors: Array, owners: Array, count: int) -> Array:
+    """Rows of other subjects most like each row, (n, count)."""
+    similarities = np.where(owners[:, None] == owners, -1, descriptors @ descriptors.T)
+    return np.argsort(-similarities, axis=1)[:, :count]
 
 
 def head_of(model: CVNet) -> FactoredReranker:
@@ -58,82 +111,62 @@ def put_back(head: FactoredReranker, model: CVNet) -> None:
     model.reranker.learner.block1[0].conv1 = key_major(head.over_query)  # the re-ordering undoes itself
 
 
-@torch.inference_mode()
-def describe(model: CVNet, sources: Sources) -> Array:
-    """One descriptor a subject, the mean of its first pictures', (n, C) of unit norm."""
-    rows = []
-    for pictures in sources.subjects:
-        shown = [cv2.resize(source.picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for source in pictures]
-        with torch.autocast("cpu", torch.bfloat16):
-            descriptors = torch.cat([model(normalised(torch.from_numpy(p)[None]))[0] for p in shown[:DESCRIBED]])
-        rows.append(F.normalize(descriptors.float().mean(dim=0), dim=0))
-    return torch.stack(rows).numpy()
-
-
-def nearest(descriptors: Array, count: int) -> Array:
-    """The subjects most like each one, itself left out, (n, count)."""
-    similarities = descriptors @ descriptors.T
-    np.fill_diagonal(similarities, -1)
-    return np.argsort(-similarities, axis=1)[:, :count]
-
-
-def logits_of(model: CVNet, head: FactoredReranker, pictures: Tensor) -> Tensor:
-    """(1 + keys, H, W, 3) uint8, the query first -> logits (keys, 2)."""
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        maps = UnitMaps(model.reranker)(model(normalised(pictures))[1])
-    maps = [unit_map.float().clone() for unit_map in maps]
-    logits: Tensor = head(*(m[:1] for m in maps), *(m[1:] for m in maps))[0]
-    return logits
-
-
 def group_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Each key for itself, and the right ones against the wrong ones of their group."""
-    alone = F.cross_entropy(logits, labels)
-    if not labels.any():
-        return alone
+    """Each key (n, 2) for itself, and the right ones against the wrong ones of their query."""
     margin = logits[:, 1] - logits[:, 0]
     wrong = margin[labels == 0].logsumexp(0)
-    return alone + F.softplus(wrong - margin[labels == 1]).mean() / 4
+    return F.cross_entropy(logits, labels) + F.softplus(wrong - margin[labels == 1]).mean() / 4
 
 
-def train(rank: int, recipe: Recipe, groups: Groups, model: CVNet, folder: Path, workers: int = 1) -> None:
-    """One of the processes that run the stage to its end, from where the folder's checkpoint stands.
+def draw(rng: Generator, kept: Kept, recipe: Recipe) -> tuple[int, list[int], Tensor]:
+    """A query that has positives, its keys, and their labels."""
+    able = [row for row, positives in enumerate(kept.positives) if positives]
+    query = int(rng.choice(able))
+    keys = [*rng.choice(kept.positives[query], recipe.positives), *rng.choice(kept.rivals[query], recipe.negatives)]
+    return query, [int(key) for key in keys], torch.tensor([1] * recipe.positives + [0] * recipe.negatives)
+
+
+def train(recipe: Recipe, model: CVNet, kept: Kept, folder: Path) -> None:
+    """Run the stage to its end, from where the folder's checkpoint stands.
 
     Raises:
         WeightsError: see `Progress.resume`.
     """
     torch.manual_seed(recipe.seed)
-    model.reranker.learner = CorrelationLearner()  # in each process the same
+    learner = model.reranker.learner = CorrelationLearner()
+    samples = [draw(np.random.default_rng((recipe.seed, n, 5)), kept, recipe) for n in range(recipe.start)]
+    start_counting(learner, [kept.correlation(q, key) for q, keys, _ in samples for key in (keys[0], keys[-1])])
     head = head_of(model)
     optimizer = torch.optim.AdamW(head.parameters(), recipe.rate, weight_decay=recipe.decay)
     progress = Progress(folder, "verifier", repr(recipe), head, optimizer)
     progress.resume()
-    batches = range(progress.step * recipe.processes + rank, recipe.steps * recipe.processes, recipe.processes)
-    with together(rank, recipe.processes, folder):
-        for pictures, labels in DataLoader(Subset(groups, batches), None, num_workers=workers):
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.rate * schedule(progress.step, recipe.steps, recipe.warm_up)
-            logits = logits_of(model, head, pictures)
-            loss = group_loss(logits, labels)
-            optimizer.zero_grad()
+    while progress.step < recipe.steps:
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.rate * schedule(progress.step, recipe.steps, recipe.warm_up)
+        rng = np.random.default_rng((recipe.seed, progress.step, 6))
+        total = 0.0
+        optimizer.zero_grad()
+        for _ in range(recipe.groups):
+            query, keys, labels = draw(rng, kept, recipe)
+            loss = group_loss(head(*kept.of([query]), *kept.of(keys))[0], labels) / recipe.groups
             loss.backward()
-            average_gradients(head)
-            torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)
-            optimizer.step()
-            progress.step += 1
-            if rank == 0:
-                right = (logits.argmax(1) == labels).float().mean().item()
-                keep(progress, recipe.steps, {"loss": loss.item(), "right": right})
+            total += loss.item()
+        torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)
+        optimizer.step()
+        progress.step += 1
+        keep(progress, recipe.steps, {"loss": total})
 
 
 def load(folder: Path, widths: Widths) -> CVNet:
-    """The narrow model as far as it has been trained: after the first stage, or after both.
+    """The narrow model as far as it has been trained.
 
     Raises:
         WeightsError: the first stage has not been run.
     """
     model = slim_model(widths)
     model.load_state_dict(checkpoints.read(folder, "backbone"))
+    if (folder / "whitening.pt").is_file():
+        model.backbone.whiten.load_state_dict(checkpoints.read(folder, "whitening"))
     if (folder / "verifier.pt").is_file():
         head = head_of(model)
         head.load_state_dict(checkpoints.read(folder, "verifier"))
@@ -142,22 +175,16 @@ def load(folder: Path, widths: Widths) -> CVNet:
 
 
 def main(
-    folder: Annotated[Path, typer.Argument(help="Where the first stage left its checkpoint.")],
+    folder: Annotated[Path, typer.Argument(help="Where the stages before left their weights.")],
     photographs: Annotated[Path, typer.Option(help="Written by training.photographs.")],
 ) -> None:
     """Train the reranker's head."""
-    one_thread()
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
     recipe = Recipe()
-    model = slim_model(recipe.widths)
-    model.load_state_dict(checkpoints.read(folder, "backbone"))
-    model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    kinds = (
-        Sources.of_scenes(photographs, scenes.TRAINING.scenes),
-        Sources.of_collages(recipe.seed, recipe.collages),
-    )
-    rivals = tuple(nearest(describe(model, kind), recipe.rivals) for kind in kinds)
-    groups = Groups(recipe.seed, kinds, rivals, recipe.steps * recipe.processes)
-    start(train, (recipe, groups, model, folder), recipe.processes)
+    model = load(folder, recipe.widths)
+    subjects = Sources.of_scenes(photographs, scenes.TRAINING.scenes).subjects[:: recipe.every]
+    train(recipe, model, describe(model, subjects, recipe), folder)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from engine.session import Array
 
 POINTS = 64  # correspondences sampled in a pair
 CANDIDATES = 1024  # points tried to find them
+COMMON = 0.2  # least share of what a picture shows of its subject that another must show too, to be its positive
+GRID = 16  # points a side that measure it
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,24 @@ def make_pair(rng: Generator, sources: tuple[Source, Source], size: tuple[int, i
         crops.append(develop(rng, warp_picture(source.picture, warp, zoom, size)))
         points.append(project(warp @ source.to_picture, common))
     return Pair(np.stack(crops), sample_inside(np.stack(points), size))
+
+
+def whole_view(rng: Generator, source: Source, size: tuple[int, int], warps: Warps) -> Array:
+    """The whole picture or most of it, (H, W, 3) uint8."""
+    height, width = source.picture.shape[:2]
+    whole = np.sqrt(size[0] * size[1] / (height * width))  # pixels of the view a pixel of the picture
+    zoom = whole * np.exp(rng.uniform(-0.1, 0.45))
+    warp = random_warp(rng, np.array([width, height]) / 2, zoom, size, warps)
+    return develop(rng, warp_picture(source.picture, warp, zoom, size))
+
+
+def common(query: Source, other: Source) -> bool:
+    """Whether a picture shows enough of what the query shows of their subject."""
+    points = (np.stack(np.mgrid[:GRID, :GRID], -1).reshape(-1, 2) + 0.5) / GRID
+    seen = visible(query, points)
+    spread = np.ptp(project(other.to_picture, points), axis=0)  # px
+    large = bool((spread > 0.2 * np.array(other.picture.shape[1::-1])).all())
+    return large and (seen & visible(other, points)).sum() >= COMMON * max(seen.sum(), 1)
 
 
 def choose_zooms(rng: Generator, scales: list[float], warps: Warps) -> Array:

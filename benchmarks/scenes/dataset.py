@@ -41,7 +41,7 @@ class SceneSet:
 # Seeds differ, so no building is in two of these.
 TRAINING = SceneSet("training", seed=101, scenes=740, views=5, distractors=0, size=(360, 480))
 VALIDATION = SceneSet("validation", seed=202, scenes=40, views=6, distractors=60, size=(240, 320))
-TEST = SceneSet("test", seed=303, scenes=60, views=6, distractors=90, size=(240, 320))
+TEST = SceneSet("test", seed=303, scenes=50, views=5, distractors=50, size=(240, 320))
 DEMO = SceneSet("demo", seed=31, scenes=10, views=5, distractors=8, size=(240, 320))
 
 

@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 import torch
 
+from cvnet.reranker import CorrelationLearner
 from engine.errors import DatasetError, WeightsError
-from training import backbone, checkpoints, verifier
-from training.groups import Groups, common
+from training import backbone, checkpoints, verifier, whitening
+from training.head_start import anchors, start_counting
 from training.pairs import Pairs, Sources
 from training.slim import Stage, Widths, slim_model
-from training.views import POINTS, Source
+from training.views import POINTS, Source, common
 
 TINY = Widths(stem=8, stages=(Stage(8, 16, 1), Stage(8, 16, 1), Stage(8, 24, 6), Stage(8, 32, 1)), descriptor=16)
 FIRST = backbone.Recipe(widths=TINY, steps=3, processes=1, batch=2, warm_up=1)
-SECOND = verifier.Recipe(widths=TINY, steps=3, processes=1, warm_up=1)
+LAST = verifier.Recipe(widths=TINY, size=(96, 128), steps=2, warm_up=1, rivals=2, start=1)
 
 
 @pytest.fixture(scope="module")
@@ -61,14 +62,6 @@ def test_scenes_that_are_not_rendered_are_named(tmp_path: Path) -> None:
         Sources.of_scenes(tmp_path, 2)
 
 
-def test_a_group_is_a_query_its_likes_and_others(collages: Sources) -> None:
-    groups = Groups(0, (collages, collages), (np.array([[1], [2], [3], [0]]),) * 2, 4)
-    pictures, labels = groups[0]
-    assert pictures.ndim == 4
-    assert len(pictures) == 1 + len(labels)
-    assert labels.tolist() == [1, 1, 1, 0, 0, 0, 0]
-
-
 def test_pictures_of_different_parts_are_no_pair() -> None:
     picture, whole = np.zeros((80, 80, 3), np.uint8), np.diag([80.0, 80.0, 1.0])
     left, right, all_of_it = (np.tile(columns, (10, 1)) for columns in (np.arange(10) < 5, np.arange(10) > 4, True))
@@ -104,18 +97,21 @@ def test_a_folder_of_another_recipe_is_refused(collages: Sources, tmp_path: Path
         backbone.train(0, replace(one_step, rate=1.0), Pairs(0, (collages,), 2, 1), tmp_path, workers=0)
 
 
-def test_the_second_stage_trains_every_weight_of_the_head_and_no_other(collages: Sources, tmp_path: Path) -> None:
+def test_wrong_keys_are_others_that_look_most_alike() -> None:
+    descriptors = np.array([(1, 0), (0.9, 0.1), (0.8, 0.2), (0, 1)])
+    assert verifier.nearest(descriptors, np.array([0, 0, 1, 2]), 1).ravel().tolist() == [2, 2, 1, 2]
+
+
+def test_the_last_stage_trains_every_weight_of_the_head_and_no_other(collages: Sources, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = slim_model(TINY)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    checkpoints.Progress(tmp_path, "backbone", "", model, torch.optim.SGD(model.parameters())).save()
-    frozen = model.eval().requires_grad_(False)
-    rivals = (np.array([[1], [2], [3], [0]]),) * 2
-    groups = Groups(0, (collages, collages), rivals, SECOND.steps, positives=1, negatives=1)
-    verifier.train(0, SECOND, groups, frozen, tmp_path, workers=0)
+    checkpoints.write(tmp_path / "backbone.pt", {"model": model.state_dict()})
+    kept = verifier.describe(verifier.load(tmp_path, TINY), collages.subjects, LAST)
+    assert kept.positives[:4] == [[1], [0], [3], [2]]
+    verifier.train(LAST, verifier.load(tmp_path, TINY), kept, tmp_path)
     for name, tensor in verifier.load(tmp_path, TINY).state_dict().items():
-        same = torch.equal(tensor, before[name])
-        assert same != name.startswith("reranker.learner"), name
+        assert torch.equal(tensor, before[name]) != name.startswith("reranker.learner"), name
 
 
 def test_the_head_put_back_scores_as_it_did_in_factored_form() -> None:
@@ -124,15 +120,43 @@ def test_the_head_put_back_scores_as_it_did_in_factored_form() -> None:
     head = verifier.head_of(model)
     with torch.no_grad():
         head.over_query.weight.normal_()
-    pictures = torch.randint(0, 256, (3, 80, 96, 3), dtype=torch.uint8)
-    want = verifier.logits_of(model, head, pictures)
-    verifier.put_back(head, model)
-    torch.testing.assert_close(verifier.logits_of(model, verifier.head_of(model), pictures), want)
-    feature_map = model(torch.randn(2, 3, 80, 96))[1]
-    published = model.reranker(feature_map[:1], feature_map[1:])
-    unit_maps = verifier.UnitMaps(model.reranker)(feature_map)
-    factored = verifier.head_of(model)(*(m[:1] for m in unit_maps), *(m[1:] for m in unit_maps))[0]
-    torch.testing.assert_close(published, factored, atol=1e-5, rtol=0)
+        feature_map = model(torch.randn(2, 3, 80, 96))[1]
+        unit_maps = verifier.UnitMaps(model.reranker)(feature_map)
+        factored = head(*(m[:1] for m in unit_maps), *(m[1:] for m in unit_maps))[0]
+        verifier.put_back(head, model)
+        torch.testing.assert_close(model.reranker(feature_map[:1], feature_map[1:]), factored, atol=1e-5, rtol=0)
+
+
+def test_the_head_starts_with_constants_that_carry_the_variance() -> None:
+    torch.manual_seed(0)
+    learner = CorrelationLearner()
+    pairs = [torch.rand(1, 9, 6, 8, 6, 8) ** 4 for _ in range(2)]
+    start_counting(learner, pairs)
+    responses = learner.block1[1](learner.block1[0](pairs[0]))
+    constant = responses[:, anchors(16)]
+    assert constant.std(dim=(2, 3, 4, 5)).max() < 1e-4
+    assert responses[:, ~anchors(16)].std() > 0.3
+    pooled = torch.cat(
+        [learner.block4(learner.block3(learner.block2(learner.block1(p)))).mean((2, 3, 4, 5)) for p in pairs]
+    )
+    assert learner.mlp[0](pooled).abs().max() < 10
+
+
+def test_whitening_evens_out_what_differs_within_scenes() -> None:
+    rng = np.random.default_rng(0)
+    scenes, spread = rng.normal(size=(400, 1, 3)), np.array([1.0, 0.3, 0.1])
+    descriptors = scenes + rng.normal(size=(400, 4, 3)) * spread
+    by = whitening.whitening(descriptors)
+    within = (descriptors - descriptors.mean(1, keepdims=True)) @ by
+    before, after = (
+        np.ptp(np.log(x.std(axis=(0, 1)))) for x in (descriptors - descriptors.mean(1, keepdims=True), within)
+    )
+    assert after < before / 2
+    layer = torch.nn.Linear(5, 3)
+    inputs = torch.randn(2, 5)
+    want = layer(inputs).detach() @ torch.from_numpy(by).float().T
+    whitening.whiten(layer, by)
+    torch.testing.assert_close(layer(inputs).detach(), want)
 
 
 def test_a_stage_that_was_not_run_is_named(tmp_path: Path) -> None:

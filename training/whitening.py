@@ -1,0 +1,80 @@
+"""The descriptor's whitening, in closed form: directions in which views of one building differ count for less.
+
+`python -m training.whitening FOLDER --photographs PHOTOGRAPHS`, after the first stage. It multiplies the final layer by
+the inverse square root of the covariance within scenes (Mikolajczyk and Matas, ICCV 2007), learnt from whole
+photographs of the training scenes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import cv2
+import numpy as np
+import torch
+import typer
+from rich.progress import track
+from torch import nn
+from torch.nn import functional as F
+
+from benchmarks import scenes
+from cvnet.backbone import Backbone
+from engine.session import Array
+from training import checkpoints
+from training.backbone import Recipe
+from training.pairs import normalised
+from training.photographs import Photograph, read_scene, scene_file
+from training.slim import slim_model
+
+SHRINKAGE = 0.05  # of the mean variance, added to every direction's
+SIZE_FACTOR = 0.6  # of the photographs, to the size of the pictures to come
+VIEWS = 4  # of a scene
+
+
+@torch.inference_mode()
+def describe(backbone: Backbone, photographs: list[Photograph]) -> Array:
+    """Descriptors of a scene's pictures, (n, C) of unit norm."""
+    found = []
+    for photograph in photographs:
+        picture = cv2.resize(photograph.picture(), None, fx=SIZE_FACTOR, fy=SIZE_FACTOR, interpolation=cv2.INTER_AREA)
+        with torch.autocast("cpu", torch.bfloat16):
+            found.append(backbone(normalised(torch.from_numpy(picture)[None]))[0])
+    return F.normalize(torch.cat(found).float(), dim=1).numpy()
+
+
+def whitening(descriptors: Array) -> Array:
+    """(C, C) symmetric: the inverse square root of the covariance within scenes, of descriptors (scenes, views, C)."""
+    within = (descriptors - descriptors.mean(axis=1, keepdims=True)).reshape(-1, descriptors.shape[2])
+    covariance = within.T @ within / len(within)
+    covariance += SHRINKAGE * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+    variances, directions = np.linalg.eigh(covariance)
+    roots: Array = directions * variances**-0.5 @ directions.T
+    return roots / np.linalg.norm(roots, 2)
+
+
+def whiten(layer: nn.Linear, by: Array) -> None:
+    """Let the layer's output be multiplied by a matrix (C, C)."""
+    with torch.no_grad():
+        matrix = torch.from_numpy(by).to(layer.weight.dtype)
+        layer.weight.copy_(matrix @ layer.weight)
+        layer.bias.copy_(matrix @ layer.bias)
+
+
+def main(
+    folder: Annotated[Path, typer.Argument(help="Where the first stage left its checkpoint.")],
+    photographs: Annotated[Path, typer.Option(help="Written by training.photographs.")],
+) -> None:
+    """Learn the whitening from the training scenes."""
+    torch.set_num_threads(1)
+    model = slim_model(Recipe().widths)
+    model.load_state_dict(checkpoints.read(folder, "backbone"))
+    backbone = model.backbone.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    files = [scene_file(photographs, index) for index in range(scenes.TRAINING.scenes)]
+    descriptors = [describe(backbone, read_scene(file)[:VIEWS]) for file in track(files, "describing")]
+    whiten(backbone.whiten, whitening(np.stack(descriptors)))
+    checkpoints.write(folder / "whitening.pt", {"model": backbone.whiten.state_dict()})
+
+
+if __name__ == "__main__":
+    typer.run(main)
