@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -21,6 +21,7 @@ from benchmarks.limits import Ceiling
 from benchmarks.photos import photo
 from benchmarks.records import Record, against, records_of
 from benchmarks.stages import (
+    Shelf,
     Stage,
     gallery_stages,
     image_stages,
@@ -29,7 +30,7 @@ from benchmarks.stages import (
     search_stage,
     stock,
 )
-from benchmarks.timing import Interval, take_turns_within
+from benchmarks.timing import Interval, take_passes
 from engine import machine
 from engine.bundle import Bundle
 from engine.session import Array
@@ -77,13 +78,17 @@ class Run:
         self.say("machine: matrix products, copying")
         self.ceiling.look(self.options.threads)
 
-    def measure(self, stages: Iterable[Stage], size: str, series: str = "stages", threads: int | None = None) -> None:
+    def measure(self, stages: Sequence[Stage], size: str, series: str = "stages", threads: int | None = None) -> None:
         """Time every stage and keep the records."""
-        for stage in stages:
-            self.say(" ".join(filter(None, (size, stage.name, str(stage.count or "")))))
-            times = take_turns_within(stage.calls, self.options.budget_s)
-            threads = threads or self.options.threads
-            self.records += records_of(stage, times, self.contenders, series, size, threads)
+
+        def heard(number: int, index: int) -> None:
+            stage = stages[index]
+            self.say(" ".join(filter(None, (size, stage.name, str(stage.count or ""), f"pass {number + 1}"))))
+
+        times = take_passes([stage.calls for stage in stages], self.options.budget_s, heard)
+        threads = threads or self.options.threads
+        for stage, by_method in zip(stages, times, strict=True):
+            self.records += records_of(stage, by_method, self.contenders, series, size, threads)
 
     def find(self, stage: str, size: str, method: str) -> Record:
         """The one record of a stage that has no count."""
@@ -129,11 +134,19 @@ def measure_size(bench: Run, size: Size) -> None:
     bench.say(f"{label} agreement with PyTorch")
     present = enter(list(bench.contenders.values()), photos(size))
     note(bench, label, present)
-    bench.measure(image_stages(image), label)
-    bench.measure(model_stages(present.entrants, image, depth), label)
     engines = [entrant for entrant in present.entrants if not entrant.contender.is_reference]
-    if engines:
-        measure_galleries(bench, engines, image, label)
+    stages = [*image_stages(image), *model_stages(present.entrants, image, depth)]
+    with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
+        shelves = stock_all(engines, max(bench.options.shortlists), Path(folder))
+        if engines:
+            stages += gallery_stages(shelves, image, bench.options.shortlists, depth)
+            stages.append(indexing_stage(engines, image, depth, Path(folder)))
+        bench.measure(stages, label)
+        for shelf in shelves.values():
+            shelf.gallery.close()
+    for stage in stages:
+        if PUBLISHED in stage.baselines and stage.count:
+            project(bench, stage, label)
 
 
 def photos(size: Size) -> list[Array]:
@@ -146,20 +159,9 @@ def note(bench: Run, label: str, present: Field) -> None:
     bench.absent |= {f"{name} at {label}": reason for name, reason in present.refused.items()}
 
 
-def measure_galleries(bench: Run, engines: Sequence[Entrant], image: Array, label: str) -> None:
-    """Stages that need images on the disk; what these would take PyTorch follows from its image and pair times."""
-    options, depth = bench.options, depth_of(bench.options)
-    with tempfile.TemporaryDirectory(dir=bench.folder) as name:
-        folder = Path(name)
-        shelves = {e.contender.name: stock(e, max(options.shortlists), folder / e.contender.name) for e in engines}
-        stages = list(gallery_stages(shelves, image, options.shortlists, depth))
-        bench.measure(stages, label)
-        for shelf in shelves.values():
-            shelf.gallery.close()
-        bench.measure([indexing_stage(engines, image, depth, folder)], label)
-    for stage in stages:
-        if PUBLISHED in stage.baselines:
-            project(bench, stage, label)
+def stock_all(engines: Sequence[Entrant], images: int, folder: Path) -> dict[str, Shelf]:
+    """A gallery for each bundle."""
+    return {e.contender.name: stock(e, images, folder / e.contender.name) for e in engines}
 
 
 def project(bench: Run, stage: Stage, label: str) -> None:
@@ -200,9 +202,8 @@ def added(a: Interval, b: Interval) -> Interval:
 
 def measure_search(bench: Run) -> None:
     """Global search among ever more descriptors."""
-    for images in bench.options.galleries:
-        with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
-            bench.measure([search_stage(images, Path(folder))], "")
+    with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
+        bench.measure([search_stage(images, Path(folder)) for images in bench.options.galleries], "")
 
 
 def measure_growth(bench: Run) -> None:

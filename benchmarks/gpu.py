@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
@@ -27,6 +26,7 @@ import typer
 from torch import Tensor
 
 from benchmarks.photos import photo
+from benchmarks.timing import Rounds, take_turns
 from cvnet import checkpoint
 from cvnet.model import CVNet
 from engine import machine
@@ -204,35 +204,23 @@ def measure(methods: dict[str, Method], images: Array, repeats: int) -> list[dic
         calls.setdefault(f"score, {batch} pairs", {})[name] = partial(method.score, query, keys)
     records = []
     for stage, by_method in calls.items():
-        times = in_turns(by_method, repeats)
-        baseline_ms = np.median(times[BASELINE]) if BASELINE in times else float("nan")
-        for name, times_ms in times.items():
-            median_ms = float(np.median(times_ms))
+        times = take_turns(by_method, Rounds(warm_up=3, fewest=repeats, most=repeats))
+        baseline_s = times[BASELINE].median if BASELINE in times else float("nan")
+        for name, interval in times.items():
             records.append(
                 {
                     "stage": stage,
                     "size": "x".join(map(str, images.shape[2:])),
                     "backend": name.rpartition(" ")[0],
                     "precision": methods[name].precision,
-                    "median_ms": median_ms,
-                    "p95_ms": float(np.percentile(times_ms, 95)),
+                    "median_ms": 1e3 * interval.median,
+                    "p95_ms": 1e3 * interval.p95,
                     "n": repeats,
                     "baseline": BASELINE,
-                    "speedup": float(baseline_ms / median_ms),
+                    "speedup": baseline_s / interval.median,
                 }
             )
     return records
-
-
-def in_turns(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Milliseconds of each call, all taken in turn, after three rounds of warm-up."""
-    times_ms: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(3 + repeats):
-        for name, call in calls.items():
-            started = time.perf_counter()
-            call()
-            times_ms[name].append(1e3 * (time.perf_counter() - started))
-    return {name: values[3:] for name, values in times_ms.items()}
 
 
 def markdown(report: dict[str, Any]) -> str:

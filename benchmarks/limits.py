@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from benchmarks.costs import Cost
 from benchmarks.timing import Rounds, take_turns
+from engine.session import Array
 
 SIDE = 2048  # of the square matrices: 16 MiB each in float32
 COPY_VALUES = 2**25  # float32, 128 MiB: beyond any cache
@@ -86,12 +89,29 @@ def gemms(threads: int) -> dict[str, Callable[[], object]]:
     bits16 = single.bfloat16()
     bits8 = (32 * single).to(torch.int8)
     array = single.numpy()
-    return {
+    return openvino_gemms(array, threads) | {
         "fp32 torch": lambda: single @ single,
         "fp32 numpy": lambda: array @ array,
         "bf16 torch": lambda: bits16 @ bits16,
         "int8 torch": lambda: torch._int_mm(bits8, bits8),
     }
+
+
+def openvino_gemms(array: Array, threads: int) -> dict[str, Callable[[], object]]:
+    """The same by OpenVINO, none where it is not installed; it converts the float32 input itself."""
+    if not importlib.util.find_spec("openvino"):
+        return {}
+    import openvino
+    from openvino import opset13 as ops
+
+    found: dict[str, Callable[[], object]] = {}
+    for precision, hint in (("fp32", "f32"), ("bf16", "bf16")):
+        factor = ops.parameter(array.shape, np.float32)
+        model = openvino.Model([ops.matmul(factor, ops.constant(array), False, False)], [factor])
+        options = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+        request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+        found[f"{precision} openvino"] = partial(request.infer, [array], share_inputs=True)
+    return found
 
 
 def copy_gb_s() -> float:

@@ -64,10 +64,10 @@ def tables(report: Report) -> list[Table]:
 
 STAGE_NOTE = (
     "Medians; in brackets bounds that enclose the median with 95 % confidence, less where rounds are few (6 make 97 %, "
-    "3 make 75 %). Times as fast: than PyTorch with candidate features kept (OpenCV, NumPy where those stand beside); "
-    "than published: than PyTorch extracting every candidate again. ~: made up of PyTorch's times of an image and a "
-    "pair. Share: the least time that counted operations and bytes allow on this machine, over the median; what needs "
-    "fewer operations than are counted passes 100 %."
+    "3 make 75 %), and that span what three passes over all stages saw. Times as fast: than PyTorch with candidate "
+    "features kept (OpenCV, NumPy where those stand beside); than published: than PyTorch extracting every candidate "
+    "again. ~: made up of PyTorch's times of an image and a pair. Share: the least time that counted operations and "
+    "bytes allow on this machine, over the median; what needs fewer operations than are counted passes 100 %."
 )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import comb, inf
 
 import numpy as np
@@ -84,18 +84,14 @@ class Rounds:
     budget_s: float = inf
 
 
-FEWEST_SLOW = 3  # rounds where six would take longer than the budget; their extremes enclose the median with 75 %
+PASSES = 3  # moments, minutes apart, at which a stage is timed
 
 
-def take_turns(calls: Calls, rounds: Rounds, kept: Sequence[Mapping[str, float]] = ()) -> dict[str, Interval]:
-    """Seconds of each call, all of them taken in turn, so that a change of the machine's speed meets all.
-
-    Args:
-        kept: rounds that were taken already and count.
-    """
+def take_turns(calls: Calls, rounds: Rounds) -> dict[str, Interval]:
+    """Seconds of each call, all of them taken in turn, so that a change of the machine's speed meets all."""
     for _ in range(rounds.warm_up):
         one_round(calls)
-    taken = list(kept)
+    taken: list[dict[str, float]] = []
     started = time.perf_counter()
     while len(taken) < rounds.most:
         taken.append(one_round(calls))
@@ -105,16 +101,41 @@ def take_turns(calls: Calls, rounds: Rounds, kept: Sequence[Mapping[str, float]]
     return intervals(taken)
 
 
-def take_turns_within(calls: Calls, budget_s: float) -> dict[str, Interval]:
-    """`take_turns` for about a time; the first round warms up, and counts where it alone takes longer than that.
+def take_passes(
+    stages: Sequence[Calls], budget_s: float, heard: Callable[[int, int], None] = lambda *_: None
+) -> list[dict[str, Interval]]:
+    """Each stage's calls in turn, in `PASSES` passes over all stages, so that bounds span the machine's moods.
 
-    Calls that slow have to be warm: called before, or made of calls that were.
+    Args:
+        budget_s: for a stage's rounds in all passes; a stage of which six rounds do not fit gets one a pass. Calls that
+            slow have to be warm: called before, or made of calls that were.
+        heard: called with the pass and the stage before each.
     """
+    found: list[list[dict[str, Interval]]] = [[] for _ in stages]
+    for number in range(PASSES):
+        for index, calls in enumerate(stages):
+            heard(number, index)
+            found[index].append(one_pass(calls, budget_s))
+    return [merged(passes) for passes in found]
+
+
+def one_pass(calls: Calls, budget_s: float) -> dict[str, Interval]:
+    """A stage's share of the budget; the first round warms up, unless there is no time for more."""
     first = one_round(calls)
-    round_s = sum(first.values())
-    fewest = Rounds.fewest if Rounds.fewest * round_s <= budget_s else FEWEST_SLOW
-    rounds = Rounds(warm_up=0, fewest=fewest, budget_s=budget_s)
-    return take_turns(calls, rounds, kept=[first] if round_s > budget_s else [])
+    if Rounds.fewest * sum(first.values()) > budget_s:
+        return intervals([first])
+    return take_turns(calls, Rounds(warm_up=0, fewest=Rounds.fewest // PASSES, budget_s=budget_s / PASSES))
+
+
+def merged(passes: Sequence[Mapping[str, Interval]]) -> dict[str, Interval]:
+    """All samples as one, its bounds no narrower than the medians of the passes are apart."""
+    found = {}
+    for name in passes[0]:
+        parts = [p[name] for p in passes]
+        whole = Interval.of([sample for part in parts for sample in part.samples])
+        medians = [part.median for part in parts]
+        found[name] = replace(whole, low=min(whole.low, *medians), high=max(whole.high, *medians))
+    return found
 
 
 def one_round(calls: Calls) -> dict[str, float]:

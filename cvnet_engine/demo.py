@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks import scenes
-from benchmarks.dataset import Dataset, GroundTruth, load
-from benchmarks.evaluation import GLOBAL, QueryEvaluation
+from benchmarks.dataset import Dataset, load
 from cvnet_engine import build, console, evaluate, index, search
-from cvnet_engine.report import Hit, Page, Query, Table, render
+from cvnet_engine.evaluation_page import accuracy, hits
+from cvnet_engine.report import Page, Query, Table, render
 from engine.bundle import Bundle
 
 WEIGHTS, DEPTH = "seeded:0", 50
@@ -59,39 +59,16 @@ def report(dataset: Dataset, bundle: Bundle, outcomes: dict[str, evaluate.Timed]
     """The page: every query's reranked list, judged, then the figures."""
     engine, _ = outcomes["engine"]
     queries = tuple(
-        Query(str(path), truth.bbx, hits(query, truth, dataset))
+        Query(str(path), truth.bbx, hits(query, truth, dataset, SHORTLIST, SHOWN))
         for path, truth, query in zip(dataset.queries, dataset.ground_truth, engine.queries, strict=True)
     )
     return Page(
         title="cvnet-engine demo",
         lead=f"{len(dataset.queries)} queries among {len(dataset.images)} generated images, best {SHORTLIST} reranked",
-        banner=console.UNTRAINED,
+        banner=console.notice(bundle.manifest),
         queries=queries,
-        tables=(accuracy(outcomes), seconds(outcomes)),
+        tables=(accuracy(outcomes, [SHORTLIST]), seconds(outcomes)),
         footer=f"cvnet-engine, {bundle.manifest.model}",
-    )
-
-
-def hits(query: QueryEvaluation, truth: GroundTruth, dataset: Dataset) -> tuple[Hit, ...]:
-    """The first results of a query after reranking, junk left out as the Medium setup does."""
-    ranking = query.rankings[SHORTLIST, "M"]
-    before = {row: rank for rank, row in enumerate(query.rankings[GLOBAL, "M"].rows.tolist(), 1)}
-    labels = dict.fromkeys(truth.easy.tolist(), "easy") | dict.fromkeys(truth.hard.tolist(), "hard")
-    columns = (ranking.rows, ranking.scores, ranking.similarities, ranking.pair_scores)
-    return tuple(
-        Hit(str(dataset.images[row]), rank, score, similarity, pair_score, labels.get(row, "wrong"), before[row])
-        for rank, (row, score, similarity, pair_score) in enumerate(
-            zip(*(c[:SHOWN].tolist() for c in columns), strict=True), 1
-        )
-    )
-
-
-def accuracy(outcomes: dict[str, evaluate.Timed]) -> Table:
-    return Table(
-        "Accuracy, percent",
-        evaluate.ACCURACY_COLUMNS,
-        tuple(map(tuple, evaluate.accuracy_rows(outcomes, [SHORTLIST]))),
-        "E, M, H: the Easy, Medium and Hard setups of Revisited Oxford/Paris.",
     )
 
 

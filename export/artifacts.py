@@ -12,8 +12,8 @@ from cvnet.model import CVNet
 from engine.errors import ExportError
 from engine.retriever import BATCH
 from engine.session import Array
-from export.graphs import GRAPHS
-from export.onnx_export import export
+from export.graphs import DESCRIPTOR, FEATURES, GRAPHS
+from export.onnx_export import cut, export
 from export.precision import to_fp16, to_int8
 
 IMAGE_GRAPHS = ("descriptor", "features")
@@ -65,13 +65,20 @@ class Artifacts:
 
     def _typed(self, graph: str, backend: str) -> Path:
         """The graph in the precision that it decides itself."""
-        (described,) = (g for g in GRAPHS if g.name == graph)
-        plain = self._make(f"{graph}.onnx", lambda file: export(described, self.model, file))
+        plain = self._plain(graph)
         if self.precision == "fp16" or (self.precision == "int8" and graph == "reranker" and backend == "tensorrt"):
             return self._make(f"{graph}.fp16.onnx", lambda file: to_fp16(plain, file))
         if self.precision == "int8" and graph in IMAGE_GRAPHS:
             return self._make(f"{graph}.int8.onnx", lambda file: to_int8(plain, file, self.calibration))
         return plain
+
+    def _plain(self, graph: str) -> Path:
+        """The graph in fp32."""
+        if graph == DESCRIPTOR.name:
+            features = self._plain(FEATURES.name)
+            return self._make("descriptor.onnx", lambda file: cut(features, DESCRIPTOR, file))
+        (described,) = (g for g in GRAPHS if g.name == graph)
+        return self._make(f"{graph}.onnx", lambda file: export(described, self.model, file))
 
     def _make(self, name: str, write: Callable[[Path], None]) -> Path:
         if name not in self._made:

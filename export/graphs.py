@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -25,18 +25,6 @@ class Graph:
     trace_size: int  # of the first free axis when the graph is traced; the others follow, one larger each
 
 
-class Descriptor(nn.Module):
-    """Normalised image (B, 3, H, W) -> descriptor (B, 2048) of unit norm."""
-
-    def __init__(self, model: CVNet) -> None:
-        super().__init__()
-        self.backbone = model.backbone
-
-    def forward(self, image: Tensor) -> Tensor:
-        descriptor: Tensor = self.backbone(image)[0]
-        return descriptor
-
-
 class Features(nn.Module):
     """Normalised image (B, 3, H, W) -> descriptor and the three unit maps that the reranker reads."""
 
@@ -54,17 +42,16 @@ def reranker(model: CVNet) -> nn.Module:
     return FactoredReranker(model.reranker)
 
 
-GRAPHS = (
-    Graph("descriptor", Descriptor, {"image": ("batch", 3, "height", "width")}, ("descriptor",), 96),
-    Graph(
-        "features", Features, {"image": ("batch", 3, "height", "width")}, ("descriptor", "map_0", "map_1", "map_2"), 96
-    ),
-    Graph(
-        "reranker",
-        reranker,
-        {f"query_{s}": (1, 256, f"query_height_{s}", f"query_width_{s}") for s in range(3)}
-        | {f"key_{s}": ("batch", 256, f"key_height_{s}", f"key_width_{s}") for s in range(3)},
-        ("logits", "score"),
-        5,
-    ),
+FEATURES = Graph(
+    "features", Features, {"image": ("batch", 3, "height", "width")}, ("descriptor", "map_0", "map_1", "map_2"), 96
 )
+DESCRIPTOR = replace(FEATURES, name="descriptor", outputs=("descriptor",))  # cut out of FEATURES, not exported
+RERANKER = Graph(
+    "reranker",
+    reranker,
+    {f"query_{s}": (1, 256, f"query_height_{s}", f"query_width_{s}") for s in range(3)}
+    | {f"key_{s}": ("batch", 256, f"key_height_{s}", f"key_width_{s}") for s in range(3)},
+    ("logits", "score"),
+    5,
+)
+GRAPHS = (DESCRIPTOR, FEATURES, RERANKER)

@@ -6,6 +6,7 @@ import logging
 import warnings
 from pathlib import Path
 
+import onnx.utils
 import torch
 
 from cvnet.model import CVNet
@@ -44,6 +45,11 @@ def export(graph: Graph, model: CVNet, file: Path) -> None:
             ) from error
     assert program is not None
     program.save(file)
+
+
+def cut(whole: Path, graph: Graph, file: Path) -> None:
+    """Write `graph`, whose outputs are some of those of the exported graph `whole`."""
+    onnx.utils.extract_model(str(whole), str(file), list(graph.inputs), list(graph.outputs))
 
 
 def example(graph: Graph) -> tuple[torch.Tensor, ...]:

@@ -1,6 +1,7 @@
-"""How far training has come: mAP of the narrow model on the validation scenes, by the published evaluation loop.
+"""How far training has come: mAP of the narrow model on generated scenes, by the published evaluation loop.
 
-`python -m training.evaluate FOLDER DATA_DIR` generates the scenes in DATA_DIR where they are missing.
+`python -m training.evaluate FOLDER DATA_DIR` generates the validation scenes in DATA_DIR where they are missing. The
+test scenes are for the end.
 """
 
 from __future__ import annotations
@@ -27,12 +28,14 @@ SHORTLIST = 20
 def main(
     folder: Annotated[Path, typer.Argument(help="Where training leaves its checkpoints.")],
     data_dir: Annotated[Path, typer.Argument(help="Folder of data sets.")],
+    test: Annotated[bool, typer.Option("--test", help="The test scenes.")] = False,
     threads: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
     """Print mAP in percent, global and reranked, in the Easy, Medium and Hard setups."""
     torch.set_num_threads(threads)
-    scenes.write(scenes.VALIDATION, data_dir)
-    dataset = load_dataset(data_dir, scenes.VALIDATION.name)
+    which = scenes.TEST if test else scenes.VALIDATION
+    scenes.write(which, data_dir)
+    dataset = load_dataset(data_dir, which.name)
     retriever = reference(load(folder, Recipe().widths))
     described = [retriever.extract_file(path) for path in dataset.images]
     shortlists = [SHORTLIST] if (folder / "verifier.pt").is_file() else []

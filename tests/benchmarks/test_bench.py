@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from benchmarks import bench, changes, limits, plots, tables
 from benchmarks.contender import PUBLISHED, REFERENCE, open_bundle, open_reference
 from benchmarks.entrant import enter
 from benchmarks.photos import photo
+from cvnet_engine.cli import app
 from engine.bundle import Bundle
 from engine.errors import BackendError, DatasetError
 
@@ -20,18 +22,26 @@ SIZE = (64, 96)
 
 
 @pytest.fixture(scope="module")
-def report(bundle: Path) -> dict:
-    """One run, as it comes back from its JSON."""
+def written(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of one run's files, by the command line."""
+    folder = tmp_path_factory.mktemp("bench")
+    words = "bench --sizes 96x64 --galleries 50,300 --shortlists 4,2 --threads 2 --budget 0"
+    files = ["--json", folder / "r.json", "--markdown", folder / "r.md", "--plot", folder / "r.png"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(limits, "SIDE", 256)
         patch.setattr(limits, "COPY_VALUES", 2**16)
         patch.setattr(bench, "GROWTH", (0.75,))
         patch.setattr(bench.memory, "peaks", lambda *_: {"pair score": 1_500_000})
-        options = bench.Options((bundle,), (SIZE,), (50, 300), (2, 4), threads=2, compiled=False, budget_s=0.0)
-        heard: list[str] = []
-        found = bench.run(options, "the command", heard.append)
-    assert "96x64 pair score" in heard
-    return json.loads(json.dumps(found))
+        done = CliRunner().invoke(app, [*words.split(), "--bundle", str(bundle), *map(str, files)])
+    assert done.exit_code == 0, done.output
+    assert "Images of 96x64 px" in done.stdout
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(written: Path) -> dict:
+    """The run as machines read it."""
+    return json.loads((written / "r.json").read_text())
 
 
 def find(report, **wanted):
@@ -93,7 +103,7 @@ def test_projected_times_are_those_of_pairs(report):
 
 
 def test_the_report_names_where_it_ran_and_what_was_left_out(report, bundle):
-    assert report["command"] == "the command"
+    assert report["command"].startswith("cvnet-engine ")
     assert report["machine"]["cpu"]
     assert report["agreement"]["96x64"][bundle.resolve().name]["score"] < 3e-5
     assert report["absent"] == {"PyTorch compiled": "not asked for: --compiled adds it, and minutes"}
@@ -119,8 +129,9 @@ def test_a_wrong_result_is_not_timed(bundle):
     assert present.agreements[right.name].score < 1e-5
 
 
-def test_tables_show_every_record_once(report):
-    text = tables.document(report)
+def test_tables_show_every_record_once(report, written):
+    text = (written / "r.md").read_text()
+    assert text == tables.document(report)
     assert text.count("| decode |") == 2
     assert "| rerank 4 | PyTorch published | ~" in text
     assert "untrained" in text
@@ -177,9 +188,9 @@ def test_runs_of_different_machines_do_not_compare(report, change):
 # --------------------------------------------------------------------------------------------------- figure
 
 
-@pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")])
-def test_a_figure(report, suffix, start):
-    assert plots.draw(report, Path(f"f{suffix}")).startswith(start)
+def test_a_figure(report, written):
+    assert (written / "r.png").read_bytes().startswith(b"\x89PNG")
+    assert plots.draw(report, Path("f.pdf")).startswith(b"%PDF")
 
 
 def test_a_figure_says_what_its_axes_are(report):

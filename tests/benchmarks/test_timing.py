@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import timing
-from benchmarks.timing import Interval, Rounds, order_statistics, ratio, take_turns, take_turns_within
+from benchmarks.timing import Interval, Rounds, merged, order_statistics, ratio, take_passes, take_turns
 
 
 @pytest.mark.parametrize(
@@ -54,18 +54,31 @@ def test_rounds_end_with_the_budget(monkeypatch):
     assert not times["a"].tight
 
 
-@pytest.mark.parametrize(("call_s", "rounds", "kept"), [(5.0, 3, 3), (2.0, 4, 3), (0.5, 7, 6)])
-def test_slow_calls_get_fewer_rounds(monkeypatch, call_s, rounds, kept):
-    """With a budget of 4 s: the first round counts beyond it, else it warms up; six where these fit."""
-    now = [0.0]
+@pytest.mark.parametrize(("call_s", "rounds", "kept"), [(5.0, 3, 3), (0.5, 12, 9)])
+def test_passes_over_all_stages(monkeypatch, call_s, rounds, kept):
+    """With a budget of 4 s: one round a pass where six do not fit, else a third of the time after one of warm-up."""
+    now, order = [0.0], []
     monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
 
-    def call():
+    def call(name):
+        order.append(name)
         now[0] += call_s
 
-    times = take_turns_within({"a": call}, budget_s=4.0)
-    assert now[0] == rounds * call_s
-    assert times["a"].samples == (call_s,) * kept
+    stages = [{"a": lambda: call("a")}, {"b": lambda: call("b")}]
+    heard = []
+    first, second = take_passes(stages, 4.0, lambda *where: heard.append(where))
+    assert first["a"].samples == second["b"].samples == (call_s,) * kept
+    each = rounds // 3
+    assert order == (["a"] * each + ["b"] * each) * 3
+    assert heard == [(number, index) for number in range(3) for index in range(2)]
+
+
+def test_bounds_span_what_the_passes_saw():
+    """A machine that was slower for one pass."""
+    steady, slow = Interval.of([1.0] * 50), Interval.of([1.5] * 5)
+    found = merged([{"a": steady}, {"a": slow}, {"a": steady}])["a"]
+    assert (found.low, found.median, found.high) == (1.0, 1.0, 1.5)
+    assert len(found.samples) == 105
 
 
 def test_a_ratio_is_taken_round_by_round():

@@ -50,7 +50,7 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("gallery") / "g"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def evaluated(bundle, data, gallery):
     """Runs `eval` with more options; standard output and the JSON."""
 
@@ -80,8 +80,14 @@ def without_seconds(content: dict) -> dict:
     return {k: without_seconds(v) if isinstance(v, dict) else v for k, v in content.items() if k != "seconds"}
 
 
-def test_reference_and_engine_rank_alike(evaluated):
-    out, content = evaluated("--rerank", "2,4", "--reference")
+@pytest.fixture(scope="module")
+def whole(evaluated):
+    """What an undisturbed run printed, and its JSON."""
+    return evaluated("--rerank", "2,4", "--reference")
+
+
+def test_reference_and_engine_rank_alike(evaluated, whole):
+    out, content = whole
     assert "engine: 10 images to describe, " in out
     assert "reference: 10 images to describe, " in out
     agreement = content["agreement"]["reference"]
@@ -98,9 +104,32 @@ def test_reference_and_engine_rank_alike(evaluated):
     assert same["reference"]["seconds"] == content["reference"]["seconds"]
 
 
-def test_killed_and_taken_up_again(evaluated, bundle, data, tmp_path):
+def test_the_json(whole, bundle):
+    content = whole[1]
+    assert (content["dataset"], content["bundle"], content["n"], content["nq"]) == ("small", str(bundle), 7, 3)
+    assert content["backend"]
+    assert content["precision"] == "fp32"
+    assert set(content["seconds"]) == {"index", "queries"}
+    reference = content["reference"]
+    for results in (content, reference):
+        assert list(results["rerank"]) == ["2", "4"]
+        for table in (results["global"], *results["rerank"].values()):
+            assert list(table) == ["E", "M", "H"]
+            assert all(list(means) == ["mAP", "mP@1", "mP@5", "mP@10"] for means in table.values())
+            assert all(value is None or 0 <= value <= 1 for means in table.values() for value in means.values())
+    for setup in ("E", "M", "H"):
+        for ours, theirs in [
+            (content["global"], reference["global"]),
+            *((content["rerank"][k], reference["rerank"][k]) for k in ("2", "4")),
+        ]:
+            assert ours[setup] == pytest.approx(theirs[setup], abs=5e-5)
+    for ours, theirs in zip(content["queries"], reference["queries"], strict=True):
+        assert [row for row, _ in ours["pairs"]] == [row for row, _ in theirs["pairs"]]
+        assert [score for _, score in ours["pairs"]] == pytest.approx([score for _, score in theirs["pairs"]], abs=1e-4)
+
+
+def test_killed_and_taken_up_again(evaluated, whole, bundle, data, tmp_path):
     """With three queries of the engine and two images of the reference done: the same figures as in one go."""
-    whole = evaluated("--rerank", "2,4", "--reference")[1]
     words = ["eval", "--dataset", "small", "--data-dir", data, "--bundle", bundle, "--rerank", "2,4", "--reference"]
     command = [sys.executable, "-c", KILLED, "5", *map(str, words), "--gallery", str(tmp_path / "g")]
     killed = subprocess.run(command, capture_output=True, check=False)
@@ -108,7 +137,7 @@ def test_killed_and_taken_up_again(evaluated, bundle, data, tmp_path):
     out, resumed = evaluated("--rerank", "2,4", "--reference", into=tmp_path / "g")
     assert "engine: everything is in the journal" in out
     assert "reference: 8 images to describe, " in out
-    assert without_seconds(resumed) == without_seconds(whole)
+    assert without_seconds(resumed) == without_seconds(whole[1])
 
 
 def test_a_bundle_against_another(evaluated, bundle, tmp_path):

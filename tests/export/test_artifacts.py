@@ -2,6 +2,7 @@
 
 import pytest
 
+from engine.bundle import GRAPH_NAMES
 from engine.errors import BackendError
 from engine.session import BACKENDS
 from export.artifacts import supports
@@ -51,8 +52,9 @@ def test_int8_asks_for_photos_before_any_work(tmp_path, monkeypatch):
 def test_a_gpu_that_is_not_there_is_an_error_and_never_the_cpu(tmp_path, monkeypatch, backend, message):
     """The stages before the GPU is met are left out: they take half a minute and have tests of their own."""
     monkeypatch.setattr("engine.machine.cuda_devices", list)
-    monkeypatch.setattr("export.parity.cases", lambda *_: dict.fromkeys(("descriptor", "features", "reranker"), []))
+    monkeypatch.setattr("export.parity.cases", lambda *_: {g: [] for g in GRAPH_NAMES})
     monkeypatch.setattr("export.artifacts.export", lambda _graph, _model, file: file.write_bytes(b"graph"))
+    monkeypatch.setattr("export.artifacts.cut", lambda _whole, _graph, file: file.write_bytes(b"graph"))
     with pytest.raises(BackendError, match=message):
         build("seeded:0", 50, tmp_path / "b", backend, sizes=[(64, 64)])
     assert list(tmp_path.iterdir()) == []

@@ -6,8 +6,8 @@ import pytest
 
 from cvnet.reranker import scaled_size
 from engine.session import open_engine
-from export.graphs import GRAPHS
-from export.onnx_export import OPSET, export
+from export.graphs import DESCRIPTOR, FEATURES, GRAPHS
+from export.onnx_export import OPSET, cut, export
 from export.reranker import REDUCED_LENGTHS
 from tests.golden_inputs import IMAGE_SIZES, PAIR_SIZES, golden_image, golden_pair
 
@@ -34,8 +34,8 @@ def image_engines(request, bundle, seeded_model, tmp_path_factory):
     depth, folder = request.param, bundle
     if depth == 101:
         folder = tmp_path_factory.mktemp("r101")
-        for graph in GRAPHS[:2]:
-            export(graph, seeded_model(101), folder / f"{graph.name}.onnx")
+        export(FEATURES, seeded_model(101), folder / "features.onnx")
+        cut(folder / "features.onnx", DESCRIPTOR, folder / "descriptor.onnx")
     return depth, *(open_engine(folder / f"{name}.onnx", "onnxruntime") for name in ("descriptor", "features"))
 
 
