@@ -9,43 +9,58 @@ import numpy as np
 from engine.ranking import Ranking
 from engine.session import Array
 
+# What rounding may do to a sum of 2048 products of two unit vectors, in whatever order it is taken (Higham, Accuracy and
+# Stability of Numerical Algorithms, section 3.1); twice, because two such sums are compared.
+SUM_ERROR = 2 * 2048 * 2.0**-24
 # A unit descriptor rounded to float16 moves its inner product with another by at most its own rounding error,
 # 2^-11 of its norm, plus what values below float16's normal range lose (2^-25 each, 2048 of them).
-HALF_ERROR = 2.0**-11 + 2048**0.5 * 2.0**-25
-HALF_FROM = 50_000  # descriptors; from here on half the memory and half the reading are worth the second look
+HALF_ERROR = SUM_ERROR + 2.0**-11 + 2048**0.5 * 2.0**-25
+HALF_FROM = 50_000  # descriptors; from here on half the memory and half the reading are worth the wider look
+MARGIN = 64  # rows beyond the asked for that a scan returns at first
 
 
 class DescriptorIndex:
     """Descriptors laid out for search, exact at any size.
 
-    A large collection is kept in float16 and scanned; whatever could be among the best, given float16's error
-    bound, is scored again from the float32 rows, so the result is that of the full-precision scan.
+    All are scanned, fast and roughly: by a matrix product, a large collection in float16. Whatever could be among the
+    best, given the scan's error bound, is scored again, so the result is that of `similarities` over all rows.
     """
 
     def __init__(self, descriptors: Array, half_from: int = HALF_FROM) -> None:
         """
         Args:
-            descriptors: (n, 2048) float32 unit rows; may be a memory map, of which little is read per query.
+            descriptors: (n, 2048) float32 unit rows; may be a memory map.
         """
         self._descriptors = descriptors
         self._half: Any = half_index(descriptors) if len(descriptors) >= half_from else None
+        self._error = SUM_ERROR if self._half is None else HALF_ERROR
 
     def search(self, query: Array, k: int) -> Ranking:
         """The `k` most similar rows to a query descriptor (2048,) float32, best first; equals by row number."""
-        k = min(k, len(self._descriptors))
-        rows = np.arange(len(self._descriptors)) if self._half is None else self._candidates(query, k)
-        return Ranking.by_similarity(similarities(self._descriptors[rows], query), rows).first(k)
+        rows = self._candidates(query, k)
+        descriptors = self._descriptors if len(rows) == len(self._descriptors) else self._descriptors[rows]
+        return Ranking.by_similarity(similarities(descriptors, query), rows).first(k)
 
     def _candidates(self, query: Array, k: int) -> Array:
         """Rows among which the exact `k` best are certain to be, in ascending order."""
-        count, n = k + 64, len(self._descriptors)
-        while True:
-            count = min(count, n)
-            approximate, rows = (a[0] for a in self._half.search(query[None], count))
-            # anything not returned is below approximate[-1] + error; the k-th best is above approximate[k-1] - error
-            if count == n or approximate[-1] + HALF_ERROR < approximate[k - 1] - HALF_ERROR:
+        count = k + MARGIN
+        while count < len(self._descriptors):
+            rough, rows = self._scan(query, count)
+            # anything not returned is below rough[-1] + error; the k-th best is above rough[k-1] - error
+            if rough[-1] + self._error < rough[k - 1] - self._error:
                 return np.sort(rows)
             count *= 4
+        return np.arange(len(self._descriptors))
+
+    def _scan(self, query: Array, count: int) -> tuple[Array, Array]:
+        """The `count` highest rough similarities, descending, and their rows."""
+        if self._half is not None:
+            rough, rows = self._half.search(query[None], count)
+            return rough[0], rows[0]
+        products = self._descriptors @ query
+        rows = np.argpartition(products, -count)[-count:]
+        rows = rows[np.argsort(-products[rows])]
+        return products[rows], rows
 
 
 def similarities(descriptors: Array, query: Array) -> Array:

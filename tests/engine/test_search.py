@@ -1,4 +1,4 @@
-"""Global search in half precision gives exactly the ranking of the full-precision scan."""
+"""Global search, scanned roughly, gives exactly the ranking of all similarities."""
 
 from __future__ import annotations
 
@@ -54,9 +54,10 @@ def test_the_ranking_is_that_of_brute_force(kind, n, k, half_from):
     assert np.allclose(expected, (rows.astype(np.float64) @ query)[expected_rows], atol=1e-6)
 
 
-def test_half_precision_reads_few_rows_where_similarities_are_spread():
+@pytest.mark.parametrize("half_from", [0, NEVER])
+def test_few_rows_are_looked_at_twice_where_similarities_are_spread(half_from):
     rows, query = collection("random", 3000)
-    candidates = DescriptorIndex(rows, 0)._candidates(query, 10)
+    candidates = DescriptorIndex(rows, half_from)._candidates(query, 10)
     assert len(candidates) < 200
 
 
