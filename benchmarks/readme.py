@@ -63,7 +63,7 @@ def speed(report: Report) -> str:
         "*PyTorch* keeps candidate features, as the engine does; *published* extracts them again for every pair, as "
         "the published loop does, so part of that ratio is caching alone. ~: made up of image and pair times. "
         f"In brackets: share of what counted operations allow at the matrix product rates measured beside it ({gemm} "
-        "GFLOP/s).",
+        "GFLOP/s); what needs fewer operations than are counted passes 100%.",
         "",
         *search_lines(records),
         f"`{report['command']}`; everything that it measured: [tables](benchmarks/results/cpu.md), "

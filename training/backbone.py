@@ -39,7 +39,7 @@ class Recipe:
 
     seed: int = 0
     widths: Widths = field(default_factory=Widths)
-    steps: int = 500
+    steps: int = 1200
     processes: int = 2
     batch: int = 32  # pairs a process
     collages: int = 600

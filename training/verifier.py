@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import cv2
 import numpy as np
 import torch
 import typer
@@ -30,6 +29,7 @@ from training.backbone import keep, schedule
 from training.checkpoints import Progress
 from training.head_start import start_counting
 from training.pairs import Sources, normalised
+from training.processes import average_gradients, one_thread, start, together
 from training.slim import Widths, slim_model
 from training.views import Source, Warps, common, whole_view
 
@@ -40,17 +40,17 @@ class Recipe:
 
     seed: int = 1
     widths: Widths = field(default_factory=Widths)
-    every: int = 4  # scenes: one in so many is used
-    size: tuple[int, int] = (240, 320)  # (height, width) px of the views
-    steps: int = 1200
-    groups: int = 2  # queries a step
+    every: int = 2  # scenes: one in so many is used
+    size: tuple[int, int] = (360, 480)  # (height, width) px of the views
+    steps: int = 800
+    processes: int = 2  # with a query each
     positives: int = 2  # keys of each query
     negatives: int = 3
     rivals: int = 20  # pictures of other scenes that look most like a query, from which its wrong keys are drawn
     rate: float = 3e-3
     warm_up: int = 20  # steps
     decay: float = 0.01
-    start: int = 10  # pairs of each sort from which the head's first weights are scaled
+    samples: int = 8  # pairs of each sort from which the head's first weights are scaled
     warps: Warps = field(default_factory=lambda: Warps(shift=0.06, turn_deg=4.0, perspective=0.05))
 
 
@@ -126,35 +126,34 @@ def draw(rng: Generator, kept: Kept, recipe: Recipe) -> tuple[int, list[int], Te
     return query, [int(key) for key in keys], torch.tensor([1] * recipe.positives + [0] * recipe.negatives)
 
 
-def train(recipe: Recipe, model: CVNet, kept: Kept, folder: Path) -> None:
-    """Run the stage to its end, from where the folder's checkpoint stands.
+def train(rank: int, recipe: Recipe, model: CVNet, kept: Kept, folder: Path) -> None:
+    """One of the processes that run the stage to its end, from where the folder's checkpoint stands.
 
     Raises:
         WeightsError: see `Progress.resume`.
     """
     torch.manual_seed(recipe.seed)
     learner = model.reranker.learner = CorrelationLearner()
-    samples = [draw(np.random.default_rng((recipe.seed, n, 5)), kept, recipe) for n in range(recipe.start)]
+    samples = [draw(np.random.default_rng((recipe.seed, n, 5)), kept, recipe) for n in range(recipe.samples)]
     start_counting(learner, [kept.correlation(q, key) for q, keys, _ in samples for key in (keys[0], keys[-1])])
     head = head_of(model)
     optimizer = torch.optim.AdamW(head.parameters(), recipe.rate, weight_decay=recipe.decay)
     progress = Progress(folder, "verifier", repr(recipe), head, optimizer)
     progress.resume()
-    while progress.step < recipe.steps:
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.rate * schedule(progress.step, recipe.steps, recipe.warm_up)
-        rng = np.random.default_rng((recipe.seed, progress.step, 6))
-        total = 0.0
-        optimizer.zero_grad()
-        for _ in range(recipe.groups):
-            query, keys, labels = draw(rng, kept, recipe)
-            loss = group_loss(head(*kept.of([query]), *kept.of(keys))[0], labels) / recipe.groups
+    with together(rank, recipe.processes, folder):
+        while progress.step < recipe.steps:
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.rate * schedule(progress.step, recipe.steps, recipe.warm_up)
+            query, keys, labels = draw(np.random.default_rng((recipe.seed, progress.step, rank, 6)), kept, recipe)
+            loss = group_loss(head(*kept.of([query]), *kept.of(keys))[0], labels)
+            optimizer.zero_grad()
             loss.backward()
-            total += loss.item()
-        torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)
-        optimizer.step()
-        progress.step += 1
-        keep(progress, recipe.steps, {"loss": total})
+            average_gradients(head)
+            torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)
+            optimizer.step()
+            progress.step += 1
+            if rank == 0:
+                keep(progress, recipe.steps, {"loss": loss.item()})
 
 
 def load(folder: Path, widths: Widths) -> CVNet:
@@ -179,12 +178,11 @@ def main(
     photographs: Annotated[Path, typer.Option(help="Written by training.photographs.")],
 ) -> None:
     """Train the reranker's head."""
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
+    one_thread()
     recipe = Recipe()
     model = load(folder, recipe.widths)
     subjects = Sources.of_scenes(photographs, scenes.TRAINING.scenes).subjects[:: recipe.every]
-    train(recipe, model, describe(model, subjects, recipe), folder)
+    start(train, (recipe, model, describe(model, subjects, recipe), folder), recipe.processes)
 
 
 if __name__ == "__main__":

@@ -13,14 +13,14 @@ import torch
 from cvnet.reranker import CorrelationLearner
 from engine.errors import DatasetError, WeightsError
 from training import backbone, checkpoints, verifier, whitening
-from training.head_start import anchors, start_counting
+from training.head_start import evidence, start_counting
 from training.pairs import Pairs, Sources
 from training.slim import Stage, Widths, slim_model
 from training.views import POINTS, Source, common
 
 TINY = Widths(stem=8, stages=(Stage(8, 16, 1), Stage(8, 16, 1), Stage(8, 24, 6), Stage(8, 32, 1)), descriptor=16)
 FIRST = backbone.Recipe(widths=TINY, steps=3, processes=1, batch=2, warm_up=1)
-LAST = verifier.Recipe(widths=TINY, size=(96, 128), steps=2, warm_up=1, rivals=2, start=1)
+LAST = verifier.Recipe(widths=TINY, size=(96, 128), steps=2, warm_up=1, rivals=2, samples=1, processes=1)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_the_last_stage_trains_every_weight_of_the_head_and_no_other(collages: S
     checkpoints.write(tmp_path / "backbone.pt", {"model": model.state_dict()})
     kept = verifier.describe(verifier.load(tmp_path, TINY), collages.subjects, LAST)
     assert kept.positives[:4] == [[1], [0], [3], [2]]
-    verifier.train(LAST, verifier.load(tmp_path, TINY), kept, tmp_path)
+    verifier.train(0, LAST, verifier.load(tmp_path, TINY), kept, tmp_path)
     for name, tensor in verifier.load(tmp_path, TINY).state_dict().items():
         assert torch.equal(tensor, before[name]) != name.startswith("reranker.learner"), name
 
@@ -127,19 +127,31 @@ def test_the_head_put_back_scores_as_it_did_in_factored_form() -> None:
         torch.testing.assert_close(model.reranker(feature_map[:1], feature_map[1:]), factored, atol=1e-5, rtol=0)
 
 
-def test_the_head_starts_with_constants_that_carry_the_variance() -> None:
+def pooled(learner: CorrelationLearner, correlation: torch.Tensor) -> torch.Tensor:
+    """What the head hands to its last layers, (128,)."""
+    blocks = (learner.block1, learner.block2, learner.block3, learner.block4)
+    for block in blocks:
+        correlation = block(correlation)
+    return correlation.mean(dim=(0, 2, 3, 4, 5))
+
+
+def test_the_head_starts_as_a_counter_of_matches_that_lie_together() -> None:
     torch.manual_seed(0)
     learner = CorrelationLearner()
-    pairs = [torch.rand(1, 9, 6, 8, 6, 8) ** 4 for _ in range(2)]
-    start_counting(learner, pairs)
-    responses = learner.block1[1](learner.block1[0](pairs[0]))
-    constant = responses[:, anchors(16)]
-    assert constant.std(dim=(2, 3, 4, 5)).max() < 1e-4
-    assert responses[:, ~anchors(16)].std() > 0.3
-    pooled = torch.cat(
-        [learner.block4(learner.block3(learner.block2(learner.block1(p)))).mean((2, 3, 4, 5)) for p in pairs]
-    )
-    assert learner.mlp[0](pooled).abs().max() < 10
+    background = torch.rand(1, 9, 12, 12, 12, 12) ** 4
+    shifted, scattered = background.clone(), background.clone()
+    places = torch.randperm(144)
+    for n in range(144):
+        shifted.view(1, 9, 144, 144)[:, :, n, n] = 2
+        scattered.view(1, 9, 144, 144)[:, :, n, places[n]] = 2
+    start_counting(learner, [background, shifted])
+
+    with torch.no_grad():
+        conv, norm = learner.block1[:2]
+        responses = conv(background)[:, evidence(16)]
+        torch.testing.assert_close(norm(conv(background))[:, evidence(16)], responses, atol=0.05, rtol=0.05)
+        none, some, all_together = (pooled(learner, x)[evidence(128)].mean() for x in (background, scattered, shifted))
+    assert all_together > some > none
 
 
 def test_whitening_evens_out_what_differs_within_scenes() -> None:
