@@ -11,7 +11,7 @@ from cvnet_engine.evaluation_page import accuracy, hits
 from cvnet_engine.report import Page, Query, Table, render
 from engine.bundle import Bundle
 
-WEIGHTS, DEPTH = "seeded:0", 50
+WEIGHTS, DEPTH = "demo", 50
 SIZE = "{1}x{0}".format(*scenes.DEMO.size)
 SHORTLIST = 20  # candidates reranked
 SHOWN = 10  # results of each query on the page

@@ -94,10 +94,11 @@ def write(folder: Path, which: scenes.SceneSet, processes: int) -> None:
 
 def main(
     folder: Annotated[Path, typer.Argument(help="Where the photographs go, a file a scene.")],
+    unseen: Annotated[bool, typer.Option("--unseen", help="The scenes that the last stage trains on.")] = False,
     processes: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
     """Render the training scenes that are not there yet."""
-    write(folder, scenes.TRAINING, processes)
+    write(folder, scenes.UNSEEN if unseen else scenes.TRAINING, processes)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The last stage: the reranker's head learns to verify, over the first stage's features, which no longer change.
 
-`python -m training.verifier FOLDER --photographs PHOTOGRAPHS`, after the whitening. One view of each picture is
-described once; pairs are then drawn from what is kept. Wrong keys are pictures whose descriptors are most like the
-query's.
+`python -m training.verifier FOLDER --photographs UNSEEN`, after the whitening. The scenes are ones that the backbone
+has not seen: on those that it has, its features are better than they will be. One view of each picture is described,
+once; pairs are drawn from what is kept. Wrong keys are pictures whose descriptors are most like the query's.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from benchmarks import scenes
 from cvnet.model import CVNet
 from cvnet.reranker import CorrelationLearner
+from engine.ranking import RERANK_WEIGHT
 from engine.session import Array
 from export.reranker import FactoredReranker, UnitMaps, full_size, key_major
 from training import checkpoints
@@ -33,6 +34,8 @@ from training.processes import average_gradients, one_thread, start, together
 from training.slim import Widths, slim_model
 from training.views import Source, Warps, common, whole_view
 
+TEMPERATURE = 0.05  # of final scores
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -40,14 +43,17 @@ class Recipe:
 
     seed: int = 1
     widths: Widths = field(default_factory=Widths)
-    every: int = 2  # scenes: one in so many is used
-    size: tuple[int, int] = (360, 480)  # (height, width) px of the views
+    sizes: tuple[tuple[int, int], ...] = (
+        (240, 320),
+        (360, 480),
+        (480, 360),
+    )  # (height, width) px of the views, in turn
     steps: int = 800
     processes: int = 2  # with a query each
     positives: int = 2  # keys of each query
     negatives: int = 3
     rivals: int = 20  # pictures of other scenes that look most like a query, from which its wrong keys are drawn
-    rate: float = 3e-3
+    rate: float = 1e-3
     warm_up: int = 20  # steps
     decay: float = 0.01
     samples: int = 8  # pairs of each sort from which the head's first weights are scaled
@@ -56,19 +62,20 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Kept:
-    """Described pictures: unit maps, three of (n, C, h_s, w_s), and for each picture its positives and rivals."""
+    """Described pictures: three unit maps (1, C, h_s, w_s) each, and for each its positives and rivals."""
 
-    maps: tuple[Tensor, ...]
+    maps: list[tuple[Tensor, ...]]
+    similarities: Array  # (n, n)
     positives: list[list[int]]
     rivals: Array  # (n, r)
 
-    def of(self, rows: list[int]) -> list[Tensor]:
-        """The maps of some pictures, float32."""
-        return [scale[rows].float() for scale in self.maps]
+    def of(self, row: int) -> list[Tensor]:
+        """The maps of a picture, float32."""
+        return [unit_map.float() for unit_map in self.maps[row]]
 
     def correlation(self, query: int, key: int) -> Tensor:
         """(1, 9, hq, wq, hk, wk), as `cvnet.reranker` has it."""
-        (q,), (k,) = (full_size(*self.of([row])) for row in (query, key))  # (3, C, h, w)
+        (q,), (k,) = (full_size(*self.of(row)) for row in (query, key))  # (3, C, h, w)
         return torch.einsum("ichw,jcuv->ijhwuv", q, k).relu().flatten(0, 1)[None]
 
 
@@ -80,7 +87,7 @@ def describe(model: CVNet, subjects: list[tuple[Source, ...]], recipe: Recipe) -
     numbers = [(s, p) for s, pictures in enumerate(subjects) for p in range(len(pictures))]
     for row, (subject, picture) in enumerate(track(numbers, "describing")):
         rng = np.random.default_rng((recipe.seed, row, 2))
-        view = whole_view(rng, subjects[subject][picture], recipe.size, recipe.warps)
+        view = whole_view(rng, subjects[subject][picture], recipe.sizes[row % len(recipe.sizes)], recipe.warps)
         with torch.autocast("cpu", torch.bfloat16):
             descriptor, feature_map = model(normalised(torch.from_numpy(view)[None]))
             maps.append(tuple(unit_map.half() for unit_map in UnitMaps(model.reranker)(feature_map)))
@@ -91,14 +98,13 @@ def describe(model: CVNet, subjects: list[tuple[Source, ...]], recipe: Recipe) -
         for subject, picture in numbers
     ]  # fmt: skip
     owners = np.array([subject for subject, _ in numbers])
-    rivals = nearest(torch.cat(descriptors).numpy(), owners, recipe.rivals)
-    return Kept(tuple(torch.cat(scale).clone() for scale in zip(*maps, strict=True)), positives, rivals)
+    similarities = (torch.cat(descriptors) @ torch.cat(descriptors).T).numpy()
+    return Kept(maps, similarities, positives, nearest(similarities, owners, recipe.rivals))
 
 
-def nearest(descriptors: Array, owners: Array, count: int) -> Array:
+def nearest(similarities: Array, owners: Array, count: int) -> Array:
     """Rows of other subjects most like each row, (n, count)."""
-    similarities = np.where(owners[:, None] == owners, -1, descriptors @ descriptors.T)
-    return np.argsort(-similarities, axis=1)[:, :count]
+    return np.argsort(-np.where(owners[:, None] == owners, -1, similarities), axis=1)[:, :count]
 
 
 def head_of(model: CVNet) -> FactoredReranker:
@@ -111,11 +117,14 @@ def put_back(head: FactoredReranker, model: CVNet) -> None:
     model.reranker.learner.block1[0].conv1 = key_major(head.over_query)  # the re-ordering undoes itself
 
 
-def group_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Each key (n, 2) for itself, and the right ones against the wrong ones of their query."""
-    margin = logits[:, 1] - logits[:, 0]
-    wrong = margin[labels == 0].logsumexp(0)
-    return F.cross_entropy(logits, labels) + F.softplus(wrong - margin[labels == 1]).mean() / 4
+def ranking_loss(logits: Tensor, similarities: Tensor, labels: Tensor) -> Tensor:
+    """What the final scores of a query's keys, logits (n, 2) and similarities (n,), do to their order.
+
+    Each right key against all wrong ones; and, so that a score stays a probability, each key for itself.
+    """
+    scores = (similarities + RERANK_WEIGHT * logits.softmax(1)[:, 1]) / TEMPERATURE
+    wrong = scores[labels == 0].logsumexp(0)
+    return F.softplus(wrong - scores[labels == 1]).mean() + F.cross_entropy(logits, labels) / 2
 
 
 def draw(rng: Generator, kept: Kept, recipe: Recipe) -> tuple[int, list[int], Tensor]:
@@ -145,7 +154,8 @@ def train(rank: int, recipe: Recipe, model: CVNet, kept: Kept, folder: Path) -> 
             for group in optimizer.param_groups:
                 group["lr"] = recipe.rate * schedule(progress.step, recipe.steps, recipe.warm_up)
             query, keys, labels = draw(np.random.default_rng((recipe.seed, progress.step, rank, 6)), kept, recipe)
-            loss = group_loss(head(*kept.of([query]), *kept.of(keys))[0], labels)
+            logits = torch.cat([head(*kept.of(query), *kept.of(key))[0] for key in keys])
+            loss = ranking_loss(logits, torch.from_numpy(kept.similarities[query, keys]), labels)
             optimizer.zero_grad()
             loss.backward()
             average_gradients(head)
@@ -175,13 +185,13 @@ def load(folder: Path, widths: Widths) -> CVNet:
 
 def main(
     folder: Annotated[Path, typer.Argument(help="Where the stages before left their weights.")],
-    photographs: Annotated[Path, typer.Option(help="Written by training.photographs.")],
+    photographs: Annotated[Path, typer.Option(help="Written by training.photographs --unseen.")],
 ) -> None:
     """Train the reranker's head."""
     one_thread()
     recipe = Recipe()
     model = load(folder, recipe.widths)
-    subjects = Sources.of_scenes(photographs, scenes.TRAINING.scenes).subjects[:: recipe.every]
+    subjects = Sources.of_scenes(photographs, scenes.UNSEEN.scenes).subjects
     start(train, (recipe, model, describe(model, subjects, recipe), folder), recipe.processes)
 
 

@@ -31,7 +31,7 @@ What is made of it:
 - `dataset`: a set of scenes on disk
 """
 
-from benchmarks.scenes.dataset import DEMO, TEST, TRAINING, VALIDATION, SceneSet, write
+from benchmarks.scenes.dataset import DEMO, TEST, TRAINING, UNSEEN, VALIDATION, SceneSet, write
 from benchmarks.scenes.facade import Facade
 from benchmarks.scenes.labels import Sight, grade, measure
 from benchmarks.scenes.occluders import Occluder
@@ -43,6 +43,7 @@ __all__ = [
     "DEMO",
     "TEST",
     "TRAINING",
+    "UNSEEN",
     "VALIDATION",
     "Facade",
     "Occluder",

@@ -16,7 +16,7 @@ FEW = scenes.SceneSet("few", seed=7, scenes=1, views=2, distractors=0, size=(96,
 
 
 def test_splits_share_no_building() -> None:
-    seeds = [split.seed for split in (scenes.TRAINING, scenes.VALIDATION, scenes.TEST, scenes.DEMO)]
+    seeds = [split.seed for split in (scenes.TRAINING, scenes.UNSEEN, scenes.VALIDATION, scenes.TEST, scenes.DEMO)]
     assert len(set(seeds)) == len(seeds)
 
 

@@ -20,7 +20,7 @@ from training.views import POINTS, Source, common
 
 TINY = Widths(stem=8, stages=(Stage(8, 16, 1), Stage(8, 16, 1), Stage(8, 24, 6), Stage(8, 32, 1)), descriptor=16)
 FIRST = backbone.Recipe(widths=TINY, steps=3, processes=1, batch=2, warm_up=1)
-LAST = verifier.Recipe(widths=TINY, size=(96, 128), steps=2, warm_up=1, rivals=2, samples=1, processes=1)
+LAST = verifier.Recipe(widths=TINY, sizes=((96, 128), (128, 96)), steps=2, warm_up=1, rivals=2, samples=1, processes=1)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_a_folder_of_another_recipe_is_refused(collages: Sources, tmp_path: Path
 
 def test_wrong_keys_are_others_that_look_most_alike() -> None:
     descriptors = np.array([(1, 0), (0.9, 0.1), (0.8, 0.2), (0, 1)])
-    assert verifier.nearest(descriptors, np.array([0, 0, 1, 2]), 1).ravel().tolist() == [2, 2, 0, 2]
+    assert verifier.nearest(descriptors @ descriptors.T, np.array([0, 0, 1, 2]), 1).ravel().tolist() == [2, 2, 0, 2]
 
 
 def test_the_last_stage_trains_every_weight_of_the_head_and_no_other(collages: Sources, tmp_path: Path) -> None:
@@ -148,8 +148,8 @@ def test_the_head_starts_as_a_counter_of_matches_that_lie_together() -> None:
 
     with torch.no_grad():
         conv, norm = learner.block1[:2]
-        responses = conv(background)[:, evidence(16)]
-        torch.testing.assert_close(norm(conv(background))[:, evidence(16)], responses, atol=0.05, rtol=0.05)
+        before, after = (x[:, evidence(16)] for x in (conv(background), norm(conv(background))))
+        assert (after - before).std() < 0.1 * before.std()
         none, some, all_together = (pooled(learner, x)[evidence(128)].mean() for x in (background, scattered, shifted))
     assert all_together > some > none
 
