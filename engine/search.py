@@ -9,8 +9,8 @@ import numpy as np
 from engine.ranking import Ranking
 from engine.session import Array
 
-# What rounding may do to a sum of 2048 products of two unit vectors, in whatever order it is taken (Higham, Accuracy and
-# Stability of Numerical Algorithms, section 3.1); twice, because two such sums are compared.
+# What rounding may do to a sum of 2048 products of two unit vectors, in whatever order it is taken (Higham, Accuracy
+# and Stability of Numerical Algorithms, section 3.1); twice, because two such sums are compared.
 SUM_ERROR = 2 * 2048 * 2.0**-24
 # A unit descriptor rounded to float16 moves its inner product with another by at most its own rounding error,
 # 2^-11 of its norm, plus what values below float16's normal range lose (2^-25 each, 2048 of them).
