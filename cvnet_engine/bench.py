@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def run(
 
 def command() -> str:
     """This command line, as it can be given again."""
-    return " ".join(["cvnet-engine", *sys.argv[1:]])
+    return shlex.join(["cvnet-engine", *sys.argv[1:]])
 
 
 def distinct(bundles: list[Path]) -> tuple[Path, ...]:

@@ -28,6 +28,7 @@ def written(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = "bench --sizes 96x64 --galleries 50,300 --shortlists 4,2 --threads 2 --budget 0"
     files = ["--json", folder / "r.json", "--markdown", folder / "r.md", "--plot", folder / "r.png"]
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["/bin/cvnet-engine", "bench", "--json", "my results.json"])
         patch.setattr(limits, "SIDE", 256)
         patch.setattr(limits, "COPY_VALUES", 2**16)
         patch.setattr(bench, "GROWTH", (0.75,))
@@ -103,7 +104,7 @@ def test_projected_times_are_those_of_pairs(report):
 
 
 def test_the_report_names_where_it_ran_and_what_was_left_out(report, bundle):
-    assert report["command"].startswith("cvnet-engine ")
+    assert report["command"] == "cvnet-engine bench --json 'my results.json'"
     assert report["machine"]["cpu"]
     assert report["agreement"]["96x64"][bundle.resolve().name]["score"] < 3e-5
     assert report["absent"] == {"PyTorch compiled": "not asked for: --compiled adds it, and minutes"}
