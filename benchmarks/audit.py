@@ -20,10 +20,11 @@ import numpy as np
 import typer
 from rich.progress import track
 
-from benchmarks import scenes
+from benchmarks import scenes, tables
 from benchmarks.dataset import Dataset, GroundTruth, load
 from benchmarks.evaluation import GLOBAL, Evaluation, evaluate
 from benchmarks.protocol import SETUPS
+from benchmarks.tables import Table
 from cvnet import checkpoint
 from cvnet.model import CVNet
 from engine import machine
@@ -137,16 +138,12 @@ def figures(evaluation: Evaluation) -> dict[str, float]:
 def markdown(report: dict[str, Any]) -> str:
     """mAP of the first precision, and how far each other one is from it, in points."""
     lines = [f"{report['machine']['cpu']}; {report['date']}; `{report['command']}`", ""]
-    for dataset, rows in report["datasets"].items():
-        columns = list(next(iter(rows.values())))
-        lines += [f"**{dataset}**, best {SHORTLIST} reranked", ""]
-        lines += [f"| precision | {' | '.join(columns)} |", "| --- |" + " ---: |" * len(columns)]
-        (first, baseline), *others = rows.items()
-        lines.append(f"| {first} | " + " | ".join(f"{baseline[c]:.2f}" for c in columns) + " |")
-        lines += [
-            f"| {name} | " + " | ".join(f"{row[c] - baseline[c]:+.2f}" for c in columns) + " |" for name, row in others
-        ]
-        lines.append("")
+    for dataset, by_precision in report["datasets"].items():
+        (first, baseline), *others = by_precision.items()
+        rows = [(first, *(f"{value:.2f}" for value in baseline.values()))]
+        rows += [(name, *(f"{row[c] - baseline[c]:+.2f}" for c in baseline)) for name, row in others]
+        table = Table("", ("precision", *baseline), tuple(rows))
+        lines += [f"**{dataset}**, best {SHORTLIST} reranked", "", tables.markdown(table, text_columns=1)]
     return "\n".join(lines)
 
 

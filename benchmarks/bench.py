@@ -26,9 +26,10 @@ from benchmarks.stages import (
     gallery_stages,
     image_stages,
     indexing_stage,
-    model_stages,
+    scale_stages,
     search_stage,
     stock,
+    whole_stages,
 )
 from benchmarks.timing import Interval, take_passes
 from engine import machine
@@ -135,7 +136,11 @@ def measure_size(bench: Run, size: Size) -> None:
     present = enter(list(bench.contenders.values()), photos(size))
     note(bench, label, present)
     engines = [entrant for entrant in present.entrants if not entrant.contender.is_reference]
-    stages = [*image_stages(image), *model_stages(present.entrants, image, depth)]
+    stages = [
+        *image_stages(image),
+        *scale_stages(present.entrants, image, depth),
+        *whole_stages(present.entrants, image, depth),
+    ]
     with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
         shelves = stock_all(engines, max(bench.options.shortlists), Path(folder))
         if engines:
@@ -214,9 +219,8 @@ def measure_growth(bench: Run) -> None:
         size = round(largest[0] * share), round(largest[1] * share)
         present = enter(engines, photos(size))
         bench.absent |= {f"{name} at {label_of(size)}": reason for name, reason in present.refused.items()}
-        bench.measure(
-            list(model_stages(present.entrants, photo(*size, 0), depth_of(bench.options)))[-2:], label_of(size), "size"
-        )
+        stages = whole_stages(present.entrants, photo(*size, 0), depth_of(bench.options))
+        bench.measure(stages, label_of(size), "size")
 
 
 def measure_threads(bench: Run) -> None:
@@ -225,7 +229,7 @@ def measure_threads(bench: Run) -> None:
     for threads in thread_counts(bench.options.threads):
         engines = [open_bundle(path, threads) for path in bench.options.bundles]
         present = enter(engines, photos(size))
-        stages = list(model_stages(present.entrants, photo(*size, 0), depth))[-2:]
+        stages = whole_stages(present.entrants, photo(*size, 0), depth)
         bench.measure(stages, label_of(size), "threads", threads)
         for engine in engines:
             engine.retriever.close()

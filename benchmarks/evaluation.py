@@ -8,9 +8,9 @@ goes to a journal as soon as it is done.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -151,37 +151,27 @@ class Evaluator:
         """Rank and judge every query; `done` is called after each."""
         queries = []
         for path, truth in zip(self.dataset.queries, self.dataset.ground_truth, strict=True):
-            work = self.work(path, truth)
-            queries.append(evaluate_query(self.ranking(work), truth, self.shortlists, work))
+            queries.append(self.query(path, truth))
             done()
         return Evaluation(tuple(self.shortlists), tuple(queries))
 
-    def work(self, path: Path, truth: GroundTruth) -> QueryWork:
-        """The journal's entry of a query, completed where pairs of the shortlists are missing."""
+    def query(self, path: Path, truth: GroundTruth) -> QueryEvaluation:
+        """A query judged by the journal's entry of it, which is completed where pairs of its shortlists are missing."""
         bbx = truth.bbx if self.cropped else None
         facts = query_facts(self.identity, path, bbx, self.database)
+        features = cache(partial(extract_query, self.retriever, path, bbx))
         stored = self.journal.get(facts)
-        work = QueryWork.unpack(stored) if stored else None
-        if work and not self.missing(work, truth):
-            return work
         started = time.perf_counter()
-        query = extract_query(self.retriever, path, bbx)
-        work = work or QueryWork(query.descriptor, {}, 0.0)
-        rows = self.missing(work, truth)
-        scores = self.retriever.score_rows(query, self.collection, rows)
-        pair_scores = work.pair_scores | dict(zip(rows, scores.tolist(), strict=True))
-        work = QueryWork(work.descriptor, pair_scores, work.seconds + time.perf_counter() - started)
-        self.journal.put(facts, work.pack())
-        return work
-
-    def missing(self, work: QueryWork, truth: GroundTruth) -> list[int]:
-        """Rows of the shortlists that have no pair score yet."""
-        rows = shortlisted(self.ranking(work), truth, self.shortlists)
-        return [row for row in rows if row not in work.pair_scores]
-
-    def ranking(self, work: QueryWork) -> Ranking:
-        """The whole database by global similarity."""
-        return Ranking.by_similarity(self.descriptors @ work.descriptor)
+        work = QueryWork.unpack(stored) if stored else QueryWork(features().descriptor, {}, 0.0)
+        ranking = Ranking.by_similarity(self.descriptors @ work.descriptor)
+        rows = shortlisted(without_ignored(ranking, truth), self.shortlists)
+        missing = [row for row in rows if row not in work.pair_scores]
+        if missing or not stored:
+            scores = self.retriever.score_rows(features(), self.collection, missing)
+            pair_scores = work.pair_scores | dict(zip(missing, scores.tolist(), strict=True))
+            work = QueryWork(work.descriptor, pair_scores, work.seconds + time.perf_counter() - started)
+            self.journal.put(facts, work.pack())
+        return evaluate_query(ranking, truth, self.shortlists, work)
 
     @cached_property
     def descriptors(self) -> Array:
@@ -203,24 +193,28 @@ def evaluate(dataset: Dataset, retriever: Retriever, collection: Collection, sho
         return Evaluator(dataset, retriever, "", collection, shortlists, cropped=True, journal=journal).run()
 
 
-def shortlisted(ranking: Ranking, truth: GroundTruth, shortlists: Sequence[int]) -> list[int]:
+def without_ignored(ranking: Ranking, truth: GroundTruth) -> dict[str, Ranking]:
+    """What each setup ranks."""
+    return {setup: ranking.without(ignored(truth, setup)) for setup in SETUPS}
+
+
+def shortlisted(clean: Mapping[str, Ranking], shortlists: Sequence[int]) -> list[int]:
     """Rows on any setup's shortlist of any length, ascending."""
     longest = max(shortlists, default=0)
-    heads = [ranking.without(ignored(truth, setup)).rows[:longest] for setup in SETUPS]
-    rows: list[int] = np.unique(np.concatenate(heads)).tolist()
+    rows: list[int] = np.unique(np.concatenate([ranking.rows[:longest] for ranking in clean.values()])).tolist()
     return rows
 
 
 def evaluate_query(ranking: Ranking, truth: GroundTruth, shortlists: Sequence[int], work: QueryWork) -> QueryEvaluation:
     """Rerank a query's global ranking for each setup and shortlist length, and judge every outcome."""
-    clean = {setup: ranking.without(ignored(truth, setup)) for setup in SETUPS}
+    clean = without_ignored(ranking, truth)
     rankings = {(GLOBAL, setup): clean[setup] for setup in SETUPS}
     for k in shortlists:
         for setup in SETUPS:
             scores = np.array([work.pair_scores[row] for row in clean[setup].rows[:k].tolist()], np.float32)
             rankings[k, setup] = clean[setup].reranked(scores)
     results = {key: judge(ranked.rows, truth, key[1]) for key, ranked in rankings.items()}
-    pair_scores = {row: work.pair_scores[row] for row in shortlisted(ranking, truth, shortlists)}
+    pair_scores = {row: work.pair_scores[row] for row in shortlisted(clean, shortlists)}
     return QueryEvaluation(ranking, pair_scores, rankings, results, work.seconds)
 
 

@@ -80,9 +80,8 @@ def jpeg(image: Array) -> bytes:
     return stream.getvalue()
 
 
-def model_stages(entrants: Sequence[Entrant], image: Array, depth: int) -> Iterator[Stage]:
-    """One image described, scale by scale and whole, and one pair scored, by everyone."""
-    size = image.shape[:2]
+def scale_stages(entrants: Sequence[Entrant], image: Array, depth: int) -> Iterator[Stage]:
+    """One image described at each scale, by everyone."""
     retrievers = {entrant.contender.name: entrant.contender.retriever for entrant in entrants}
     for scale in SCALES:
         feeds = {"image": normalise(rescale(image, scale))}
@@ -91,9 +90,13 @@ def model_stages(entrants: Sequence[Entrant], image: Array, depth: int) -> Itera
         calls = {name: partial(engine.run, feeds) for name, engine in engines.items()}
         cost = (costs.features if whole else costs.descriptor)(depth, feeds["image"].shape[2:])
         yield Stage(f"{'features' if whole else 'descriptor'} ×{scale:g}", "image", cost, calls, (REFERENCE,))
-    calls = {name: partial(retriever.extract, image) for name, retriever in retrievers.items()}
-    yield Stage("extract, all scales", "image", costs.extract(depth, size), calls, (REFERENCE,))
-    yield pair_stage(entrants, image)
+
+
+def whole_stages(entrants: Sequence[Entrant], image: Array, depth: int) -> list[Stage]:
+    """One image described and one pair scored, by everyone: what all else is made of."""
+    calls = {entrant.contender.name: partial(entrant.contender.retriever.extract, image) for entrant in entrants}
+    extract = Stage("extract, all scales", "image", costs.extract(depth, image.shape[:2]), calls, (REFERENCE,))
+    return [extract, pair_stage(entrants, image)]
 
 
 def pair_stage(entrants: Sequence[Entrant], image: Array) -> Stage:

@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks import scenes
 from benchmarks.dataset import Dataset, load
 from cvnet_engine import build, console, evaluate, index, search
-from cvnet_engine.evaluation_page import accuracy, hits
+from cvnet_engine.evaluation_page import accuracy, judged_hits
 from cvnet_engine.report import Page, Query, Table, render
 from engine.bundle import Bundle
 
@@ -59,7 +59,7 @@ def report(dataset: Dataset, bundle: Bundle, outcomes: dict[str, evaluate.Timed]
     """The page: every query's reranked list, judged, then the figures."""
     engine, _ = outcomes["engine"]
     queries = tuple(
-        Query(str(path), truth.bbx, hits(query, truth, dataset, SHORTLIST, SHOWN))
+        Query(str(path), truth.bbx, judged_hits(query, truth, dataset, SHORTLIST, SHOWN))
         for path, truth, query in zip(dataset.queries, dataset.ground_truth, engine.queries, strict=True)
     )
     return Page(

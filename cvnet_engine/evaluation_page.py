@@ -9,7 +9,7 @@ from benchmarks.dataset import Dataset, GroundTruth
 from benchmarks.evaluation import GLOBAL, Evaluation, QueryEvaluation
 from benchmarks.protocol import CUTOFFS, SETUPS
 from cvnet_engine import console
-from cvnet_engine.report import Hit, Page, Query, Table, Verdict
+from cvnet_engine.report import Hit, Page, Query, Table, Verdict, hits
 from cvnet_engine.subject import Timed
 from engine.bundle import Bundle
 
@@ -80,28 +80,18 @@ def shown(row: int, reason: str, dataset: Dataset, evaluation: Evaluation, longe
     query, truth = evaluation.queries[row], dataset.ground_truth[row]
     before, after = (100 * ap(query, k) for k in (GLOBAL, longest))
     note = f"{reason.capitalize()}. AP {after:.1f}" + (f", {before:.1f} before reranking" if longest else "")
-    return Query(str(dataset.queries[row]), truth.bbx, hits(query, truth, dataset, longest, SHOWN), note)
+    return Query(str(dataset.queries[row]), truth.bbx, judged_hits(query, truth, dataset, longest, SHOWN), note)
 
 
-def hits(query: QueryEvaluation, truth: GroundTruth, dataset: Dataset, shortlist: int, count: int) -> tuple[Hit, ...]:
-    """The first `count` results, junk left out as the setup does, each with the rank it had before reranking."""
-    ranking = query.rankings[shortlist, SETUP].first(count)
-    before = {row: rank for rank, row in enumerate(query.rankings[GLOBAL, SETUP].rows.tolist(), 1)}
+def judged_hits(
+    query: QueryEvaluation, truth: GroundTruth, dataset: Dataset, shortlist: int, count: int
+) -> tuple[Hit, ...]:
+    """The first `count` results, junk left out as the setup does."""
     verdicts: dict[int, Verdict] = dict.fromkeys(truth.easy.tolist(), "easy")
     verdicts |= dict.fromkeys(truth.hard.tolist(), "hard")
-    columns = (ranking.rows, ranking.scores, ranking.similarities, ranking.pair_scores)
-    return tuple(
-        Hit(
-            path=str(dataset.images[row]),
-            rank=rank,
-            score=score,
-            similarity=similarity,
-            rerank_score=pair_score if pair_score == pair_score else None,  # NaN where not reranked
-            verdict=verdicts.get(row, "wrong"),
-            before=before[row] if shortlist else None,
-        )
-        for rank, (row, score, similarity, pair_score) in enumerate(zip(*(c.tolist() for c in columns), strict=True), 1)
-    )
+    before = query.rankings[GLOBAL, SETUP] if shortlist else None
+    ranking = query.rankings[shortlist, SETUP]
+    return hits(ranking, before, dataset.images, lambda row: verdicts.get(row, "wrong"), count)
 
 
 def accuracy_rows(outcomes: Mapping[str, Timed], shortlists: Sequence[int]) -> list[list[str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from html import escape
@@ -20,6 +20,7 @@ from typing import Literal
 from PIL import Image, ImageOps
 
 from benchmarks.tables import Table
+from engine.ranking import Ranking
 
 Verdict = Literal["easy", "hard", "junk", "wrong"]
 Box = tuple[float, float, float, float]
@@ -46,6 +47,31 @@ class Hit:
     rerank_score: float | None = None
     verdict: Verdict | None = None
     before: int | None = None
+
+
+def hits(
+    ranking: Ranking,
+    before: Ranking | None,
+    paths: Sequence[Path],
+    verdict: Callable[[int], Verdict | None],
+    count: int,
+) -> tuple[Hit, ...]:
+    """The first `count` results of a ranking, each with its verdict and the rank it had before reranking, if it was."""
+    ranks_before = {row: rank for rank, row in enumerate(before.rows.tolist(), 1)} if before else {}
+    top = ranking.first(count)
+    columns = (top.rows, top.scores, top.similarities, top.pair_scores)
+    return tuple(
+        Hit(
+            path=str(paths[row]),
+            rank=rank,
+            score=score,
+            similarity=similarity,
+            rerank_score=pair_score if pair_score == pair_score else None,  # NaN where not reranked
+            verdict=verdict(row),
+            before=ranks_before.get(row),
+        )
+        for rank, (row, score, similarity, pair_score) in enumerate(zip(*(c.tolist() for c in columns), strict=True), 1)
+    )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cvnet_engine import console
 from cvnet_engine.index import info
-from cvnet_engine.report import Hit, Page, Query, render
+from cvnet_engine.report import Hit, Page, Query, hits, render
 from engine.bundle import Bundle
 from engine.errors import GalleryError, ImageError
 from engine.gallery import Gallery, require_equal
@@ -92,23 +92,8 @@ def parse_box(text: str | None) -> Box | None:
     return x1, y1, x2, y2
 
 
-def hits(found: Found, gallery: Gallery, top_k: int) -> list[Hit]:
-    """The first `top_k` results, each with the rank it had before reranking."""
-    rank_before = {row: rank for rank, row in enumerate(found.before.rows.tolist(), 1)}
-    top = found.ranking.first(top_k)
-    columns = (top.rows, top.scores, top.similarities, top.pair_scores)
-    return [
-        Hit(
-            path=str(gallery.paths[row]),
-            rank=rank,
-            score=score,
-            similarity=similarity,
-            rerank_score=pair_score if pair_score == pair_score else None,  # NaN where not reranked
-            verdict=None,
-            before=rank_before[row],
-        )
-        for rank, (row, score, similarity, pair_score) in enumerate(zip(*(c.tolist() for c in columns), strict=True), 1)
-    ]
+def found_hits(found: Found, gallery: Gallery, top_k: int) -> tuple[Hit, ...]:
+    return hits(found.ranking, found.before, gallery.paths, lambda _: None, top_k)
 
 
 def show(found: Found, gallery: Gallery, top_k: int) -> None:
@@ -121,7 +106,7 @@ def show(found: Found, gallery: Gallery, top_k: int) -> None:
             str(hit.before),
             short(hit.path),
         )
-        for hit in hits(found, gallery, top_k)
+        for hit in found_hits(found, gallery, top_k)
     ]
     console.table(str(found.query), ("rank", "score", "similarity", "rerank", "before", "path"), rows)
     pairs = int((found.ranking.pair_scores == found.ranking.pair_scores).sum())
@@ -152,7 +137,7 @@ def to_json(found: Found, gallery: Gallery, top_k: int) -> dict[str, object]:
                 "similarity": hit.similarity,
                 "rerank_score": hit.rerank_score,
             }
-            for hit in hits(found, gallery, top_k)
+            for hit in found_hits(found, gallery, top_k)
         ],
         "seconds": found.seconds,
     }
@@ -160,7 +145,7 @@ def to_json(found: Found, gallery: Gallery, top_k: int) -> dict[str, object]:
 
 def page(outcomes: list[Found], gallery: Gallery, box: Box | None, top_k: int, bundle: Bundle) -> Page:
     manifest = bundle.manifest
-    queries = tuple(Query(str(found.query), box, tuple(hits(found, gallery, top_k))) for found in outcomes)
+    queries = tuple(Query(str(found.query), box, found_hits(found, gallery, top_k)) for found in outcomes)
     return Page(
         title="Search results",
         lead=f"{len(outcomes)} queries in a gallery of {len(gallery)} images",

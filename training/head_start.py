@@ -28,10 +28,9 @@ SCALE_PAIRS = (8, 8, 5, 7, 8, 8, 4, 8)  # the correlation that each channel of t
 
 def start_counting(learner: CorrelationLearner, correlations: list[Tensor]) -> None:
     """Set all weights in place; scales follow from some correlations (1, 9, hq, wq, hk, wk) of real pairs."""
-    lenient = KEPT[1] / correlations[0][0, 0, 0, 0].numel()
-    strict = KEPT[0] / correlations[0][0, 0, 0, 0].numel()
+    keys = correlations[0][0, 0, 0, 0].numel()
     plan: list[tuple[Callable[[CenterPivotConv4d], None], float, float]] = [
-        (keep_strongest, 1 - lenient, 1 - strict),
+        (keep_strongest, 1 - KEPT[1] / keys, 1 - KEPT[0] / keys),
         (gather, 0.0, 0.5),
         (gather, 0.0, 0.5),
         (look_aside, 0.0, 0.2),
