@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import memory
-from benchmarks.contender import COMPILED, PUBLISHED, REFERENCE, Contender, open_bundle, open_reference
+from benchmarks.apart import keeping_reference
+from benchmarks.contender import COMPILED, KEEPING, PUBLISHED, REFERENCE, Contender, open_bundle, open_reference
 from benchmarks.costs import Size
 from benchmarks.entrant import Entrant, Field, enter
 from benchmarks.limits import Ceiling
@@ -136,12 +137,16 @@ def measure_size(bench: Run, size: Size) -> None:
     present = enter(list(bench.contenders.values()), photos(size))
     note(bench, label, present)
     engines = [entrant for entrant in present.entrants if not entrant.contender.is_reference]
-    stages = [
-        *image_stages(image),
-        *scale_stages(present.entrants, image, depth),
-        *whole_stages(present.entrants, image, depth),
-    ]
-    with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
+    reference, options = present.entrants[0], bench.options
+    with (
+        tempfile.TemporaryDirectory(dir=bench.folder) as folder,
+        keeping_reference(options.bundles[0], options.threads, image, reference.query, reference.keys[0]) as keeping,
+    ):
+        stages = [
+            *image_stages(image),
+            *scale_stages(present.entrants, image, depth),
+            *whole_stages(present.entrants, image, depth, *({KEEPING: call} for call in keeping)),
+        ]
         shelves = stock_all(engines, max(bench.options.shortlists), Path(folder))
         if engines:
             stages += gallery_stages(shelves, image, bench.options.shortlists, depth)

@@ -10,6 +10,7 @@ from engine.errors import BackendError, WeightsError
 from engine.retriever import Retriever
 
 REFERENCE, PUBLISHED, COMPILED = "PyTorch", "PyTorch published", "PyTorch compiled"
+KEEPING = "PyTorch, memory kept"  # see `benchmarks.apart`
 
 
 @dataclass(frozen=True)

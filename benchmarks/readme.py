@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contender import PUBLISHED, REFERENCE
+from benchmarks.contender import KEEPING, PUBLISHED, REFERENCE
 from benchmarks.tables import Report, Table, markdown, ms, times
 from engine.errors import DatasetError
 from engine.files import write_atomically
@@ -65,6 +65,7 @@ def speed(report: Report) -> str:
         f"In brackets: share of what counted operations allow at the matrix product rates measured beside it ({gemm} "
         "GFLOP/s); what needs fewer operations than are counted passes 100%.",
         "",
+        *keeping_lines(records, size),
         *search_lines(records),
         f"`{report['command']}`; everything that it measured: [tables](benchmarks/results/cpu.md), "
         "[plots](benchmarks/results/cpu.svg), [JSON](benchmarks/results/cpu.json).",
@@ -104,6 +105,32 @@ def engine_cell(record: Report) -> str:
     ratios = [f"{times(record['speedups'][name][0])}×" for name in (REFERENCE, PUBLISHED) if name in record["speedups"]]
     share = "" if record["share"] is None else f" [{record['share']:.0%}]"
     return f"{ms(record['median_ms'])}: {', '.join(ratios)}{share}"
+
+
+def keeping_lines(records: list[Report], size: str) -> list[str]:
+    """One sentence on PyTorch at its best."""
+    said = [beside_best(records, size, stage) for stage in ("pair score", "extract, all scales")]
+    if not any(said):
+        return []
+    return [
+        "PyTorch spends much of its time on memory that the kernel clears. In a process that keeps what it frees "
+        f"(`benchmarks/allocator.py`; `eval --reference` does so): {'; '.join(filter(None, said))}.",
+        "",
+    ]
+
+
+def beside_best(records: list[Report], size: str, stage: str) -> str:
+    """The reference's time in a process that keeps memory, and how many times as fast the engines are."""
+    by_method = {r["method"]: r for r in records if (r["stage"], r["size"]) == (stage, size)}
+    if KEEPING not in by_method:
+        return ""
+    ratios = [
+        f"{name} {times(r['speedups'][KEEPING][0])}×"
+        for name, r in by_method.items()
+        if KEEPING in r["speedups"] and r["backend"] != by_method[KEEPING]["backend"]
+    ]
+    took = ms(by_method[KEEPING]["median_ms"])
+    return f"{STAGES[stage]} {took} ms, the engines {', '.join(ratios)} as fast"
 
 
 def search_lines(records: list[Report]) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import costs
-from benchmarks.contender import PUBLISHED, REFERENCE
+from benchmarks.contender import KEEPING, PUBLISHED, REFERENCE
 from benchmarks.costs import Cost
 from benchmarks.entrant import Entrant
 from benchmarks.timing import Calls
@@ -30,6 +30,7 @@ ENGINE = "cvnet-engine"  # the method of what all bundles share
 INDEXED = 2  # images in one go of the indexing stage
 SEARCHED = 100  # images asked of a global search
 CHUNK = 16384  # descriptors made at once
+NO_CALLS: Calls = {}
 INFO = GalleryInfo(GALLERY_FORMAT, "benchmark", "benchmark", None)
 
 
@@ -92,14 +93,17 @@ def scale_stages(entrants: Sequence[Entrant], image: Array, depth: int) -> Itera
         yield Stage(f"{'features' if whole else 'descriptor'} ×{scale:g}", "image", cost, calls, (REFERENCE,))
 
 
-def whole_stages(entrants: Sequence[Entrant], image: Array, depth: int) -> list[Stage]:
+def whole_stages(
+    entrants: Sequence[Entrant], image: Array, depth: int, more_extract: Calls = NO_CALLS, more_pair: Calls = NO_CALLS
+) -> list[Stage]:
     """One image described and one pair scored, by everyone: what all else is made of."""
     calls = {entrant.contender.name: partial(entrant.contender.retriever.extract, image) for entrant in entrants}
-    extract = Stage("extract, all scales", "image", costs.extract(depth, image.shape[:2]), calls, (REFERENCE,))
-    return [extract, pair_stage(entrants, image)]
+    cost, baselines = costs.extract(depth, image.shape[:2]), (REFERENCE, KEEPING)
+    extract = Stage("extract, all scales", "image", cost, {**calls, **more_extract}, baselines)
+    return [extract, pair_stage(entrants, image, more_pair)]
 
 
-def pair_stage(entrants: Sequence[Entrant], image: Array) -> Stage:
+def pair_stage(entrants: Sequence[Entrant], image: Array, more: Calls) -> Stage:
     """One pair; *published* extracts the candidate again for every pair, as the published loop does."""
     size = image.shape[:2]
     calls: dict[str, Callable[[], object]] = {
@@ -108,7 +112,7 @@ def pair_stage(entrants: Sequence[Entrant], image: Array) -> Stage:
     }
     if entrants[0].contender.is_reference:
         calls[PUBLISHED] = partial(published_pair, entrants[0], image)
-    return Stage("pair score", "pair", costs.pair(size, size), calls, (REFERENCE, PUBLISHED))
+    return Stage("pair score", "pair", costs.pair(size, size), {**calls, **more}, (REFERENCE, PUBLISHED, KEEPING))
 
 
 def published_pair(reference: Entrant, image: Array) -> Array:

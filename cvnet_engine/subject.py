@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from benchmarks.allocator import keep_memory
 from benchmarks.contender import Contender, open_bundle, open_reference
 from benchmarks.dataset import Dataset
 from benchmarks.evaluation import Evaluation, Evaluator, Selection, database_digest
@@ -80,6 +81,7 @@ class ReferenceSubject:
     """The PyTorch model that a bundle was built from, candidate features kept."""
 
     def __init__(self, bundle: Bundle, threads: int | None) -> None:
+        keep_memory()
         self._contender = open_reference(bundle, threads)
 
     def projection(self, task: Task) -> tuple[Workload, float]:

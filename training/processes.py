@@ -16,11 +16,14 @@ import torch.distributed as dist
 from torch import nn
 from torch.multiprocessing import start_processes
 
+from benchmarks.allocator import keep_memory
+
 MEETING = ".meeting"  # the file through which the processes find each other
 
 
 def one_thread() -> None:
     """To be called before any work: threads that exist by then would not survive the forks to come."""
+    keep_memory()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
 

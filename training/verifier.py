@@ -1,8 +1,11 @@
-"""The last stage: the reranker's head learns to verify, over the first stage's features, which no longer change.
+"""The last stage: the reranker's head learns what `training.voting` finds, over features that no longer change.
 
 `python -m training.verifier FOLDER --photographs UNSEEN`, after the whitening. The scenes are ones that the backbone
 has not seen: on those that it has, its features are better than they will be. One view of each picture is described,
-once; pairs are drawn from what is kept. Wrong keys are pictures whose descriptors are most like the query's.
+once; pairs are drawn from what is kept. Most wrong keys are pictures whose descriptors are most like the query's.
+
+Labels only draw the pairs. The head is told how many matches of a pair agree on one shift, not whether the pair is
+right: of look-alikes, that teaches it what happens to tell these scenes apart (docs/decisions/011).
 """
 
 from __future__ import annotations
@@ -22,7 +25,6 @@ from torch.nn import functional as F
 from benchmarks import scenes
 from cvnet.model import CVNet
 from cvnet.reranker import CorrelationLearner
-from engine.ranking import RERANK_WEIGHT
 from engine.session import Array
 from export.reranker import FactoredReranker, UnitMaps, full_size, key_major
 from training import checkpoints
@@ -33,8 +35,9 @@ from training.pairs import Sources, normalised
 from training.processes import average_gradients, one_thread, start, together
 from training.slim import Widths, slim_model
 from training.views import Source, Warps, common, whole_view
+from training.voting import EVEN_VOTES, votes
 
-TEMPERATURE = 0.05  # of final scores
+SLOPE = 3.0  # of a target logit over the logarithm of votes
 
 
 @dataclass(frozen=True)
@@ -44,15 +47,16 @@ class Recipe:
     seed: int = 1
     widths: Widths = field(default_factory=Widths)
     sizes: tuple[tuple[int, int], ...] = (
-        (240, 320),
-        (360, 480),
-        (480, 360),
+        *[(240, 320), (320, 240), (360, 480), (480, 360)] * 2,
+        (480, 640),
+        (576, 768),
     )  # (height, width) px of the views, in turn
-    steps: int = 800
+    steps: int = 2000
     processes: int = 2  # with a query each
     positives: int = 2  # keys of each query
-    negatives: int = 3
-    rivals: int = 20  # pictures of other scenes that look most like a query, from which its wrong keys are drawn
+    rivals: int = 2  # wrong keys that look like it
+    strangers: int = 1  # wrong keys at random
+    most_alike: int = 20  # pictures of other scenes that rivals are drawn from
     rate: float = 1e-3
     warm_up: int = 20  # steps
     decay: float = 0.01
@@ -62,10 +66,10 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Kept:
-    """Described pictures: three unit maps (1, C, h_s, w_s) each, and for each its positives and rivals."""
+    """Described pictures: three unit maps (1, C, h_s, w_s) each, the scene, and which others make pairs with it."""
 
     maps: list[tuple[Tensor, ...]]
-    similarities: Array  # (n, n)
+    owners: Array  # (n,)
     positives: list[list[int]]
     rivals: Array  # (n, r)
 
@@ -99,7 +103,7 @@ def describe(model: CVNet, subjects: list[tuple[Source, ...]], recipe: Recipe) -
     ]  # fmt: skip
     owners = np.array([subject for subject, _ in numbers])
     similarities = (torch.cat(descriptors) @ torch.cat(descriptors).T).numpy()
-    return Kept(maps, similarities, positives, nearest(similarities, owners, recipe.rivals))
+    return Kept(maps, owners, positives, nearest(similarities, owners, recipe.most_alike))
 
 
 def nearest(similarities: Array, owners: Array, count: int) -> Array:
@@ -117,22 +121,27 @@ def put_back(head: FactoredReranker, model: CVNet) -> None:
     model.reranker.learner.block1[0].conv1 = key_major(head.over_query)  # the re-ordering undoes itself
 
 
-def ranking_loss(logits: Tensor, similarities: Tensor, labels: Tensor) -> Tensor:
-    """What the final scores of a query's keys, logits (n, 2) and similarities (n,), do to their order.
+def draw(rng: Generator, kept: Kept, recipe: Recipe) -> tuple[int, list[int]]:
+    """A query that has positives, and its keys, positives first."""
+    query = int(rng.choice([row for row, positives in enumerate(kept.positives) if positives]))
+    kinds = (
+        (kept.positives[query], recipe.positives),
+        (kept.rivals[query], recipe.rivals),
+        (np.flatnonzero(kept.owners != kept.owners[query]), recipe.strangers),
+    )
+    return query, [int(key) for rows, count in kinds for key in rng.choice(rows, count)]
 
-    Each right key against all wrong ones; and, so that a score stays a probability, each key for itself.
-    """
-    scores = (similarities + RERANK_WEIGHT * logits.softmax(1)[:, 1]) / TEMPERATURE
-    wrong = scores[labels == 0].logsumexp(0)
-    return F.softplus(wrong - scores[labels == 1]).mean() + F.cross_entropy(logits, labels) / 2
+
+def target(query: Tensor, key: Tensor) -> Tensor:
+    """The logit that a pair of full-scale unit maps (1, 256, h, w) should get: ()."""
+    return SLOPE * ((1 + votes(query[0], key[0])) / (1 + EVEN_VOTES)).log()
 
 
-def draw(rng: Generator, kept: Kept, recipe: Recipe) -> tuple[int, list[int], Tensor]:
-    """A query that has positives, its keys, and their labels."""
-    able = [row for row, positives in enumerate(kept.positives) if positives]
-    query = int(rng.choice(able))
-    keys = [*rng.choice(kept.positives[query], recipe.positives), *rng.choice(kept.rivals[query], recipe.negatives)]
-    return query, [int(key) for key in keys], torch.tensor([1] * recipe.positives + [0] * recipe.negatives)
+def imitation_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """How far logits (n, 2) are from target logits (n,): as numbers, and where it matters, as probabilities."""
+    logits = logits[:, 1] - logits[:, 0]
+    numbers = F.mse_loss(logits / SLOPE, targets / SLOPE)
+    return numbers + F.binary_cross_entropy_with_logits(logits, targets.sigmoid())
 
 
 def train(rank: int, recipe: Recipe, model: CVNet, kept: Kept, folder: Path) -> None:
@@ -144,7 +153,7 @@ def train(rank: int, recipe: Recipe, model: CVNet, kept: Kept, folder: Path) -> 
     torch.manual_seed(recipe.seed)
     learner = model.reranker.learner = CorrelationLearner()
     samples = [draw(np.random.default_rng((recipe.seed, n, 5)), kept, recipe) for n in range(recipe.samples)]
-    start_counting(learner, [kept.correlation(q, key) for q, keys, _ in samples for key in (keys[0], keys[-1])])
+    start_counting(learner, [kept.correlation(q, key) for q, keys in samples for key in (keys[0], keys[-1])])
     head = head_of(model)
     optimizer = torch.optim.AdamW(head.parameters(), recipe.rate, weight_decay=recipe.decay)
     progress = Progress(folder, "verifier", repr(recipe), head, optimizer)
@@ -153,9 +162,10 @@ def train(rank: int, recipe: Recipe, model: CVNet, kept: Kept, folder: Path) -> 
         while progress.step < recipe.steps:
             for group in optimizer.param_groups:
                 group["lr"] = recipe.rate * schedule(progress.step, recipe.steps, recipe.warm_up)
-            query, keys, labels = draw(np.random.default_rng((recipe.seed, progress.step, rank, 6)), kept, recipe)
-            logits = torch.cat([head(*kept.of(query), *kept.of(key))[0] for key in keys])
-            loss = ranking_loss(logits, torch.from_numpy(kept.similarities[query, keys]), labels)
+            query, keys = draw(np.random.default_rng((recipe.seed, progress.step, rank, 6)), kept, recipe)
+            maps, others = kept.of(query), [kept.of(key) for key in keys]
+            logits = torch.cat([head(*maps, *other)[0] for other in others])
+            loss = imitation_loss(logits, torch.stack([target(maps[-1], other[-1]) for other in others]))
             optimizer.zero_grad()
             loss.backward()
             average_gradients(head)

@@ -40,7 +40,7 @@ class SceneSet:
 
 # Seeds differ, so no building is in two of these.
 TRAINING = SceneSet("training", seed=101, scenes=740, views=5, distractors=0, size=(360, 480))
-UNSEEN = SceneSet("unseen", seed=404, scenes=200, views=5, distractors=0, size=(360, 480))  # the head's training
+UNSEEN = SceneSet("unseen", seed=404, scenes=600, views=5, distractors=0, size=(360, 480))  # the head's training
 VALIDATION = SceneSet("validation", seed=202, scenes=40, views=6, distractors=60, size=(360, 480))
 TEST = SceneSet("test", seed=303, scenes=50, views=5, distractors=50, size=(360, 480))
 DEMO = SceneSet("demo", seed=31, scenes=10, views=5, distractors=8, size=(240, 320))

@@ -20,7 +20,9 @@ from training.views import POINTS, Source, common
 
 TINY = Widths(stem=8, stages=(Stage(8, 16, 1), Stage(8, 16, 1), Stage(8, 24, 6), Stage(8, 32, 1)), descriptor=16)
 FIRST = backbone.Recipe(widths=TINY, steps=3, processes=1, batch=2, warm_up=1)
-LAST = verifier.Recipe(widths=TINY, sizes=((96, 128), (128, 96)), steps=2, warm_up=1, rivals=2, samples=1, processes=1)
+LAST = verifier.Recipe(
+    widths=TINY, sizes=((96, 128), (128, 96)), steps=2, warm_up=1, most_alike=2, samples=1, processes=1
+)
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +114,23 @@ def test_the_last_stage_trains_every_weight_of_the_head_and_no_other(collages: S
     verifier.train(0, LAST, verifier.load(tmp_path, TINY), kept, tmp_path)
     for name, tensor in verifier.load(tmp_path, TINY).state_dict().items():
         assert torch.equal(tensor, before[name]) != name.startswith("reranker.learner"), name
+
+
+def test_the_target_is_a_probability_of_one_half_where_the_teacher_is_undecided() -> None:
+    torch.manual_seed(0)
+    few, even, many = (torch.nn.functional.normalize(torch.randn(1, 256, 4, width), dim=1) for width in (5, 11, 25))
+    assert verifier.target(few, few) < -1
+    assert verifier.target(even, even) == pytest.approx(0, abs=1e-3)  # 44 matches
+    assert verifier.target(many, many) > 1
+
+
+def test_the_head_is_held_to_the_teachers_logits() -> None:
+    targets = torch.tensor([-4.0, 0.0, 5.0])
+    right = torch.stack([torch.zeros(3), targets], dim=1).requires_grad_()
+    verifier.imitation_loss(right, targets).backward()
+    assert right.grad is not None
+    assert right.grad.abs().max() < 1e-6
+    assert verifier.imitation_loss(right + torch.tensor([0.5, 0.0]), targets) > verifier.imitation_loss(right, targets)
 
 
 def test_the_head_put_back_scores_as_it_did_in_factored_form() -> None:
