@@ -20,7 +20,7 @@ from engine.errors import WeightsError
 NAME = "demo"  # as `--weights` names it
 DEPTH = 50
 FILE = Path(__file__).with_name("demo.npz")
-SHA256 = "cab5273aa1f78b6ff61ff05cdf373fd582a7d300cd6b4571e0f104d503dc90f8"
+SHA256 = "884600e2c91bbcaced00ff516a6af1f329726a642e51e107d4593fa6e7973abd"
 
 
 def state_dict(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
