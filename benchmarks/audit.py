@@ -151,7 +151,9 @@ def main(
     data_dir: Annotated[Path, typer.Option(help="Folder of data sets; generated ones are made there where missing.")],
     dataset: Annotated[list[str], typer.Option(help="Name of a data set, or of generated scenes: demo, test.")],
     out: Annotated[Path, typer.Option(help="Writes OUT.json and OUT.md.")],
-    calibration: Annotated[Path, typer.Option(help="Folder of images for int8, none of them of the data sets.")],
+    calibration: Annotated[
+        Path | None, typer.Option(help="Folder of images for int8; validation scenes if left out.")
+    ] = None,
     weights: Annotated[str, typer.Option(help="As for 'build'.")] = "demo",
     depth: Annotated[int, typer.Option(help="As for 'build'.")] = 50,
     max_side: Annotated[int | None, typer.Option(help="Shrink images to this longest side, px.")] = None,
@@ -159,7 +161,7 @@ def main(
 ) -> None:
     """mAP of every precision on each data set."""
     model = checkpoint.load(weights, depth)
-    photos = calibration_photos(calibration, "int8")
+    photos = calibration_photos(calibration or scenes.write(scenes.VALIDATION, data_dir) / "jpg", "int8")
     results: Results = {name: {} for name in dataset}
     command = f"python -m benchmarks.audit --weights {weights} --dataset {' --dataset '.join(dataset)}"
     with tempfile.TemporaryDirectory() as scratch:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from benchmarks.agreement import Agreement
 from benchmarks.dataset import Dataset, GroundTruth
 from benchmarks.evaluation import GLOBAL, Evaluation, QueryEvaluation
@@ -12,6 +14,7 @@ from cvnet_engine import console
 from cvnet_engine.report import Hit, Page, Query, Table, Verdict, hits
 from cvnet_engine.subject import Timed
 from engine.bundle import Bundle
+from engine.ranking import Ranking
 
 MEASURES = ("mAP", f"mP@{CUTOFFS[-1]}")
 ACCURACY_COLUMNS = ("", *(f"{measure} {setup}" for measure in MEASURES for setup in SETUPS))
@@ -78,9 +81,18 @@ def ap(query: QueryEvaluation, shortlist: int) -> float:
 def shown(row: int, reason: str, dataset: Dataset, evaluation: Evaluation, longest: int) -> Query:
     """One query with its first results."""
     query, truth = evaluation.queries[row], dataset.ground_truth[row]
-    before, after = (100 * ap(query, k) for k in (GLOBAL, longest))
-    note = f"{reason.capitalize()}. AP {after:.1f}" + (f", {before:.1f} before reranking" if longest else "")
+    (ap_before, place_before), (ap_after, place) = (
+        (100 * ap(query, k), first_match(query.rankings[k, SETUP], truth)) for k in (GLOBAL, longest)
+    )
+    note = f"{reason.capitalize()}. AP {ap_after:.1f}, first match at {place}"
+    if longest:
+        note += f"; before reranking {ap_before:.1f}, at {place_before}"
     return Query(str(dataset.queries[row]), truth.bbx, judged_hits(query, truth, dataset, longest, SHOWN), note)
+
+
+def first_match(ranking: Ranking, truth: GroundTruth) -> int:
+    """The place of the first relevant image, counted from 1."""
+    return 1 + int(np.isin(ranking.rows, [*truth.easy, *truth.hard]).argmax())
 
 
 def judged_hits(

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.dataset import GroundTruth
 from benchmarks.evaluation import GLOBAL, Evaluation
 from benchmarks.scenes import SceneSet, write
 from cvnet_engine.cli import app
 from cvnet_engine.evaluate import duration
-from cvnet_engine.evaluation_page import choose
+from cvnet_engine.evaluation_page import choose, first_match
+from engine.ranking import Ranking
 
 SMALL = SceneSet("small", seed=5, scenes=3, views=3, distractors=1, size=(96, 128))
 # The program, killed as soon as it has kept its Nth piece of work.
@@ -174,12 +178,19 @@ def test_a_page(evaluated, tmp_path):
     for text in ("Accuracy, percent", "What reranking moved", "The engine against the reference", "Among the hardest"):
         assert text in html
     assert "untrained" in html
+    assert len(re.findall(r"first match at \d+; before reranking [\d.]+, at \d+", html)) == 3
 
 
 def test_a_page_without_reranking(evaluated, tmp_path):
     page = tmp_path / "p.html"
     evaluated("--rerank", "0", "--html", page)
     assert "What reranking moved" not in page.read_text()
+
+
+def test_the_first_match_is_counted_from_one():
+    ranking = Ranking.by_similarity(np.array([0.1, 0.4, 0.3, 0.2], np.float32))
+    truth = GroundTruth((0, 0, 1, 1), easy=np.array([0]), hard=np.array([3]), junk=np.array([]))
+    assert first_match(ranking, truth) == 3
 
 
 def test_the_hardest_come_first():
