@@ -41,7 +41,6 @@ from export.build import calibration_photos
 
 SHORTLIST = 100
 Results = dict[str, dict[str, dict[str, float]]]  # data set -> precision -> column -> mAP in percent
-GENERATED = {known.name: known for known in (scenes.DEMO, scenes.VALIDATION, scenes.TEST)}
 
 
 @dataclass(frozen=True)
@@ -180,8 +179,8 @@ def main(
 
 def prepared(name: str, data_dir: Path, max_side_px: int | None, scratch: Path) -> Dataset:
     """A data set by name, generated where it is ours and missing, shrunk where asked for."""
-    if name in GENERATED:
-        scenes.write(GENERATED[name], data_dir)
+    if name in scenes.SETS:
+        scenes.write(scenes.SETS[name], data_dir)
     dataset = load(data_dir, name)
     return shrunk(dataset, max_side_px, scratch / name) if max_side_px else dataset
 

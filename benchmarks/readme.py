@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from benchmarks import scenes
 from benchmarks.contender import KEEPING, PUBLISHED, REFERENCE
 from benchmarks.tables import Report, Table, markdown, ms, times
 from engine.errors import DatasetError
@@ -21,6 +22,10 @@ STAGES = {
     "rerank": "rerank of {count}",
     "whole query": "whole query, best {count} reranked",
 }  # of `bench`, in the words of README
+MODELS = {
+    "demo": ", demonstration model",
+    "seeded": ", untrained model: the figures show agreement, not quality",
+}
 
 
 def main() -> None:
@@ -154,9 +159,10 @@ def accuracy(evaluation: dict[str, Any]) -> str:
         for label, table in {"global": content["global"], **content["rerank"]}.items():
             cells = [percent(table[setup]["mAP"]) for setup in "EMH"]
             rows.append((name, label if label == "global" else f"best {label} reranked", *cells))
-    trained = "" if evaluation["trained"] else ", untrained model: the figures show agreement, not quality"
+    name = evaluation["dataset"]
     title = (
-        f"**mAP on {evaluation['dataset']}**, percent, {evaluation['n']} images, {evaluation['nq']} queries{trained}"
+        f"**mAP on {f'generated {name} scenes' if name in scenes.SETS else name}**, percent, {evaluation['n']} images, "
+        f"{evaluation['nq']} queries{MODELS.get(evaluation['weights'].partition(':')[0], '')}"
     )
     table = Table("", ("", "ranking", "Easy", "Medium", "Hard"), tuple(rows))
     sentences = [agreement_line(name, a) for name, a in evaluation["agreement"].items()]

@@ -28,10 +28,10 @@ What is made of it:
 - `projection`: flat canvases as a camera sees them
 - `photograph`: the picture, and the silhouette of the building in it
 - `labels`: easy, hard or junk, measured on the pictures
-- `dataset`: a set of scenes on disk
+- `dataset`: a set of scenes on disk; `python -m benchmarks.scenes` writes one
 """
 
-from benchmarks.scenes.dataset import DEMO, TEST, TRAINING, UNSEEN, VALIDATION, SceneSet, write
+from benchmarks.scenes.dataset import DEMO, SETS, TEST, TRAINING, UNSEEN, VALIDATION, SceneSet, write
 from benchmarks.scenes.facade import Facade
 from benchmarks.scenes.labels import Sight, grade, measure
 from benchmarks.scenes.occluders import Occluder
@@ -41,6 +41,7 @@ from benchmarks.scenes.view import View, choose_view
 
 __all__ = [
     "DEMO",
+    "SETS",
     "TEST",
     "TRAINING",
     "UNSEEN",

@@ -44,6 +44,7 @@ UNSEEN = SceneSet("unseen", seed=404, scenes=600, views=5, distractors=0, size=(
 VALIDATION = SceneSet("validation", seed=202, scenes=40, views=6, distractors=60, size=(360, 480))
 TEST = SceneSet("test", seed=303, scenes=50, views=5, distractors=50, size=(360, 480))
 DEMO = SceneSet("demo", seed=31, scenes=10, views=5, distractors=8, size=(240, 320))
+SETS = {scenes.name: scenes for scenes in (DEMO, VALIDATION, TEST)}  # that models are judged on
 
 
 def write(scenes: SceneSet, data_dir: Path) -> Path:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks import scenes
+from benchmarks.scenes.__main__ import main
 from benchmarks.scenes.dataset import SceneSet
 from benchmarks.scenes.family import FAMILIES
 from benchmarks.scenes.grounds import GROUNDS
@@ -192,3 +193,12 @@ def test_families_name_only_what_exists() -> None:
         assert set(family.roofs) <= set(ROOFS)
         assert set(family.grounds) <= set(GROUNDS)
         assert set(family.ornaments) <= {*UNDER_WINDOWS, *OVER_WINDOWS}
+
+
+def test_a_set_by_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(scenes.SETS, "tiny", TINY)
+    main("tiny", tmp_path)
+    assert capsys.readouterr().out == f"{tmp_path / 'tiny'}\n"
+    assert (tmp_path / "tiny" / "gnd_tiny.json").is_file()
+    with pytest.raises(SystemExit, match="huge: no such scenes; expected one of demo, validation, test, tiny"):
+        main("huge", tmp_path)
