@@ -2,14 +2,17 @@
 
 Each precision describes database and queries with its own engines, scores its own pairs, and is judged by the
 published protocol. All run on this machine's CPU; the fp16 graph is the one that a GPU gets, run by ONNX Runtime, which
-rounds every value that the graph says is float16.
+rounds every value that the graph says is float16. With tens of queries, two images that change places can move mAP by a
+point; so each difference comes with its standard error over the queries.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -40,7 +43,7 @@ from export.artifacts import Artifacts
 from export.build import calibration_photos
 
 SHORTLIST = 100
-Results = dict[str, dict[str, dict[str, float]]]  # data set -> precision -> column -> mAP in percent
+Results = dict[str, dict[str, dict[str, list[float]]]]  # data set -> precision -> column -> AP of each query, percent
 
 
 @dataclass(frozen=True)
@@ -124,11 +127,11 @@ def write_shrunk(path: Path, max_side_px: int, folder: Path) -> float:
     return small.shape[0] / image.shape[0]
 
 
-def figures(evaluation: Evaluation) -> dict[str, float]:
-    """mAP in percent by ranking and setup, such as `reranked M`."""
+def figures(evaluation: Evaluation) -> dict[str, list[float]]:
+    """AP in percent of every query that is judged, by ranking and setup, such as `reranked M`."""
     rankings = {"global": GLOBAL, "reranked": SHORTLIST}
     return {
-        f"{name} {setup}": 100 * evaluation.means(shortlist, setup)["mAP"]
+        f"{name} {setup}": [100 * r.ap for query in evaluation.queries if (r := query.results[shortlist, setup])]
         for name, shortlist in rankings.items()
         for setup in SETUPS
     }
@@ -138,12 +141,24 @@ def markdown(report: dict[str, Any]) -> str:
     """mAP of the first precision, and how far each other one is from it, in points."""
     lines = [f"{report['machine']['cpu']}; {report['date']}; `{report['command']}`", ""]
     for dataset, by_precision in report["datasets"].items():
-        (first, baseline), *others = by_precision.items()
-        rows = [(first, *(f"{value:.2f}" for value in baseline.values()))]
-        rows += [(name, *(f"{row[c] - baseline[c]:+.2f}" for c in baseline)) for name, row in others]
-        table = Table("", ("precision", *baseline), tuple(rows))
+        columns = list(next(iter(by_precision.values())))
+        table = Table("", ("precision", *columns), tuple(rows(by_precision, columns)))
         lines += [f"**{dataset}**, best {SHORTLIST} reranked", "", tables.markdown(table, text_columns=1)]
     return "\n".join(lines)
+
+
+def rows(by_precision: dict[str, dict[str, list[float]]], columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Table rows of a data set, a precision each."""
+    (first, baseline), *others = by_precision.items()
+    yield first, *(f"{np.mean(baseline[c]):.2f}" for c in columns)
+    for name, aps in others:
+        yield name, *(difference(aps[c], baseline[c]) for c in columns)
+
+
+def difference(aps: list[float], baseline: list[float]) -> str:
+    """The mean difference over queries, in points, and its standard error."""
+    gains = np.subtract(aps, baseline)
+    return f"{gains.mean():+.2f} ± {gains.std(ddof=1) / np.sqrt(len(gains)):.2f}"
 
 
 def main(
@@ -162,7 +177,6 @@ def main(
     model = checkpoint.load(weights, depth)
     photos = calibration_photos(calibration or scenes.write(scenes.VALIDATION, data_dir) / "jpg", "int8")
     results: Results = {name: {} for name in dataset}
-    command = f"python -m benchmarks.audit --weights {weights} --dataset {' --dataset '.join(dataset)}"
     with tempfile.TemporaryDirectory() as scratch:
         loaded = [prepared(name, data_dir, max_side, Path(scratch)) for name in dataset]
         for precision in PRECISIONS:
@@ -172,7 +186,7 @@ def main(
             for images in loaded:
                 for map_type, row in audit(images, retriever, precision).items():
                     results[images.name][f"{precision.name}, {map_type} maps"] = row
-                write(results, out, command + (f" --max-side {max_side}" if max_side else ""))
+                write(results, out)
             retriever.close()
     sys.stdout.write(out.with_suffix(".md").read_text())
 
@@ -185,7 +199,7 @@ def prepared(name: str, data_dir: Path, max_side_px: int | None, scratch: Path) 
     return shrunk(dataset, max_side_px, scratch / name) if max_side_px else dataset
 
 
-def audit(dataset: Dataset, retriever: Retriever, precision: Precision) -> dict[str, dict[str, float]]:
+def audit(dataset: Dataset, retriever: Retriever, precision: Precision) -> dict[str, dict[str, list[float]]]:
     """The figures of one precision on a data set, by the type of the maps kept."""
     progress = track(dataset.images, f"{dataset.name} in {precision.name}", transient=True)
     described = [retriever.extract_file(path) for path in progress]
@@ -195,10 +209,10 @@ def audit(dataset: Dataset, retriever: Retriever, precision: Precision) -> dict[
     }
 
 
-def write(results: Results, out: Path, command: str) -> None:
+def write(results: Results, out: Path) -> None:
     """The report so far, as JSON and as tables."""
     report = {
-        "command": command,
+        "command": shlex.join(["python", "-m", "benchmarks.audit", *sys.argv[1:]]),
         "date": date.today().isoformat(),
         "machine": machine.describe(),
         "datasets": {name: rows for name, rows in results.items() if rows},

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks import scenes
+from benchmarks import audit, scenes
 from benchmarks.contender import KEEPING, PUBLISHED, REFERENCE
 from benchmarks.tables import Report, Table, markdown, ms, times
 from engine.errors import DatasetError
@@ -45,12 +45,14 @@ def updated(readme: str, results: Path) -> str:
 
 
 def section(results: Path) -> str:
-    """Speed, then agreement with PyTorch; a part whose results are not there is left out."""
+    """Speed, agreement with PyTorch, the cost of precision; a part whose results are not there is left out."""
     parts = []
     if (results / "cpu.json").is_file():
         parts.append(speed(json.loads((results / "cpu.json").read_text())))
     evaluations = [json.loads(file.read_text()) for file in sorted(results.glob("eval-*.json"))]
     parts += [accuracy(evaluation) for evaluation in evaluations]
+    if (results / "precision.json").is_file():
+        parts.append(precision(json.loads((results / "precision.json").read_text())))
     return "\n".join(parts)
 
 
@@ -159,14 +161,37 @@ def accuracy(evaluation: dict[str, Any]) -> str:
         for label, table in {"global": content["global"], **content["rerank"]}.items():
             cells = [percent(table[setup]["mAP"]) for setup in "EMH"]
             rows.append((name, label if label == "global" else f"best {label} reranked", *cells))
-    name = evaluation["dataset"]
-    title = (
-        f"**mAP on {f'generated {name} scenes' if name in scenes.SETS else name}**, percent, {evaluation['n']} images, "
-        f"{evaluation['nq']} queries{MODELS.get(evaluation['weights'].partition(':')[0], '')}"
+    heading = (
+        f"**mAP on {title(evaluation['dataset'])}**, percent, {evaluation['n']} images, {evaluation['nq']} queries"
+        + MODELS.get(evaluation["weights"].partition(":")[0], "")
     )
     table = Table("", ("", "ranking", "Easy", "Medium", "Hard"), tuple(rows))
     sentences = [agreement_line(name, a) for name, a in evaluation["agreement"].items()]
-    return "\n".join([title, "", markdown(table), *sentences, ""])
+    return "\n".join([heading, "", markdown(table), *sentences, ""])
+
+
+def precision(report: dict[str, Any]) -> str:
+    """What each precision costs in the Medium setup."""
+    columns = ("global M", "reranked M")
+    cells: dict[str, list[str]] = {}  # precision -> of every data set
+    for by_precision in report["datasets"].values():
+        for name, *row in audit.rows(by_precision, columns):
+            cells.setdefault(name, []).extend(row)
+    head = (title(name) + f", {column}" for name in report["datasets"] for column in columns)
+    lines = [
+        "**What precision costs**, demonstration model: mAP in percent in fp32, and how far the others are from it, in "
+        "points, with the standard error over queries",
+        "",
+        markdown(Table("", ("", *head), tuple((name, *row) for name, row in cells.items())), text_columns=1),
+        f"`{report['command']}`; in all setups: [tables](benchmarks/results/precision.md), "
+        "[JSON](benchmarks/results/precision.json).",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def title(dataset: str) -> str:
+    return f"generated {dataset} scenes" if dataset in scenes.SETS else dataset
 
 
 def percent(fraction: float | None) -> str:

@@ -42,8 +42,11 @@ def test_maps_are_kept_as_a_gallery_keeps_them() -> None:
 
 
 def test_the_table_tells_the_distance_from_the_first_precision() -> None:
-    rows = {"fp32": {"global M": 61.25, "reranked M": 70.0}, "int8": {"global M": 60.5, "reranked M": 70.1}}
+    rows = {
+        "fp32": {"global M": [50.0, 72.5], "reranked M": [60.0, 80.0]},
+        "int8": {"global M": [49.0, 72.0], "reranked M": [60.0, 80.2]},
+    }
     report = {"machine": {"cpu": "a CPU"}, "date": "today", "command": "audit", "datasets": {"test": rows}}
     lines = markdown(report).splitlines()
     assert "| fp32 | 61.25 | 70.00 |" in lines
-    assert "| int8 | -0.75 | +0.10 |" in lines
+    assert "| int8 | -0.75 ± 0.25 | +0.10 ± 0.10 |" in lines
