@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+from benchmarks.contender import COMPILED, KEEPING, PUBLISHED, REFERENCE
 from benchmarks.tables import Report
 from engine.errors import BackendError
 
-COLOURS = ("#7f7f7f", "#b8b8b8", "#0b6e99", "#e07b00", "#2a9d57", "#9b4dca", "#c8423b")  # PyTorch grey, engines not
+GREYS = {PUBLISHED: "#2b2b2b", REFERENCE: "#6b6b6b", COMPILED: "#949494", KEEPING: "#bdbdbd"}
+COLOURS = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"),  # Okabe and Ito's, told apart by most eyes
+    *("#7b4fa0", "#8c510a", "#96a800", "#b2182b"),
+)
 SUFFIXES = (".png", ".svg", ".pdf")
 INCHES = (15.0, 17.0)
 COMPUTE = ("descriptor ×0.7071", "features ×1", "descriptor ×1.4142", "extract, all scales", "pair score")
@@ -60,10 +66,10 @@ def add_legend(figure: Any, report: Report) -> None:
 
 
 def colours(report: Report) -> dict[str, str]:
-    """A colour a method, the same in every panel."""
+    """A colour a method, the same in every panel: greys for PyTorch, which comes first."""
     methods = dict.fromkeys(r["method"] for r in report["records"])
-    ordered = sorted(methods, key=lambda name: not name.startswith("PyTorch"))
-    return {method: COLOURS[i % len(COLOURS)] for i, method in enumerate(ordered)}
+    others = zip((name for name in methods if name not in GREYS), cycle(COLOURS), strict=False)
+    return {name: grey for name, grey in GREYS.items() if name in methods} | dict(others)
 
 
 def stages_at_largest(report: Report, projected: bool) -> list[Report]:
@@ -100,8 +106,9 @@ def bars(
     report: Report,
     spread: bool = True,
 ) -> None:
-    """Horizontal bars, a group a label, the first label on top."""
-    colour, methods = colours(report), list(dict.fromkeys(r["method"] for r in records))
+    """Horizontal bars, a group a label, the first label on top, PyTorch first in each."""
+    colour = colours(report)
+    methods = list(colour)
     groups = {text: [r for r in records if label(r) == text] for text in labels}
     for row, text in enumerate(labels):
         height = 0.8 / len(groups[text])

@@ -200,6 +200,13 @@ def test_a_figure_says_what_its_axes_are(report):
         assert f"<!-- {text}" in svg
 
 
+def test_every_method_has_its_colour():
+    names = ["cvnet-engine", "fp32", PUBLISHED, "bf16", "int8", REFERENCE, "OpenCV", "NumPy", KEEPING, "other"]
+    found = plots.colours({"records": [{"method": name} for name in names]})
+    assert len(set(found.values())) == len(names)
+    assert list(found)[:3] == [PUBLISHED, REFERENCE, KEEPING]
+
+
 def test_a_figure_of_another_kind():
     with pytest.raises(BackendError, match=r"\.png, \.svg, \.pdf"):
         plots.require_drawable(Path("f.gif"))
