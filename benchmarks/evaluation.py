@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.dataset import Dataset, GroundTruth
-from benchmarks.journal import Journal, digest, file_facts, query_facts
+from benchmarks.journal import Journal, content, digest, query_facts
 from benchmarks.protocol import SETUPS, QueryResult, ignored, judge, summarise
 from engine.errors import ImageError
 from engine.features import Features
@@ -183,8 +183,8 @@ class Evaluator:
 
 
 def database_digest(dataset: Dataset) -> str:
-    """A digest of the database's files, in their order."""
-    return digest(tuple(file_facts(path) for path in dataset.images))
+    """A digest of the database's images, in their order."""
+    return digest(tuple(content(path) for path in dataset.images))
 
 
 def evaluate(dataset: Dataset, retriever: Retriever, collection: Collection, shortlists: Sequence[int]) -> Evaluation:

@@ -13,11 +13,13 @@ import json
 import sqlite3
 import zipfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
+from engine.bundle import sha256
 from engine.errors import DatasetError, one_line
 from engine.session import Array
 
@@ -88,20 +90,25 @@ class Journal:
         self.close()
 
 
-def file_facts(path: Path) -> Facts:
-    """A file's name, bytes and modification time: what tells that it is the one that was worked on."""
+def content(path: Path) -> str:
+    """The SHA-256 of a file's bytes: what a result depends on, wherever the file lies and however old it is."""
     status = path.stat()
-    return path.name, status.st_size, status.st_mtime_ns
+    return _content(path, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _content(path: Path, _size: int, _mtime_ns: int) -> str:
+    return sha256(path)
 
 
 def query_facts(identity: str, path: Path, bbx: Sequence[float] | None, database: str) -> Facts:
     """What a query's descriptor and pair scores depend on: the model, the crop of a file, and the database."""
-    return "query", identity, file_facts(path), bbx, database
+    return "query", identity, content(path), bbx, database
 
 
 def image_facts(identity: str, path: Path) -> Facts:
     """What an image's description depends on."""
-    return "image", identity, file_facts(path)
+    return "image", identity, content(path)
 
 
 def digest(facts: Facts) -> str:
