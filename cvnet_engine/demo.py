@@ -50,7 +50,6 @@ def run(out: Path, threads: int | None) -> None:
         "reference": evaluate.reference_evaluation(dataset, bundle, [SHORTLIST], threads),
     }
     evaluate.show(outcomes, [SHORTLIST])
-    console.say("the engine's database: from the gallery of step 3")
     page = out / "report.html"
     console.write_file(page, render(report(dataset, bundle, outcomes)))
     console.say(f"\n6. The rankings, with pictures: {page}")

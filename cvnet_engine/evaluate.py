@@ -156,7 +156,8 @@ def show(outcomes: dict[str, Timed], shortlists: list[int]) -> None:
     console.table("Accuracy, percent", ACCURACY_COLUMNS, accuracy_rows(outcomes, shortlists))
     for who, (evaluation, seconds) in outcomes.items():
         console.say(
-            f"{who}: database {seconds['index']:.1f} s, queries and {evaluation.pairs} pairs {seconds['queries']:.1f} s"
+            f"{who}: {seconds['indexed']} database images {seconds['index']:.1f} s, "
+            f"queries and {evaluation.pairs} pairs {seconds['queries']:.1f} s"
         )
 
 

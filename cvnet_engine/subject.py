@@ -22,7 +22,7 @@ from engine.gallery import Gallery, map_type_of, shard_files
 from engine.indexing import IndexReport
 from engine.retriever import Collection
 
-Timed = tuple[Evaluation, dict[str, float]]  # and the seconds of each stage
+Timed = tuple[Evaluation, dict[str, float]]  # and the seconds of each stage, `index` being those of `indexed` images
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ class EngineSubject:
         evaluation = judge(task, self._contender, self._identity, Selection.of_gallery(gallery, task.dataset.images))
         gallery.close()
         self._contender.retriever.close()
-        return evaluation, {"index": indexed_s, "queries": evaluation.seconds}
+        indexed = report.added + report.updated  # a gallery does not keep what its other images took
+        return evaluation, {"index": indexed_s, "indexed": indexed, "queries": evaluation.seconds}
 
 
 class ReferenceSubject:
@@ -96,7 +97,8 @@ class ReferenceSubject:
         with console.progress("describing with PyTorch", len(task.dataset.images)) as advance:
             collection = ReferenceCollection(task.dataset, retriever, identity, task.journal, advance)
         evaluation = judge(task, self._contender, identity, collection)
-        return evaluation, {"index": collection.seconds, "queries": evaluation.seconds}
+        indexed = len(task.dataset.images)
+        return evaluation, {"index": collection.seconds, "indexed": indexed, "queries": evaluation.seconds}
 
 
 def judge(task: Task, contender: Contender, identity: str, collection: Collection) -> Evaluation:

@@ -113,7 +113,7 @@ def test_the_json(whole, bundle):
     assert (content["dataset"], content["bundle"], content["n"], content["nq"]) == ("small", str(bundle), 7, 3)
     assert content["backend"]
     assert content["precision"] == "fp32"
-    assert set(content["seconds"]) == {"index", "queries"}
+    assert set(content["seconds"]) == {"index", "indexed", "queries"}
     reference = content["reference"]
     for results in (content, reference):
         assert list(results["rerank"]) == ["2", "4"]
@@ -140,6 +140,7 @@ def test_killed_and_taken_up_again(evaluated, whole, bundle, data, tmp_path):
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     out, resumed = evaluated("--rerank", "2,4", "--reference", into=tmp_path / "g")
     assert "engine: everything is in the journal" in out
+    assert "engine: 0 database images " in out  # all were in the gallery
     assert "reference: 8 images to describe, " in out
     assert without_seconds(resumed) == without_seconds(whole[1])
 
