@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks import audit, scenes
-from benchmarks.contender import KEEPING, PUBLISHED, REFERENCE
+import scenes
+from benchmarks.accuracy import audit
+from benchmarks.contenders.contender import KEEPING, PUBLISHED, REFERENCE
 from benchmarks.tables import Report, Table, markdown, ms, times
 from engine.errors import DatasetError
 from engine.files import write_atomically
@@ -121,7 +122,7 @@ def keeping_lines(records: list[Report], size: str) -> list[str]:
         return []
     return [
         "PyTorch spends much of its time on memory that the kernel clears. In a process that keeps what it frees "
-        f"(`benchmarks/allocator.py`; `eval --reference` does so): {'; '.join(filter(None, said))}.",
+        f"(`benchmarks/contenders/allocator.py`; `eval --reference` does so): {'; '.join(filter(None, said))}.",
         "",
     ]
 

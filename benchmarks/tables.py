@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.contender import KEEPING, PUBLISHED
+from benchmarks.contenders.contender import KEEPING, PUBLISHED
 
 Report = dict[str, Any]  # what `bench --json` writes
 

@@ -12,8 +12,8 @@ from math import sqrt
 from torch import Tensor, cat, nn
 from torch.nn import functional as F
 
-LOCAL_DIM, PROJECTED_DIM = 1024, 256
-SCALES = (0.25, 0.5, 1.0)  # of the map's area
+from engine.geometry import AREA_SCALES, LOCAL_DIM, MAP_DIM
+
 GROUPS = 4
 
 
@@ -56,7 +56,7 @@ class CorrelationLearner(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         conv = CenterPivotConv4d
-        self.block1 = block(conv(len(SCALES) ** 2, 16, 5, 2))
+        self.block1 = block(conv(len(AREA_SCALES) ** 2, 16, 5, 2))
         self.block2 = block(conv(16, 16, 3), conv(16, 32, 3, 2))
         self.block3 = block(conv(32, 32, 3), conv(32, 32, 3), conv(32, 64, 3, 2))
         self.block4 = block(conv(64, 64, 3), conv(64, 64, 3), conv(64, 128, 3))
@@ -72,7 +72,7 @@ class Reranker(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.projections = nn.ModuleList(nn.Conv2d(LOCAL_DIM, PROJECTED_DIM, 3, padding=1, bias=False) for _ in SCALES)
+        self.projections = nn.ModuleList(nn.Conv2d(LOCAL_DIM, MAP_DIM, 3, padding=1, bias=False) for _ in AREA_SCALES)
         self.learner = CorrelationLearner()
 
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
@@ -92,7 +92,8 @@ class Reranker(nn.Module):
     def project(self, x: Tensor) -> list[Tensor]:
         """The map at each scale: resized, then projected to 256 channels by that scale's own convolution."""
         return [
-            conv(resize(x, *scaled_size(*x.shape[2:], s))) for s, conv in zip(SCALES, self.projections, strict=True)
+            conv(resize(x, *scaled_size(*x.shape[2:], s)))
+            for s, conv in zip(AREA_SCALES, self.projections, strict=True)
         ]
 
 

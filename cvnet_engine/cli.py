@@ -5,15 +5,16 @@ from __future__ import annotations
 import io
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from engine.backends import PRECISIONS, WHOLE
 from engine.errors import CvnetError
 
 app = typer.Typer(
-    help="Instance-level image retrieval with CVNet: build an engine, index photos, search, evaluate.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -25,6 +26,21 @@ def writable(file: Path | None) -> Path | None:
     from cvnet_engine.console import require_writable
 
     return require_writable(file)
+
+
+def show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"cvnet-engine {version('cvnet-engine')}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Instance-level image retrieval with CVNet: build an engine, index photos, search, evaluate."""
 
 
 BundleOption = Annotated[Path, typer.Option("--bundle", help="Folder written by 'build'.")]
@@ -46,7 +62,7 @@ def demo(
     threads: ThreadsOption = None,
 ) -> None:
     """The whole tour on generated scenes: build, index, search, eval; prints tables, writes an HTML report."""
-    from cvnet_engine import demo
+    from cvnet_engine.commands import demo
 
     demo.run(out, threads)
 
@@ -61,9 +77,11 @@ def build(
     out: Annotated[Path, typer.Option(help="Folder for the bundle; a bundle that is there is replaced.")],
     backend: Annotated[
         str,
-        typer.Option(help="auto (the fastest for each graph), onnxruntime, openvino, onnxruntime-cuda or tensorrt."),
+        typer.Option(help=f"auto (the fastest for each graph), or one for all: {', '.join(WHOLE)}."),
     ] = "auto",
-    precision: Annotated[str, typer.Option(help="fp32, bf16 (CPU), fp16 (GPU) or int8.")] = "fp32",
+    precision: Annotated[
+        str, typer.Option(help=f"{', '.join(PRECISIONS)}; not every backend has all of them.")
+    ] = "fp32",
     sizes: Annotated[
         str,
         typer.Option(
@@ -81,9 +99,21 @@ def build(
     json: JsonOption = None,
 ) -> None:
     """Export a PyTorch model to a bundle of engines, each checked against PyTorch."""
-    from cvnet_engine import build
+    from cvnet_engine.commands import build
 
-    build.run(weights, depth, out, backend, precision, sizes, max_side or None, calibration, json)
+    build.run(
+        build.Options(
+            weights=weights,
+            depth=depth,
+            out=out,
+            backend=backend,
+            precision=precision,
+            sizes=sizes,
+            max_side_px=max_side or None,
+            calibration=calibration,
+            json=json,
+        )
+    )
 
 
 @app.command()
@@ -102,9 +132,19 @@ def index(
     json: JsonOption = None,
 ) -> None:
     """Add images to a gallery. What is there and unchanged is skipped, so an interrupted run resumes."""
-    from cvnet_engine import index
+    from cvnet_engine.commands import index
 
-    index.run(images, bundle, gallery, max_side or None, maps, threads, json)
+    index.run(
+        index.Options(
+            images=images,
+            bundle=bundle,
+            gallery=gallery,
+            max_side_px=max_side or None,
+            maps=maps,
+            threads=threads,
+            json=json,
+        )
+    )
 
 
 @app.command()
@@ -120,9 +160,21 @@ def search(
     json: JsonOption = None,
 ) -> None:
     """Find the images of a gallery that show what a query shows."""
-    from cvnet_engine import search
+    from cvnet_engine.commands import search
 
-    search.run(queries, bundle, gallery, bbox, top_k, rerank, threads, html, json)
+    search.run(
+        search.Options(
+            queries=queries,
+            bundle=bundle,
+            gallery=gallery,
+            bbox=bbox,
+            top_k=top_k,
+            rerank=rerank,
+            threads=threads,
+            html=html,
+            json=json,
+        )
+    )
 
 
 @app.command("eval")
@@ -152,22 +204,22 @@ def evaluate(
     json: JsonOption = None,
 ) -> None:
     """Evaluate mAP and mP@k in the protocol of Revisited Oxford/Paris: Easy, Medium, Hard, global and reranked."""
-    from cvnet_engine import evaluate
+    from cvnet_engine.commands import evaluate
 
     evaluate.run(
         evaluate.Options(
-            dataset,
-            data_dir,
-            bundle,
-            rerank,
-            reference,
-            against,
-            distractors,
-            gallery,
-            not uncropped,
-            threads,
-            html,
-            json,
+            dataset=dataset,
+            data_dir=data_dir,
+            bundle=bundle,
+            rerank=rerank,
+            reference=reference,
+            against=against,
+            distractors=distractors,
+            gallery=gallery,
+            cropped=not uncropped,
+            threads=threads,
+            html=html,
+            json=json,
         )
     )
 
@@ -195,15 +247,29 @@ def bench(
     json: JsonOption = None,
 ) -> None:
     """Time every stage beside the PyTorch reference: medians with bounds, memory, share of the machine's limits."""
-    from cvnet_engine import bench
+    from cvnet_engine.commands import bench
 
-    bench.run(bundles, sizes, galleries, shortlists, compiled, budget, threads, compare, plot, markdown, json)
+    bench.run(
+        bench.Options(
+            bundles=bundles,
+            sizes=sizes,
+            galleries=galleries,
+            shortlists=shortlists,
+            compiled=compiled,
+            budget_s=budget,
+            threads=threads,
+            compare=compare,
+            plot=plot,
+            markdown=markdown,
+            json=json,
+        )
+    )
 
 
 @app.command()
 def doctor(json: JsonOption = None) -> None:
     """Show what this machine can run: processor, GPU, runtimes, versions, and the backend that 'auto' picks."""
-    from cvnet_engine import doctor
+    from cvnet_engine.commands import doctor
 
     doctor.run(json)
 

@@ -8,19 +8,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from engine.errors import BundleError
+from engine.graphs import GRAPH_NAMES
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
-GRAPH_NAMES = ("descriptor", "features", "reranker")
 
 
 @dataclass(frozen=True)
 class GraphFile:
-    """A graph's file within the bundle, the SHA-256 of its bytes, and the backend that runs it."""
+    """A graph's file within the bundle, the SHA-256 of its bytes, the backend that runs it, and in which precision."""
 
     file: str
     sha256: str
     backend: str
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class Manifest:
 
     `weights` is the checkpoint's path, `demo` or `seeded:N`, `weights_digest` the SHA-256 of its tensors;
     `versions` names the libraries that made the graphs, `parity` the largest difference from PyTorch by graph and
-    output, `timings_ms` what each backend took where several were timed against each other, `gpu` the
-    `engine.tensorrt_session.Fingerprint` that TensorRT plans are bound to, `refused` why a backend was not chosen
+    output, `timings_ms` what each backend took where several were timed against each other, `gpu` what
+    compiled plans are bound to (`engine.backends.Backend.bind`), `refused` why a backend was not chosen
     whatever its speed, `accuracy` the `export.accuracy.Accuracy` of a bundle built with calibration photos.
     """
 

@@ -15,12 +15,12 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from engine.contract import Array
 from engine.errors import ImageError
-from engine.session import Array
+from engine.geometry import MIN_SIDE_PX
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif"})
 MAX_PIXELS = 89_478_485  # Pillow's own bound against decompression bombs
-MIN_SIDE_PX = 17  # two stage-3 positions, the fewest that the quarter-area map can be made from
 
 # Mean and standard deviation of ImageNet in BGR order, on a scale of 0 to 1.
 MEAN = np.array((0.406, 0.456, 0.485), np.float32)

@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
+import math
 import os
 import platform
-import shutil
+import re
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from engine.session import usable_cpus
-
 CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")  # that inference libraries use
-LIBRARIES = {
-    "onnxruntime": "cpu",
-    "onnxruntime-gpu": "gpu",
-    "openvino": "openvino",
-    "tensorrt-cu13": "tensorrt",
-    "cuda-bindings": "tensorrt",
-    "torch": "export",
-    "torchvision": "export",
-    "onnx": "export",
-    "onnxscript": "export",
-    "onnx-ir": "export",
-    "faiss-cpu": "",
-    "numpy": "",
-    "opencv-python-headless": "",
-    "pillow": "",
-}  # distribution -> the extra that brings it, none where it always comes
+CGROUP = Path("/sys/fs/cgroup")
+DISTRIBUTION = "cvnet-engine"
 
 
 def describe() -> dict[str, Any]:
@@ -42,48 +26,39 @@ def describe() -> dict[str, Any]:
         "cpus": usable_cpus(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "cuda_devices": cuda_devices(),
-        "libraries": {name: installed_version(name) for name in LIBRARIES},
+        "libraries": {name: installed_version(name) for name in libraries()},
         "onnxruntime_providers": onnxruntime_providers(),
     }
 
 
-def backends(graph: str) -> list[str]:
-    """Backends that can run a graph on this machine: those of the GPU where there is one, else every CPU backend."""
-    if cuda_devices():
-        on_gpu = ["tensorrt"] if importlib.util.find_spec("tensorrt") else []
-        on_gpu += ["onnxruntime-cuda"] if "CUDAExecutionProvider" in onnxruntime_providers() else []
-        if on_gpu:
-            return on_gpu[:1]
-    installed = [name for name in ("onnxruntime", "openvino") if importlib.util.find_spec(name)]
-    native = ["native"] if graph == "reranker" and shutil.which(os.environ.get("CC", "cc").split()[0]) else []
-    return native + installed
+def libraries() -> dict[str, str]:
+    """What the package asks for: distribution -> the extra that brings it, empty where it always comes."""
+    try:
+        requirements = metadata.requires(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:  # run from its source
+        return {}
+    found = {}
+    for requirement in requirements:  # `onnxruntime>=1.20; extra == 'cpu'`
+        name = re.match(r"[\w.-]+", requirement)
+        extra = re.search(r"extra == ['\"]([\w-]+)", requirement)
+        if name:
+            found[name[0]] = extra[1] if extra else ""
+    return found
 
 
-def auto_reason() -> str:
-    """Why `backends` are those."""
-    devices = cuda_devices()
-    if not devices:
-        return "no NVIDIA GPU on this machine"
-    match backends("features")[:1]:
-        case ["tensorrt"]:
-            return f"{devices[0]} and TensorRT are present"
-        case ["onnxruntime-cuda"]:
-            return (
-                f"{devices[0]} and ONNX Runtime's CUDA provider are present; no TensorRT: install that extra to use it"
-            )
-        case _:
-            return f"{devices[0]} is present, but nothing that uses it: install the 'gpu' or the 'tensorrt' extra"
+def usable_cpus() -> int:
+    """CPUs this process may use: those it may run on, within its container's share of their time."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(allowed, cpu_quota(CGROUP))))
 
 
-def useful_extras() -> tuple[str, ...]:
-    """Extras of the package that this machine has a use for."""
-    return ("gpu", "tensorrt", "export") if cuda_devices() else ("cpu", "openvino", "export")
-
-
-def missing_extras() -> list[str]:
-    """Those of `useful_extras` that are not installed, wholly or in part."""
-    missing = {extra for library, extra in LIBRARIES.items() if not installed_version(library)}
-    return [extra for extra in useful_extras() if extra in missing]
+def cpu_quota(cgroup: Path) -> float:
+    """CPUs' worth of time that a cgroup (version 2) grants, infinite without a limit; more threads are throttled."""
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+        return int(quota) / int(period)
+    except (OSError, ValueError):  # no such file; "max"
+        return math.inf
 
 
 def cuda_devices() -> list[str]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.contract import Array, Engine
 from engine.errors import ExportError
-from engine.session import Array, Engine
 from export.parity import Case
 
 NEAREST = 10

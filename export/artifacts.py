@@ -9,31 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from cvnet.model import CVNet
+from engine.backends import BACKENDS
+from engine.contract import Array
 from engine.errors import ExportError
-from engine.retriever import BATCH
-from engine.session import Array
+from engine.graphs import IMAGE_GRAPHS
+from engine.retrieval.retriever import BATCH
 from export.graphs import DESCRIPTOR, FEATURES, GRAPHS
 from export.onnx_export import cut, export
 from export.precision import to_fp16, to_int8
-
-IMAGE_GRAPHS = ("descriptor", "features")
-
-
-def supports(backend: str, graph: str, precision: str) -> bool:
-    """Whether a backend computes a graph in a precision; of int8 the image graphs are, the reranker where it can be."""
-    match backend:
-        case "onnxruntime":
-            return precision == "fp32"  # its CPU provider has no bf16, and is slower in fp16 and s8 x s8 than in fp32
-        case "onnxruntime-cuda":
-            return precision in ("fp32", "fp16")
-        case "openvino":
-            return precision in ("fp32", "bf16", "int8")
-        case "native":
-            return graph == "reranker" and precision in ("fp32", "bf16", "int8")
-        case "tensorrt":
-            return precision in ("fp32", "fp16", "int8")
-        case _:
-            return False
 
 
 @dataclass
@@ -55,22 +38,27 @@ class Artifacts:
     _made: dict[str, Path] = field(default_factory=dict)
 
     def file(self, graph: str, backend: str) -> Path:
-        """The file of a graph for a backend that `supports` it."""
-        if backend == "native":
-            return self._make("reranker.npz", self._write_weights)
-        typed = self._typed(graph, backend)
-        if backend != "tensorrt":
-            return typed
-        return self._make(f"{graph}.plan", lambda plan: self._build_plan(graph, typed, plan))
+        """The file of a graph for a backend that supports it."""
+        precision = BACKENDS[backend].precisions[graph][self.precision]
+        match BACKENDS[backend].suffix:
+            case ".npz":
+                return self._make("reranker.npz", self._write_weights)
+            case ".plan":
+                typed = self._typed(graph, precision)
+                return self._make(f"{graph}.plan", lambda plan: self._build_plan(graph, typed, plan))
+            case _:
+                return self._typed(graph, precision)
 
-    def _typed(self, graph: str, backend: str) -> Path:
-        """The graph in the precision that it decides itself."""
+    def _typed(self, graph: str, precision: str) -> Path:
+        """The graph in a precision, where the graph decides it."""
         plain = self._plain(graph)
-        if self.precision == "fp16" or (self.precision == "int8" and graph == "reranker" and backend == "tensorrt"):
-            return self._make(f"{graph}.fp16.onnx", lambda file: to_fp16(plain, file))
-        if self.precision == "int8" and graph in IMAGE_GRAPHS:
-            return self._make(f"{graph}.int8.onnx", lambda file: to_int8(plain, file, self.calibration))
-        return plain
+        match precision:
+            case "fp16":
+                return self._make(f"{graph}.fp16.onnx", lambda file: to_fp16(plain, file))
+            case "int8":
+                return self._make(f"{graph}.int8.onnx", lambda file: to_int8(plain, file, self.calibration))
+            case _:
+                return plain
 
     def _plain(self, graph: str) -> Path:
         """The graph in fp32."""

@@ -13,19 +13,18 @@ from importlib.metadata import version
 from pathlib import Path
 
 from cvnet import checkpoint, seeded
-from engine import machine
-from engine.bundle import FORMAT, GRAPH_NAMES, MANIFEST, GraphFile, Manifest, sha256, write_manifest
+from engine.backends import BACKENDS, PRECISIONS, WHOLE, choice, open_engine
+from engine.bundle import FORMAT, MANIFEST, GraphFile, Manifest, sha256, write_manifest
+from engine.contract import Array, Engine
 from engine.errors import BackendError, BundleError
 from engine.files import rename, sync
+from engine.gallery.indexing import find_images
+from engine.graphs import GRAPH_NAMES
 from engine.images import limit_side, normalise, read
-from engine.indexing import find_images
-from engine.session import Array, open_engine
 from export import accuracy, parity
-from export.artifacts import Artifacts, supports
+from export.artifacts import Artifacts
 from export.selection import Choice, choose
 
-BACKENDS = ("onnxruntime", "openvino", "onnxruntime-cuda", "tensorrt")  # that run every graph
-PRECISIONS = tuple(parity.TOLERANCE)
 LIBRARIES = ("torch", "torchvision", "onnx", "onnxscript", "onnx-ir", "numpy")
 CALIBRATION_IMAGES, CALIBRATION_SIDE_PX = 48, 640
 
@@ -64,8 +63,8 @@ def build(
     with unfinished_folder(out) as folder:
         artifacts = Artifacts(folder, model, precision, photos, list(sizes), step)
         step("running PyTorch to compare with")
-        on_tensorrt = "tensorrt" in candidates["features"]
-        cases = parity.cases(model, parity.samples(list(sizes) if on_tensorrt else None, photos))
+        planned = any(BACKENDS[name].suffix == ".plan" for name in candidates["features"])
+        cases = parity.cases(model, parity.samples(list(sizes) if planned else None, photos))
         choices: dict[str, Choice] = {}
         for graph, backends in candidates.items():
             files = {name: artifacts.file(graph, name) for name in backends}
@@ -82,12 +81,12 @@ def build(
             weights_digest=checkpoint.digest(model),
             trained=seeded.parse(weights) is None,
             precision=precision,
-            graphs={name: GraphFile(c.file.name, sha256(c.file), c.backend) for name, c in choices.items()},
+            graphs={name: graph_file(name, choice, precision) for name, choice in choices.items()},
             versions={"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
             parity={name: choice.parity for name, choice in choices.items()},
             timings_ms={name: choice.timings_ms for name, choice in choices.items()},
             refused={name: choice.refused for name, choice in choices.items()},
-            gpu=gpu_fingerprint() if any(c.backend == "tensorrt" for c in choices.values()) else None,
+            gpu=bound(choices),
             accuracy=cost,
             built=datetime.now(UTC).isoformat(timespec="seconds"),
         )
@@ -103,12 +102,12 @@ def candidate_backends(graph: str, backend: str, precision: str) -> list[str]:
     """
     if precision not in PRECISIONS:
         raise BackendError(f"precision {precision!r} is unknown; expected one of {', '.join(PRECISIONS)}")
-    if backend != "auto" and backend not in BACKENDS:
-        raise BackendError(f"backend {backend!r} is unknown; expected auto or one of {', '.join(BACKENDS)}")
-    backends = machine.backends(graph) if backend == "auto" else [backend]
-    able = [name for name in backends if supports(name, graph, precision)]
+    if backend != "auto" and backend not in WHOLE:
+        raise BackendError(f"backend {backend!r} is unknown; expected auto or one of {', '.join(WHOLE)}")
+    backends = choice.candidates(graph) if backend == "auto" else [backend]
+    able = [name for name in backends if BACKENDS[name].supports(graph, precision)]
     if not able:
-        takers = [name for name in BACKENDS if supports(name, graph, precision)]
+        takers = [name for name in WHOLE if BACKENDS[name].supports(graph, precision)]
         raise BackendError(
             f"{' and '.join(backends)} cannot run {graph} in {precision}; expected {' or '.join(takers)}"
         )
@@ -137,19 +136,24 @@ def measured_accuracy(
     choices: dict[str, Choice], cases: dict[str, list[parity.Case]], precision: str
 ) -> dict[str, float]:
     """See `accuracy.measure`."""
-    features, reranker = (
-        open_engine(choices[name].file, choices[name].backend, precision) for name in ("features", "reranker")
-    )
-    found = accuracy.measure(features, reranker, cases)
-    features.close()
-    reranker.close()
-    return asdict(found)
+    with engine_of("features", choices, precision) as features, engine_of("reranker", choices, precision) as reranker:
+        return asdict(accuracy.measure(features, reranker, cases))
 
 
-def gpu_fingerprint() -> dict[str, str]:
-    from engine.tensorrt_session import fingerprint
+def engine_of(graph: str, choices: dict[str, Choice], precision: str) -> Engine:
+    chosen = choices[graph]
+    return open_engine(chosen.file, chosen.backend, BACKENDS[chosen.backend].precisions[graph][precision])
 
-    return asdict(fingerprint())
+
+def graph_file(graph: str, chosen: Choice, precision: str) -> GraphFile:
+    """What the manifest says of a graph that was built for `precision`."""
+    computed = BACKENDS[chosen.backend].precisions[graph][precision]
+    return GraphFile(chosen.file.name, sha256(chosen.file), chosen.backend, computed)
+
+
+def bound(choices: dict[str, Choice]) -> dict[str, str] | None:
+    """What the files chosen are bound to."""
+    return next(filter(None, (BACKENDS[chosen.backend].bind() for chosen in choices.values())), None)
 
 
 def keep(folder: Path, files: list[Path]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from cvnet.model import CVNet
+from engine.geometry import MAP_DIM
 from export.reranker import FactoredReranker, UnitMaps
 
 
@@ -49,8 +50,8 @@ DESCRIPTOR = replace(FEATURES, name="descriptor", outputs=("descriptor",))  # cu
 RERANKER = Graph(
     "reranker",
     reranker,
-    {f"query_{s}": (1, 256, f"query_height_{s}", f"query_width_{s}") for s in range(3)}
-    | {f"key_{s}": ("batch", 256, f"key_height_{s}", f"key_width_{s}") for s in range(3)},
+    {f"query_{s}": (1, MAP_DIM, f"query_height_{s}", f"query_width_{s}") for s in range(3)}
+    | {f"key_{s}": ("batch", MAP_DIM, f"key_height_{s}", f"key_width_{s}") for s in range(3)},
     ("logits", "score"),
     5,
 )

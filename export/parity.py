@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from cvnet.model import CVNet
+from engine.contract import Array, Engine
 from engine.errors import ExportError
-from engine.session import Array, Engine
+from engine.geometry import Size
 from export.reranker import UnitMaps
-from export.tensorrt_plan import Size, size_ranges
+from export.tensorrt_plan import size_ranges
 
 IMAGE_SIZES = ((160, 224), (97, 131), (33, 200))  # (height, width) px
 

@@ -33,9 +33,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from engine.backends.onnxruntime import import_onnxruntime
+from engine.contract import Array
 from engine.errors import ExportError
-from engine.onnxruntime_session import import_onnxruntime
-from engine.session import Array, usable_cpus
+from engine.machine import usable_cpus
 
 MATRIX_OPS = frozenset({"Conv", "MatMul"})
 CARRIERS = frozenset({"Relu", "MaxPool", "Resize", "Reshape", "Transpose", "Slice", "Concat", "Squeeze", "Unsqueeze"})

@@ -17,24 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cvnet.reranker import GROUPS, PROJECTED_DIM, CenterPivotConv4d, Reranker, resize
-
-
-def half(n: int) -> int:
-    """`round(n · √0.25)`, halves to even, in integers that stay symbolic in an exported graph."""
-    return (n + (n % 4) // 3) // 2
-
-
-def root_half(n: int) -> int:
-    """`round(n · √0.5)` in integers; n/√2 is irrational, so no halves arise.
-
-    13860/19601 is a convergent of √0.5, exact below 33,461 positions; every product stays below 2³¹, since some
-    runtimes compute shapes in 32 bits.
-    """
-    return (2 * 13860 * n + 19601) // (2 * 19601)
-
-
-REDUCED_LENGTHS = (half, root_half)  # of `cvnet.reranker.SCALES`, but for the last, which is 1
+from cvnet.reranker import GROUPS, CenterPivotConv4d, Reranker, resize
+from engine.geometry import MAP_DIM, unit_map_sizes
 
 
 class UnitMaps(nn.Module):
@@ -47,7 +31,8 @@ class UnitMaps(nn.Module):
     def forward(self, feature_map: Tensor) -> tuple[Tensor, ...]:
         """(B, 1024, h, w) -> three maps (B, 256, h_s, w_s) for area scales 0.25, 0.5 and 1."""
         height, width = feature_map.shape[2:]
-        pyramid = [resize(feature_map, reduced(height), reduced(width)) for reduced in REDUCED_LENGTHS] + [feature_map]
+        *smaller, _full = unit_map_sizes((height, width))
+        pyramid = [*(resize(feature_map, *size) for size in smaller), feature_map]
         projected = [projection(x) for projection, x in zip(self.projections, pyramid, strict=True)]
         return tuple(F.normalize(x, dim=1) for x in projected)  # a zero vector stays zero
 
@@ -86,15 +71,15 @@ class FactoredReranker(nn.Module):
         """Block 1's convolution straight from the maps: (B, hk/2, wk/2, 16, hq/2, wq/2)."""
         hq, wq = query.shape[2:]
         hk, wk = key.shape[3:]
-        all_queries = query.permute(1, 0, 2, 3).reshape(PROJECTED_DIM, -1)  # (256, 3i·Q)
-        all_keys = key.permute(0, 2, 1, 3, 4).reshape(-1, PROJECTED_DIM, 3 * hk * wk)  # (B, 256, 3j·K)
+        all_queries = query.permute(1, 0, 2, 3).reshape(MAP_DIM, -1)  # (256, 3i·Q)
+        all_keys = key.permute(0, 2, 1, 3, 4).reshape(-1, MAP_DIM, 3 * hk * wk)  # (B, 256, 3j·K)
         even_keys = key[..., ::2, ::2].permute(0, 3, 4, 1, 2)  # (B, hk/2, wk/2, 3j, 256)
         even_queries = query[..., ::2, ::2].permute(2, 3, 0, 1)  # (hq/2, wq/2, 3i, 256)
         k_axes, q_axes = even_keys.shape[:3], even_queries.shape[:2]
 
-        rows = even_keys.reshape(-1, PROJECTED_DIM) @ all_queries  # (B·K/4·3j, 3i·Q)
+        rows = even_keys.reshape(-1, MAP_DIM) @ all_queries  # (B·K/4·3j, 3i·Q)
         over_query = self.over_query(F.relu(rows).view(-1, 9, hq, wq))  # (B·K/4, 16, hq/2, wq/2)
-        rows = even_queries.reshape(-1, PROJECTED_DIM) @ all_keys  # (B, Q/4·3i, 3j·K)
+        rows = even_queries.reshape(-1, MAP_DIM) @ all_keys  # (B, Q/4·3i, 3j·K)
         over_key = self.over_key(F.relu(rows).view(-1, 9, hk, wk))  # (B·Q/4, 16, hk/2, wk/2)
         over_key = over_key.view(-1, *q_axes, *over_key.shape[1:]).permute(0, 4, 5, 3, 1, 2)
         sum_of_planes: Tensor = over_query.view(*k_axes, *over_query.shape[1:]) + over_key

@@ -9,10 +9,11 @@ from statistics import median
 
 import numpy as np
 
+from engine.backends import BACKENDS, open_engine
+from engine.contract import Array, Engine
 from engine.errors import BackendError, CvnetError, ExportError
-from engine.session import Array, Engine, open_engine
+from engine.geometry import MAP_DIM, Size, map_size, unit_map_sizes
 from export import parity
-from export.reranker import REDUCED_LENGTHS
 
 REPEATS = 3  # timed runs, after one of warm-up
 
@@ -35,9 +36,7 @@ class Choice:
     refused: dict[str, str]
 
 
-def choose(
-    graph: str, files: dict[str, Path], cases: list[parity.Case], precision: str, image_size: tuple[int, int]
-) -> Choice:
+def choose(graph: str, files: dict[str, Path], cases: list[parity.Case], precision: str, image_size: Size) -> Choice:
     """The fastest backend among those that agree with PyTorch, given the file that each would run.
 
     Raises:
@@ -48,10 +47,9 @@ def choose(
     errors: dict[str, CvnetError] = {}
     for backend, file in files.items():
         try:
-            engine = open_engine(file, backend, precision)
-            differences[backend] = parity.check(engine, cases, precision)
-            timings_ms[backend] = time_ms(engine, feeds(graph, image_size)) if len(files) > 1 else 0.0
-            engine.close()
+            with open_engine(file, backend, BACKENDS[backend].precisions[graph][precision]) as engine:
+                differences[backend] = parity.check(engine, cases, precision)
+                timings_ms[backend] = time_ms(engine, feeds(graph, image_size)) if len(files) > 1 else 0.0
         except (BackendError, ExportError) as error:
             errors[backend] = error
     agreed = [backend for backend in timings_ms if backend in differences]
@@ -72,14 +70,11 @@ def time_ms(engine: Engine, feeds: dict[str, Array]) -> float:
     return 1e3 * median(times[1:])
 
 
-def feeds(graph: str, image_size: tuple[int, int]) -> dict[str, Array]:
+def feeds(graph: str, image_size: Size) -> dict[str, Array]:
     """Inputs of a graph for images (height, width) px; the values do not matter to the time."""
     rng = np.random.default_rng(0)
     if graph != "reranker":
         return {"image": rng.standard_normal((1, 3, *image_size), np.float32)}
-    height, width = (-(-side // 16) for side in image_size)  # positions
-    maps = []
-    for length in (*REDUCED_LENGTHS, lambda n: n):
-        array = rng.standard_normal((1, 256, length(height), length(width)), np.float32)
-        maps.append(array / np.linalg.norm(array, axis=1, keepdims=True))
+    maps = [rng.standard_normal((1, MAP_DIM, *size), np.float32) for size in unit_map_sizes(map_size(image_size))]
+    maps = [array / np.linalg.norm(array, axis=1, keepdims=True) for array in maps]
     return {f"{side}_{s}": m for side in ("query", "key") for s, m in enumerate(maps)}

@@ -2,7 +2,7 @@
 
 The network is strongly typed: precision is decided in the graph (`export.precision`), the builder only picks kernels.
 Works with TensorRT 10.12 to 10.16 and 11. Objects of TensorRT are annotated throughout, for the contract test of
-tests/engine/tensorrt_contract.py.
+tests/engine/backends/tensorrt_contract.py.
 """
 
 from __future__ import annotations
@@ -17,19 +17,15 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 from onnxscript import optimizer
 
+from engine.backends.tensorrt import Shape, error_log, first_error, import_tensorrt, require_device, x_joined
 from engine.errors import ExportError
-from engine.retriever import SCALES
-from engine.tensorrt_session import Shape, error_log, first_error, import_tensorrt, require_device, x_joined
+from engine.geometry import IMAGE_SCALES, MAP_DIM, Size, map_size, scaled, unit_map_sizes
 from export.graphs import GRAPHS
-from export.reranker import REDUCED_LENGTHS
 
 if TYPE_CHECKING:
     import tensorrt as trt
 
-Size = tuple[int, int]  # height, width
 Profile = Mapping[str, tuple[Shape, Shape, Shape]]  # input -> smallest, best and largest shape
-STRIDE_PX = 16  # image pixels per position of a feature map
-MAP_DIM = 256  # channels of the unit maps
 LARGEST_ELEMENTS = 2**31 - 1  # of one tensor, whose elements TensorRT counts in 32 bits
 
 
@@ -86,7 +82,7 @@ def profiles(graph: str, ranges: Sequence[SizeRange], batch: int) -> list[Profil
     """
     match graph:
         case "descriptor":
-            return [image_profile(r, scale, batch) for r in ranges for scale in SCALES if scale != 1]
+            return [image_profile(r, scale, batch) for r in ranges for scale in IMAGE_SCALES if scale != 1]
         case "features":
             return [image_profile(r, 1.0, batch) for r in ranges]
         case "reranker":
@@ -100,23 +96,17 @@ def profiles(graph: str, ranges: Sequence[SizeRange], batch: int) -> list[Profil
 
 
 def image_profile(sizes: SizeRange, scale: float, batch: int) -> Profile:
-    smallest, best, largest = ([round(side * scale) for side in s] for s in (sizes.smallest, sizes.best, sizes.largest))
+    smallest, best, largest = (scaled(size, scale) for size in (sizes.smallest, sizes.best, sizes.largest))
     return {"image": ((1, 3, *smallest), (batch, 3, *best), (batch, 3, *largest))}
 
 
 def map_shapes(side: str, sizes: SizeRange, batches: tuple[int, int, int]) -> dict[str, tuple[Shape, Shape, Shape]]:
     """Shapes of the three unit maps of a side, 'query' or 'key', of images of these sizes."""
     smallest, best, largest = (
-        [(batch, MAP_DIM, *positions) for positions in map_sizes(size)]
+        [(batch, MAP_DIM, *positions) for positions in unit_map_sizes(map_size(size))]
         for batch, size in zip(batches, (sizes.smallest, sizes.best, sizes.largest), strict=True)
     )
     return {f"{side}_{s}": (smallest[s], best[s], largest[s]) for s in range(len(smallest))}
-
-
-def map_sizes(image_px: Size) -> list[Size]:
-    """Positions (h_s, w_s) of the three unit maps of an image, for area scales 0.25, 0.5 and 1."""
-    height, width = (-(-side // STRIDE_PX) for side in image_px)
-    return [(reduced(height), reduced(width)) for reduced in REDUCED_LENGTHS] + [(height, width)]
 
 
 # the limit of 2^31 elements

@@ -13,7 +13,7 @@ import pytest
 from cvnet import checkpoint
 from cvnet.model import CVNet
 from engine.bundle import Bundle
-from engine.retriever import Retriever
+from engine.retrieval.retriever import Retriever
 from export.build import build
 from tests.golden_inputs import GOLDEN
 

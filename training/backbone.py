@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
-from benchmarks import scenes
+import scenes
 from cvnet.model import CVNet
 from export.reranker import UnitMaps
 from training.checkpoints import Progress

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from benchmarks.scenes.materials import smooth_noise
-from engine.session import Array
+from engine.contract import Array
+from scenes.materials import smooth_noise
 
 SIDE_PX = 384
 SHAPES = (30, 140)

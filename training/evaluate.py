@@ -13,12 +13,12 @@ from typing import Annotated
 import torch
 import typer
 
-from benchmarks import scenes
-from benchmarks.audit import Database
-from benchmarks.dataset import load as load_dataset
-from benchmarks.evaluation import GLOBAL, evaluate
-from benchmarks.protocol import SETUPS
-from benchmarks.reference import reference
+import scenes
+from benchmarks.accuracy.audit import Database
+from benchmarks.accuracy.dataset import load as load_dataset
+from benchmarks.accuracy.evaluation import GLOBAL, evaluate
+from benchmarks.accuracy.protocol import SETUPS
+from benchmarks.contenders.reference import reference
 from training.backbone import Recipe
 from training.verifier import load
 

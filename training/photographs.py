@@ -18,9 +18,9 @@ import numpy as np
 import typer
 from rich.progress import track
 
-from benchmarks import scenes
+import scenes
+from engine.contract import Array
 from engine.files import write_atomically
-from engine.session import Array
 
 JPEG_QUALITY = 92
 MASK_STEP_PX = 8  # pixels a cell of `Photograph.seen`

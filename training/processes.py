@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.multiprocessing import start_processes
 
-from benchmarks.allocator import keep_memory
+from benchmarks.contenders.allocator import keep_memory
 
 MEETING = ".meeting"  # the file through which the processes find each other
 

@@ -13,7 +13,7 @@ from torchvision.models.resnet import Bottleneck
 
 from cvnet.backbone import Backbone
 from cvnet.model import CVNet
-from cvnet.reranker import PROJECTED_DIM, SCALES
+from engine.geometry import AREA_SCALES, MAP_DIM
 
 EXPANSION = Bottleneck.expansion  # a block's output channels over its `planes`
 
@@ -41,7 +41,7 @@ def slim_model(widths: Widths) -> CVNet:
     model = CVNet(50)
     narrow(model.backbone, widths)
     local = widths.stages[2].channels
-    model.reranker.projections = nn.ModuleList(nn.Conv2d(local, PROJECTED_DIM, 1, bias=False) for _ in SCALES)
+    model.reranker.projections = nn.ModuleList(nn.Conv2d(local, MAP_DIM, 1, bias=False) for _ in AREA_SCALES)
     return model
 
 

@@ -22,10 +22,10 @@ from rich.progress import track
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks import scenes
+import scenes
 from cvnet.model import CVNet
 from cvnet.reranker import CorrelationLearner
-from engine.session import Array
+from engine.contract import Array
 from export.reranker import FactoredReranker, UnitMaps, full_size, key_major
 from training import checkpoints
 from training.backbone import keep, schedule

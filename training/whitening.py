@@ -18,9 +18,9 @@ from rich.progress import track
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks import scenes
+import scenes
 from cvnet.backbone import Backbone
-from engine.session import Array
+from engine.contract import Array
 from training import checkpoints
 from training.backbone import Recipe
 from training.pairs import normalised

@@ -21,13 +21,14 @@ import torch
 from PIL import Image
 from typer.main import get_command
 
-from benchmarks.scenes import SceneSet, write
 from cvnet import checkpoint
-from cvnet_engine.build import sizes_in
 from cvnet_engine.cli import app, main
+from cvnet_engine.commands.build import sizes_in
 from engine.bundle import Bundle
 from engine.errors import ImageError
-from engine.gallery import Gallery, GalleryWriter
+from engine.gallery.reader import Gallery
+from engine.gallery.writer import GalleryWriter
+from scenes import SceneSet, write
 from tests.engine.disks import fill, make_readonly, small_disk
 from tests.engine.fakes import INFO, STAMP, features
 from tests.pictures import encode, oriented, photo, picture, png
@@ -36,7 +37,7 @@ PROGRAM = [sys.executable, "-c", "from cvnet_engine.cli import main; main()"]
 # The program, interrupted as soon as it has stored its third image.
 INTERRUPTED = """
 import os, signal
-from engine.gallery import GalleryWriter
+from engine.gallery.writer import GalleryWriter
 put, stored = GalleryWriter.put, []
 def put_and_interrupt(*arguments):
     put(*arguments)
@@ -529,7 +530,7 @@ def test_bad_bundles(cli, bundle, gallery, query, data, tmp_path, kind):
         name = Bundle(bundle).graph("reranker").name if kind == "flipped" else "manifest.json"
         content = (bundle / name).read_bytes()
         (path / name).unlink()
-        (path / name).write_bytes(content.replace(b'"format": 1', b'"format": 9') if kind == "future" else content[:-1])
+        (path / name).write_bytes(content.replace(b'"format": 2', b'"format": 9') if kind == "future" else content[:-1])
     for command in (
         ("index", query, "--gallery", tmp_path / "g"),
         ("search", query, "--gallery", gallery),

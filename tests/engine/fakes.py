@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.contract import Array
 from engine.features import Features
-from engine.gallery import FORMAT, FileStamp, GalleryInfo
-from engine.session import Array
+from engine.gallery.info import FORMAT, GalleryInfo
+from engine.gallery.shards import FileStamp
 
 INFO = GalleryInfo(FORMAT, "digest-fp32", "seeded:0", 1024)
 STAMP = FileStamp(1000, 1_700_000_000_000_000_000, "ab" * 32)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.dataset import Dataset, load
+from benchmarks.accuracy.dataset import Dataset, load
 from engine.errors import ImageError
+from engine.geometry import IMAGE_SCALES
 from engine.images import check_size, crop, decode, limit_side, normalise, read, read_size, rescale
-from engine.retriever import SCALES
 from tests.golden_inputs import SHARED
 from tests.pictures import damaged, encode, oriented, photo, picture, png
 
@@ -94,7 +94,7 @@ def test_animation_is_its_first_frame():
     assert np.array_equal(decode(data), np.asarray(first.convert("RGB"))[:, :, ::-1])
 
 
-@pytest.mark.parametrize("scale", [*SCALES, 0.31])
+@pytest.mark.parametrize("scale", [*IMAGE_SCALES, 0.31])
 def test_rescale_is_opencvs_area_below_and_linear_above(scale):
     image = picture(97, 131)
     published = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
@@ -132,7 +132,7 @@ def landmarks() -> Dataset:
 
 def assert_scales_equal(image: np.ndarray, published: np.ndarray) -> None:
     assert np.array_equal(image, published)
-    for scale in SCALES:
+    for scale in IMAGE_SCALES:
         interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         scaled = cv2.resize(published, dsize=(0, 0), fx=scale, fy=scale, interpolation=interpolation)
         assert np.array_equal(rescale(image, scale), scaled)

@@ -1,70 +1,30 @@
-"""What a machine can run is what 'auto' chooses from, and the reason is told."""
+"""What a machine has: processors within a container's share, memory, libraries."""
 
-from types import SimpleNamespace
-
+import numpy as np
 import pytest
 
 from engine import machine
 
-GPU = "NVIDIA H100"
-CUDA = "CUDAExecutionProvider"
-
-
-@pytest.fixture
-def on(monkeypatch):
-    """Makes this machine look like another one: its GPUs, modules, ONNX Runtime's providers, C compiler."""
-
-    def pretend(gpus=(), modules=("onnxruntime",), providers=("CPUExecutionProvider",), compiler=True):
-        monkeypatch.setattr(machine, "cuda_devices", lambda: list(gpus))
-        monkeypatch.setattr(machine, "onnxruntime_providers", lambda: list(providers))
-        monkeypatch.setattr(machine.shutil, "which", lambda _: "/usr/bin/cc" if compiler else None)
-        monkeypatch.setattr(
-            machine.importlib.util, "find_spec", lambda name: SimpleNamespace() if name in modules else None
-        )
-
-    return pretend
-
 
 @pytest.mark.parametrize(
-    ("here", "features", "reranker", "reason"),
-    [
-        ({}, ["onnxruntime"], ["native", "onnxruntime"], "no NVIDIA GPU"),
-        ({"compiler": False, "modules": ["openvino"]}, ["openvino"], ["openvino"], "no NVIDIA GPU"),
-        ({"modules": []}, [], ["native"], "no NVIDIA GPU"),
-        # a TensorRT that is installed is of no use without a GPU
-        ({"modules": ["tensorrt", "onnxruntime"]}, ["onnxruntime"], ["native", "onnxruntime"], "no NVIDIA GPU"),
-        (
-            {"gpus": [GPU], "modules": ["tensorrt", "onnxruntime"], "providers": [CUDA]},
-            ["tensorrt"],
-            ["tensorrt"],
-            "NVIDIA H100 and TensorRT are present",
-        ),
-        (
-            {"gpus": [GPU], "providers": [CUDA]},
-            ["onnxruntime-cuda"],
-            ["onnxruntime-cuda"],
-            "no TensorRT: install that extra",
-        ),
-        ({"gpus": [GPU]}, ["onnxruntime"], ["native", "onnxruntime"], "nothing that uses it: install the 'gpu'"),
-    ],
+    ("content", "cpus"), [("max 100000\n", np.inf), ("150000 100000\n", 1.5), ("?", np.inf), (None, np.inf)]
 )
-def test_auto_chooses_the_gpu_where_there_is_one_and_says_why(on, here, features, reranker, reason):
-    on(**here)
-    assert machine.backends("features") == features
-    assert machine.backends("reranker") == reranker
-    assert reason in machine.auto_reason()
+def test_a_containers_share_of_the_cpus(tmp_path, content, cpus):
+    if content is not None:
+        (tmp_path / "cpu.max").write_text(content)
+    assert machine.cpu_quota(tmp_path) == cpus
 
 
-@pytest.mark.parametrize(("gpus", "missing"), [([], ["cpu", "openvino"]), ([GPU], ["gpu", "tensorrt"])])
-def test_missing_extras_are_those_of_use_here(on, monkeypatch, gpus, missing):
-    on(gpus=gpus)
-    absent = ("onnxruntime", "onnxruntime-gpu", "openvino", "cuda-bindings")
-    monkeypatch.setattr(machine, "installed_version", lambda name: None if name in absent else "1.0")
-    assert machine.missing_extras() == missing
+def test_threads_stay_within_a_containers_share(tmp_path, monkeypatch):
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
+    assert machine.usable_cpus() == 1
 
 
 def test_this_machine_is_described():
     facts = machine.describe()
     assert facts["cpus"] >= 1
     assert facts["memory_bytes"] > 2**28
-    assert set(facts["libraries"]) == set(machine.LIBRARIES)
+    assert set(facts["libraries"]) == set(machine.libraries())
+    assert {"numpy", "torch", "onnxruntime"} <= set(facts["libraries"])
+    assert machine.libraries()["onnxruntime"] == "cpu"

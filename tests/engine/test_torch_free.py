@@ -45,8 +45,8 @@ def test_every_module_imports_without_torch_and_what_is_above():
         [sys.executable, "-c", IMPORT_ALL, *arguments], capture_output=True, text=True, cwd=FOLDER.parent
     )
     assert done.returncode == 0, done.stderr
-    assert "imported engine.gallery\n" in done.stdout
-    assert "imported engine.retriever\n" in done.stdout
+    assert "imported engine.gallery.reader\n" in done.stdout
+    assert "imported engine.retrieval.retriever\n" in done.stdout
 
 
 def imported(source: str) -> set[str]:

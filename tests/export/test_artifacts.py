@@ -2,18 +2,19 @@
 
 import pytest
 
-from engine.bundle import GRAPH_NAMES
+from engine.backends import BACKENDS, PRECISIONS
 from engine.errors import BackendError
-from engine.session import BACKENDS
-from export.artifacts import supports
-from export.build import PRECISIONS, build, candidate_backends
+from engine.graphs import GRAPH_NAMES
+from export.build import build, candidate_backends
 
 CPU = ("onnxruntime", "openvino", "native")
 
 
 @pytest.mark.parametrize("graph", ["descriptor", "features", "reranker"])
 def test_every_precision_has_its_backends(graph):
-    able = {precision: {b for b in BACKENDS if supports(b, graph, precision)} for precision in PRECISIONS}
+    able = {
+        precision: {name for name, b in BACKENDS.items() if b.supports(graph, precision)} for precision in PRECISIONS
+    }
     native = {"native"} if graph == "reranker" else set()
     assert able == {
         "fp32": {"onnxruntime", "openvino", "onnxruntime-cuda", "tensorrt"} | native,
@@ -26,14 +27,14 @@ def test_every_precision_has_its_backends(graph):
 @pytest.mark.parametrize(
     ("backend", "precision", "message"),
     [
-        ("auto", "fp16", r"cannot run features in fp16; expected onnxruntime-cuda or tensorrt"),
+        ("auto", "fp16", r"cannot run features in fp16; expected tensorrt or onnxruntime-cuda"),
         ("onnxruntime", "int8", r"onnxruntime cannot run features in int8; expected openvino or tensorrt"),
         ("tensorrt", "bf16", r"tensorrt cannot run features in bf16; expected openvino"),
         ("native", "fp32", "'native' is unknown"),
     ],
 )
 def test_what_does_not_go_together_is_refused(monkeypatch, backend, precision, message):
-    monkeypatch.setattr("engine.machine.backends", lambda graph: list(CPU[: 3 if graph == "reranker" else 2]))
+    monkeypatch.setattr("engine.backends.choice.candidates", lambda graph: list(CPU[: 3 if graph == "reranker" else 2]))
     with pytest.raises(BackendError, match=message):
         candidate_backends("features", backend, precision)
 

@@ -4,11 +4,9 @@ import numpy as np
 import onnx
 import pytest
 
-from cvnet.reranker import scaled_size
-from engine.session import open_engine
+from engine.backends import open_engine
 from export.graphs import DESCRIPTOR, FEATURES, GRAPHS
 from export.onnx_export import OPSET, cut, export
-from export.reranker import REDUCED_LENGTHS
 from tests.golden_inputs import IMAGE_SIZES, PAIR_SIZES, golden_image, golden_pair
 
 
@@ -91,12 +89,6 @@ def test_zero_map_is_finite(bundle, unit_maps):
     assert all(not m.any() for m in query)
     feeds = {f"{side}_{s}": m for side in ("query", "key") for s, m in enumerate(query)}
     assert np.isfinite(open_engine(bundle / "reranker.onnx", "onnxruntime").run(feeds)["score"]).all()
-
-
-def test_reduced_lengths_are_the_published_rounding():
-    for n in range(2, 16_000):
-        want = [scaled_size(n, n, area)[0] for area in (0.25, 0.5)]
-        assert [reduced(n) for reduced in REDUCED_LENGTHS] == want
 
 
 @pytest.mark.parametrize("graph", GRAPHS, ids=lambda g: g.name)

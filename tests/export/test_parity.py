@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from cvnet import checkpoint
+from engine.backends import open_engine
 from engine.errors import ExportError
-from engine.session import open_engine
 from export import parity
 from export.artifacts import Artifacts
 from export.selection import choose

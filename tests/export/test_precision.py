@@ -11,8 +11,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
+from engine.backends import open_engine
 from engine.errors import ExportError
-from engine.session import open_engine
 from export import precision
 from export.graphs import GRAPHS
 from export.precision import FLOAT, HALF, to_fp16, to_int8

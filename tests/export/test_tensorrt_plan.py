@@ -3,12 +3,10 @@
 import json
 from unittest.mock import MagicMock
 
-import numpy as np
 import pytest
 
-from engine import tensorrt_session
+from engine.backends import tensorrt as tensorrt_session
 from engine.errors import BackendError, ExportError
-from engine.session import open_engine
 from export import tensorrt_plan
 from export.graphs import GRAPHS
 from export.tensorrt_plan import (
@@ -18,7 +16,6 @@ from export.tensorrt_plan import (
     check_batch,
     largest_batch,
     largest_tensor,
-    map_sizes,
     profiles,
     size_ranges,
 )
@@ -31,14 +28,6 @@ def test_size_ranges():
     sizes = [(768, 1024)] * 3 + [(683, 1024), (1024, 768), (1024, 768), (1024, 600)]
     assert size_ranges(sizes) == [LANDSCAPE, PORTRAIT]
     assert size_ranges([(512, 512)]) == [SizeRange((512, 512), (512, 512), (512, 512))]
-
-
-def test_map_sizes_are_those_of_the_graph(bundle):
-    """Image sizes to map sizes, against the features graph itself."""
-    features = open_engine(bundle / "features.onnx", "onnxruntime")
-    for size in ((160, 224), (97, 131), (64, 33)):
-        outputs = features.run({"image": np.zeros((1, 3, *size), np.float32)})
-        assert map_sizes(size) == [outputs[f"map_{s}"].shape[2:] for s in range(3)]
 
 
 def test_profiles():

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import scenes
+import scenes
 from training import photographs
 from training.collages import SIDE_PX, collage
 from training.views import project

@@ -1,0 +1,125 @@
+"""Two evaluations of one data set held against each other: precision of scores, APs and order."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from benchmarks.accuracy.evaluation import GLOBAL, Evaluation, QueryEvaluation
+from benchmarks.accuracy.protocol import SETUPS
+from engine.contract import Array
+from engine.retrieval.ranking import Ranking
+
+HEAD = 10  # first results that are compared as a set
+ORDERED = 100  # first results of a global ranking whose order is compared
+
+Outcome = tuple[int, str]  # shortlist length and setup
+
+
+@dataclass(frozen=True)
+class RankAgreement:
+    """How alike two methods rank, over the queries of a setup that have relevant images.
+
+    Attributes:
+        map_difference: mAP, first minus second.
+        largest_ap_difference: of a single query, without its sign.
+        same_first: share of queries with the same first result.
+        head: share of the first `HEAD` results in common, averaged.
+        tau: Kendall's rank correlation of the shortlisted images in common, averaged.
+    """
+
+    map_difference: float
+    largest_ap_difference: float
+    same_first: float
+    head: float
+    tau: float
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two evaluations compared: `ap_differences` has one entry a query and outcome, first minus second."""
+
+    largest_pair_difference: float
+    mean_pair_difference: float
+    ranks: dict[Outcome, RankAgreement]
+    ap_differences: tuple[dict[Outcome, float], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        shortlists = dict.fromkeys(k for k, _ in self.ranks)
+        return {
+            "largest_pair_difference": self.largest_pair_difference,
+            "mean_pair_difference": self.mean_pair_difference,
+            "ranks": {
+                str(k): {s: asdict(self.ranks[k, s]) for s in SETUPS if (k, s) in self.ranks} for k in shortlists
+            },
+            "ap_differences": [nested(differences) for differences in self.ap_differences],
+        }
+
+
+def nested(by_outcome: dict[Outcome, float]) -> dict[str, dict[str, float]]:
+    """Shortlist length -> setup -> value."""
+    found: dict[str, dict[str, float]] = {}
+    for (k, setup), value in by_outcome.items():
+        found.setdefault(str(k), {})[setup] = value
+    return found
+
+
+def compare(ours: Evaluation, theirs: Evaluation) -> Agreement:
+    """The first evaluation against the second, over the shortlist lengths that both have."""
+    pairs = list(zip(ours.queries, theirs.queries, strict=True))
+    shortlists = (GLOBAL, *(k for k in ours.shortlists if k in theirs.shortlists))
+    outcomes = [(k, setup) for k in shortlists for setup in SETUPS]
+    drift = np.concatenate([pair_differences(a, b) for a, b in pairs])
+    judged = {outcome: [(a, b) for a, b in pairs if a.results[outcome]] for outcome in outcomes}
+    return Agreement(
+        float(drift.max(initial=0.0)),
+        float(drift.mean()) if len(drift) else 0.0,
+        {outcome: rank_agreement(of_setup, outcome) for outcome, of_setup in judged.items() if of_setup},
+        tuple({o: ap_difference(a, b, o) for o in outcomes if a.results[o]} for a, b in pairs),
+    )
+
+
+def pair_differences(a: QueryEvaluation, b: QueryEvaluation) -> Array:
+    """Of the pairs that both scored, without signs."""
+    common = [row for row in a.pair_scores if row in b.pair_scores]
+    return np.abs(np.array([a.pair_scores[row] - b.pair_scores[row] for row in common]))
+
+
+def ap_difference(a: QueryEvaluation, b: QueryEvaluation, outcome: Outcome) -> float:
+    first, second = a.results[outcome], b.results[outcome]
+    assert first
+    assert second
+    return first.ap - second.ap
+
+
+def rank_agreement(pairs: list[tuple[QueryEvaluation, QueryEvaluation]], outcome: Outcome) -> RankAgreement:
+    """Over queries that the setup judges."""
+    differences = np.array([ap_difference(a, b, outcome) for a, b in pairs])
+    rankings = [(a.rankings[outcome], b.rankings[outcome]) for a, b in pairs]
+    depth = outcome[0] or ORDERED
+    return RankAgreement(
+        map_difference=float(differences.mean()),
+        largest_ap_difference=float(np.abs(differences).max()),
+        same_first=float(np.mean([a.rows[0] == b.rows[0] for a, b in rankings])),
+        head=float(np.mean([in_common(a, b, HEAD) for a, b in rankings])),
+        tau=float(np.mean([kendall_tau(a.rows[:depth], b.rows[:depth]) for a, b in rankings])),
+    )
+
+
+def in_common(a: Ranking, b: Ranking, k: int) -> float:
+    """Share of the first k results in common."""
+    first, second = set(a.rows[:k].tolist()), set(b.rows[:k].tolist())
+    return len(first & second) / len(first)
+
+
+def kendall_tau(a: Array, b: Array) -> float:
+    """Rank correlation of the rows that two orders have in common: 1 for the same order, -1 for the reverse."""
+    place = {row: i for i, row in enumerate(b.tolist())}
+    order = np.array([place[row] for row in a.tolist() if row in place])
+    n = len(order)
+    if n < 2:
+        return 1.0
+    later = np.triu(np.sign(order[None, :] - order[:, None]), 1)
+    return float(2 * later.sum() / (n * (n - 1)))

@@ -1,0 +1,230 @@
+"""What reduced precision costs in mAP: `python -m benchmarks.accuracy.audit --data-dir DIR --dataset NAME --out OUT`.
+
+Each precision describes database and queries with its own engines, scores its own pairs, and is judged by the
+published protocol. All run on this machine's CPU; the fp16 graph is the one that a GPU gets, run by ONNX Runtime, which
+rounds every value that the graph says is float16. With tens of queries, two images that change places can move mAP by a
+point; so each difference comes with its standard error over the queries.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import typer
+from rich.progress import track
+
+import scenes
+from benchmarks import tables
+from benchmarks.accuracy.dataset import Dataset, GroundTruth, load
+from benchmarks.accuracy.evaluation import GLOBAL, Evaluation, evaluate
+from benchmarks.accuracy.protocol import SETUPS
+from benchmarks.tables import Table
+from cvnet import checkpoint
+from cvnet.model import CVNet
+from engine import machine
+from engine.backends import open_engine
+from engine.contract import Array
+from engine.errors import CvnetError
+from engine.features import Features
+from engine.files import write_atomically
+from engine.gallery.map_codec import decode_map, encode_map
+from engine.graphs import GRAPH_NAMES
+from engine.images import limit_side, read
+from engine.retrieval.retriever import Retriever
+from export.artifacts import Artifacts
+from export.build import calibration_photos
+
+SHORTLIST = 100
+Results = dict[str, dict[str, dict[str, list[float]]]]  # data set -> precision -> column -> AP of each query, percent
+
+
+@dataclass(frozen=True)
+class Precision:
+    """One way to run the model.
+
+    Attributes:
+        name: of the arithmetic, as `build` takes it.
+        made_for: the backends that the image graphs and the reranker are made for.
+        run_by: the backends that run them.
+        maps: the ways to keep the database's maps that are tried.
+    """
+
+    name: str
+    made_for: tuple[str, str] = ("openvino", "native")
+    run_by: tuple[str, str] = ("openvino", "native")
+    maps: tuple[str, ...] = ("float16", "int8")
+
+
+PRECISIONS = (
+    Precision("fp32"),
+    Precision("bf16"),
+    Precision("int8"),
+    Precision("fp16", ("onnxruntime-cuda", "onnxruntime-cuda"), ("onnxruntime", "onnxruntime"), ("float16",)),
+)
+
+
+@dataclass(frozen=True)
+class Database:
+    """A data set's images in memory, their maps as a gallery would keep them."""
+
+    described: list[Features]
+    map_type: str
+
+    @property
+    def descriptors(self) -> Array:
+        return np.stack([features.descriptor for features in self.described])
+
+    def map_size(self, row: int) -> tuple[int, int]:
+        return self.described[row].map_size
+
+    def features(self, row: int) -> Features:
+        maps = self.described[row].maps
+        kept = tuple(decode_map(encode_map(m, self.map_type), m.shape, self.map_type) for m in maps)
+        return replace(self.described[row], maps=kept)
+
+
+def open_retriever(precision: Precision, model: CVNet, photos: list[Array], folder: Path, threads: int) -> Retriever:
+    """Engines of the model in that precision, their graphs written to `folder`."""
+    artifacts = Artifacts(folder, model, precision.name, photos, [], lambda _: None)
+    engines = []
+    for graph in GRAPH_NAMES:
+        which = int(graph == "reranker")
+        file = artifacts.file(graph, precision.made_for[which])
+        engines.append(open_engine(file, precision.run_by[which], precision.name, threads))
+    return Retriever(*engines)
+
+
+def shrunk(dataset: Dataset, max_side_px: int, folder: Path) -> Dataset:
+    """The data set with every image shrunk to a longest side, boxes with them, written to `folder` without loss."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scales = {path: write_shrunk(path, max_side_px, folder) for path in {*dataset.images, *dataset.queries}}
+
+    def small(truth: GroundTruth, query: Path) -> GroundTruth:
+        x1, y1, x2, y2 = (bound * scales[query] for bound in truth.bbx)
+        return replace(truth, bbx=(x1, y1, x2, y2))
+
+    return replace(
+        dataset,
+        images=tuple(folder / f"{path.stem}.png" for path in dataset.images),
+        queries=tuple(folder / f"{path.stem}.png" for path in dataset.queries),
+        ground_truth=tuple(map(small, dataset.ground_truth, dataset.queries)),
+    )
+
+
+def write_shrunk(path: Path, max_side_px: int, folder: Path) -> float:
+    """Writes a copy of an image; returns its scale."""
+    image = read(path)
+    small = limit_side(image, max_side_px)
+    cv2.imwrite(str(folder / f"{path.stem}.png"), small)
+    return small.shape[0] / image.shape[0]
+
+
+def figures(evaluation: Evaluation) -> dict[str, list[float]]:
+    """AP in percent of every query that is judged, by ranking and setup, such as `reranked M`."""
+    rankings = {"global": GLOBAL, "reranked": SHORTLIST}
+    return {
+        f"{name} {setup}": [100 * r.ap for query in evaluation.queries if (r := query.results[shortlist, setup])]
+        for name, shortlist in rankings.items()
+        for setup in SETUPS
+    }
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """mAP of the first precision, and how far each other one is from it, in points."""
+    lines = [f"{report['machine']['cpu']}; {report['date']}; `{report['command']}`", ""]
+    for dataset, by_precision in report["datasets"].items():
+        columns = list(next(iter(by_precision.values())))
+        table = Table("", ("precision", *columns), tuple(rows(by_precision, columns)))
+        lines += [f"**{dataset}**, best {SHORTLIST} reranked", "", tables.markdown(table, text_columns=1)]
+    return "\n".join(lines)
+
+
+def rows(by_precision: dict[str, dict[str, list[float]]], columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Table rows of a data set, a precision each."""
+    (first, baseline), *others = by_precision.items()
+    yield first, *(f"{np.mean(baseline[c]):.2f}" for c in columns)
+    for name, aps in others:
+        yield name, *(difference(aps[c], baseline[c]) for c in columns)
+
+
+def difference(aps: list[float], baseline: list[float]) -> str:
+    """The mean difference over queries, in points, and its standard error."""
+    gains = np.subtract(aps, baseline)
+    return f"{gains.mean():+.2f} ± {gains.std(ddof=1) / np.sqrt(len(gains)):.2f}"
+
+
+def main(
+    data_dir: Annotated[Path, typer.Option(help="Folder of data sets; generated ones are made there where missing.")],
+    dataset: Annotated[list[str], typer.Option(help="Name of a data set, or of generated scenes: demo, test.")],
+    out: Annotated[Path, typer.Option(help="Writes OUT.json and OUT.md.")],
+    calibration: Annotated[
+        Path | None, typer.Option(help="Folder of images for int8; validation scenes if left out.")
+    ] = None,
+    weights: Annotated[str, typer.Option(help="As for 'build'.")] = "demo",
+    depth: Annotated[int, typer.Option(help="As for 'build'.")] = 50,
+    max_side: Annotated[int | None, typer.Option(help="Shrink images to this longest side, px.")] = None,
+    threads: Annotated[int, typer.Option(min=1)] = 2,
+) -> None:
+    """mAP of every precision on each data set."""
+    model = checkpoint.load(weights, depth)
+    photos = calibration_photos(calibration or scenes.write(scenes.VALIDATION, data_dir) / "jpg", "int8")
+    results: Results = {name: {} for name in dataset}
+    with tempfile.TemporaryDirectory() as scratch:
+        loaded = [prepared(name, data_dir, max_side, Path(scratch)) for name in dataset]
+        for precision in PRECISIONS:
+            folder = Path(scratch) / f"{precision.name} graphs"
+            folder.mkdir()
+            retriever = open_retriever(precision, model, photos, folder, threads)
+            for images in loaded:
+                for map_type, row in audit(images, retriever, precision).items():
+                    results[images.name][f"{precision.name}, {map_type} maps"] = row
+                write(results, out)
+            retriever.close()
+    sys.stdout.write(out.with_suffix(".md").read_text())
+
+
+def prepared(name: str, data_dir: Path, max_side_px: int | None, scratch: Path) -> Dataset:
+    """A data set by name, generated where it is ours and missing, shrunk where asked for."""
+    if name in scenes.SETS:
+        scenes.write(scenes.SETS[name], data_dir)
+    dataset = load(data_dir, name)
+    return shrunk(dataset, max_side_px, scratch / name) if max_side_px else dataset
+
+
+def audit(dataset: Dataset, retriever: Retriever, precision: Precision) -> dict[str, dict[str, list[float]]]:
+    """The figures of one precision on a data set, by the type of the maps kept."""
+    progress = track(dataset.images, f"{dataset.name} in {precision.name}", transient=True)
+    described = [retriever.extract_file(path) for path in progress]
+    return {
+        map_type: figures(evaluate(dataset, retriever, Database(described, map_type), [SHORTLIST]))
+        for map_type in precision.maps
+    }
+
+
+def write(results: Results, out: Path) -> None:
+    """The report so far, as JSON and as tables."""
+    report = {
+        "command": shlex.join(["python", "-m", "benchmarks.accuracy.audit", *sys.argv[1:]]),
+        "date": date.today().isoformat(),
+        "machine": machine.describe(),
+        "datasets": {name: rows for name, rows in results.items() if rows},
+    }
+    write_atomically(out.with_suffix(".json"), json.dumps(report, indent=2) + "\n")
+    write_atomically(out.with_suffix(".md"), markdown(report))
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except CvnetError as error:
+        sys.exit(str(error))

@@ -1,0 +1,126 @@
+"""A journal of finished work, so that an evaluation that was killed goes on where it was.
+
+One SQLite file. A row holds what came of one image or one query; its key is the SHA-256 of everything that this
+depends on (model, files, crop), so rows of another model, picture or crop are never found, and one file serves any
+number of evaluations. A row is committed and synced before the next one is begun.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import sqlite3
+import zipfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from engine.bundle import sha256
+from engine.contract import Array
+from engine.errors import DatasetError, one_line
+
+Facts = tuple[object, ...]  # what a row depends on; plain values, fit for JSON
+
+
+class Journal:
+    """Named arrays by the facts that they were computed from. A context manager; serves one thread."""
+
+    def __init__(self, file: Path | None) -> None:
+        """
+        Args:
+            file: made where it is not there; None for a journal in memory.
+
+        Raises:
+            DatasetError: the file cannot be opened, or is no journal.
+        """
+        self._file = file
+        try:
+            if file:
+                file.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(file or ":memory:")
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+            with self._connection as transaction:
+                transaction.execute("CREATE TABLE IF NOT EXISTS work (key TEXT PRIMARY KEY, arrays BLOB NOT NULL)")
+        except (sqlite3.Error, OSError) as error:
+            raise self._refusal(error) from error
+
+    def get(self, facts: Facts) -> dict[str, Array] | None:
+        """What `put` stored under these facts.
+
+        Raises:
+            DatasetError: the stored bytes are damaged.
+        """
+        try:
+            row = self._connection.execute("SELECT arrays FROM work WHERE key = ?", (digest(facts),)).fetchone()
+            return None if row is None else unpack(row[0])
+        except (sqlite3.Error, zipfile.BadZipFile, ValueError) as error:
+            raise self._refusal(error) from error
+
+    def put(self, facts: Facts, arrays: dict[str, Array]) -> None:
+        """Store or replace; on return it is on the disk.
+
+        Raises:
+            DatasetError: the disk is full, or the file is locked.
+        """
+        try:
+            with self._connection as transaction:
+                transaction.execute("INSERT OR REPLACE INTO work VALUES (?, ?)", (digest(facts), pack(arrays)))
+        except sqlite3.Error as error:
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: Exception) -> DatasetError:
+        return DatasetError(
+            f"{self._file}: journal not usable ({one_line(error)}); check the disk, or delete the file to start anew"
+        )
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def content(path: Path) -> str:
+    """The SHA-256 of a file's bytes: what a result depends on, wherever the file lies and however old it is."""
+    status = path.stat()
+    return _content(path, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _content(path: Path, _size: int, _mtime_ns: int) -> str:
+    return sha256(path)
+
+
+def query_facts(identity: str, path: Path, bbx: Sequence[float] | None, database: str) -> Facts:
+    """What a query's descriptor and pair scores depend on: the model, the crop of a file, and the database."""
+    return "query", identity, content(path), bbx, database
+
+
+def image_facts(identity: str, path: Path) -> Facts:
+    """What an image's description depends on."""
+    return "image", identity, content(path)
+
+
+def digest(facts: Facts) -> str:
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def pack(arrays: dict[str, Array]) -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
+def unpack(data: bytes) -> dict[str, Array]:
+    with np.load(io.BytesIO(data)) as stored:  # its zip format carries a CRC-32 of each array
+        return dict(stored)

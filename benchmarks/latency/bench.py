@@ -1,0 +1,295 @@
+"""Every stage of retrieval, timed: bundles beside the PyTorch reference, at several image sizes.
+
+All methods of a stage take turns in one run. A method whose results differ from the reference's is not timed.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contenders.apart import keeping_reference
+from benchmarks.contenders.contender import (
+    COMPILED,
+    KEEPING,
+    PUBLISHED,
+    REFERENCE,
+    Contender,
+    open_bundle,
+    open_reference,
+)
+from benchmarks.contenders.entrant import Entrant, Field, enter
+from benchmarks.latency import memory
+from benchmarks.latency.costs import Size
+from benchmarks.latency.limits import Ceiling
+from benchmarks.latency.photos import photo
+from benchmarks.latency.records import Record, against, records_of
+from benchmarks.latency.stages import (
+    Shelf,
+    Stage,
+    gallery_stages,
+    image_stages,
+    indexing_stage,
+    scale_stages,
+    search_stage,
+    stock,
+    whole_stages,
+)
+from benchmarks.latency.timing import Interval, take_passes
+from engine import machine
+from engine.bundle import Bundle
+from engine.contract import Array
+
+KEYS = 2  # images that the query is compared with
+GROWTH = (0.25, 0.5, 0.75)  # of the largest image's sides
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure.
+
+    Attributes:
+        bundles: of one model.
+        sizes: (height, width) px.
+        galleries: numbers of descriptors for global search.
+        shortlists: lengths, ascending.
+        compiled: time the reference under `torch.compile` too.
+        budget_s: a stage's time, after the fewest rounds.
+    """
+
+    bundles: tuple[Path, ...]
+    sizes: tuple[Size, ...]
+    galleries: tuple[int, ...]
+    shortlists: tuple[int, ...]
+    threads: int
+    compiled: bool
+    budget_s: float
+
+
+@dataclass
+class Run:
+    """A run in progress: what was measured so far."""
+
+    options: Options
+    folder: Path
+    say: Callable[[str], None]
+    contenders: dict[str, Contender]
+    ceiling: Ceiling = field(default_factory=Ceiling)
+    records: list[Record] = field(default_factory=list)
+    agreements: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+
+    def look(self) -> None:
+        self.say("machine: matrix products, copying")
+        self.ceiling.look(self.options.threads)
+
+    def measure(self, stages: Sequence[Stage], size: str, series: str = "stages", threads: int | None = None) -> None:
+        """Time every stage and keep the records."""
+
+        def heard(number: int, index: int) -> None:
+            stage = stages[index]
+            self.say(" ".join(filter(None, (size, stage.name, str(stage.count or ""), f"pass {number + 1}"))))
+
+        times = take_passes([stage.calls for stage in stages], self.options.budget_s, heard)
+        threads = threads or self.options.threads
+        for stage, by_method in zip(stages, times, strict=True):
+            self.records += records_of(stage, by_method, self.contenders, series, size, threads)
+
+    def find(self, stage: str, size: str, method: str) -> Record:
+        """The one record of a stage that has no count."""
+        return next(r for r in self.records if (r.series, r.stage, r.size, r.method) == ("stages", stage, size, method))
+
+
+def run(options: Options, command: str, say: Callable[[str], None]) -> dict[str, Any]:
+    """The whole benchmark; the report as plain values. `say` hears what is being measured."""
+    started = time.perf_counter()
+    say("opening")
+    contenders, absent = open_all(options)
+    with tempfile.TemporaryDirectory(prefix="cvnet-bench-") as folder:
+        bench = Run(options, Path(folder), say, contenders, absent=absent)
+        bench.look()
+        for size in options.sizes:
+            measure_size(bench, size)
+            bench.look()
+        measure_search(bench)
+        measure_growth(bench)
+        measure_threads(bench)
+        bench.look()
+    measure_memory(bench)
+    return report(bench, command, time.perf_counter() - started)
+
+
+def open_all(options: Options) -> tuple[dict[str, Contender], dict[str, str]]:
+    """The reference first, then the bundles; and why `torch.compile` is not among them."""
+    first = Bundle(options.bundles[0])
+    contenders = [open_reference(first, options.threads)]
+    absent = {}
+    if options.compiled:
+        contenders.append(open_reference(first, options.threads, compiled=True))
+    else:
+        absent[COMPILED] = "not asked for: --compiled adds it, and minutes"
+    contenders += [open_bundle(path, options.threads) for path in options.bundles]
+    return {contender.name: contender for contender in contenders}, absent
+
+
+def measure_size(bench: Run, size: Size) -> None:
+    """Every stage at one image size."""
+    label, depth = label_of(size), depth_of(bench.options)
+    image = photo(*size, 0)
+    bench.say(f"{label} agreement with PyTorch")
+    present = enter(list(bench.contenders.values()), photos(size))
+    note(bench, label, present)
+    engines = [entrant for entrant in present.entrants if not entrant.contender.is_reference]
+    reference, options = present.entrants[0], bench.options
+    with (
+        tempfile.TemporaryDirectory(dir=bench.folder) as folder,
+        keeping_reference(options.bundles[0], options.threads, image, reference.query, reference.keys[0]) as keeping,
+    ):
+        stages = [
+            *image_stages(image),
+            *scale_stages(present.entrants, image, depth),
+            *whole_stages(present.entrants, image, depth, *({KEEPING: call} for call in keeping)),
+        ]
+        shelves = stock_all(engines, max(bench.options.shortlists), Path(folder))
+        if engines:
+            stages += gallery_stages(shelves, image, bench.options.shortlists, depth)
+            stages.append(indexing_stage(engines, image, depth, Path(folder)))
+        bench.measure(stages, label)
+        for shelf in shelves.values():
+            shelf.gallery.close()
+    for stage in stages:
+        if PUBLISHED in stage.baselines and stage.count:
+            project(bench, stage, label)
+
+
+def photos(size: Size) -> list[Array]:
+    """A query and its keys."""
+    return [photo(*size, seed) for seed in range(1 + KEYS)]
+
+
+def note(bench: Run, label: str, present: Field) -> None:
+    bench.agreements[label] = {name: agreement.to_json() for name, agreement in present.agreements.items()}
+    bench.absent |= {f"{name} at {label}": reason for name, reason in present.refused.items()}
+
+
+def stock_all(engines: Sequence[Entrant], images: int, folder: Path) -> dict[str, Shelf]:
+    """A gallery for each bundle."""
+    return {e.contender.name: stock(e, images, folder / e.contender.name) for e in engines}
+
+
+def project(bench: Run, stage: Stage, label: str) -> None:
+    """Add what a stage would take PyTorch, cached and published, and the speed-ups over both."""
+    baselines = [projected(bench, stage, label, method) for method in (REFERENCE, PUBLISHED)]
+    for index, record in enumerate(bench.records):
+        if (record.stage, record.size, record.count) == (stage.name, label, stage.count):
+            for baseline in baselines:
+                record = against(record, baseline)
+            bench.records[index] = record
+    bench.records += baselines
+
+
+def projected(bench: Run, stage: Stage, label: str, method: str) -> Record:
+    """A shortlist's pairs, and for a whole query its extraction."""
+    assert stage.count is not None
+    pair = bench.find("pair score", label, method)
+    time = pair.time.scaled(stage.count)
+    if stage.name == "whole query":
+        time = added(bench.find("extract, all scales", label, REFERENCE).time, time)
+    return replace(
+        pair,
+        stage=stage.name,
+        count=stage.count,
+        unit=stage.unit,
+        time=time,
+        cost=stage.cost,
+        projected=True,
+        speedups={},
+    )
+
+
+def added(a: Interval, b: Interval) -> Interval:
+    """The sum of two times that took no turns."""
+    confidence = max(0.0, a.confidence + b.confidence - 1)
+    return Interval(b.samples, a.median + b.median, a.low + b.low, a.high + b.high, confidence)
+
+
+def measure_search(bench: Run) -> None:
+    """Global search among ever more descriptors."""
+    with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
+        bench.measure([search_stage(images, Path(folder)) for images in bench.options.galleries], "")
+
+
+def measure_growth(bench: Run) -> None:
+    """Bundles at further sizes, up to the largest."""
+    largest = max(bench.options.sizes, key=lambda size: size[0] * size[1])
+    engines = [c for c in bench.contenders.values() if not c.is_reference]
+    for share in (*GROWTH, 1.0):
+        size = round(largest[0] * share), round(largest[1] * share)
+        present = enter(engines, photos(size))
+        bench.absent |= {f"{name} at {label_of(size)}": reason for name, reason in present.refused.items()}
+        stages = whole_stages(present.entrants, photo(*size, 0), depth_of(bench.options))
+        bench.measure(stages, label_of(size), "size")
+
+
+def measure_threads(bench: Run) -> None:
+    """Bundles with one thread, two, four and so on, at the first size."""
+    size, depth = bench.options.sizes[0], depth_of(bench.options)
+    for threads in thread_counts(bench.options.threads):
+        engines = [open_bundle(path, threads) for path in bench.options.bundles]
+        present = enter(engines, photos(size))
+        stages = whole_stages(present.entrants, photo(*size, 0), depth)
+        bench.measure(stages, label_of(size), "threads", threads)
+        for engine in engines:
+            engine.retriever.close()
+
+
+def thread_counts(most: int) -> list[int]:
+    """1, 2, 4 and so on, and the most."""
+    return sorted({most, *(2**n for n in range(most.bit_length()))} - {0})
+
+
+def measure_memory(bench: Run) -> None:
+    """Peak memory of the stages that need most, by method and size."""
+    options = bench.options
+    found: dict[tuple[str, str, str], int] = {}
+    subjects = [(REFERENCE, options.bundles[0], True), *((p.resolve().name, p, False) for p in options.bundles)]
+    for size in options.sizes:
+        for name, bundle, of_reference in subjects:
+            bench.say(f"{label_of(size)} peak memory of {name}")
+            peaks = memory.peaks(bundle, of_reference, size, options.threads)
+            found |= {(stage, label_of(size), name): peak for stage, peak in peaks.items()}
+    bench.records = [
+        replace(r, peak_bytes=found.get((r.stage, r.size, r.method))) if r.series == "stages" else r
+        for r in bench.records
+    ]
+
+
+def report(bench: Run, command: str, took_s: float) -> dict[str, Any]:
+    manifest = Bundle(bench.options.bundles[0]).manifest
+    return {
+        "command": command,
+        "date": date.today().isoformat(),
+        "machine": machine.describe(),
+        "seconds": took_s,
+        "threads": bench.options.threads,
+        "model": f"ResNet-{manifest.depth} {manifest.weights}",
+        "trained": manifest.trained,
+        "limits": bench.ceiling.to_json(),
+        "agreement": bench.agreements,
+        "absent": bench.absent,
+        "records": [record.to_json(bench.ceiling) for record in bench.records],
+    }
+
+
+def label_of(size: Size) -> str:
+    """(height, width) as WIDTHxHEIGHT."""
+    return f"{size[1]}x{size[0]}"
+
+
+def depth_of(options: Options) -> int:
+    return Bundle(options.bundles[0]).manifest.depth

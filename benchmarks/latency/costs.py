@@ -1,0 +1,141 @@
+"""Counted cost of each stage: floating-point operations, and the bytes that cannot but move.
+
+A multiplication and an addition are two operations. Bytes are inputs read once and outputs written once, weights
+included; what a program moves beyond that is its own affair. A pair score is counted in the factored form (decision
+001), whatever form computes it, so that all methods are held against one figure; a method that needs fewer operations
+than that can pass 100 % of a limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from engine.geometry import (
+    AREA_SCALES,
+    DESCRIPTOR_DIM,
+    IMAGE_SCALES,
+    LOCAL_DIM,
+    MAP_DIM,
+    Size,
+    map_size,
+    scaled,
+    unit_map_sizes,
+)
+
+BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}  # bottlenecks of the four stages, by depth
+WIDTHS = (64, 128, 256, 512)  # of a bottleneck's inner channels, by stage; it puts out four times as many
+PAIR_LAYERS = (
+    (9, 16, 5, 2),
+    (16, 16, 3, 1), (16, 32, 3, 2),
+    (32, 32, 3, 1), (32, 32, 3, 1), (32, 64, 3, 2),
+    (64, 64, 3, 1), (64, 64, 3, 1), (64, 128, 3, 1),
+)  # fmt: skip  # inputs, outputs, kernel, stride of the centre-pivot 4D convolutions
+FLOAT, HALF = 4, 2  # bytes
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Operations and bytes of a stage, once through."""
+
+    flop: float = 0.0
+    bytes: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.flop + other.flop, self.bytes + other.bytes)
+
+    def __mul__(self, times: float) -> Cost:
+        return Cost(self.flop * times, self.bytes * times)
+
+
+def convolution(inputs: int, outputs: int, kernel: int, size: Size) -> float:
+    """Operations of a 2D convolution that puts out `size` positions."""
+    return 2.0 * inputs * outputs * kernel**2 * size[0] * size[1]
+
+
+def halved(size: Size) -> Size:
+    """Positions after a stride of 2."""
+    return -(-size[0] // 2), -(-size[1] // 2)
+
+
+def convolutions(depth: int, image: Size) -> Iterator[tuple[int, int, int, Size]]:
+    """The trunk's convolutions: inputs, outputs, kernel and the size they put out, for an image (height, width) px."""
+    size = halved(image)
+    yield 3, 64, 7, size
+    size, channels = halved(size), 64
+    for stage, (count, width) in enumerate(zip(BLOCKS[depth], WIDTHS, strict=True)):
+        for block in range(count):
+            yield channels, width, 1, size
+            if stage and not block:
+                size = halved(size)
+            yield width, width, 3, size
+            yield width, 4 * width, 1, size
+            if not block:
+                yield channels, 4 * width, 1, size  # the shortcut's projection
+            channels = 4 * width
+
+
+def descriptor(depth: int, image: Size) -> Cost:
+    """One scale of an image (height, width) px to a descriptor."""
+    layers = list(convolutions(depth, image))
+    whiten = DESCRIPTOR_DIM**2
+    weights = sum(inputs * outputs * kernel**2 for inputs, outputs, kernel, _ in layers) + whiten
+    moved = FLOAT * (weights + 3 * image[0] * image[1] + DESCRIPTOR_DIM)
+    return Cost(sum(convolution(*layer) for layer in layers) + 2.0 * whiten, moved)
+
+
+def map_values(image: Size) -> int:
+    """Values of the three unit maps."""
+    return MAP_DIM * sum(height * width for height, width in unit_map_sizes(map_size(image)))
+
+
+def features(depth: int, image: Size) -> Cost:
+    """An image as it is to its descriptor and unit maps."""
+    projections = sum(convolution(LOCAL_DIM, MAP_DIM, 3, size) for size in unit_map_sizes(map_size(image)))
+    weights = len(AREA_SCALES) * LOCAL_DIM * MAP_DIM * 9
+    return descriptor(depth, image) + Cost(projections, FLOAT * (weights + map_values(image)))
+
+
+def extract(depth: int, image: Size) -> Cost:
+    """Features of an image at all scales."""
+    others = [descriptor(depth, scaled(image, scale)) for scale in IMAGE_SCALES if scale != 1]
+    return sum(others, features(depth, image))
+
+
+def pair(query: Size, key: Size) -> Cost:
+    """The score of two images (height, width) px from their unit maps."""
+    q, k = map_size(query), map_size(key)
+    operations = correlation(q, k)
+    for inputs, outputs, kernel, stride in PAIR_LAYERS:
+        q, k = (halved(q), halved(k)) if stride == 2 else (q, k)
+        over_query = q[0] * q[1] * convolution(inputs, outputs, kernel, k)  # with a stride, at kept positions alone
+        operations += 2 * over_query
+    return Cost(operations, HALF * (map_values(query) + map_values(key)))
+
+
+def correlation(q: Size, k: Size) -> float:
+    """Operations of the nine correlations, for block 1: even positions of one side with all of the other, both ways."""
+    positions_q, positions_k = q[0] * q[1], k[0] * k[1]
+    even_q, even_k = (height * width for height, width in (halved(q), halved(k)))
+    return 2.0 * MAP_DIM * len(AREA_SCALES) ** 2 * (even_k * positions_q + even_q * positions_k)
+
+
+def normalise(image: Size) -> Cost:
+    """An 8-bit image to the network's inputs at all scales."""
+    inputs = [scaled(image, scale) for scale in IMAGE_SCALES]
+    return Cost(0.0, sum(3 * image[0] * image[1] + 3 * FLOAT * height * width for height, width in inputs))
+
+
+def decode(image: Size, file_bytes: int) -> Cost:
+    """A file to an 8-bit image."""
+    return Cost(0.0, file_bytes + 3 * image[0] * image[1])
+
+
+def gallery_read(image: Size) -> Cost:
+    """Stored maps to memory."""
+    return Cost(0.0, 2 * HALF * map_values(image))
+
+
+def search(images: int, bytes_per_value: int) -> Cost:
+    """Inner products of a query with every descriptor."""
+    return Cost(2.0 * images * DESCRIPTOR_DIM, float(images * DESCRIPTOR_DIM * bytes_per_value))

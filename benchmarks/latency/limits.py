@@ -1,0 +1,124 @@
+"""What this processor can do at best, measured on the spot: matrix products and copying."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from benchmarks.latency.costs import Cost
+from benchmarks.latency.timing import Rounds, take_turns
+from engine.contract import Array
+
+SIDE = 2048  # of the square matrices: 16 MiB each in float32
+COPY_VALUES = 2**25  # float32, 128 MiB: beyond any cache
+ROUNDS = Rounds(warm_up=2, fewest=9, most=9)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Rates of one moment: matrix products by precision, in 10⁹ operations a second, and copying in 10⁹ bytes a second.
+
+    Bytes copied count twice, once read and once written.
+    """
+
+    gemm_gflops: dict[str, float]
+    copy_gb_s: float
+
+
+@dataclass
+class Ceiling:
+    """The rates of every moment that was looked at, in one run."""
+
+    moments: list[Limits] = field(default_factory=list)
+
+    def look(self, threads: int) -> None:
+        """Measure once more."""
+        self.moments.append(measure(threads))
+
+    @property
+    def best(self) -> Limits:
+        """The highest of each rate."""
+        names = self.moments[0].gemm_gflops
+        gemm = {name: max(m.gemm_gflops[name] for m in self.moments) for name in names}
+        return Limits(gemm, max(m.copy_gb_s for m in self.moments))
+
+    @property
+    def unsteadiness(self) -> float:
+        """By what share of the best rate float32 products were slower at the worst moment: other programs, heat."""
+        rates = [m.gemm_gflops["fp32"] for m in self.moments]
+        return 1 - min(rates) / max(rates)
+
+    def floor_seconds(self, cost: Cost, precision: str) -> float | None:
+        """The least time a stage can take, None where the precision's product rate is not known."""
+        best = self.best
+        if cost.flop and precision not in best.gemm_gflops:
+            return None
+        compute = cost.flop / (1e9 * best.gemm_gflops[precision]) if cost.flop else 0.0
+        return max(compute, cost.bytes / (1e9 * best.copy_gb_s))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **asdict(self.best),
+            "unsteadiness": self.unsteadiness,
+            "moments": [asdict(moment) for moment in self.moments],
+        }
+
+
+def measure(threads: int) -> Limits:
+    """The best library's rate in each precision."""
+    products = gemms(threads)
+    times = take_turns(products, ROUNDS)
+    gemm: dict[str, float] = {}
+    for name, interval in times.items():
+        precision, _, _ = name.partition(" ")
+        gemm[precision] = max(gemm.get(precision, 0.0), 2e-9 * SIDE**3 / interval.median)
+    return Limits(gemm, copy_gb_s())
+
+
+def gemms(threads: int) -> dict[str, Callable[[], object]]:
+    """A square matrix product in each precision and library, named `PRECISION LIBRARY`."""
+    import torch
+
+    torch.set_num_threads(threads)
+    single = torch.randn(SIDE, SIDE)
+    bits16 = single.bfloat16()
+    bits8 = (32 * single).to(torch.int8)
+    array = single.numpy()
+    return openvino_gemms(array, threads) | {
+        "fp32 torch": lambda: single @ single,
+        "fp32 numpy": lambda: array @ array,
+        "bf16 torch": lambda: bits16 @ bits16,
+        "int8 torch": lambda: torch._int_mm(bits8, bits8),
+    }
+
+
+def openvino_gemms(array: Array, threads: int) -> dict[str, Callable[[], object]]:
+    """The same by OpenVINO, none where it is not installed; it converts the float32 input itself."""
+    if not importlib.util.find_spec("openvino"):
+        return {}
+    import openvino
+    from openvino import opset13 as ops
+
+    found: dict[str, Callable[[], object]] = {}
+    for precision, hint in (("fp32", "f32"), ("bf16", "bf16")):
+        factor = ops.parameter(array.shape, np.float32)
+        model = openvino.Model([ops.matmul(factor, ops.constant(array), False, False)], [factor])
+        options = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+        request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+        found[f"{precision} openvino"] = partial(request.infer, [array], share_inputs=True)
+    return found
+
+
+def copy_gb_s() -> float:
+    """Rate of copying beyond the caches, all threads of PyTorch at it."""
+    import torch
+
+    source = torch.from_numpy(np.ones(COPY_VALUES, np.float32))
+    target = torch.empty_like(source)
+    times = take_turns({"copy": lambda: target.copy_(source)}, ROUNDS)
+    return 2e-9 * source.nbytes / times["copy"].median

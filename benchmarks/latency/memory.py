@@ -1,0 +1,65 @@
+"""Peak memory of one call, looked at in a process of its own."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.contenders.contender import Contender, open_bundle, open_reference
+from benchmarks.latency.photos import photo
+from engine.bundle import Bundle
+from engine.contract import Array
+from engine.features import Features
+from engine.geometry import LOCAL_DIM, MAP_DIM, Size, map_size, unit_map_sizes
+
+STAGES = ("pair score", "extract, all scales")
+
+
+def peaks(bundle: Path, of_reference: bool, image: Size, threads: int) -> dict[str, int]:
+    """Stage -> bytes by which its first call raises peak memory over the loaded model, each in a fresh process."""
+    found = {}
+    for stage in STAGES:
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            found[stage] = pool.submit(stage_peak, stage, bundle, of_reference, image, threads).result()
+    return found
+
+
+def stage_peak(stage: str, bundle: Path, of_reference: bool, image: Size, threads: int) -> int:
+    """Load the model, then look at one call."""
+    contender = open_reference(Bundle(bundle), threads) if of_reference else open_bundle(bundle, threads)
+    if stage == STAGES[0]:
+        query, key = (random_features(contender, image, seed) for seed in range(2))
+        return peak_growth(lambda: contender.retriever.score(query, [key]))
+    picture = photo(*image, 0)
+    return peak_growth(lambda: contender.retriever.extract(picture))
+
+
+def random_features(contender: Contender, image: Size, seed: int) -> Features:
+    """Maps as the contender's reranker takes them, of noise."""
+    rng = np.random.default_rng(seed)
+    if contender.is_reference:
+        shapes = [(LOCAL_DIM, *map_size(image))]
+    else:
+        shapes = [(MAP_DIM, *size) for size in unit_map_sizes(map_size(image))]
+    empty: Array = np.empty(0)
+    return Features(empty, tuple(rng.standard_normal(shape, np.float32) / 16 for shape in shapes))
+
+
+def peak_growth(call: Callable[[], object]) -> int:
+    """Bytes by which a call raises the peak of resident memory over what is in use before it."""
+    ctypes.CDLL(None).malloc_trim(0)  # what loading left behind is not ours to hide in
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from what is in use now
+    before = status_bytes("VmHWM")
+    call()
+    return status_bytes("VmHWM") - before
+
+
+def status_bytes(field: str) -> int:
+    """A field of /proc/self/status, such as VmHWM, the peak of resident memory."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))

@@ -1,0 +1,216 @@
+"""The stages of retrieval as things to time: what each method calls, how many items that is, and what they cost."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from benchmarks.contenders.contender import KEEPING, PUBLISHED, REFERENCE
+from benchmarks.contenders.entrant import Entrant
+from benchmarks.latency import costs
+from benchmarks.latency.costs import Cost
+from benchmarks.latency.timing import Calls
+from engine.contract import Array
+from engine.features import Features
+from engine.gallery.indexing import IndexReport, index
+from engine.gallery.info import FORMAT as GALLERY_FORMAT
+from engine.gallery.info import GalleryInfo
+from engine.gallery.reader import Gallery
+from engine.gallery.shards import FileStamp
+from engine.gallery.writer import GalleryWriter
+from engine.geometry import IMAGE_SCALES
+from engine.images import MEAN, STD, decode, normalise, rescale
+from engine.retrieval.retriever import Retriever
+from engine.retrieval.search import HALF_FROM, DescriptorIndex
+
+ENGINE = "cvnet-engine"  # the method of what all bundles share
+INDEXED = 2  # images in one go of the indexing stage
+SEARCHED = 100  # images asked of a global search
+CHUNK = 16384  # descriptors made at once
+NO_CALLS: Calls = {}
+INFO = GalleryInfo(GALLERY_FORMAT, "benchmark", "benchmark", None)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Something that several methods do.
+
+    Attributes:
+        unit: what is counted; a call deals with `items` of them.
+        cost: of one of them.
+        baselines: the methods that speed-ups refer to, the main one first.
+        count: what the stage grows with besides the image: shortlist length, or images in the gallery.
+    """
+
+    name: str
+    unit: str
+    cost: Cost
+    calls: Calls
+    baselines: tuple[str, ...]
+    items: int = 1
+    count: int | None = None
+
+
+def image_stages(image: Array) -> Iterator[Stage]:
+    """From a file to the network's inputs."""
+    size = image.shape[:2]
+    data = jpeg(image)
+    encoded = np.frombuffer(data, np.uint8)
+    decoders = {ENGINE: partial(decode, data), "OpenCV": lambda: cv2.imdecode(encoded, cv2.IMREAD_COLOR)}
+    yield Stage("decode", "image", costs.decode(size, len(data)), decoders, ("OpenCV",))
+    scalers = {ENGINE: partial(network_inputs, normalise, image), "NumPy": partial(network_inputs, arithmetic, image)}
+    yield Stage("scale, normalise", "image", costs.normalise(size), scalers, ("NumPy",))
+
+
+def network_inputs(normalise: Callable[[Array], Array], image: Array) -> list[Array]:
+    """The image at every scale."""
+    return [normalise(rescale(image, scale)) for scale in IMAGE_SCALES]
+
+
+def arithmetic(image: Array) -> Array:
+    """`engine.images.normalise` written out."""
+    return np.ascontiguousarray(((image.astype(np.float32) / 255 - MEAN) / STD).transpose(2, 0, 1)[None])
+
+
+def jpeg(image: Array) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(image[:, :, ::-1]).save(stream, "JPEG", quality=90)
+    return stream.getvalue()
+
+
+def scale_stages(entrants: Sequence[Entrant], image: Array, depth: int) -> Iterator[Stage]:
+    """One image described at each scale, by everyone."""
+    retrievers = {entrant.contender.name: entrant.contender.retriever for entrant in entrants}
+    for scale in IMAGE_SCALES:
+        feeds = {"image": normalise(rescale(image, scale))}
+        whole = scale == 1
+        engines = {name: r.features if whole else r.descriptor for name, r in retrievers.items()}
+        calls = {name: partial(engine.run, feeds) for name, engine in engines.items()}
+        cost = (costs.features if whole else costs.descriptor)(depth, feeds["image"].shape[2:])
+        yield Stage(f"{'features' if whole else 'descriptor'} ×{scale:g}", "image", cost, calls, (REFERENCE,))
+
+
+def whole_stages(
+    entrants: Sequence[Entrant], image: Array, depth: int, more_extract: Calls = NO_CALLS, more_pair: Calls = NO_CALLS
+) -> list[Stage]:
+    """One image described and one pair scored, by everyone: what all else is made of."""
+    calls = {entrant.contender.name: partial(entrant.contender.retriever.extract, image) for entrant in entrants}
+    cost, baselines = costs.extract(depth, image.shape[:2]), (REFERENCE, KEEPING)
+    extract = Stage("extract, all scales", "image", cost, {**calls, **more_extract}, baselines)
+    return [extract, pair_stage(entrants, image, more_pair)]
+
+
+def pair_stage(entrants: Sequence[Entrant], image: Array, more: Calls) -> Stage:
+    """One pair; *published* extracts the candidate again for every pair, as the published loop does."""
+    size = image.shape[:2]
+    calls: dict[str, Callable[[], object]] = {
+        entrant.contender.name: partial(entrant.contender.retriever.score, entrant.query, entrant.keys[:1])
+        for entrant in entrants
+    }
+    if entrants[0].contender.is_reference:
+        calls[PUBLISHED] = partial(published_pair, entrants[0], image)
+    return Stage("pair score", "pair", costs.pair(size, size), {**calls, **more}, (REFERENCE, PUBLISHED, KEEPING))
+
+
+def published_pair(reference: Entrant, image: Array) -> Array:
+    """The published loop's step: a candidate's map, and the score."""
+    retriever = reference.contender.retriever
+    outputs = retriever.features.run({"image": normalise(image)})
+    return retriever.score(reference.query, [Features(outputs["descriptor"][0], (outputs["map_0"][0],))])
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """An engine entrant with a gallery on the disk that holds its keys over and over."""
+
+    entrant: Entrant
+    gallery: Gallery
+
+    @property
+    def retriever(self) -> Retriever:
+        return self.entrant.contender.retriever
+
+    def rerank(self, k: int) -> Array:
+        """Pair scores of the first k images."""
+        return self.retriever.score_rows(self.entrant.query, self.gallery, range(k))
+
+    def query(self, file: Path, k: int) -> Array:
+        """A query image file to its reranked list."""
+        query = self.retriever.extract_file(file)
+        ranking = DescriptorIndex(self.gallery.descriptors).search(query.descriptor, k)
+        return ranking.reranked(self.retriever.score_rows(query, self.gallery, ranking.rows.tolist())).rows
+
+
+def stock(entrant: Entrant, images: int, folder: Path) -> Shelf:
+    """Fill a gallery."""
+    with GalleryWriter(folder, INFO) as writer:
+        for row in range(images):
+            writer.put(Path(f"/{row}"), FileStamp(0, 0, ""), entrant.keys[row % len(entrant.keys)])
+    return Shelf(entrant, Gallery(folder))
+
+
+def gallery_stages(shelves: dict[str, Shelf], image: Array, shortlists: Sequence[int], depth: int) -> Iterator[Stage]:
+    """Reading features back, reranking shortlists, and a whole query; by bundles: the reference has no gallery."""
+    size = image.shape[:2]
+    first, longest = next(iter(shelves)), max(shortlists)
+    read = {ENGINE: partial(shelves[first].gallery.features, 0)}
+    yield Stage("gallery read", "image", costs.gallery_read(size), read, ())
+    for k in shortlists:
+        calls = {name: partial(shelf.rerank, k) for name, shelf in shelves.items()}
+        yield Stage("rerank", "query", costs.pair(size, size) * k, calls, (REFERENCE, PUBLISHED), count=k)
+    file = next(iter(shelves.values())).gallery.path / "query.jpg"
+    file.write_bytes(jpeg(image))
+    cost = costs.extract(depth, size) + costs.pair(size, size) * longest
+    whole = {name: partial(shelf.query, file, longest) for name, shelf in shelves.items()}
+    yield Stage("whole query", "query", cost, whole, (REFERENCE, PUBLISHED), count=longest)
+
+
+def indexing_stage(entrants: Sequence[Entrant], image: Array, depth: int, folder: Path) -> Stage:
+    """Image files into a new gallery, reading and writing beside the extraction."""
+    files = [folder / f"{row}.jpg" for row in range(INDEXED)]
+    for file in files:
+        file.write_bytes(jpeg(image))
+    calls = {e.contender.name: IndexingCall(e.contender.retriever, files, folder / e.contender.name) for e in entrants}
+    return Stage("indexing", "image", costs.extract(depth, image.shape[:2]), calls, (), items=INDEXED)
+
+
+class IndexingCall:
+    """Index the same files into another gallery each time."""
+
+    def __init__(self, retriever: Retriever, files: Sequence[Path], folder: Path) -> None:
+        self._retriever, self._files, self._folder = retriever, files, folder
+        self._count = 0
+
+    def __call__(self) -> None:
+        self._count += 1
+        with GalleryWriter(self._folder / str(self._count), INFO) as writer:
+            index(self._files, self._retriever, writer, None, IndexReport())
+
+
+def search_stage(images: int, folder: Path) -> Stage:
+    """Global search among synthetic descriptors, beside one product of float32 and a sort, as published."""
+    descriptors = synthetic_descriptors(images, folder / f"descriptors-{images}.npy")
+    query, prepared = np.array(descriptors[images // 2]), DescriptorIndex(descriptors)
+    calls = {
+        ENGINE: lambda: prepared.search(query, SEARCHED),
+        "NumPy": lambda: np.argsort(-(descriptors @ query)),
+    }
+    width = costs.HALF if images >= HALF_FROM else costs.FLOAT
+    return Stage("global search", "query", costs.search(images, width), calls, ("NumPy",), count=images)
+
+
+def synthetic_descriptors(images: int, file: Path) -> Array:
+    """(images, 2048) float32 unit rows in a file, mapped into memory."""
+    rng = np.random.default_rng(0)
+    rows = np.lib.format.open_memmap(file, "w+", np.float32, (images, costs.DESCRIPTOR_DIM))
+    for start in range(0, images, CHUNK):
+        chunk = rng.standard_normal((min(CHUNK, images - start), costs.DESCRIPTOR_DIM), np.float32)
+        rows[start : start + CHUNK] = chunk / np.linalg.norm(chunk, axis=1, keepdims=True)
+    return rows

@@ -1,0 +1,132 @@
+"""`bench`: every stage timed, bundles beside the PyTorch reference."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cvnet_engine import console
+from cvnet_engine.commands.build import parse_size
+from engine.errors import BackendError, DatasetError
+from engine.files import write_atomically
+from engine.machine import usable_cpus
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to time; see the command's help."""
+
+    bundles: list[Path]
+    sizes: str = "480x640,768x1024"
+    galleries: str = "1000,10000,100000"
+    shortlists: str = "10,30,100"
+    compiled: bool = False
+    budget_s: float = 4.0
+    threads: int | None = None
+    compare: Path | None = None
+    plot: Path | None = None
+    markdown: Path | None = None
+    json: Path | None = None
+
+
+def run(options: Options) -> None:
+    try:
+        from benchmarks import tables
+        from benchmarks.latency import bench, plots
+    except ImportError as error:
+        raise BackendError(f"bench needs PyTorch ({error}); install the 'export' extra") from error
+    timed = bench.Options(
+        bundles=distinct(options.bundles),
+        sizes=tuple(parse_size(size) for size in options.sizes.split(",")),
+        galleries=parse_counts("--galleries", options.galleries),
+        shortlists=parse_counts("--shortlists", options.shortlists),
+        threads=options.threads or usable_cpus(),
+        compiled=options.compiled,
+        budget_s=options.budget_s,
+    )
+    old = read_report(options.compare) if options.compare else None
+    if options.plot:
+        plots.require_drawable(options.plot)
+    with console.err.status("opening") as status:
+        report = bench.run(timed, command(), status.update)
+    if options.json:
+        console.write_json(options.json, report)
+    if options.markdown:
+        console.write_file(options.markdown, tables.document(report))
+    if options.plot:
+        write_atomically(options.plot, plots.draw(report, options.plot))
+    show(report)
+    if old:
+        show_changes(old, report)
+
+
+def command() -> str:
+    """This command line, as it can be given again."""
+    return shlex.join(["cvnet-engine", *sys.argv[1:]])
+
+
+def distinct(bundles: list[Path]) -> tuple[Path, ...]:
+    """The bundles, which are told apart by the names of their folders.
+
+    Raises:
+        BackendError: two of one name.
+    """
+    names = [path.resolve().name for path in bundles]
+    if len(set(names)) < len(names):
+        raise BackendError(f"bundles named {', '.join(names)}; expected folders of different names: rename one")
+    return tuple(bundles)
+
+
+def parse_counts(option: str, text: str) -> tuple[int, ...]:
+    """`10,100` as ascending numbers.
+
+    Raises:
+        DatasetError: anything but whole numbers from 1 on.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise DatasetError(f"{option} {text!r}: expected whole numbers from 1 on, such as 10,100")
+    return tuple(sorted({int(part) for part in parts}))
+
+
+def read_report(file: Path) -> dict[str, Any]:
+    """What `bench --json` wrote.
+
+    Raises:
+        DatasetError: something else.
+    """
+    try:
+        content: dict[str, Any] = jsonlib.loads(file.read_text())
+        if not {"records", "limits", "threads", "machine"} <= content.keys():
+            raise ValueError("no records")
+        return content
+    except (OSError, ValueError, AttributeError) as error:
+        raise DatasetError(f"--compare {file}: not readable ({error}); expected what 'bench --json' wrote") from error
+
+
+def show(report: dict[str, Any]) -> None:
+    from benchmarks import tables
+
+    for line in tables.heading(report):
+        console.say(line)
+    for table in tables.tables(report):
+        console.say()
+        console.table(table.title, table.columns, table.rows)
+    console.say(f"\n{tables.STAGE_NOTE}")
+    for name, reason in report["absent"].items():
+        console.warn(f"not timed: {name}: {reason}")
+    if not report["trained"]:
+        console.warn_once(console.UNTRAINED)
+
+
+def show_changes(old: dict[str, Any], report: dict[str, Any]) -> None:
+    from benchmarks.latency.changes import change_table, changes
+
+    table = change_table(changes(old, report))
+    console.say()
+    console.table(table.title, table.columns, table.rows)
+    console.say(table.note)

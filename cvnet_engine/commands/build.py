@@ -1,0 +1,128 @@
+"""`build`: a checkpoint to a bundle."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cvnet_engine import console
+from engine.backends import choice
+from engine.bundle import Manifest
+from engine.errors import BackendError, ImageError
+from engine.gallery.indexing import find_images
+from engine.geometry import Size
+from engine.images import read_size
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to build.
+
+    Attributes:
+        weights: a checkpoint's path, `demo` or `seeded[:N]`.
+        depth: of the ResNet.
+        sizes: image sizes to come, `WIDTHxHEIGHT,...`, or a folder of such images.
+        max_side_px: as `index` will be told, where `sizes` is a folder.
+        calibration: folder of photos like those to come.
+    """
+
+    weights: str
+    depth: int
+    out: Path
+    backend: str = "auto"
+    precision: str = "fp32"
+    sizes: str = "1024x768"
+    max_side_px: int | None = 1024
+    calibration: Path | None = None
+    json: Path | None = None
+
+
+def run(options: Options) -> None:
+    sizes = parse_sizes(options.sizes, options.max_side_px)
+    try:
+        from export.build import build
+    except ImportError as error:
+        raise BackendError(f"building needs PyTorch and ONNX ({error}); install the 'export' extra") from error
+
+    started = time.perf_counter()
+    with console.err.status("starting") as status:
+        manifest = build(
+            options.weights,
+            options.depth,
+            options.out,
+            options.backend,
+            options.precision,
+            sizes,
+            options.calibration,
+            lambda step: status.update(step),
+        )
+    megabytes = sum(file.stat().st_size for file in options.out.iterdir()) / 1e6
+    console.say(f"{options.out}: {manifest.model}, {megabytes:.0f} MB, {time.perf_counter() - started:.0f} s")
+    if options.backend == "auto":
+        console.say(f"each graph on its fastest backend at {sizes[0][1]}x{sizes[0][0]} px; {choice.reason()}")
+    show(manifest)
+    if manifest.accuracy:
+        console.say(accuracy_line(manifest.accuracy))
+    console.warn_of_model(manifest)
+    if options.json:
+        console.write_json(options.json, asdict(manifest))
+
+
+def show(manifest: Manifest) -> None:
+    """A row a graph: where it runs, what the candidates took, and how far it is from PyTorch."""
+    rows = []
+    for name, graph in manifest.graphs.items():
+        timings = ", ".join(f"{backend} {ms:.0f} ms" for backend, ms in manifest.timings_ms[name].items())
+        worst = ", ".join(f"{output} {difference:.0e}" for output, difference in manifest.parity[name].items())
+        rows.append((name, graph.backend, graph.precision, timings or "-", worst))
+    console.table("", ("graph", "backend", "in", "timed", "largest difference from PyTorch"), rows)
+    for name, refused in manifest.refused.items():
+        for backend, reason in refused.items():
+            console.warn(f"{name} does not run on {backend}: {reason}")
+
+
+def accuracy_line(accuracy: dict[str, float]) -> str:
+    """What `export.accuracy.Accuracy` says, in a line."""
+    cosine, drift, kept = (accuracy[name] for name in ("descriptor_cosine", "score_drift", "nearest_kept"))
+    return (
+        f"beside PyTorch on {accuracy['images']} photos: descriptor cosine at least {cosine:.5f}, "
+        f"pair score drift at most {drift:.1e}, {kept:.1%} of the nearest 10 kept"
+    )
+
+
+def parse_sizes(text: str, max_side_px: int | None) -> list[Size]:
+    """Sizes (height, width) px, those to be met most often first."""
+    return sizes_in(Path(text), max_side_px) if Path(text).is_dir() else [parse_size(size) for size in text.split(",")]
+
+
+def sizes_in(folder: Path, max_side_px: int | None) -> list[Size]:
+    """Sizes (height, width) px of a folder's images as `index` shrinks them, the most frequent first.
+
+    Raises:
+        ImageError: no image there that can be read.
+    """
+    counts: Counter[Size] = Counter()
+    for path in find_images([folder]):
+        with contextlib.suppress(ImageError):  # `index` will name it
+            counts[read_size(path, max_side_px)] += 1
+    if not counts:
+        raise ImageError(f"{folder}: no image that can be read; expected photos whose sizes to build for")
+    return [size for size, _ in counts.most_common()]
+
+
+def parse_size(text: str) -> Size:
+    """`WIDTHxHEIGHT` as (height, width) px.
+
+    Raises:
+        BackendError: anything else.
+    """
+    found = re.fullmatch(r"(\d+)x(\d+)", text.strip())
+    if not found or min(int(found[1]), int(found[2])) < 32:
+        raise BackendError(
+            f"--sizes {text!r}: expected a folder, or WIDTHxHEIGHT in pixels, 32 or more each, as in 1024x768"
+        )
+    return int(found[2]), int(found[1])

@@ -1,0 +1,80 @@
+"""`demo`: the whole tour on generated scenes, from nothing to a ranking that can be looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import scenes
+from benchmarks.accuracy.dataset import Dataset, load
+from benchmarks.accuracy.evaluation import Timed
+from cvnet_engine import console
+from cvnet_engine.commands import build, evaluate, index, search
+from cvnet_engine.pages.evaluation_page import accuracy, judged_hits
+from cvnet_engine.pages.report import Page, Query, Table, render
+from engine.bundle import Bundle
+
+WEIGHTS, DEPTH = "demo", 50
+SIZE = "{1}x{0}".format(*scenes.DEMO.size)
+SHORTLIST = 20  # candidates reranked
+SHOWN = 10  # results of each query on the page
+
+
+def run(out: Path, threads: int | None) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    bundle_path, gallery_path = out / "bundle", out / "gallery"
+
+    console.say(f"1. Generated scenes in {out / 'data'}")
+    folder = scenes.write(scenes.DEMO, out / "data")
+    dataset = load(out / "data", scenes.DEMO.name)
+    console.say(f"   {len(dataset.images)} database images, {len(dataset.queries)} queries\n")
+
+    console.say(f"2. cvnet-engine build --weights {WEIGHTS} --depth {DEPTH} --out {bundle_path} --sizes {SIZE}")
+    build.run(build.Options(WEIGHTS, DEPTH, bundle_path, sizes=SIZE))
+
+    console.say(
+        f"\n3. cvnet-engine index {folder / 'jpg'} --bundle {bundle_path} --gallery {gallery_path} --max-side 0"
+    )
+    index.run(index.Options([folder / "jpg"], bundle_path, gallery_path, max_side_px=None, threads=threads))
+
+    query = dataset.queries[0]
+    console.say(
+        f"\n4. cvnet-engine search {query} --bundle {bundle_path} --gallery {gallery_path} --rerank {SHORTLIST}"
+    )
+    search.run(search.Options([query], bundle_path, gallery_path, top_k=SHOWN, rerank=SHORTLIST, threads=threads))
+
+    console.say(
+        f"\n5. cvnet-engine eval --dataset {dataset.name} --data-dir {out / 'data'} --bundle {bundle_path} "
+        f"--gallery {gallery_path} --rerank {SHORTLIST} --reference"
+    )
+    bundle = Bundle(bundle_path)
+    outcomes = {
+        "engine": evaluate.engine_evaluation(dataset, bundle, [SHORTLIST], gallery_path, threads),
+        "reference": evaluate.reference_evaluation(dataset, bundle, [SHORTLIST], threads),
+    }
+    evaluate.show(outcomes, [SHORTLIST])
+    page = out / "report.html"
+    console.write_file(page, render(report(dataset, bundle, outcomes)))
+    console.say(f"\n6. The rankings, with pictures: {page}")
+
+
+def report(dataset: Dataset, bundle: Bundle, outcomes: dict[str, Timed]) -> Page:
+    """The page: every query's reranked list, judged, then the figures."""
+    engine, _ = outcomes["engine"]
+    queries = tuple(
+        Query(str(path), truth.bbx, judged_hits(query, truth, dataset, SHORTLIST, SHOWN))
+        for path, truth, query in zip(dataset.queries, dataset.ground_truth, engine.queries, strict=True)
+    )
+    return Page(
+        title="cvnet-engine demo",
+        lead=f"{len(dataset.queries)} queries among {len(dataset.images)} generated images, best {SHORTLIST} reranked",
+        banner=console.notice(bundle.manifest),
+        queries=queries,
+        tables=(accuracy(outcomes, [SHORTLIST]), seconds(outcomes)),
+        footer=f"cvnet-engine, {bundle.manifest.model}",
+    )
+
+
+def seconds(outcomes: dict[str, Timed]) -> Table:
+    rows = tuple((who, f"{s['index']:.1f}", f"{s['queries']:.1f}", str(e.pairs)) for who, (e, s) in outcomes.items())
+    note = "The engine found its database in the gallery, where 'index' had put it."
+    return Table("Time, seconds", ("", "database", "queries and pairs", "pairs scored"), rows, note)

@@ -1,0 +1,53 @@
+"""`doctor`: what this machine can run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cvnet_engine import console
+from engine import machine
+from engine.backends import choice
+from engine.graphs import GRAPH_NAMES
+
+
+def run(json: Path | None) -> None:
+    facts = machine.describe()
+    console.table(
+        "Machine",
+        ("", ""),
+        [
+            ("system", f"{facts['system']}, Python {facts['python']}"),
+            ("processor", f"{facts['cpu']}, {facts['cpus']} usable"),
+            ("instructions", ", ".join(facts["cpu_features"]) or "none that inference libraries look for"),
+            ("memory", f"{facts['memory_bytes'] / 2**30:.1f} GiB"),
+            ("CUDA devices", ", ".join(facts["cuda_devices"]) or "none"),
+        ],
+    )
+    console.say()
+    console.table("Libraries", ("", "", "extra"), library_rows(facts["libraries"]))
+    console.say()
+    backends = {graph: choice.candidates(graph) for graph in GRAPH_NAMES}
+    console.table(
+        "Backends that --backend auto chooses from", ("", ""), [(g, ", ".join(b)) for g, b in backends.items()]
+    )
+    console.say(choice.reason())
+    for advice in remedies(backends):
+        console.warn(advice)
+    if json:
+        console.write_json(json, facts | {"backends": backends})
+
+
+def library_rows(versions: dict[str, str | None]) -> list[tuple[str, str, str]]:
+    extras = machine.libraries()
+    return [(name, version or "not installed", extras[name]) for name, version in versions.items()]
+
+
+def remedies(backends: dict[str, list[str]]) -> list[str]:
+    """What is missing that this machine could use, each with the command that brings it."""
+    found = []
+    if extras := choice.missing_extras():
+        command = " ".join(["uv sync", *(f"--extra {extra}" for extra in choice.useful_extras())])
+        found.append(f"missing here: {', '.join(extras)}; in the repository: {command}")
+    if not machine.cuda_devices() and "native" not in backends["reranker"]:
+        found.append("the native pair scorer, several times as fast as a graph, needs a C compiler: apt install gcc")
+    return found

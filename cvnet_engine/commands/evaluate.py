@@ -1,0 +1,217 @@
+"""`eval`: mAP of the engine, and of the PyTorch reference or another bundle beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.accuracy import dataset as datasets
+from benchmarks.accuracy.agreement import Agreement, compare
+from benchmarks.accuracy.dataset import Dataset
+from benchmarks.accuracy.evaluation import GLOBAL, Evaluation, Timed
+from benchmarks.accuracy.journal import Journal
+from cvnet_engine import console
+from cvnet_engine.commands.subject import EngineSubject, ReferenceSubject, Subject, Task
+from cvnet_engine.pages.evaluation_page import (
+    ACCURACY_COLUMNS,
+    AGAINST,
+    AGREEMENT_COLUMNS,
+    ENGINE,
+    REFERENCE,
+    accuracy_rows,
+    agreement_rows,
+    evaluation_page,
+    title,
+)
+from cvnet_engine.pages.report import render
+from engine.bundle import Bundle
+from engine.errors import DatasetError
+
+JOURNAL = "evaluation.sqlite"  # beside the shards of a gallery
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to evaluate.
+
+    Attributes:
+        rerank: shortlist lengths, as in `100,400`.
+        reference: evaluate the PyTorch model too.
+        against: evaluate this bundle too.
+        distractors: a text file of further database images.
+        gallery: where features and pair scores are kept, None for a temporary place.
+        cropped: crop queries to their boxes, as published.
+    """
+
+    dataset: str
+    data_dir: Path
+    bundle: Path
+    rerank: str
+    reference: bool
+    against: Path | None
+    distractors: Path | None
+    gallery: Path | None
+    cropped: bool
+    threads: int | None
+    html: Path | None
+    json: Path | None
+
+
+def run(options: Options) -> None:
+    shortlists = parse_shortlists(options.rerank)
+    bundle = Bundle(options.bundle)
+    dataset = datasets.load(options.data_dir, options.dataset)
+    if options.distractors:
+        dataset = dataset.with_distractors(datasets.read_distractors(options.distractors))
+    console.say(f"{dataset.name}: {len(dataset.images)} database images, {len(dataset.queries)} queries")
+    if not options.cropped:
+        console.warn("queries are not cropped to their boxes: figures do not compare with published ones")
+    with kept_folder(options.gallery) as folder, Journal(folder / JOURNAL) as journal:
+        task = Task(dataset, tuple(shortlists), options.cropped, journal)
+        subjects = open_subjects(options, bundle, folder)
+        state_projections(subjects, task)
+        outcomes = {name: subject.evaluate(task) for name, subject in subjects.items()}
+    agreements = {name: compare(outcomes[ENGINE][0], outcomes[name][0]) for name in outcomes if name != ENGINE}
+    show(outcomes, shortlists)
+    show_agreements(agreements)
+    console.warn_of_model(bundle.manifest)
+    if options.json:
+        console.write_json(options.json, to_json(options, bundle, dataset, outcomes, agreements))
+    if options.html:
+        console.write_file(options.html, render(evaluation_page(dataset, bundle, outcomes, agreements, shortlists)))
+
+
+def parse_shortlists(text: str) -> list[int]:
+    """`100,400` as lengths in ascending order, none for `0`.
+
+    Raises:
+        DatasetError: anything but whole numbers.
+    """
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise DatasetError(f"--rerank {text!r}: expected shortlist lengths such as 100 or 100,400")
+    return sorted({int(part) for part in parts} - {GLOBAL})
+
+
+@contextlib.contextmanager
+def kept_folder(path: Path | None) -> Iterator[Path]:
+    """The gallery that was named, or a temporary one."""
+    if path:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="cvnet-gallery-") as folder:
+        yield Path(folder)
+
+
+def open_subjects(options: Options, bundle: Bundle, folder: Path) -> dict[str, Subject]:
+    """The engine, and what it is held against."""
+    subjects: dict[str, Subject] = {ENGINE: EngineSubject(bundle, folder, options.threads)}
+    if options.reference:
+        subjects[REFERENCE] = ReferenceSubject(bundle, options.threads)
+    if options.against:
+        other = Bundle(options.against)
+        subjects[AGAINST] = EngineSubject(
+            other, folder / f"against-{other.manifest.features_id[-24:]}", options.threads
+        )
+    return subjects
+
+
+def state_projections(subjects: dict[str, Subject], task: Task) -> None:
+    """Say how long everything that is not in the journal will take."""
+    for name, subject in subjects.items():
+        work, seconds = subject.projection(task)
+        console.say(
+            f"{name}: {work.images} images to describe, {work.pairs} pairs to score at most: about {duration(seconds)}"
+            if work.images or work.pairs
+            else f"{name}: everything is in the journal"
+        )
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever reads best."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def engine_evaluation(
+    dataset: Dataset, bundle: Bundle, shortlists: list[int], gallery: Path | None, threads: int | None
+) -> Timed:
+    """The bundle's engines over a gallery of the database, at native image size."""
+    with kept_folder(gallery) as folder, Journal(folder / JOURNAL) as journal:
+        return EngineSubject(bundle, folder, threads).evaluate(Task(dataset, tuple(shortlists), True, journal))
+
+
+def reference_evaluation(dataset: Dataset, bundle: Bundle, shortlists: list[int], threads: int | None) -> Timed:
+    """The PyTorch model over the same data set, candidate features kept."""
+    with Journal(None) as journal:
+        return ReferenceSubject(bundle, threads).evaluate(Task(dataset, tuple(shortlists), True, journal))
+
+
+def show(outcomes: dict[str, Timed], shortlists: list[int]) -> None:
+    console.table("Accuracy, percent", ACCURACY_COLUMNS, accuracy_rows(outcomes, shortlists))
+    for who, (evaluation, seconds) in outcomes.items():
+        console.say(
+            f"{who}: {seconds['indexed']} database images {seconds['index']:.1f} s, "
+            f"queries and {evaluation.pairs} pairs {seconds['queries']:.1f} s"
+        )
+
+
+def show_agreements(agreements: dict[str, Agreement]) -> None:
+    for name, agreement in agreements.items():
+        console.say()
+        console.table(f"The engine against the {title(name)}", AGREEMENT_COLUMNS, agreement_rows(agreement))
+        console.say(
+            f"pair scores differ by {agreement.largest_pair_difference:.1e} at most, "
+            f"{agreement.mean_pair_difference:.1e} on average"
+        )
+
+
+def to_json(
+    options: Options, bundle: Bundle, dataset: Dataset, outcomes: dict[str, Timed], agreements: dict[str, Agreement]
+) -> dict[str, Any]:
+    content = {
+        "dataset": dataset.name,
+        "bundle": str(options.bundle),
+        **facts(bundle),
+        "n": len(dataset.images),
+        "nq": len(dataset.queries),
+        "cropped": options.cropped,
+    }
+    for who, (evaluation, seconds) in outcomes.items():
+        results = evaluation.to_json() | {"seconds": seconds, "queries": per_query(dataset, evaluation)}
+        if who == AGAINST and options.against:
+            results = {"bundle": str(options.against), **facts(Bundle(options.against))} | results
+        content |= results if who == ENGINE else {who: results}
+    return content | {"agreement": {name: agreement.to_json() for name, agreement in agreements.items()}}
+
+
+def facts(bundle: Bundle) -> dict[str, Any]:
+    manifest = bundle.manifest
+    return {
+        "backend": manifest.backend,
+        "precision": manifest.precision,
+        "weights": manifest.weights,
+        "trained": manifest.trained,
+    }
+
+
+def per_query(dataset: Dataset, evaluation: Evaluation) -> list[dict[str, Any]]:
+    """AP by shortlist length and setup, and the pairs scored: [database row, score]."""
+    return [
+        {
+            "query": path.stem,
+            "ap": {
+                str(k): {
+                    setup: result.ap for (length, setup), result in query.results.items() if length == k and result
+                }
+                for k in (GLOBAL, *evaluation.shortlists)
+            },
+            "pairs": [[row, score] for row, score in query.pair_scores.items()],
+        }
+        for path, query in zip(dataset.queries, evaluation.queries, strict=True)
+    ]

@@ -1,0 +1,173 @@
+"""`search`: the images of a gallery that show what a query shows."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from cvnet_engine import console
+from cvnet_engine.commands.index import info
+from cvnet_engine.pages.report import Hit, Page, Query, hits, render
+from engine.bundle import Bundle
+from engine.errors import GalleryError, ImageError
+from engine.gallery.info import require_equal
+from engine.gallery.reader import Gallery
+from engine.retrieval.ranking import Ranking
+from engine.retrieval.retriever import Retriever
+from engine.retrieval.search import DescriptorIndex
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to search for, and where.
+
+    Attributes:
+        bbox: the box that queries are cropped to, as in `x1,y1,x2,y2`.
+        top_k: results to show.
+        rerank: candidates to rerank.
+    """
+
+    queries: list[Path]
+    bundle: Path
+    gallery: Path
+    bbox: str | None = None
+    top_k: int = 10
+    rerank: int = 100
+    threads: int | None = None
+    html: Path | None = None
+    json: Path | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """One query's outcome: the ranking by similarity, the final one, and how long each stage took in seconds."""
+
+    query: Path
+    before: Ranking
+    ranking: Ranking
+    seconds: dict[str, float]
+
+
+def run(options: Options) -> None:
+    box = parse_box(options.bbox)
+    bundle = Bundle(options.bundle)
+    with Gallery(options.gallery) as gallery:
+        info_here = info(bundle.manifest, gallery.info.max_side_px, gallery.info.maps)
+        require_equal(gallery.info, info_here, options.gallery)
+        if not len(gallery):
+            raise GalleryError(f"{options.gallery}: holds no images yet; add some with 'cvnet-engine index'")
+        with Retriever.open(bundle, options.threads) as retriever, DescriptorIndex(gallery.descriptors) as index:
+            outcomes = [find(query, box, retriever, gallery, index, options) for query in options.queries]
+        report(outcomes, gallery, box, bundle, options)
+
+
+def report(outcomes: list[Found], gallery: Gallery, box: Box | None, bundle: Bundle, options: Options) -> None:
+    """Tables on the terminal, and the files that were asked for."""
+    for found in outcomes:
+        show(found, gallery, options.top_k)
+    console.warn_of_model(bundle.manifest)
+    if options.json:
+        console.write_json(options.json, [to_json(found, gallery, options.top_k) for found in outcomes])
+    if options.html:
+        console.write_file(options.html, render(page(outcomes, gallery, box, options.top_k, bundle)))
+
+
+def find(
+    path: Path, box: Box | None, retriever: Retriever, gallery: Gallery, index: DescriptorIndex, options: Options
+) -> Found:
+    """Features, global search, reranking of the shortlist."""
+    marks = [time.perf_counter()]
+    query = retriever.extract_file(path, box, gallery.info.max_side_px)
+    marks.append(time.perf_counter())
+    before = index.search(query.descriptor, max(options.top_k, options.rerank))
+    marks.append(time.perf_counter())
+    shortlist = before.rows[: options.rerank].tolist()
+    with console.progress("reranking", len(shortlist)) as advance:
+        ranking = before.reranked(retriever.score_rows(query, gallery, shortlist, advance))
+    marks.append(time.perf_counter())
+    stages = zip(("features", "global", "rerank"), marks, marks[1:], strict=False)
+    return Found(path, before, ranking, {name: end - start for name, start, end in stages})
+
+
+def parse_box(text: str | None) -> Box | None:
+    """`x1,y1,x2,y2` as four numbers.
+
+    Raises:
+        ImageError: anything else.
+    """
+    if text is None:
+        return None
+    try:
+        x1, y1, x2, y2 = (float(value) for value in text.split(","))
+        int(x1 + y1 + x2 + y2)  # rejects inf and nan
+    except (ValueError, OverflowError) as error:
+        raise ImageError(f"bbox {text!r}: expected four numbers x1,y1,x2,y2 in pixels") from error
+    return x1, y1, x2, y2
+
+
+def found_hits(found: Found, gallery: Gallery, top_k: int) -> tuple[Hit, ...]:
+    return hits(found.ranking, found.before, gallery.paths, lambda _: None, top_k)
+
+
+def show(found: Found, gallery: Gallery, top_k: int) -> None:
+    rows = [
+        (
+            str(hit.rank),
+            f"{hit.score:.4f}",
+            f"{hit.similarity:.4f}",
+            number(hit.rerank_score),
+            str(hit.before),
+            short(hit.path),
+        )
+        for hit in found_hits(found, gallery, top_k)
+    ]
+    console.table(str(found.query), ("rank", "score", "similarity", "rerank", "before", "path"), rows)
+    pairs = int((found.ranking.pair_scores == found.ranking.pair_scores).sum())
+    s = found.seconds
+    console.say(
+        f"features {s['features']:.2f} s, global search of {len(gallery)} images {1e3 * s['global']:.1f} ms, "
+        f"rerank of {pairs} {s['rerank']:.2f} s\n"
+    )
+
+
+def number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def short(path: str) -> str:
+    """The path from here where that is shorter."""
+    return min(path, os.path.relpath(path), key=len)
+
+
+def to_json(found: Found, gallery: Gallery, top_k: int) -> dict[str, object]:
+    return {
+        "query": console.printable(str(found.query)),
+        "results": [
+            {
+                "rank": hit.rank,
+                "path": console.printable(hit.path),
+                "score": hit.score,
+                "similarity": hit.similarity,
+                "rerank_score": hit.rerank_score,
+            }
+            for hit in found_hits(found, gallery, top_k)
+        ],
+        "seconds": found.seconds,
+    }
+
+
+def page(outcomes: list[Found], gallery: Gallery, box: Box | None, top_k: int, bundle: Bundle) -> Page:
+    manifest = bundle.manifest
+    queries = tuple(Query(str(found.query), box, found_hits(found, gallery, top_k)) for found in outcomes)
+    return Page(
+        title="Search results",
+        lead=f"{len(outcomes)} queries in a gallery of {len(gallery)} images",
+        banner=console.notice(manifest),
+        queries=queries,
+        tables=(),
+        footer=f"cvnet-engine, {manifest.model}",
+    )

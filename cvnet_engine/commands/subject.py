@@ -1,0 +1,126 @@
+"""A model under evaluation: how its database is described, what is left to do, and how it does."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from benchmarks.accuracy.dataset import Dataset
+from benchmarks.accuracy.evaluation import Evaluation, Evaluator, Selection, Timed, database_digest
+from benchmarks.accuracy.journal import Journal, image_facts, query_facts
+from benchmarks.accuracy.projection import Workload, rates, workload
+from benchmarks.contenders.allocator import keep_memory
+from benchmarks.contenders.contender import Contender, open_bundle, open_reference
+from cvnet_engine import console
+from cvnet_engine.commands.index import fill
+from engine.bundle import Bundle
+from engine.errors import DatasetError
+from engine.files import absolute
+from engine.gallery.indexing import IndexReport
+from engine.gallery.info import map_type_of
+from engine.gallery.reader import Gallery
+from engine.gallery.shards import shard_files
+from engine.retrieval.retriever import Collection
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is evaluated: shortlist lengths ascending, queries cropped to their boxes or not, work kept in a journal."""
+
+    dataset: Dataset
+    shortlists: tuple[int, ...]
+    cropped: bool
+    journal: Journal
+
+
+class Subject(Protocol):
+    """A model under evaluation."""
+
+    def projection(self, task: Task) -> tuple[Workload, float]:
+        """What is left to do, and the seconds that it will take."""
+
+    def evaluate(self, task: Task) -> Timed:
+        """Do what is left, and judge."""
+
+
+class EngineSubject:
+    """A bundle's engines over a gallery of the database, at native image size."""
+
+    def __init__(self, bundle: Bundle, gallery: Path, threads: int | None) -> None:
+        self._bundle, self._gallery, self._threads = bundle, gallery, threads
+        self._contender = open_bundle(bundle.path, threads)
+
+    def projection(self, task: Task) -> tuple[Workload, float]:
+        known = set(Gallery(self._gallery).paths) if shard_files(self._gallery) else set()
+        images = [path for path in task.dataset.images if absolute(path) not in known]
+        return project(task, self._contender, self._identity, images)
+
+    @property
+    def _identity(self) -> str:
+        """Pair scores depend on how the gallery keeps its maps, too."""
+        return f"{self._contender.identity} {map_type_of(self._gallery)}"
+
+    def evaluate(self, task: Task) -> Timed:
+        started = time.perf_counter()
+        report = IndexReport()
+        fill([absolute(p) for p in task.dataset.images], self._bundle, self._gallery, None, self._threads, report)
+        if report.failed:
+            path, reason = next(iter(report.failed.items()))
+            raise DatasetError(f"{len(report.failed)} database images unreadable ({path}: {reason}); copy them again")
+        gallery = Gallery(self._gallery)
+        indexed_s = time.perf_counter() - started
+        evaluation = judge(task, self._contender, self._identity, Selection.of_gallery(gallery, task.dataset.images))
+        gallery.close()
+        self._contender.retriever.close()
+        indexed = report.added + report.updated  # a gallery does not keep what its other images took
+        return evaluation, {"index": indexed_s, "indexed": indexed, "queries": evaluation.seconds}
+
+
+class ReferenceSubject:
+    """The PyTorch model that a bundle was built from, candidate features kept."""
+
+    def __init__(self, bundle: Bundle, threads: int | None) -> None:
+        keep_memory()
+        self._contender = open_reference(bundle, threads)
+
+    def projection(self, task: Task) -> tuple[Workload, float]:
+        identity = self._contender.identity
+        images = [path for path in task.dataset.images if task.journal.get(image_facts(identity, path)) is None]
+        return project(task, self._contender, identity, images)
+
+    def evaluate(self, task: Task) -> Timed:
+        from benchmarks.accuracy.reference_collection import ReferenceCollection
+
+        identity, retriever = self._contender.identity, self._contender.retriever
+        with console.progress("describing with PyTorch", len(task.dataset.images)) as advance:
+            collection = ReferenceCollection(task.dataset, retriever, identity, task.journal, advance)
+        evaluation = judge(task, self._contender, identity, collection)
+        indexed = len(task.dataset.images)
+        return evaluation, {"index": collection.seconds, "indexed": indexed, "queries": evaluation.seconds}
+
+
+def judge(task: Task, contender: Contender, identity: str, collection: Collection) -> Evaluation:
+    """Evaluate every query, with progress."""
+    dataset = task.dataset
+    evaluator = Evaluator(
+        dataset, contender.retriever, identity, collection, task.shortlists, task.cropped, task.journal
+    )
+    with console.progress(f"evaluating {contender.name}", len(dataset.queries)) as advance:
+        return evaluator.run(advance)
+
+
+def project(task: Task, contender: Contender, identity: str, images: list[Path]) -> tuple[Workload, float]:
+    """What is left of describing `images` and of the queries; measured on one image where anything is left."""
+    dataset = task.dataset
+    database = database_digest(dataset)
+    left = [
+        row
+        for row, (path, truth) in enumerate(zip(dataset.queries, dataset.ground_truth, strict=True))
+        if task.journal.get(query_facts(identity, path, truth.bbx if task.cropped else None, database)) is None
+    ]
+    work = workload(dataset, images, left, max(task.shortlists, default=0), task.cropped)
+    if not work.images:
+        return work, 0.0
+    return work, rates(contender.retriever, dataset.images[0]).seconds(work)

@@ -1,0 +1,170 @@
+"""The HTML page of an evaluation: figures, the hardest queries, and what reranking moved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from benchmarks.accuracy.agreement import Agreement
+from benchmarks.accuracy.dataset import Dataset, GroundTruth
+from benchmarks.accuracy.evaluation import GLOBAL, Evaluation, QueryEvaluation, Timed
+from benchmarks.accuracy.protocol import CUTOFFS, SETUPS
+from cvnet_engine import console
+from cvnet_engine.pages.report import Hit, Page, Query, Table, Verdict, hits
+from engine.bundle import Bundle
+from engine.retrieval.ranking import Ranking
+
+MEASURES = ("mAP", f"mP@{CUTOFFS[-1]}")
+ACCURACY_COLUMNS = ("", *(f"{measure} {setup}" for measure in MEASURES for setup in SETUPS))
+ENGINE, REFERENCE, AGAINST = "engine", "reference", "against"
+AGREEMENT_COLUMNS = (
+    "",
+    "setup",
+    "mAP, points",
+    "largest AP, points",
+    "same first",
+    "first 10 in common",
+    "Kendall's tau",
+)
+
+SETUP = "M"  # that rankings are shown in: every labelled image but junk counts
+HARDEST, MOVED = 10, 5  # queries shown for their AP, and for what reranking gained and lost
+SHOWN = 10  # results of a query
+
+
+def evaluation_page(
+    dataset: Dataset,
+    bundle: Bundle,
+    outcomes: Mapping[str, Timed],
+    agreements: Mapping[str, Agreement],
+    shortlists: Sequence[int],
+) -> Page:
+    """The page; rankings are the engine's, reranked at the longest shortlist."""
+    engine, _ = outcomes[ENGINE]
+    longest = max(shortlists, default=GLOBAL)
+    chosen = choose(engine, longest)
+    return Page(
+        title=f"{dataset.name}, evaluated",
+        lead=f"{len(dataset.queries)} queries among {len(dataset.images)} images"
+        + (f", best {longest} reranked." if longest else ", not reranked.")
+        + f" Below: the queries of lowest AP in the Medium setup, and those that reranking moved most ({len(chosen)}).",
+        banner=console.notice(bundle.manifest),
+        queries=tuple(shown(row, reason, dataset, engine, longest) for row, reason in chosen.items()),
+        tables=(accuracy(outcomes, shortlists), *moves(engine, shortlists), *map(agreement_table, agreements.items())),
+        footer=f"cvnet-engine, {bundle.manifest.model}",
+    )
+
+
+def choose(evaluation: Evaluation, longest: int) -> dict[int, str]:
+    """Rows of the queries to show, each with the reason: the hardest, and those that reranking helped and hurt most."""
+    aps = {row: ap(query, longest) for row, query in enumerate(evaluation.queries) if query.results[longest, SETUP]}
+    gains = {row: aps[row] - ap(evaluation.queries[row], GLOBAL) for row in aps}
+    by_gain = sorted(gains, key=lambda row: gains[row])
+    chosen = dict.fromkeys(sorted(aps, key=lambda row: aps[row])[:HARDEST], "among the hardest")
+    for row in reversed(by_gain[-MOVED:]):
+        if gains[row] > 0:
+            chosen.setdefault(row, "among those that reranking helped most")
+    for row in by_gain[:MOVED]:
+        if gains[row] < 0:
+            chosen.setdefault(row, "among those that reranking hurt most")
+    return chosen
+
+
+def ap(query: QueryEvaluation, shortlist: int) -> float:
+    result = query.results[shortlist, SETUP]
+    assert result
+    return result.ap
+
+
+def shown(row: int, reason: str, dataset: Dataset, evaluation: Evaluation, longest: int) -> Query:
+    """One query with its first results."""
+    query, truth = evaluation.queries[row], dataset.ground_truth[row]
+    (ap_before, place_before), (ap_after, place) = (
+        (100 * ap(query, k), first_match(query.rankings[k, SETUP], truth)) for k in (GLOBAL, longest)
+    )
+    note = f"{reason.capitalize()}. AP {ap_after:.1f}, first match at {place}"
+    if longest:
+        note += f"; before reranking {ap_before:.1f}, at {place_before}"
+    return Query(str(dataset.queries[row]), truth.bbx, judged_hits(query, truth, dataset, longest, SHOWN), note)
+
+
+def first_match(ranking: Ranking, truth: GroundTruth) -> int:
+    """The place of the first relevant image, counted from 1."""
+    return 1 + int(np.isin(ranking.rows, [*truth.easy, *truth.hard]).argmax())
+
+
+def judged_hits(
+    query: QueryEvaluation, truth: GroundTruth, dataset: Dataset, shortlist: int, count: int
+) -> tuple[Hit, ...]:
+    """The first `count` results, junk left out as the setup does."""
+    verdicts: dict[int, Verdict] = dict.fromkeys(truth.easy.tolist(), "easy")
+    verdicts |= dict.fromkeys(truth.hard.tolist(), "hard")
+    before = query.rankings[GLOBAL, SETUP] if shortlist else None
+    ranking = query.rankings[shortlist, SETUP]
+    return hits(ranking, before, dataset.images, lambda row: verdicts.get(row, "wrong"), count)
+
+
+def accuracy_rows(outcomes: Mapping[str, Timed], shortlists: Sequence[int]) -> list[list[str]]:
+    """A row a method and shortlist length, `ACCURACY_COLUMNS` wide, in percent."""
+    rows = []
+    for who, (evaluation, _) in outcomes.items():
+        for k in (GLOBAL, *shortlists):
+            means = [evaluation.means(k, setup) for setup in SETUPS]
+            cells = [percent(mean[measure]) for measure in MEASURES for mean in means]
+            rows.append([f"{who}, {f'reranked {k}' if k else 'global'}", *cells])
+    return rows
+
+
+def percent(fraction: float) -> str:
+    return "-" if fraction != fraction else f"{100 * fraction:.2f}"
+
+
+def title(name: str) -> str:
+    return "other bundle" if name == AGAINST else name
+
+
+def agreement_rows(agreement: Agreement) -> list[tuple[str, ...]]:
+    """A row an outcome, `AGREEMENT_COLUMNS` wide."""
+    return [
+        (
+            f"reranked {k}" if k else "global",
+            setup,
+            f"{100 * ranks.map_difference:+.4f}",
+            f"{100 * ranks.largest_ap_difference:.4f}",
+            f"{ranks.same_first:.1%}",
+            f"{ranks.head:.1%}",
+            f"{ranks.tau:.4f}",
+        )
+        for (k, setup), ranks in agreement.ranks.items()
+    ]
+
+
+def accuracy(outcomes: Mapping[str, Timed], shortlists: Sequence[int]) -> Table:
+    rows = accuracy_rows(outcomes, shortlists)
+    note = "E, M, H: the Easy, Medium and Hard setups of Revisited Oxford/Paris."
+    return Table("Accuracy, percent", ACCURACY_COLUMNS, tuple(map(tuple, rows)), note)
+
+
+def moves(evaluation: Evaluation, shortlists: Sequence[int]) -> list[Table]:
+    """How many queries each shortlist length made better and worse."""
+    rows = []
+    for k in shortlists:
+        judged = [query for query in evaluation.queries if query.results[k, SETUP]]
+        gains = [100 * (ap(query, k) - ap(query, GLOBAL)) for query in judged]
+        better, worse = ([g for g in gains if g * sign > 0] for sign in (1, -1))
+        extremes = (f"{max(gains, default=0):+.1f}", f"{min(gains, default=0):+.1f}")
+        rows.append((str(k), str(len(better)), str(len(worse)), str(len(gains) - len(better) - len(worse)), *extremes))
+    columns = ("shortlist", "better", "worse", "unchanged", "largest gain", "largest loss")
+    note = "Queries by what reranking did to their AP in the Medium setup; gain and loss in points."
+    return [Table("What reranking moved", columns, tuple(rows), note)] if rows else []
+
+
+def agreement_table(named: tuple[str, Agreement]) -> Table:
+    name, agreement = named
+    note = (
+        f"Pair scores differ by {agreement.largest_pair_difference:.1e} at most. "
+        "Kendall's tau: of the order of shortlisted images."
+    )
+    rows = tuple(agreement_rows(agreement))
+    return Table(f"The engine against the {title(name)}", AGREEMENT_COLUMNS, rows, note)

@@ -1,0 +1,199 @@
+"""Every backend in one table, and `open_engine`, which opens a graph's file on one of them.
+
+A new backend is a module beside this one and a row here: building, opening, choosing, `doctor` and the command line's
+help read the table.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine import machine
+from engine.errors import BackendError
+from engine.graphs import GRAPH_NAMES, IMAGE_GRAPHS
+
+if TYPE_CHECKING:  # NumPy is not loaded for the command line's help
+    from engine.contract import Engine
+
+
+def computes(*precisions: str, **instead: str) -> dict[str, str]:
+    """Precision asked for -> precision computed in: the same, but for those in `instead`."""
+    return dict(zip(precisions, precisions, strict=True)) | instead
+
+
+def image_graphs(precisions: dict[str, str]) -> dict[str, dict[str, str]]:
+    return dict.fromkeys(IMAGE_GRAPHS, precisions)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to run a graph.
+
+    Attributes:
+        precisions: graph -> precision asked for -> precision that it is computed in.
+        suffix: of the file it runs: a graph, a compiled plan, or the reranker's bare weights.
+        device: `cpu` or `cuda`.
+        extra: of the package, that brings it; empty where none is needed.
+        is_here: whether it is installed; whether its device is there is another question.
+        open: a file, the precision of its arithmetic where the file leaves that open, CPU threads -> an engine.
+        bind: what files made here are bound to, for the manifest; nothing where they run anywhere.
+        require_bound: raises BundleError where files bound so cannot run here.
+    """
+
+    name: str
+    precisions: Mapping[str, Mapping[str, str]]
+    suffix: str
+    device: str
+    extra: str
+    is_here: Callable[[], bool]
+    open: Callable[[Path, str, int], Engine]
+    bind: Callable[[], dict[str, str]] = dict
+    require_bound: Callable[[Mapping[str, str]], None] = lambda _: None
+
+    @property
+    def runs_every_graph(self) -> bool:
+        return set(self.precisions) == set(GRAPH_NAMES)
+
+    def supports(self, graph: str, precision: str) -> bool:
+        return precision in self.precisions.get(graph, {})
+
+
+def open_onnxruntime(graph: Path, _precision: str, threads: int) -> Engine:
+    from engine.backends.onnxruntime import OnnxRuntimeEngine
+
+    return OnnxRuntimeEngine(graph, cuda=False, threads=threads)
+
+
+def open_onnxruntime_cuda(graph: Path, _precision: str, threads: int) -> Engine:
+    from engine.backends.onnxruntime import OnnxRuntimeEngine
+
+    return OnnxRuntimeEngine(graph, cuda=True, threads=threads)
+
+
+def open_openvino(graph: Path, precision: str, threads: int) -> Engine:
+    from engine.backends.openvino import OpenVinoEngine
+
+    return OpenVinoEngine(graph, precision, threads)
+
+
+def open_native(weights: Path, precision: str, threads: int) -> Engine:
+    from engine.backends.native.engine import NativeReranker
+
+    return NativeReranker(weights, precision, threads)
+
+
+def open_tensorrt(plan: Path, _precision: str, _threads: int) -> Engine:
+    from engine.backends.tensorrt import TensorRtEngine
+
+    return TensorRtEngine(plan)
+
+
+def bind_tensorrt() -> dict[str, str]:
+    from engine.backends.tensorrt import bind
+
+    return bind()
+
+
+def require_tensorrt(gpu: Mapping[str, str]) -> None:
+    from engine.backends.tensorrt import require_bound
+
+    require_bound(gpu)
+
+
+def installed(module: str) -> Callable[[], bool]:
+    return lambda: importlib.util.find_spec(module) is not None
+
+
+def compiler() -> list[str]:
+    """The C compiler's command."""
+    return shlex.split(os.environ.get("CC", "cc"))
+
+
+BACKENDS = {
+    backend.name: backend
+    for backend in (  # the preferred ones of a device first
+        Backend(
+            "native",
+            {"reranker": computes("fp32", "bf16", "int8")},
+            ".npz",
+            "cpu",
+            "",
+            lambda: shutil.which(compiler()[0]) is not None,
+            open_native,
+        ),
+        Backend(
+            "onnxruntime",  # its CPU provider has no bf16, and is slower in fp16 and s8 x s8 than in fp32
+            dict.fromkeys(GRAPH_NAMES, computes("fp32")),
+            ".onnx",
+            "cpu",
+            "cpu",
+            installed("onnxruntime"),
+            open_onnxruntime,
+        ),
+        Backend(
+            "openvino",
+            image_graphs(computes("fp32", "bf16", "int8")) | {"reranker": computes("fp32", "bf16", int8="fp32")},
+            ".onnx",
+            "cpu",
+            "openvino",
+            installed("openvino"),
+            open_openvino,
+        ),
+        Backend(
+            "tensorrt",
+            image_graphs(computes("fp32", "fp16", "int8")) | {"reranker": computes("fp32", "fp16", int8="fp16")},
+            ".plan",
+            "cuda",
+            "tensorrt",
+            installed("tensorrt"),
+            open_tensorrt,
+            bind_tensorrt,
+            require_tensorrt,
+        ),
+        Backend(
+            "onnxruntime-cuda",
+            dict.fromkeys(GRAPH_NAMES, computes("fp32", "fp16")),
+            ".onnx",
+            "cuda",
+            "gpu",
+            lambda: "CUDAExecutionProvider" in machine.onnxruntime_providers(),
+            open_onnxruntime_cuda,
+        ),
+    )
+}
+
+
+WHOLE = tuple(name for name, backend in BACKENDS.items() if backend.runs_every_graph)  # what `--backend` takes
+PRECISIONS = tuple(dict.fromkeys(p for b in BACKENDS.values() for asked in b.precisions.values() for p in asked))
+
+
+def open_engine(file: Path, backend: str, precision: str = "fp32", threads: int | None = None) -> Engine:
+    """The engine of a graph's file on one of `BACKENDS`.
+
+    Args:
+        file: of the backend's `suffix`.
+        precision: of the arithmetic, where the file leaves it open, as it does on OpenVINO and the native engine.
+        threads: CPU threads; by default as many as this process may use.
+
+    Raises:
+        BackendError: the backend or its device is not there, or does not take the file.
+    """
+    return known(backend).open(file, precision, threads or machine.usable_cpus())
+
+
+def known(backend: str) -> Backend:
+    """A backend by name.
+
+    Raises:
+        BackendError: there is none of that name.
+    """
+    if backend not in BACKENDS:
+        raise BackendError(f"backend {backend!r} is unknown; expected one of {', '.join(BACKENDS)}")
+    return BACKENDS[backend]

@@ -1,0 +1,121 @@
+"""ONNX Runtime as an engine, on the CPU or on CUDA, and never silently on the other one."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from engine.contract import Array, Closing, TensorSpec, check_feeds
+from engine.errors import BackendError, one_line
+
+DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int64)": "int64"}
+# Where CUDA was asked for, these may stay on the CPU: they compute shapes, a few integers each.
+SHAPE_OPS = frozenset(
+    {
+        "Shape",
+        "Size",
+        "Gather",
+        "Concat",
+        "Unsqueeze",
+        "Squeeze",
+        "Slice",
+        "Cast",
+        "Reshape",
+        "Range",
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Mod",
+        "Equal",
+        "Where",
+        "ConstantOfShape",
+        "Identity",
+    }
+)
+
+
+class OnnxRuntimeEngine(Closing):
+    """An `Engine` on ONNX Runtime's CPU or CUDA provider."""
+
+    def __init__(self, graph: Path, cuda: bool, threads: int) -> None:
+        ort = import_onnxruntime()
+        provider = "CUDAExecutionProvider" if cuda else "CPUExecutionProvider"
+        if provider not in ort.get_available_providers():
+            raise BackendError(
+                "ONNX Runtime here has no CUDA provider; install the 'gpu' extra in place of 'cpu' "
+                "on a machine with an NVIDIA GPU, or build the bundle with --backend onnxruntime"
+            )
+        if cuda:
+            load_cuda_libraries(ort)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 4  # only what is fatal; errors reach the caller as exceptions
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        try:
+            self._session: Any = ort.InferenceSession(str(graph), options, providers=[provider])
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise BackendError(
+                f"{graph}: ONNX Runtime does not open it ({one_line(error)}); build the bundle again"
+            ) from error
+        if cuda:
+            self._assert_on_cuda(graph)
+        self.inputs = specs(self._session.get_inputs())
+        self.outputs = specs(self._session.get_outputs())
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        check_feeds(feeds, self.inputs)
+        try:
+            arrays = self._session.run(None, dict(feeds))
+        except Exception as error:
+            raise BackendError(
+                f"ONNX Runtime stopped ({one_line(error)}); a smaller image needs less memory"
+            ) from error
+        return dict(zip(self.outputs, arrays, strict=True))
+
+    def close(self) -> None:
+        self._session = None
+
+    def _assert_on_cuda(self, graph: Path) -> None:
+        """ONNX Runtime falls back to the CPU without a word: for the whole session, or node by node."""
+        actual = self._session.get_providers()[0]
+        if actual != "CUDAExecutionProvider":
+            raise BackendError(
+                f"{graph}: CUDA was asked for and ONNX Runtime chose {actual}; "
+                "check the driver with 'cvnet-engine doctor'"
+            )
+        strays = {
+            node.op_type
+            for part in self._session.get_provider_graph_assignment_info()
+            if part.ep_name != "CUDAExecutionProvider"
+            for node in part.get_nodes()
+        } - SHAPE_OPS
+        if strays:
+            raise BackendError(
+                f"{graph}: {', '.join(sorted(strays))} would run on the CPU where CUDA was asked for; "
+                "build the bundle again with --backend onnxruntime"
+            )
+
+
+def import_onnxruntime() -> Any:
+    """The module, or a BackendError that says how to get it."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendError(
+            "ONNX Runtime is not installed; install the 'cpu' or the 'gpu' extra of cvnet-engine"
+        ) from error
+    return onnxruntime
+
+
+def load_cuda_libraries(ort: Any) -> None:
+    """Load CUDA and cuDNN from the packages that the 'gpu' extra brings; what it says of failures is no result."""
+    with contextlib.redirect_stdout(sys.stderr):
+        ort.preload_dlls()
+
+
+def specs(nodes: Any) -> dict[str, TensorSpec]:
+    return {node.name: TensorSpec(DTYPES[node.type], tuple(node.shape)) for node in nodes}

@@ -1,0 +1,67 @@
+"""OpenVINO on the CPU as an engine; in bfloat16 arithmetic where that was asked for and the processor has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.contract import Array, Closing, TensorSpec, check_feeds
+from engine.errors import BackendError, one_line
+
+PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # ours -> OpenVINO's, where a graph is not quantised
+
+
+class OpenVinoEngine(Closing):
+    """An `Engine` on OpenVINO's CPU plug-in."""
+
+    def __init__(self, graph: Path, precision: str, threads: int) -> None:
+        openvino = import_openvino()
+        options = {
+            "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        try:
+            model = openvino.Core().compile_model(str(graph), "CPU", options)
+        except RuntimeError as error:
+            raise BackendError(
+                f"{graph}: OpenVINO does not open it ({one_line(error)}); build the bundle again"
+            ) from error
+        actual = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if actual != PRECISIONS[precision]:
+            raise BackendError(f"{graph}: this processor runs {actual} where {precision} was asked for; build for fp32")
+        self.inputs = {port.any_name: spec(port) for port in model.inputs}
+        self.outputs = {port.any_name: spec(port) for port in model.outputs}
+        self._request: Any = model.create_infer_request()
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        check_feeds(feeds, self.inputs)
+        try:
+            self._request.infer({name: np.ascontiguousarray(array) for name, array in feeds.items()}, share_inputs=True)
+        except RuntimeError as error:
+            raise BackendError(f"OpenVINO stopped ({one_line(error)}); a smaller image needs less memory") from error
+        return {name: self._request.get_tensor(name).data.copy() for name in self.outputs}
+
+    def close(self) -> None:
+        self._request = None
+
+
+def spec(port: Any) -> TensorSpec:
+    """A port's dtype and shape; OpenVINO keeps no names of free axes, so each gets one of its own."""
+    axes = tuple(
+        axis.get_length() if axis.is_static else f"{port.any_name}_{number}"
+        for number, axis in enumerate(port.get_partial_shape())
+    )
+    return TensorSpec(np.dtype(port.get_element_type().to_dtype()).name, axes)
+
+
+def import_openvino() -> Any:
+    """The module, or a BackendError that says how to get it."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise BackendError("OpenVINO is not installed; install the 'openvino' extra of cvnet-engine") from error
+    return openvino

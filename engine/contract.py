@@ -1,0 +1,79 @@
+"""What an engine is, whatever runs it: named arrays in, named arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import BackendError
+
+Array = NDArray[Any]  # shapes and dtypes stand in comments and docstrings
+
+
+class Closing:
+    """What holds memory, files or threads until it is closed, and closes at the end of a `with` block."""
+
+    def close(self) -> None:
+        """Release what is held; nothing else may be called afterwards."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An engine's input or output: numpy dtype name or `floating` for any, and a shape whose free axes are named."""
+
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+class Engine(Protocol):
+    """A graph ready to run. One engine serves one thread at a time."""
+
+    @property
+    def inputs(self) -> Mapping[str, TensorSpec]:
+        """Name -> dtype and shape of every array to feed, in order."""
+
+    @property
+    def outputs(self) -> Mapping[str, TensorSpec]:
+        """Name -> dtype and shape of every array that comes back, in order."""
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Every output by name.
+
+        Raises:
+            BackendError: a feed that is missing, unknown, or of another dtype or shape than `inputs` says.
+        """
+
+    def close(self) -> None:
+        """Release what the engine holds; it cannot run afterwards."""
+
+    def __enter__(self) -> Self:
+        """The engine itself, closed at the end of the block."""
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def check_feeds(feeds: Mapping[str, Array], inputs: Mapping[str, TensorSpec]) -> None:
+    """Raise BackendError unless `feeds` are exactly `inputs`: names, dtypes, ranks, and equally named axes equal."""
+    if feeds.keys() != inputs.keys():
+        raise BackendError(f"inputs {sorted(feeds)} were fed; expected {sorted(inputs)}")
+    sizes: dict[str, int] = {}
+    for name, spec in inputs.items():
+        array = feeds[name]
+        fits = np.issubdtype(array.dtype, getattr(np, spec.dtype)) and array.ndim == len(spec.shape)
+        if not fits or any(
+            size != sizes.setdefault(str(axis), size if isinstance(axis, str) else axis)
+            for size, axis in zip(array.shape, spec.shape, strict=True)
+        ):
+            shape = "x".join(map(str, spec.shape))
+            raise BackendError(f"input {name!r} is {array.dtype} {array.shape}; expected {spec.dtype} {shape}")

@@ -1,0 +1,48 @@
+"""The model's geometry: strides, channels, scales, and the maps that an image of a size comes to.
+
+Sizes are (height, width), in pixels of an image or positions of a map. Map sizes are computed in integers that stay
+symbolic in an exported graph, every product below 2^31 since some runtimes compute shapes in 32 bits (decision 002).
+"""
+
+from __future__ import annotations
+
+Size = tuple[int, int]
+
+STRIDE_PX = 16  # image pixels per position of a full-scale map, the output of the trunk's third stage
+DESCRIPTOR_DIM = 2048
+LOCAL_DIM = 1024  # channels of the trunk's map
+MAP_DIM = 256  # channels of the projected unit maps
+IMAGE_SCALES = (0.7071, 1.0, 1.4142)  # of the image's sides, one descriptor each; the maps come from the middle one
+AREA_SCALES = (0.25, 0.5, 1.0)  # of the map's area, one unit map each
+MIN_SIDE_PX = STRIDE_PX + 1  # two positions, the fewest that the quarter-area map can be made from
+
+
+def half(length: int) -> int:
+    """`round(length · √0.25)`, halves to even."""
+    return (length + (length % 4) // 3) // 2
+
+
+def root_half(length: int) -> int:
+    """`round(length · √0.5)`: length/√2 is irrational, so no halves arise.
+
+    13860/19601 is a convergent of √0.5, exact below 33,461 positions.
+    """
+    return (2 * 13860 * length + 19601) // (2 * 19601)
+
+
+REDUCED_LENGTHS = (half, root_half)  # of a side at `AREA_SCALES`, but for the last, which is 1
+
+
+def map_size(image_px: Size) -> Size:
+    """Positions of an image's full-scale map."""
+    return -(-image_px[0] // STRIDE_PX), -(-image_px[1] // STRIDE_PX)
+
+
+def unit_map_sizes(full: Size) -> list[Size]:
+    """Positions of the three unit maps, for `AREA_SCALES`, from those of the full-scale map."""
+    return [(reduced(full[0]), reduced(full[1])) for reduced in REDUCED_LENGTHS] + [full]
+
+
+def scaled(image_px: Size, scale: float) -> Size:
+    """An image's size at one of `IMAGE_SCALES`, as `cv2.resize` rounds it."""
+    return round(image_px[0] * scale), round(image_px[1] * scale)

@@ -1,0 +1,157 @@
+"""The retrieval path: an image to features, a query and candidates to pair scores.
+
+decode -> scale -> engines -> Features -> global search -> Ranking -> pair scores -> Ranking
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from engine.backends import known, open_engine
+from engine.bundle import Bundle
+from engine.contract import Array, Closing, Engine
+from engine.errors import ImageError
+from engine.features import Features
+from engine.geometry import IMAGE_SCALES, Size
+from engine.graphs import GRAPH_NAMES
+from engine.images import check_size, limit_side, normalise, read, rescale
+
+BATCH = 4  # candidates of equal size scored at once
+
+
+class Collection(Protocol):
+    """Images that can be searched and reranked: a gallery, or a benchmark's reference."""
+
+    @property
+    def descriptors(self) -> Array:
+        """(n, 2048) float32, unit norm."""
+
+    def map_size(self, row: int) -> Size:
+        """Positions of the row's full-scale map."""
+
+    def features(self, row: int) -> Features:
+        """Features of the row."""
+
+
+@dataclass(frozen=True)
+class Retriever(Closing):
+    """The three engines of a model, put to work on images."""
+
+    descriptor: Engine
+    features: Engine
+    reranker: Engine
+
+    @classmethod
+    def open(cls, bundle: Bundle, threads: int | None = None) -> Retriever:
+        """The retriever of a bundle, each graph on the backend that it was built for.
+
+        Raises:
+            BundleError: its files are bound to another machine.
+            BackendError: a backend or its device is not there.
+        """
+        graphs = bundle.manifest.graphs
+        with contextlib.ExitStack() as opened:
+            for name in {graph.backend for graph in graphs.values()}:
+                known(name).require_bound(bundle.manifest.gpu or {})
+            engines = [
+                opened.enter_context(
+                    open_engine(bundle.graph(name), graphs[name].backend, graphs[name].precision, threads)
+                )
+                for name in GRAPH_NAMES
+            ]
+            opened.pop_all()
+        return cls(*engines)
+
+    def close(self) -> None:
+        with contextlib.ExitStack() as opened:  # all of them, whatever happens to one
+            for engine in (self.descriptor, self.features, self.reranker):
+                opened.callback(engine.close)
+
+    def extract(self, image: Array) -> Features:
+        """Features of a BGR image (H, W, 3) uint8: descriptors of three scales averaged, maps of the image as it is.
+
+        Raises:
+            ImageError: a side that is too short.
+        """
+        check_size(image)
+        descriptors, maps = [], ()
+        for scale in IMAGE_SCALES:
+            engine = self.features if scale == 1 else self.descriptor
+            outputs = engine.run({"image": normalise(rescale(image, scale))})
+            descriptors.append(outputs.pop("descriptor")[0])
+            if scale == 1:
+                maps = tuple(array[0] for array in outputs.values())
+        mean = np.mean(descriptors, axis=0)
+        return Features(mean / np.linalg.norm(mean), maps)
+
+    def extract_file(self, path: Path, bbx: Sequence[float] | None = None, max_side_px: int | None = None) -> Features:
+        """Features of an image file, cropped to a box (x1, y1, x2, y2 in pixels), then shrunk to a longest side.
+
+        Raises:
+            ImageError: the path, and what is wrong with it.
+        """
+        image = read(path, bbx)
+        try:
+            return self.extract(limit_side(image, max_side_px))
+        except ImageError as error:
+            raise ImageError(f"{path}: {error}") from error
+
+    def score(self, query: Features, keys: Sequence[Features]) -> Array:
+        """Pair scores (len(keys),) float32 in 0..1 of a query and keys of one map size; maps in float16 or float32."""
+        return self.reranker.run(self._feeds("query", [query]) | self._feeds("key", keys))["score"]
+
+    def score_rows(
+        self, query: Features, collection: Collection, rows: Sequence[int], done: Callable[[int], None] = lambda _: None
+    ) -> Array:
+        """Pair scores (len(rows),) float32 of a query and rows of a collection; `done(n)` is called after each n."""
+        query_feeds = self._feeds("query", [query])  # the same arrays each time, so that an engine can keep its work
+        scores: dict[int, float] = {}
+        for batch, key_feeds in self._read_ahead(collection, batches_of_equal(rows, collection.map_size)):
+            scores |= zip(batch, self.reranker.run(query_feeds | key_feeds)["score"], strict=True)
+            done(len(batch))
+        return np.array([scores[row] for row in rows], np.float32)
+
+    def _read_ahead(
+        self, collection: Collection, batches: Iterable[list[int]]
+    ) -> Iterator[tuple[list[int], dict[str, Array]]]:
+        """Each batch with its reranker inputs, the next one being read while this one is scored."""
+
+        def read(batch: list[int]) -> tuple[list[int], dict[str, Array]]:
+            return batch, self._feeds("key", [collection.features(row) for row in batch])
+
+        with ThreadPoolExecutor(1) as reader:
+            waiting: Future[tuple[list[int], dict[str, Array]]] | None = None
+            for batch in batches:
+                following = reader.submit(read, batch)
+                if waiting:
+                    yield waiting.result()
+                waiting = following
+            if waiting:
+                yield waiting.result()
+
+    def _feeds(self, side: str, images: Sequence[Features]) -> dict[str, Array]:
+        """Maps of images of one size as the reranker's `query` or `key` inputs (B, 256, h_s, w_s)."""
+        feeds = {}
+        for scale, maps in enumerate(zip(*(image.maps for image in images), strict=True)):
+            name = f"{side}_{scale}"
+            dtype = self.reranker.inputs[name].dtype
+            feeds[name] = np.stack(maps, dtype=None if dtype == "floating" else dtype)
+        return feeds
+
+
+def batches_of_equal(rows: Sequence[int], size_of: Callable[[int], Size]) -> Iterator[list[int]]:
+    """`rows` in batches whose members have one size: padding maps to a common size would change their scores."""
+    groups: dict[Size, list[int]] = defaultdict(list)
+    for row in rows:
+        groups[size_of(row)].append(row)
+    for group in groups.values():
+        for start in range(0, len(group), BATCH):
+            yield group[start : start + BATCH]

@@ -1,0 +1,87 @@
+"""Textures of walls and roofs, drawn at the scale of the canvas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+
+from engine.contract import Array
+from scenes.palette import Colour, shade
+from scenes.relief import CANVAS_PX_PER_M
+
+
+def smooth_noise(rng: Generator, shape: tuple[int, int], cell_px: float, octaves: int = 3) -> Array:
+    """Smooth noise, (H, W) float32 about 0 with a spread near 1."""
+    total = np.zeros(shape, np.float32)
+    for octave in range(octaves):
+        cell = max(cell_px / 2**octave, 1.0)
+        small = rng.standard_normal((int(shape[0] / cell) + 2, int(shape[1] / cell) + 2)).astype(np.float32)
+        total += cv2.resize(small, shape[::-1], interpolation=cv2.INTER_CUBIC) / 2**octave
+    return total
+
+
+def _tinted(colour: Colour, light: Array) -> Array:
+    """A colour under (H, W) relative light -> (H, W, 3) uint8."""
+    return np.clip(np.array(colour, np.float32) * light[..., None], 0, 255).astype(np.uint8)
+
+
+def courses(
+    rng: Generator, shape: tuple[int, int], colour: Colour, row_m: float, unit_m: float, vary: float, joint: float
+) -> Array:
+    """Bricks, blocks, planks or panels: rows of units of slightly different tone, with darker or lighter joints."""
+    row_px, unit_px = max(int(row_m * CANVAS_PX_PER_M), 3), max(int(unit_m * CANVAS_PX_PER_M), 5)
+    y, x = np.arange(shape[0])[::-1, None], np.arange(shape[1])[None]
+    row = y // row_px
+    shift = np.where(row % 2, unit_px // 2, 0) + rng.integers(0, max(unit_px // 4, 1), shape[0] // row_px + 1)[row]
+    unit = (x + shift) // unit_px
+    tones = rng.normal(1, vary, (int(row.max()) + 1, int(unit.max()) + 1)).astype(np.float32)
+    light = tones[row, unit] * (1 + 0.05 * smooth_noise(rng, shape, 60))
+    light = np.where((y % row_px == 0) | ((x + shift) % unit_px == 0), joint, light)
+    return _tinted(colour, light.astype(np.float32))
+
+
+def _stucco(rng: Generator, shape: tuple[int, int], colour: Colour) -> Array:
+    streaks = cv2.resize(smooth_noise(rng, (shape[0] // 8 + 1, shape[1]), 24), shape[::-1])
+    grain = 0.025 * rng.standard_normal(shape).astype(np.float32)
+    return _tinted(colour, 1 + 0.035 * smooth_noise(rng, shape, 120) + 0.03 * streaks + grain)
+
+
+def _rubble(rng: Generator, shape: tuple[int, int], colour: Colour) -> Array:
+    """Irregular stones: the cells around random points."""
+    seeds = np.ones(shape, np.uint8)
+    count = shape[0] * shape[1] // 260
+    seeds[rng.integers(0, shape[0], count), rng.integers(0, shape[1], count)] = 0
+    _, cells = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    tones = rng.normal(1, 0.12, int(cells.max()) + 1).astype(np.float32)[cells]
+    joints = (cells != np.roll(cells, 1, 0)) | (cells != np.roll(cells, 1, 1))
+    return _tinted(colour, np.where(joints, 0.68, tones) * (1 + 0.05 * smooth_noise(rng, shape, 80)))
+
+
+def azulejo(rng: Generator, shape: tuple[int, int], colour: Colour) -> Array:
+    """A wall of painted tiles: one random motif, mirrored into a square, repeated."""
+    half = int(rng.integers(7, 12))
+    motif = cv2.GaussianBlur(rng.standard_normal((half, half)).astype(np.float32), (0, 0), half / 6)
+    motif = motif + motif.T
+    motif = np.hstack([motif, motif[:, ::-1]])
+    motif = np.vstack([motif, motif[::-1]])
+    low, high = np.quantile(motif, [0.35, 0.7])
+    inks = np.array([(238, 240, 240), colour, shade(colour, 0.55)], np.float32)
+    tile = inks[(motif > low).astype(int) + (motif > high)]
+    tile[0], tile[:, 0] = (190, 195, 196), (190, 195, 196)
+    wall = np.tile(tile, (shape[0] // len(tile) + 1, shape[1] // len(tile) + 1, 1))[: shape[0], : shape[1]]
+    return np.clip(wall * (1 + 0.04 * smooth_noise(rng, shape, 90))[..., None], 0, 255).astype(np.uint8)
+
+
+MATERIALS: dict[str, Callable[[Generator, tuple[int, int], Colour], Array]] = {
+    "brick": partial(courses, row_m=0.14, unit_m=0.42, vary=0.11, joint=1.22),
+    "ashlar": partial(courses, row_m=0.55, unit_m=1.2, vary=0.05, joint=0.72),
+    "planks": partial(courses, row_m=0.28, unit_m=5.0, vary=0.05, joint=0.6),
+    "panels": partial(courses, row_m=1.6, unit_m=2.1, vary=0.045, joint=0.55),
+    "stucco": _stucco,
+    "rubble": _rubble,
+    "azulejo": azulejo,
+}

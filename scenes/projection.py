@@ -1,0 +1,46 @@
+"""Flat canvases in space, as a pinhole camera sees them."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from engine.contract import Array
+
+
+def project(camera: Array, points: Array) -> Array:
+    """(N, 3) metres -> (2, N) px."""
+    u, v, w = camera @ np.vstack([points.T, np.ones(len(points))])
+    return np.stack([u / w, v / w])
+
+
+def on_plane(to_pixels: Array, size: tuple[int, int]) -> tuple[Array, Array, Array]:
+    """For every pixel the plane coordinates it shows: x, y (H, W), and whether they are before the camera."""
+    inverse = np.linalg.inv(to_pixels).astype(np.float32)
+    u, v = np.arange(size[1], dtype=np.float32), np.arange(size[0], dtype=np.float32)[:, None]
+    x, y, w = (inverse[i, 0] * u + (inverse[i, 1] * v + inverse[i, 2]) for i in range(3))
+    front = w > 1e-7
+    w[~front] = 1
+    return x / w, y / w, front
+
+
+def see(canvas: Array, plane: Array, camera: Array, size: tuple[int, int]) -> Array:
+    """A flat canvas as the camera sees it, (H, W, 4) uint8, colour multiplied by coverage."""
+    canvas, plane = _shrunk(canvas, plane, camera)
+    x, y, front = on_plane(camera @ plane, size)
+    x[~front] = -9e3  # outside the canvas
+    solid = canvas.copy()
+    solid[..., :3] = canvas[..., :3] * (canvas[..., 3:] / np.float32(255))
+    return cv2.remap(solid, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(0, 0, 0, 0))
+
+
+def _shrunk(canvas: Array, plane: Array, camera: Array) -> tuple[Array, Array]:
+    """The canvas averaged down to about the picture's resolution where it is seen largest: no aliasing."""
+    h, w = canvas.shape[:2]
+    corners = (plane @ np.array([(0, 0, 1), (w, 0, 1), (w, h, 1), (0, h, 1)]).T)[:3].T
+    u, v = project(camera, corners)
+    in_front = (camera @ np.vstack([corners.T, np.ones(4)]))[2].min() > 0.5
+    span = max(np.hypot(u[0] - u[3], v[0] - v[3]), np.hypot(u[1] - u[2], v[1] - v[2])) / h
+    factor = min(1.25 * span, 1.0) if in_front else 1.0
+    small = cv2.resize(canvas, (max(round(w * factor), 2), max(round(h * factor), 2)), interpolation=cv2.INTER_AREA)
+    return small, plane @ np.diag([w / small.shape[1], h / small.shape[0], 1])

@@ -1,0 +1,101 @@
+"""The canvas of a façade: a flat drawing with depth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+
+from engine.contract import Array
+from scenes.facade import Facade
+from scenes.palette import Colour
+
+CANVAS_PX_PER_M = 36
+Outline = Array | Sequence[tuple[float, float]]  # (N, 2) metres
+
+
+class Relief:
+    """A flat drawing with depth, in metres: colour, coverage, and height over the wall, which the sun shades."""
+
+    def __init__(self, width_m: float, height_m: float, margin_m: float = 1.0) -> None:
+        self.margin_m, self.top_m = margin_m, height_m
+        shape = round(height_m * CANVAS_PX_PER_M), round((width_m + 2 * margin_m) * CANVAS_PX_PER_M)
+        self.colour = np.zeros((*shape, 3), np.uint8)  # (H, W, 3)
+        self.cover = np.zeros(shape, np.uint8)  # (H, W), 0 to 255
+        self.height = np.zeros(shape, np.float32)  # (H, W) metres
+        self.wall = self.colour  # (H, W, 3) the texture of the wall, for parts made of the same
+
+    def fill(self, outline: Outline, paint: Colour | Array, height_m: float = 0.0, clip: Outline | None = None) -> None:
+        """Paints the inside of an outline, (N, 2) metres; `paint` is a colour or a texture as large as the canvas."""
+        points = self._pixels(outline)
+        x, y, w, h = cv2.boundingRect(np.round(points).astype(np.int32))
+        rows, cols = slice(max(y - 1, 0), max(y + h + 1, 0)), slice(max(x - 1, 0), max(x + w + 1, 0))
+        inside = self._coverage(points, rows, cols)
+        if clip is not None:
+            inside = np.minimum(inside, self._coverage(self._pixels(clip), rows, cols))
+        if not inside.size:
+            return
+        alpha = inside[..., None].astype(np.float32) / 255
+        ink = paint[rows, cols] if isinstance(paint, np.ndarray) else np.array(paint, np.float32)
+        self.colour[rows, cols] = self.colour[rows, cols] * (1 - alpha) + ink * alpha + 0.5
+        self.cover[rows, cols] = np.maximum(self.cover[rows, cols], inside)
+        self.height[rows, cols][inside > 127] = height_m
+
+    def rect(self, x: float, y: float, w: float, h: float, paint: Colour | Array, height_m: float = 0.0) -> None:
+        """A rectangle whose lower left corner is (x, y)."""
+        self.fill([(x, y), (x + w, y), (x + w, y + h), (x, y + h)], paint, height_m)
+
+    def disc(self, x: float, y: float, radius: float, paint: Colour | Array, height_m: float = 0.0) -> None:
+        self.fill(ellipse(x, y, radius, radius), paint, height_m)
+
+    def stroke(self, path: Outline, width: float, paint: Colour, height_m: float = 0.0) -> None:
+        """A line of that width through (N, 2) points."""
+        for a, b in pairwise(np.asarray(path)):
+            along = (b - a) / max(np.hypot(*(b - a)), 1e-6)
+            side = np.array([-along[1], along[0]]) * width / 2
+            self.fill([a + side, b + side, b - side, a - side], paint, height_m)
+
+    def picture(self) -> Array:
+        """Colour and coverage, (H, W, 4) uint8."""
+        return np.dstack([self.colour, self.cover])
+
+    def plane(self, x_m: float) -> Array:
+        """Canvas pixels to world homogeneous metres, (4, 3), of a front on the street whose left edge is at x."""
+        k = 1 / CANVAS_PX_PER_M
+        return np.array([[k, 0, x_m - self.margin_m], [0, -k, self.top_m], [0, 0, 0], [0, 0, 1]])
+
+    def _pixels(self, outline: Outline) -> Array:
+        return (np.asarray(outline) * [1, -1] + [self.margin_m, self.top_m]) * CANVAS_PX_PER_M
+
+    def _coverage(self, points: Array, rows: slice, cols: slice) -> Array:
+        inside = np.zeros(self.cover[rows, cols].shape, np.uint8)
+        if inside.size:
+            fixed = np.round((points - [cols.start, rows.start]) * 16).astype(np.int32)
+            cv2.fillPoly(inside, [fixed], 255, cv2.LINE_AA, shift=4)
+        return inside
+
+
+Part = Callable[[Relief, Facade, Generator], None]  # draws one part of a façade on its relief
+
+
+def ellipse(x: float, y: float, rx: float, ry: float, start: float = 0, end: float = 2 * np.pi, n: int = 28) -> Array:
+    angle = np.linspace(start, end, n)
+    return np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], 1)
+
+
+def opening(kind: str, x: float, y: float, w: float, h: float) -> Array:
+    """The outline of a window, door or niche: centred on x, standing on y."""
+    if kind == "oculus":
+        return ellipse(x, y + h / 2, min(w, h) / 2, min(w, h) / 2)
+    t = np.linspace(1, -1, 15)
+    rise = {
+        "flat": 0 * t,
+        "round": np.sqrt(1 - t**2) * w / 2,
+        "segmental": (1 - t**2) * 0.16 * w,
+        "pointed": np.sqrt(np.maximum(1 - ((1 + abs(t)) / 2) ** 2, 0)) * w,
+    }[kind]
+    arch = np.stack([x + t * w / 2, y + h - rise.max() + rise], 1)
+    return np.vstack([[(x - w / 2, y), (x + w / 2, y)], arch])

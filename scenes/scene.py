@@ -1,0 +1,38 @@
+"""One instance: a building, its neighbours and its street."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from scenes.facade import Facade, choose_facade
+from scenes.palette import Colour, colours, jitter, pick
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One instance: the building, the houses left and right of it (or its bare sides), and the street."""
+
+    main: Facade
+    left: Facade | None
+    right: Facade | None
+    depth_m: float
+    street: Colour
+    pavement: Colour
+    seed: tuple[int, ...]
+
+
+def build_scene(seed: int, index: int) -> Scene:
+    """The scene of that index: the same building whatever set it is part of."""
+    rng = np.random.default_rng((seed, index))
+    main = choose_facade(rng, (seed, index, 0))
+    return Scene(
+        main=main,
+        left=choose_facade(rng, (seed, index, 1)) if rng.random() < 0.5 else None,
+        right=choose_facade(rng, (seed, index, 2)) if rng.random() < 0.5 else None,
+        depth_m=rng.uniform(8, 14),
+        street=jitter(rng, pick(rng, colours("77777a 6a6a70 8b8378 7d8a63 928a80")), 8),
+        pavement=jitter(rng, pick(rng, colours("aaa59b 9c978f b5a68f a8aaac")), 8),
+        seed=(seed, index, 3),
+    )

@@ -1,0 +1,52 @@
+"""The precision audit: its copies of data sets, its maps, its tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from benchmarks.accuracy.audit import Database, markdown, shrunk
+from benchmarks.accuracy.dataset import Dataset, GroundTruth
+from engine.features import Features
+
+NONE = np.empty(0, np.int64)
+
+
+def test_a_shrunk_set_keeps_its_boxes_on_what_they_framed(tmp_path: Path) -> None:
+    picture = np.zeros((200, 400, 3), np.uint8)
+    picture[40:120, 100:300] = 255
+    cv2.imwrite(str(tmp_path / "query.jpg"), picture)
+    cv2.imwrite(str(tmp_path / "small.jpg"), picture[:50, :60])
+    truth = GroundTruth((100.0, 40.0, 300.0, 120.0), np.array([0]), NONE, NONE)
+    whole = Dataset("pair", (tmp_path / "small.jpg",), (tmp_path / "query.jpg",), (truth,))
+    small = shrunk(whole, 200, tmp_path / "shrunk")
+    (query,), (image,) = small.queries, small.images
+    assert cv2.imread(str(query)).shape == (100, 200, 3)
+    assert cv2.imread(str(image)).shape == (50, 60, 3)
+    assert small.ground_truth[0].bbx == (50.0, 20.0, 150.0, 60.0)
+    assert cv2.imread(str(query))[20:60, 50:150].mean() > 245
+    assert small.ground_truth[0].easy is truth.easy
+
+
+def test_maps_are_kept_as_a_gallery_keeps_them() -> None:
+    rng = np.random.default_rng(0)
+    maps = tuple(rng.standard_normal((8, side, side), np.float32) for side in (2, 3, 4))
+    features = Features(np.ones(4, np.float32), maps)
+    halves, bytes_ = (Database([features], map_type).features(0) for map_type in ("float16", "int8"))
+    assert halves.maps[2].dtype == np.float16
+    assert 0 < np.abs(halves.maps[2] - maps[2]).max() < 2e-3
+    assert 2e-3 < np.abs(bytes_.maps[2] - maps[2]).max() < 2e-2
+    assert Database([features], "int8").map_size(0) == features.map_size
+
+
+def test_the_table_tells_the_distance_from_the_first_precision() -> None:
+    rows = {
+        "fp32": {"global M": [50.0, 72.5], "reranked M": [60.0, 80.0]},
+        "int8": {"global M": [49.0, 72.0], "reranked M": [60.0, 80.2]},
+    }
+    report = {"machine": {"cpu": "a CPU"}, "date": "today", "command": "audit", "datasets": {"test": rows}}
+    lines = markdown(report).splitlines()
+    assert "| fp32 | 61.25 | 70.00 |" in lines
+    assert "| int8 | -0.75 ± 0.25 | +0.10 ± 0.10 |" in lines

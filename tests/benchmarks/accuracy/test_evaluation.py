@@ -1,0 +1,189 @@
+"""The evaluation loop against a whole published run on real photos, and its rules on a small made-up case."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.accuracy.dataset import Dataset, GroundTruth, load
+from benchmarks.accuracy.evaluation import GLOBAL, Evaluator, Selection, evaluate, extract_query
+from benchmarks.accuracy.journal import Journal
+from benchmarks.accuracy.protocol import SETUPS
+from benchmarks.accuracy.reference_collection import ReferenceCollection
+from benchmarks.contenders.reference import reference
+from engine.features import Features
+from tests.golden_inputs import SHARED
+from tests.pictures import photo
+
+PUBLISHED = SHARED / "golden" / "landmarks-tiny_r50_seed0.npz"
+needs_photos = pytest.mark.skipif(not PUBLISHED.is_file(), reason=f"needs {PUBLISHED} and the photos beside it")
+
+
+class Described:
+    """A collection made of a retriever and a list of files, extracted when asked for."""
+
+    def __init__(self, retriever, paths):
+        self.extracted = [retriever.extract_file(path) for path in paths]
+        self.descriptors = np.stack([features.descriptor for features in self.extracted])
+
+    def map_size(self, row):
+        return self.extracted[row].map_size
+
+    def features(self, row):
+        return self.extracted[row]
+
+
+@needs_photos
+@pytest.mark.parametrize("who", ["engine", "reference"])
+def test_first_query_as_published(who, retriever, seeded_model):
+    """Descriptors and pair scores of one query and its whole shortlist."""
+    retriever = retriever if who == "engine" else reference(seeded_model(50))
+    dataset = load(SHARED / "data", "landmarks-tiny")
+    want = np.load(PUBLISHED)
+    rows = [int(row) for row, query in want["pairs"] if query == 0]
+    query = extract_query(retriever, dataset.queries[0], dataset.ground_truth[0].bbx)
+    collection = Described(retriever, [dataset.images[row] for row in rows])
+    np.testing.assert_allclose(query.descriptor, want["desc_query"][0], atol=1e-5)
+    np.testing.assert_allclose(collection.descriptors, want["desc_db"][rows], atol=1e-5)
+    scores = retriever.score_rows(query, collection, range(len(rows)))
+    np.testing.assert_allclose(scores, want["scores"][want["pairs"][:, 1] == 0], atol=1e-4)
+
+
+class FakeRetriever:
+    """One descriptor for all, pair scores by row, and a count of what was asked for."""
+
+    def __init__(self, descriptor, scores):
+        self.descriptor, self.scores, self.extracted, self.asked = np.array(descriptor, np.float32), scores, 0, []
+
+    def extract(self, _image):
+        self.extracted += 1
+        return Features(self.descriptor, ())
+
+    def score_rows(self, _query, _collection, rows):
+        self.asked += list(rows)
+        return np.array([self.scores[row] for row in rows], np.float32)
+
+
+@dataclass(frozen=True)
+class Flat:
+    """A collection of descriptors alone."""
+
+    descriptors: np.ndarray
+
+
+TRUTH = GroundTruth((0, 0, 20, 20), easy=np.array([1]), hard=np.array([2]), junk=np.array([0]))
+
+
+@pytest.fixture
+def small(tmp_path):
+    """One query; five database images that follow it with similarities 0.9, 0.8, 0.7, 0.6 and 0.5."""
+    paths = tuple(photo(tmp_path / f"{row}.jpg") for row in range(6))
+    dataset = Dataset("small", paths[:5], paths[5:], (TRUTH,))
+    return dataset, Flat(np.array([[0.9], [0.8], [0.7], [0.6], [0.5]], np.float32))
+
+
+def evaluator(small, retriever, shortlists, journal, **changes):
+    dataset, collection = small
+    options = {"identity": "model", "cropped": True} | changes
+    return Evaluator(dataset, retriever, collection=collection, shortlists=shortlists, journal=journal, **options)
+
+
+def test_shortlists_are_counted_per_setup(small):
+    """Ignored images take no place in a setup's shortlist, and no pair is scored twice."""
+    fake = FakeRetriever([1.0], [1.0, 0.0, 0.0, 0.9, 0.9])
+    (query,) = evaluate(small[0], fake, small[1], [1, 2]).queries
+    # E ignores 0 and 2, M ignores 0, H ignores 0 and 1: first two are {1,3}, {1,2}, {2,3}
+    assert sorted(fake.asked) == [1, 2, 3]
+    assert query.rankings[2, "E"].rows.tolist() == [3, 1, 4]
+    assert query.rankings[2, "M"].rows.tolist() == [1, 2, 3, 4]
+    assert query.rankings[2, "H"].rows.tolist() == [3, 2, 4]
+    assert query.rankings[1, "H"].rows.tolist() == [2, 3, 4]
+    assert query.rankings[GLOBAL, "M"].rows.tolist() == [1, 2, 3, 4]
+    assert query.results[2, "E"].ap == pytest.approx(0.25)
+
+
+def test_what_the_journal_has_is_not_computed_again(small, tmp_path):
+    """A longer shortlist scores what is missing, a shorter one nothing; the figures are those of a run in one go."""
+    retrievers = [FakeRetriever([1.0], [1.0, 0.0, 0.0, 0.9, 0.9]) for _ in range(4)]
+    found = []
+    with Journal(tmp_path / "j.sqlite") as journal:
+        for fake, shortlists in zip(retrievers, ([1], [1, 2], [1], [1, 2]), strict=True):
+            found.append(evaluator(small, fake, shortlists, journal).run())
+    assert [(fake.extracted, sorted(fake.asked)) for fake in retrievers] == [(1, [1, 2]), (1, [3]), (0, []), (0, [])]
+    in_one_go = evaluate(small[0], FakeRetriever([1.0], retrievers[0].scores), small[1], [1, 2])
+    for again in (found[1], found[3]):
+        assert again.to_json() == in_one_go.to_json()
+        assert again.queries[0].pair_scores == in_one_go.queries[0].pair_scores
+    assert found[2].queries[0].pair_scores.keys() == {1, 2}
+    assert found[1].seconds == found[3].seconds > found[0].seconds
+
+
+@pytest.mark.parametrize("change", [{"identity": "another model"}, {"cropped": False}])
+def test_what_was_computed_otherwise_is_not_taken(small, change):
+    with Journal(None) as journal:
+        evaluator(small, FakeRetriever([1.0], [0.1] * 5), [2], journal).run()
+        other = FakeRetriever([1.0], [0.2] * 5)
+        outcome = evaluator(small, other, [2], journal, **change).run()
+    assert other.extracted == 1
+    assert outcome.queries[0].pair_scores == {row: pytest.approx(0.2) for row in (1, 2, 3)}
+
+
+def test_queries_are_cropped_as_published(tmp_path):
+    """Fractions cut off, what lies outside the image too; whole on request."""
+
+    class Sizing:
+        def extract(self, image):
+            return image.shape
+
+    path = photo(tmp_path / "q.jpg", 64, 80)
+    assert extract_query(Sizing(), path, (10.9, 5, 70.2, 900)) == (59, 60, 3)
+    assert extract_query(Sizing(), path, None) == (64, 80, 3)
+
+
+def test_selection_maps_rows():
+    whole = type("Whole", (), {})()
+    whole.paths = [Path("/a"), Path("/b"), Path("/c")]
+    whole.descriptors = np.arange(3)[:, None]
+    whole.features = lambda row: Features(row, ())
+    whole.map_size = lambda row: (row, row)
+    selection = Selection.of_gallery(whole, [Path("/c"), Path("/a")])
+    assert selection.descriptors.ravel().tolist() == [2, 0]
+    assert selection.features(0).descriptor == 2
+    assert selection.map_size(1) == (0, 0)
+
+
+def test_reference_collection_describes_each_image_once(tmp_path):
+    """Descriptions come from the journal; maps are extracted again, each once."""
+    images = tuple(photo(tmp_path / f"{n}.jpg", seed=n) for n in range(3))
+    dataset = Dataset("d", images, (), ())
+
+    class Counting:
+        def __init__(self):
+            self.described, self.mapped = [], 0
+            self.features = self
+
+        def extract_file(self, path):
+            self.described.append(path)
+            return Features(np.full(4, len(self.described), np.float32), (np.zeros((1, 2, 3)),))
+
+        def run(self, _feeds):
+            self.mapped += 1
+            return {"map_0": np.full((1, 1, 2, 3), self.mapped)}
+
+    with Journal(None) as journal:
+        first, again = Counting(), Counting()
+        collections = [ReferenceCollection(dataset, retriever, "model", journal) for retriever in (first, again)]
+    assert (first.described, again.described) == (list(images), [])
+    for collection in collections:
+        assert collection.descriptors[:, 0].tolist() == [1, 2, 3]
+        assert collection.map_size(0) == (2, 3)
+    maps = [collections[1].features(row).maps[0] for row in (2, 0, 2)]
+    assert [m[0, 0, 0] for m in maps] == [1, 2, 1]
+
+
+def test_no_reranking_means_no_pairs(small):
+    fake = FakeRetriever([1.0], [])
+    (query,) = evaluate(small[0], fake, small[1], []).queries
+    assert set(query.results) == {(GLOBAL, setup) for setup in SETUPS}
+    assert not query.pair_scores

@@ -1,0 +1,64 @@
+"""What a machine can run is what 'auto' chooses from, and the reason is told."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from engine import backends, machine
+from engine.backends import choice
+
+GPU = "NVIDIA H100"
+CUDA = "CUDAExecutionProvider"
+
+
+@pytest.fixture
+def on(monkeypatch):
+    """Makes this machine look like another one: its GPUs, modules, ONNX Runtime's providers, C compiler."""
+
+    def pretend(gpus=(), modules=("onnxruntime",), providers=("CPUExecutionProvider",), compiler=True):
+        monkeypatch.setattr(machine, "cuda_devices", lambda: list(gpus))
+        monkeypatch.setattr(machine, "onnxruntime_providers", lambda: list(providers))
+        monkeypatch.setattr(backends.shutil, "which", lambda _: "/usr/bin/cc" if compiler else None)
+        monkeypatch.setattr(
+            backends.importlib.util, "find_spec", lambda name: SimpleNamespace() if name in modules else None
+        )
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("here", "features", "reranker", "reason"),
+    [
+        ({}, ["onnxruntime"], ["native", "onnxruntime"], "no NVIDIA GPU"),
+        ({"compiler": False, "modules": ["openvino"]}, ["openvino"], ["openvino"], "no NVIDIA GPU"),
+        ({"modules": []}, [], ["native"], "no NVIDIA GPU"),
+        # a TensorRT that is installed is of no use without a GPU
+        ({"modules": ["tensorrt", "onnxruntime"]}, ["onnxruntime"], ["native", "onnxruntime"], "no NVIDIA GPU"),
+        (
+            {"gpus": [GPU], "modules": ["tensorrt", "onnxruntime"], "providers": [CUDA]},
+            ["tensorrt"],
+            ["tensorrt"],
+            "NVIDIA H100 and TensorRT are present",
+        ),
+        (
+            {"gpus": [GPU], "providers": [CUDA]},
+            ["onnxruntime-cuda"],
+            ["onnxruntime-cuda"],
+            "no TensorRT: install that extra",
+        ),
+        ({"gpus": [GPU]}, ["onnxruntime"], ["native", "onnxruntime"], "nothing that uses it: install the 'gpu'"),
+    ],
+)
+def test_auto_chooses_the_gpu_where_there_is_one_and_says_why(on, here, features, reranker, reason):
+    on(**here)
+    assert choice.candidates("features") == features
+    assert choice.candidates("reranker") == reranker
+    assert reason in choice.reason()
+
+
+@pytest.mark.parametrize(("gpus", "missing"), [([], ["cpu", "openvino"]), ([GPU], ["tensorrt", "gpu"])])
+def test_missing_extras_are_those_of_use_here(on, monkeypatch, gpus, missing):
+    on(gpus=gpus)
+    absent = ("onnxruntime", "onnxruntime-gpu", "openvino", "cuda-bindings")
+    monkeypatch.setattr(machine, "installed_version", lambda name: None if name in absent else "1.0")
+    assert choice.missing_extras() == missing

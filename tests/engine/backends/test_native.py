@@ -1,0 +1,133 @@
+"""The native pair scorer against outputs of the published code, in every precision that it offers."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from engine.backends.native.engine import NativeReranker
+from engine.errors import BackendError
+from export.artifacts import Artifacts
+from export.reranker import UnitMaps
+from tests.golden_inputs import PAIR_SIZES, feature_map, golden_pair, related_feature_map
+
+LOGITS_DRIFT = {"fp32": 1e-4, "bf16": 2e-2, "int8": 1e-1}
+SCORE_DRIFT = {"fp32": 1e-5, "bf16": 2e-3, "int8": 1e-2}
+
+
+@pytest.fixture(scope="module")
+def weights(seeded_model, tmp_path_factory):
+    return Artifacts(tmp_path_factory.mktemp("native"), seeded_model(50), "fp32", [], [], print).file(
+        "reranker", "native"
+    )
+
+
+@pytest.fixture(scope="module")
+def scorers(weights):
+    made = {precision: NativeReranker(weights, precision, threads=2) for precision in SCORE_DRIFT}
+    yield made
+    for scorer in made.values():
+        scorer.close()
+
+
+@pytest.fixture(scope="module")
+def feeds(seeded_model):
+    """Stage-3 maps of a query and of a batch of keys -> the reranker's inputs."""
+    unit_maps = UnitMaps(seeded_model(50).reranker)
+
+    def make(query, keys, dtype=np.float32):
+        with torch.inference_mode():
+            maps = {"query": unit_maps(torch.from_numpy(query)), "key": unit_maps(torch.from_numpy(keys))}
+        return {f"{side}_{s}": m.numpy().astype(dtype) for side, ms in maps.items() for s, m in enumerate(ms)}
+
+    return make
+
+
+@pytest.mark.parametrize("precision", SCORE_DRIFT)
+@pytest.mark.parametrize("size", PAIR_SIZES)
+def test_published_scores(scorers, feeds, golden, size, precision):
+    outputs = scorers[precision].run(feeds(*golden_pair(*size)))
+    tag = "{}x{}_{}x{}".format(*size)
+    np.testing.assert_allclose(outputs["logits"][0], golden(50)[f"logits_{tag}"], atol=LOGITS_DRIFT[precision])
+    np.testing.assert_allclose(outputs["score"][0], golden(50)[f"score_{tag}"], atol=SCORE_DRIFT[precision])
+
+
+@pytest.mark.parametrize("size", [(2, 2, 2, 2), (2, 3, 5, 2), (3, 64, 20, 15), (17, 33, 33, 17), (31, 2, 2, 31)])
+def test_odd_sizes_against_pytorch(scorers, feeds, seeded_model, size):
+    hq, wq, hk, wk = size
+    query = feature_map(f"odd{hq}x{wq}", hq, wq)
+    key = related_feature_map(query, f"odd{hk}x{wk}", hk, wk)
+    with torch.inference_mode():
+        want = seeded_model(50).reranker(torch.from_numpy(query), torch.from_numpy(key))
+    np.testing.assert_allclose(scorers["fp32"].run(feeds(query, key))["logits"], want, atol=1e-4)
+
+
+def test_half_precision_maps_are_taken_as_they_are(scorers, feeds):
+    pair = golden_pair(16, 21, 15, 20)
+    whole, half = (scorers["fp32"].run(feeds(*pair, dtype))["score"] for dtype in (np.float32, np.float16))
+    np.testing.assert_allclose(half, whole, atol=5e-5)
+    assert half != whole
+
+
+def test_batch_of_keys_and_change_of_query(scorers, feeds):
+    """A prepared query must not outlive its turn."""
+    scorer = scorers["fp32"]
+    query, key = golden_pair(7, 9, 9, 9)
+    keys = np.concatenate([key, key[..., ::-1]])
+    together = feeds(query, keys)
+    other = feeds(feature_map("other", 8, 6), keys)
+    first = scorer.run(together)["score"]
+    assert np.ptp(first) > 1e-3
+    assert np.abs(scorer.run(other)["score"] - first).max() > 1e-3
+    np.testing.assert_array_equal(scorer.run(together)["score"], first)
+    batch = ("key_0", "key_1", "key_2")
+    alone = [scorer.run(together | {k: together[k][n : n + 1] for k in batch})["score"][0] for n in range(2)]
+    np.testing.assert_array_equal(alone, first)
+
+
+@pytest.mark.parametrize("precision", SCORE_DRIFT)
+@pytest.mark.parametrize("fill", [0.0, 1e30])
+def test_zero_and_huge_maps_are_finite(scorers, feeds, precision, fill):
+    flat = np.full((1, 1024, 8, 8), fill, np.float32)
+    outputs = scorers[precision].run(feeds(flat, flat))
+    assert np.isfinite(outputs["logits"]).all()
+
+
+def test_thread_counts_agree(weights, feeds):
+    pair = feeds(*golden_pair(16, 21, 15, 20))
+    scores = []
+    for threads in (1, 2, 3):
+        scorer = NativeReranker(weights, "fp32", threads)
+        scores.append(scorer.run(pair)["score"][0])
+        scorer.close()
+    np.testing.assert_allclose(scores, scores[0], atol=1e-6)
+
+
+def test_wrong_shapes_are_refused(scorers, feeds):
+    pair = feeds(*golden_pair(8, 8, 8, 8))
+    with pytest.raises(BackendError, match="key_2"):
+        scorers["fp32"].run(pair | {"key_2": pair["key_2"][:, :128]})
+
+
+SCORE_LARGE_PHOTOS = """
+import sys
+from pathlib import Path
+import numpy as np
+from engine.backends.native.engine import NativeReranker
+
+scorer = NativeReranker(Path(sys.argv[1]), "fp32", threads=2)
+sizes = ((64, 48), (91, 68), (128, 96))
+maps = {f"{side}_{s}": np.full((1, 256, *sizes[s]), 1 / 16, np.float16) for side in ("query", "key") for s in range(3)}
+assert np.isfinite(scorer.run(maps)["score"]).all()
+status = Path("/proc/self/status").read_text()
+print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+"""
+
+
+def test_a_pair_of_2048x1536_photos_takes_less_than_2_gb(weights):
+    """The whole process at its peak, in the precision that needs most."""
+    command = [sys.executable, "-c", SCORE_LARGE_PHOTOS, str(weights)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert int(done.stdout) * 1024 < 2e9

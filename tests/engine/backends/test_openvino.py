@@ -1,0 +1,68 @@
+"""OpenVINO runs the graphs as ONNX Runtime does, in the precision that was asked for or not at all."""
+
+import numpy as np
+import pytest
+
+from engine.backends import open_engine
+from engine.bundle import Bundle
+from engine.errors import BackendError
+from engine.machine import cpu_features
+from tests.golden_inputs import golden_image
+
+pytest.importorskip("openvino", reason="the 'openvino' extra is not installed")
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Unit maps of two images of 7x9 positions."""
+    rng = np.random.default_rng(0)
+    sizes = ((4, 4), (5, 6), (7, 9))
+    maps = {
+        f"{side}_{s}": rng.standard_normal((1, 256, *sizes[s]), np.float32)
+        for side in ("query", "key")
+        for s in range(3)
+    }
+    return {name: m / np.linalg.norm(m, axis=1, keepdims=True) for name, m in maps.items()}
+
+
+def test_reranker_as_onnxruntime_computes_it(bundle, pair):
+    graph = Bundle(bundle).graph("reranker")
+    got, want = (open_engine(graph, backend).run(pair) for backend in ("openvino", "onnxruntime"))
+    np.testing.assert_allclose(got["logits"], want["logits"], atol=1e-5)
+
+
+def test_features_as_onnxruntime_computes_them(bundle):
+    graph, feeds = Bundle(bundle).graph("features"), {"image": golden_image(97, 131)}
+    got, want = (open_engine(graph, backend).run(feeds) for backend in ("openvino", "onnxruntime"))
+    assert list(got) == list(want)
+    for name in want:
+        np.testing.assert_allclose(got[name], want[name], atol=1e-5)
+
+
+@pytest.mark.skipif("avx512_bf16" not in cpu_features(), reason="this processor has no bf16")
+def test_bf16_is_another_arithmetic(bundle, pair):
+    graph = Bundle(bundle).graph("reranker")
+    exact, rounded = (open_engine(graph, "openvino", precision).run(pair)["logits"] for precision in ("fp32", "bf16"))
+    assert 1e-6 < np.abs(exact - rounded).max() < 1e-1
+
+
+def test_outputs_outlive_the_next_run(bundle, pair):
+    engine = open_engine(Bundle(bundle).graph("reranker"), "openvino")
+    first = engine.run(pair)["logits"]
+    kept = first.copy()
+    engine.run(pair | {"key_2": -pair["key_2"]})
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_a_corrupt_graph_is_one_line(tmp_path):
+    (tmp_path / "graph.onnx").write_bytes(b"no graph")
+    with pytest.raises(BackendError, match="OpenVINO does not open it") as caught:
+        open_engine(tmp_path / "graph.onnx", "openvino")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_graph_that_fails_while_running_is_one_line(bundle, pair):
+    engine = open_engine(Bundle(bundle).graph("reranker"), "openvino")
+    with pytest.raises(BackendError, match="OpenVINO stopped") as caught:
+        engine.run(pair | {"key_2": np.zeros((1, 256, 0, 0), np.float32)})
+    assert "\n" not in str(caught.value)

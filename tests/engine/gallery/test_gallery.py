@@ -1,0 +1,351 @@
+"""A gallery returns what was put in, in order; whatever else is there is a GalleryError of one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.errors import GalleryError
+from engine.gallery.info import GalleryInfo, require_equal
+from engine.gallery.reader import Gallery
+from engine.gallery.shards import FileStamp
+from engine.gallery.writer import GalleryWriter
+from tests.engine.disks import fill, make_readonly, small_disk
+from tests.engine.fakes import INFO, STAMP, assert_equal, features
+
+PATHS = [Path(f"/photos/{n}.jpg") for n in range(7)]
+SHARD = "shard-00000.sqlite"
+
+
+def put(writer: GalleryWriter, numbers: range) -> None:
+    for n in numbers:
+        writer.put(PATHS[n], STAMP, features(n))
+
+
+def write(folder: Path, count: int = 3, info: GalleryInfo = INFO, **options: int) -> Path:
+    with GalleryWriter(folder, info, **options) as writer:
+        put(writer, range(count))
+    return folder
+
+
+def edit(folder: Path, statement: str, *values: object) -> None:
+    with sqlite3.connect(folder / SHARD) as shard:
+        assert shard.execute(statement, values).rowcount == 1
+    shard.close()
+
+
+def read_all(folder: Path) -> None:
+    """Every row equals what was put in."""
+    gallery = Gallery(folder)
+    assert gallery.paths == PATHS[: len(gallery)]
+    for row in range(len(gallery)):
+        expected = features(row)
+        assert_equal(gallery.features(row), expected)
+        assert gallery.map_size(row) == expected.map_size
+        assert np.array_equal(gallery.descriptors[row], expected.descriptor)
+    gallery.close()
+
+
+# ------------------------------------------------------------------------------------------------- contents
+
+
+@pytest.mark.parametrize(("per_shard", "shards"), [(100, 1), (7, 1), (3, 3), (1, 7)])
+def test_round_trip_in_order_over_shards(tmp_path, per_shard, shards):
+    write(tmp_path / "g", 7, images_per_shard=per_shard)
+    assert len(list((tmp_path / "g").glob("shard-*.sqlite"))) == shards
+    assert len(Gallery(tmp_path / "g")) == 7
+    read_all(tmp_path / "g")
+
+
+def test_appending_goes_on_where_the_last_writer_stopped(tmp_path):
+    for start, stop in ((0, 2), (2, 2), (2, 7)):
+        with GalleryWriter(tmp_path / "g", INFO, images_per_shard=3) as writer:
+            assert len(writer) == start
+            put(writer, range(start, stop))
+    assert len(Gallery(tmp_path / "g")) == 7
+    read_all(tmp_path / "g")
+
+
+def test_maps_are_stored_in_float16(tmp_path):
+    made = features(0)
+    precise = replace(made, maps=tuple(m.astype(np.float32) * 1.0001 for m in made.maps))
+    with GalleryWriter(tmp_path / "g", INFO) as writer:
+        writer.put(PATHS[0], STAMP, precise)
+    rounded = replace(made, maps=tuple(m.astype(np.float16) for m in precise.maps))
+    assert_equal(Gallery(tmp_path / "g").features(0), rounded)
+
+
+def test_a_replaced_image_keeps_its_row(tmp_path):
+    write(tmp_path / "g")
+    with GalleryWriter(tmp_path / "g", INFO) as writer:
+        writer.put(PATHS[1], replace(STAMP, digest="cd"), features(99, ((1, 1), (2, 2), (5, 5))))
+        assert writer.stamp(PATHS[1]) == replace(STAMP, digest="cd")
+    gallery = Gallery(tmp_path / "g")
+    assert gallery.paths == PATHS[:3]
+    assert_equal(gallery.features(1), features(99, ((1, 1), (2, 2), (5, 5))))
+    assert gallery.map_size(1) == (5, 5)
+    assert_equal(gallery.features(2), features(2))
+
+
+def test_a_touched_image_changes_its_time_alone(tmp_path):
+    write(tmp_path / "g")
+    touched = replace(STAMP, mtime_ns=STAMP.mtime_ns + 1)
+    with GalleryWriter(tmp_path / "g", INFO) as writer:
+        writer.touch(PATHS[1], touched)
+    with GalleryWriter(tmp_path / "g", INFO) as writer:
+        assert [writer.stamp(path) for path in PATHS[:3]] == [STAMP, touched, STAMP]
+    read_all(tmp_path / "g")
+
+
+@pytest.mark.parametrize(
+    "name", [b"with space.jpg", "caf\u00e9 \u65e5\u672c.jpg".encode(), b"bad\xff\xfe.jpg", b"a\nb.jpg"]
+)
+def test_any_file_name(tmp_path, name):
+    path = Path(os.fsdecode(b"/photos/" + name))
+    with GalleryWriter(tmp_path / "g", INFO) as writer:
+        writer.put(path, STAMP, features(0))
+    with GalleryWriter(tmp_path / "g", INFO) as writer:
+        assert writer.stamp(path) == STAMP
+    assert Gallery(tmp_path / "g").paths == [path]
+
+
+def test_an_empty_gallery(tmp_path):
+    gallery = Gallery(write(tmp_path / "g", 0))
+    assert (len(gallery), gallery.descriptors.shape) == (0, (0, 2048))
+
+
+# ----------------------------------------------------------------------------------------- several processes
+
+
+def test_a_second_writer_is_refused_until_the_first_is_done(tmp_path):
+    second = f"""
+from pathlib import Path
+from engine.gallery.writer import GalleryWriter
+from tests.engine.fakes import INFO
+GalleryWriter(Path({str(tmp_path / "g")!r}), INFO)
+"""
+    with GalleryWriter(tmp_path / "g", INFO):
+        refused = subprocess.run([sys.executable, "-c", second], capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "GalleryError" in refused.stderr.splitlines()[-1]
+    assert "another process is writing" in refused.stderr
+    assert subprocess.run([sys.executable, "-c", second]).returncode == 0
+
+
+def test_a_reader_sees_what_is_committed_while_the_writer_writes(tmp_path):
+    with GalleryWriter(tmp_path / "g", INFO, images_per_shard=2) as writer:
+        for count in (1, 2, 3):
+            put(writer, range(count - 1, count))
+            assert len(Gallery(tmp_path / "g")) == count
+            read_all(tmp_path / "g")
+
+
+def test_a_killed_writer_leaves_no_shard_without_tables(tmp_path):
+    write(tmp_path / "g")
+    (tmp_path / "g" / "shard-00001.new").write_bytes(b"half a shard")
+    read_all(tmp_path / "g")
+    with GalleryWriter(tmp_path / "g", INFO, images_per_shard=3) as writer:
+        put(writer, range(3, 4))
+    assert len(Gallery(tmp_path / "g")) == 4
+    assert not list((tmp_path / "g").glob("*.new"))
+
+
+# ------------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (replace(INFO, features_id="another-fp32"), "made with another model"),
+        (replace(INFO, max_side_px=512), "made with --max-side 1024; got 512"),
+        (replace(INFO, max_side_px=None), "made with --max-side 1024; got 0"),
+    ],
+)
+def test_features_of_another_kind_are_refused(tmp_path, other, message):
+    write(tmp_path / "g")
+    with pytest.raises(GalleryError, match=message):
+        GalleryWriter(tmp_path / "g", other)
+    with pytest.raises(GalleryError, match=message):
+        require_equal(Gallery(tmp_path / "g").info, other, tmp_path / "g")
+    with GalleryWriter(tmp_path / "g", INFO):
+        pass  # the refused writer left no lock
+
+
+def test_a_gallery_of_a_future_format(tmp_path):
+    write(tmp_path / "g")
+    info = json.loads((tmp_path / "g" / "gallery.json").read_text())
+    (tmp_path / "g" / "gallery.json").write_text(json.dumps(info | {"format": 2, "colour": "blue"}))
+    for opening in (Gallery, lambda path: GalleryWriter(path, INFO)):
+        with pytest.raises(GalleryError, match="format 2; expected 1"):
+            opening(tmp_path / "g")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"format": 1}', "\0\xff", "null"])
+def test_damaged_gallery_json(tmp_path, content):
+    write(tmp_path / "g")
+    (tmp_path / "g" / "gallery.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(GalleryError, match="not readable"):
+        Gallery(tmp_path / "g")
+
+
+@pytest.mark.parametrize("name", ["absent", "folder", "file", "file/below"])
+def test_no_gallery(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(GalleryError, match="not a gallery"):
+        Gallery(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "n" * 300])
+def test_no_place_for_a_gallery(tmp_path, name):
+    (tmp_path / "file").touch()
+    with pytest.raises(GalleryError, match="not accessible"):
+        GalleryWriter(tmp_path / name, INFO)
+
+
+# --------------------------------------------------------------------------------------------------- damage
+
+
+def flipped(blob: bytes, position: int) -> bytes:
+    return blob[:position] + bytes([blob[position] ^ 1]) + blob[position + 1 :]
+
+
+@pytest.mark.parametrize("position", [0, 1000, -1])
+@pytest.mark.parametrize("scale", [0, 1, 2])
+def test_a_flipped_byte_in_a_map_is_reported_with_its_image(tmp_path, scale, position):
+    write(tmp_path / "g")
+    blob = features(1).maps[scale].tobytes()
+    edit(tmp_path / "g", "UPDATE maps SET data = ? WHERE image = 1 AND scale = ?", flipped(blob, position), scale)
+    gallery = Gallery(tmp_path / "g")
+    assert_equal(gallery.features(0), features(0))
+    with pytest.raises(GalleryError, match=r"/photos/1\.jpg: features damaged"):
+        gallery.features(1)
+
+
+def test_a_flipped_byte_in_a_descriptor_is_reported(tmp_path):
+    write(tmp_path / "g")
+    blob = flipped(features(1).descriptor.tobytes(), 77)
+    edit(tmp_path / "g", "UPDATE images SET descriptor = ? WHERE id = 1", blob)
+    with pytest.raises(GalleryError, match="features damaged"):
+        Gallery(tmp_path / "g")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE images SET path = '/photos/9.jpg' WHERE id = 1",
+        "UPDATE images SET height = 6, width = 4 WHERE id = 1",
+        "UPDATE images SET descriptor = 7 WHERE id = 1",
+        "UPDATE maps SET height = 3, width = 2 WHERE image = 1 AND scale = 0",
+        "UPDATE maps SET channels = NULL WHERE image = 1 AND scale = 0",
+        "UPDATE maps SET data = 'text' WHERE image = 1 AND scale = 0",
+        "UPDATE maps SET scale = 3 WHERE image = 1 AND scale = 0",
+        "DELETE FROM maps WHERE image = 1 AND scale = 2",
+    ],
+)
+def test_other_damage_is_reported(tmp_path, statement):
+    write(tmp_path / "g")
+    with sqlite3.connect(tmp_path / "g" / SHARD) as shard:
+        shard.execute("PRAGMA writable_schema = ON")
+        shard.execute("UPDATE sqlite_master SET sql = replace(sql, ' NOT NULL', '')")
+    shard.close()
+    edit(tmp_path / "g", statement)
+    with pytest.raises(GalleryError, match="damaged"):
+        Gallery(tmp_path / "g").features(1)
+
+
+@pytest.mark.parametrize("content", [b"", b"no database" * 1000])
+def test_a_shard_that_is_none(tmp_path, content):
+    write(tmp_path / "g")
+    (tmp_path / "g" / SHARD).write_bytes(content)
+    with pytest.raises(GalleryError, match="not accessible"):
+        Gallery(tmp_path / "g")
+
+
+def test_a_flipped_bit_anywhere_changes_nothing_or_is_an_error(tmp_path):
+    whole = (write(tmp_path / "g") / SHARD).read_bytes()
+    rng, page, errors = random.Random(0), 65536, []
+    heads = [start + offset for start in range(0, len(whole), page) for offset in range(200)]
+    ends = [start - offset for start in range(page, len(whole) + 1, page) for offset in range(1, 600)]
+    for position in [*rng.sample(heads, 60), *rng.sample(ends, 60), *rng.sample(range(len(whole)), 20)]:
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << rng.randrange(8)
+        for left_over in (tmp_path / "g").glob(f"{SHARD}*"):
+            left_over.unlink()
+        (tmp_path / "g" / SHARD).write_bytes(damaged)
+        try:
+            read_all(tmp_path / "g")
+        except GalleryError as error:
+            errors.append(str(error))
+    assert len(errors) > 10
+    assert not any("\n" in error or "free some space" in error for error in errors)
+
+
+# ------------------------------------------------------------------------------------- full and fixed disks
+
+
+@pytest.mark.parametrize("size_kib", [16, 200, 500, 1500])  # no shard, half of one, no image, some images
+def test_a_full_disk_keeps_what_is_committed_and_goes_on_with_more_space(tmp_path, size_kib):
+    with small_disk(tmp_path / "disk", 8000) as disk:
+        (disk / "reserve").write_bytes(bytes(1024 * (8000 - size_kib)))
+        message = "free some space and run the same command again"
+        with GalleryWriter(disk / "g", INFO, images_per_shard=3) as writer:
+            with pytest.raises(GalleryError, match=message) as caught:
+                put(writer, range(7))
+            stored = len(writer)
+        assert "\n" not in str(caught.value)
+        assert len(Gallery(disk / "g")) == stored < 7
+        read_all(disk / "g")
+
+        (disk / "reserve").unlink()
+        with GalleryWriter(disk / "g", INFO, images_per_shard=3) as writer:
+            assert len(writer) == stored
+            put(writer, range(stored, 7))
+        assert len(Gallery(disk / "g")) == 7
+        read_all(disk / "g")
+
+
+def test_reading_needs_no_space(tmp_path):
+    with small_disk(tmp_path / "disk", 3000) as disk:
+        write(disk / "g")
+        fill(disk)
+        assert len(Gallery(disk / "g")) == 3
+        read_all(disk / "g")
+
+
+def test_a_readonly_gallery_is_readable_also_after_earlier_readers(tmp_path):
+    with small_disk(tmp_path / "disk", 3000) as disk:
+        write(disk / "g")
+        read_all(disk / "g")
+        make_readonly(disk)
+        assert len(Gallery(disk / "g")) == 3
+        read_all(disk / "g")
+        with pytest.raises(GalleryError, match="not accessible"):
+            GalleryWriter(disk / "g", INFO)
+
+
+def test_a_readonly_copy_of_a_killed_writers_gallery_says_so(tmp_path):
+    with small_disk(tmp_path / "disk", 5000) as disk:
+        with GalleryWriter(tmp_path / "g", INFO) as writer:
+            put(writer, range(3))
+            shutil.copytree(tmp_path / "g", disk / "g")
+        make_readonly(disk)
+        with pytest.raises(GalleryError, match="open it once where it is writable"):
+            Gallery(disk / "g")
+
+
+def test_stamps_tell_changed_files(tmp_path):
+    write(tmp_path / "g")
+    with GalleryWriter(tmp_path / "g", INFO) as writer:
+        assert writer.stamp(PATHS[0]) == FileStamp(1000, STAMP.mtime_ns, "ab" * 32)
+        assert writer.stamp(Path("/photos/new.jpg")) is None

@@ -1,0 +1,273 @@
+"""Indexing resumes at any point with nothing lost, extracts each image once, and reports what it cannot read."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.contract import Array
+from engine.errors import GalleryError, ImageError
+from engine.features import Features
+from engine.gallery import indexing
+from engine.gallery.indexing import IndexReport, find_images, index
+from engine.gallery.reader import Gallery
+from engine.gallery.writer import GalleryWriter
+from engine.images import read
+from tests.engine.fakes import INFO, FakeRetriever
+from tests.pictures import photo
+
+INDEX_SLOWLY = """
+import sys
+from pathlib import Path
+from engine.gallery.writer import GalleryWriter
+from engine.gallery.indexing import IndexReport, find_images, index
+from tests.engine.fakes import INFO, FakeRetriever
+
+photos, gallery = map(Path, sys.argv[1:])
+with GalleryWriter(gallery, INFO, images_per_shard=16) as writer:
+    print("ready", flush=True)
+    index(find_images([photos]), FakeRetriever(), writer, None, IndexReport(), lambda path: print(path, flush=True))
+"""
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    (tmp_path / "photos").mkdir()
+    for n in range(5):
+        photo(tmp_path / "photos" / f"{n}.jpg", seed=n)
+    return tmp_path / "photos"
+
+
+def run(
+    sources: Sequence[Path], gallery: Path, max_side_px: int | None = None, **options: Callable[[Path], None]
+) -> tuple[IndexReport, FakeRetriever]:
+    report, retriever = IndexReport(), FakeRetriever()
+    with GalleryWriter(gallery, INFO) as writer:
+        index(find_images(sources), retriever, writer, max_side_px, report, **options)
+    return report, retriever
+
+
+def counts(report: IndexReport) -> tuple[int, int, int, int]:
+    return report.added, report.updated, report.unchanged, len(report.failed)
+
+
+def everything(gallery: Path) -> list[list[tuple[object, ...]]]:
+    """Every row of every table of every shard, in order."""
+    contents = []
+    for file in sorted(gallery.glob("shard-*.sqlite")):
+        shard = sqlite3.connect(file)
+        contents.append(shard.execute("SELECT * FROM images ORDER BY id").fetchall())
+        contents.append(shard.execute("SELECT * FROM maps ORDER BY image, scale").fetchall())
+        shard.close()
+    return contents
+
+
+# ----------------------------------------------------------------------------------------------- resumption
+
+
+def test_ten_kills_and_a_clean_run_give_the_gallery_of_an_uninterrupted_run(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for n in range(60):
+        photo(tmp_path / "photos" / f"{n:02d}.jpg", 48, 64, seed=n)
+    rng, interrupted, committed = random.Random(0), tmp_path / "interrupted", []
+
+    def start(gallery: Path) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", INDEX_SLOWLY, str(tmp_path / "photos"), str(gallery)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    for _ in range(10):
+        with start(interrupted) as process:
+            # `ready`, a line for each image that is there, then a few more: the kill lands in what follows
+            for _ in range(1 + sum(committed[-1:]) + rng.randrange(6)):
+                process.stdout.readline()
+            moment = time.perf_counter() + rng.uniform(0, 0.01)
+            while time.perf_counter() < moment:
+                pass
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
+        committed.append(len(Gallery(interrupted)))
+    assert committed == sorted(committed)
+    assert len(set(committed)) > 5  # most kills came amid the writing
+    assert committed[-1] < 60
+
+    for gallery in (interrupted, tmp_path / "uninterrupted"):
+        with start(gallery) as process:
+            process.communicate()
+        assert process.returncode == 0
+    assert everything(interrupted) == everything(tmp_path / "uninterrupted")
+    assert len(Gallery(interrupted)) == 60
+
+
+def test_a_second_run_decodes_nothing(photos, tmp_path, monkeypatch):
+    assert counts(run([photos], tmp_path / "g")[0]) == (5, 0, 0, 0)
+    before = everything(tmp_path / "g")
+    monkeypatch.setattr(indexing, "decode", None)
+    monkeypatch.setattr(Path, "read_bytes", None)
+    report, retriever = run([photos], tmp_path / "g")
+    assert (counts(report), retriever.seen) == ((0, 0, 5, 0), 0)
+    assert everything(tmp_path / "g") == before
+
+
+def test_a_touched_file_is_not_extracted_again(photos, tmp_path, monkeypatch):
+    run([photos], tmp_path / "g")
+    os.utime(photos / "3.jpg", ns=(1, 2_000_000_000))
+    report, retriever = run([photos], tmp_path / "g")
+    assert (counts(report), retriever.seen) == ((0, 0, 5, 0), 0)
+    monkeypatch.setattr(Path, "read_bytes", None)  # the new time is known now: not even read
+    assert counts(run([photos], tmp_path / "g")[0]) == (0, 0, 5, 0)
+
+
+def test_a_changed_file_is_extracted_again_in_its_row(photos, tmp_path):
+    run([photos], tmp_path / "g")
+    photo(photos / "3.jpg", 90, 70, seed=99)
+    report, retriever = run([photos], tmp_path / "g")
+    assert (counts(report), retriever.seen) == ((0, 1, 4, 0), 1)
+    photo(tmp_path / "photos" / "5.jpg", seed=5)
+    run([photos], tmp_path / "g")
+    run([photos], tmp_path / "fresh")
+    assert everything(tmp_path / "g") == everything(tmp_path / "fresh")
+
+
+def test_what_is_done_when_a_run_stops_stays_done(photos, tmp_path):
+    def stop(path: Path) -> None:
+        if path.name == "2.jpg":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run([photos], tmp_path / "g", done=stop)
+    assert [path.name for path in Gallery(tmp_path / "g").paths] == ["0.jpg", "1.jpg", "2.jpg"]
+    report, retriever = run([photos], tmp_path / "g")
+    assert (counts(report), retriever.seen) == ((2, 0, 3, 0), 2)
+
+
+def test_an_image_that_is_named_twice_is_stored_once(photos, tmp_path):
+    report, _ = run([photos, photos / "1.jpg", photos / ".." / "photos" / "2.jpg"], tmp_path / "g")
+    assert counts(report) == (5, 0, 0, 0)
+
+
+# -------------------------------------------------------------------------------------------------- reports
+
+
+def test_unreadable_files_are_reported_and_do_not_stop_the_run(photos, tmp_path):
+    whole = (photos / "0.jpg").read_bytes()
+    bad = {
+        "cut.jpg": (whole[: len(whole) // 2], "damaged"),
+        "empty.jpg": (b"", "not an image"),
+        "text.png": (b"Dear diary", "not an image"),
+    }
+    for name, (data, _) in bad.items():
+        (photos / name).write_bytes(data)
+    photo(photos / "thin.jpg", 1, 3000)
+    report, _ = run([photos], tmp_path / "g", max_side_px=64)
+    assert counts(report) == (5, 0, 0, 4)
+    assert report.usable == 5
+    assert all(expected in report.failed[photos / name] for name, (_, expected) in bad.items())
+    assert "too few" in report.failed[photos / "thin.jpg"]
+    assert len(Gallery(tmp_path / "g")) == 5
+
+
+def test_a_file_that_vanishes_is_reported(photos, tmp_path):
+    def vanish(_: Path) -> None:
+        (photos / "4.jpg").unlink(missing_ok=True)
+
+    sources = [*(photos / f"{n}.jpg" for n in range(4)), *([photos / "0.jpg"] * 9), photos / "4.jpg"]
+    report, retriever = IndexReport(), FakeRetriever()
+    with GalleryWriter(tmp_path / "g", INFO) as writer:
+        index(sources, retriever, writer, None, report, vanish)
+    assert list(report.failed) == [photos / "4.jpg"]
+    assert "No such file" in report.failed[photos / "4.jpg"]
+
+
+def test_a_good_file_gone_bad_keeps_its_features(photos, tmp_path):
+    run([photos], tmp_path / "g")
+    (photos / "1.jpg").write_bytes(b"overwritten")
+    report, _ = run([photos], tmp_path / "g")
+    assert counts(report) == (0, 0, 4, 1)
+    assert len(Gallery(tmp_path / "g")) == 5
+
+
+def test_a_gallery_that_cannot_be_written_stops_the_run(photos, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise GalleryError("full")
+
+    monkeypatch.setattr(GalleryWriter, "put", full)
+    with pytest.raises(GalleryError):
+        run([photos], tmp_path / "g")
+
+
+# ---------------------------------------------------------------------------------------------- file names
+
+
+@pytest.mark.parametrize(
+    "name", [b"with space.jpg", "caf\u00e9 \u65e5\u672c.JPG".encode(), b"bad\xff\xfe.jpg", b"-.jpg"]
+)
+def test_any_file_name(tmp_path, name):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+    photo(path)
+    assert counts(run([tmp_path], tmp_path / "g")[0]) == (1, 0, 0, 0)
+    assert counts(run([path], tmp_path / "g")[0]) == (0, 0, 1, 0)
+    assert Gallery(tmp_path / "g").paths == [path]
+
+
+def test_find_images_walks_folders_in_order_and_leaves_out_what_is_hidden_or_no_image(tmp_path):
+    for name in ("b.jpg", "a/z.PNG", "a/b/c.webp", ".hidden.jpg", ".hidden/d.jpg", "notes.txt", "folder.jpg/e.tif"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = [str(path.relative_to(tmp_path)) for path in find_images([tmp_path])]
+    assert found == ["a/b/c.webp", "a/z.PNG", "b.jpg", "folder.jpg/e.tif"]
+    assert find_images([tmp_path / "notes.txt"]) == [tmp_path / "notes.txt"]
+
+
+@pytest.mark.parametrize("source", [".", "../photos", "./../photos/.", "0.jpg", "../photos/0.jpg"])
+def test_a_file_goes_by_one_name_wherever_it_is_named_from(photos, monkeypatch, source):
+    monkeypatch.chdir(photos)
+    assert find_images([Path(source)])[0] == photos / "0.jpg"
+
+
+def test_links_keep_their_name(photos, tmp_path):
+    (tmp_path / "link").symlink_to(photos)
+    (photos / "other.jpg").symlink_to(photos / "0.jpg")
+    assert find_images([tmp_path / "link" / "1.jpg"]) == [tmp_path / "link" / "1.jpg"]
+    assert photos / "other.jpg" in find_images([photos])
+
+
+@pytest.mark.parametrize("source", ["absent", "empty", "file/below", "n" * 300])
+def test_sources_without_images(tmp_path, source):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(ImageError):
+        find_images([tmp_path / source])
+
+
+# ------------------------------------------------------------------------------------------------ 8-bit maps
+
+
+class ScoringRetriever(FakeRetriever):
+    """Its pair score is the mean product of the full-scale maps."""
+
+    def score(self, query: Features, keys: Sequence[Features]) -> Array:
+        return np.array([np.mean(query.maps[-1].astype(np.float32) * key.maps[-1]) for key in keys])
+
+
+@pytest.mark.parametrize("maps", ["float16", "int8"])
+def test_what_8_bits_do_to_scores_is_reported(photos, tmp_path, maps):
+    report = IndexReport()
+    with GalleryWriter(tmp_path / "g", replace(INFO, maps=maps)) as writer:
+        index(find_images([photos]), ScoringRetriever(), writer, None, report)
+    assert (report.score_drift is None) == (maps == "float16")
+    assert report.score_drift is None or 0 < report.score_drift < 1e-3
+    stored = Gallery(tmp_path / "g").features(0).maps[-1]
+    computed = FakeRetriever().extract(read(sorted(photos.iterdir())[0])).maps[-1]
+    assert stored.dtype == ("float32" if maps == "int8" else "float16")
+    np.testing.assert_allclose(stored, computed, atol=0.02)

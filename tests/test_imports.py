@@ -1,0 +1,105 @@
+"""Imports go one way: between packages as CONTRIBUTING says, between rooms and between modules in no circle."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# package -> those that it may import
+ALLOWED = {
+    "engine": set(),
+    "scenes": {"engine"},
+    "cvnet": {"engine"},  # errors and geometry, which import nothing
+    "export": {"cvnet", "engine"},
+    "benchmarks": {"cvnet", "engine", "export", "scenes"},
+    "training": {"benchmarks", "cvnet", "engine", "export", "scenes"},
+    "cvnet_engine": {"benchmarks", "cvnet", "engine", "export", "scenes"},
+}
+
+
+def imports_of(source: str) -> Iterator[str]:
+    """Dotted names that a module imports, wherever the statement stands; `from a import b` is `a.b`."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "relative imports hide where they go"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def name_of(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+SOURCES = {name_of(file): file.read_text() for package in ALLOWED for file in sorted((ROOT / package).rglob("*.py"))}
+
+
+def modules(imports: Iterator[str], known: Mapping[str, object]) -> set[str]:
+    """Modules of ours among imported names; the last part may be something inside a module."""
+    names = {name if name in known else name.rpartition(".")[0] for name in imports}
+    return names & known.keys()
+
+
+GRAPH = {name: modules(imports_of(source), SOURCES) - {name} for name, source in SOURCES.items()}
+
+
+def require_no_circle(graph: Mapping[str, set[str]]) -> None:
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"imports in a circle: {' -> '.join(error.args[1])}")
+
+
+def test_imports_are_found_wherever_they_stand():
+    found = set(imports_of("import a.b\nfrom c import d\ndef f():\n    from e.f import g"))
+    assert found == {"a.b", "c.d", "e.f.g"}
+    assert len(SOURCES) > 100
+    assert GRAPH["engine.backends"] >= {"engine.machine", "engine.backends.tensorrt"}  # within a function
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_packages_import_what_is_below_them(package):
+    above = {
+        f"{module} imports {imported}"
+        for module, found in GRAPH.items()
+        for imported in found
+        if module.partition(".")[0] == package and imported.partition(".")[0] not in {package, *ALLOWED[package]}
+    }
+    assert above == set()
+
+
+def test_cvnet_shares_with_the_engine_only_what_imports_nothing():
+    shared = {name for module in GRAPH if module.startswith("cvnet.") for name in GRAPH[module]}
+    assert {name for name in shared if name.startswith("engine")} == {"engine.errors", "engine.geometry"}
+    assert GRAPH["engine.errors"] | GRAPH["engine.geometry"] == set()
+
+
+def test_no_module_is_in_a_circle():
+    require_no_circle(GRAPH)
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_no_room_is_in_a_circle(package):
+    """A room is a folder; files beside the rooms stand for themselves."""
+
+    def room(module: str) -> str:
+        first, *rest = module.removeprefix(f"{package}.").split(".")
+        return first if rest or f"{package}.{first}" not in SOURCES or (ROOT / package / first).is_dir() else module
+
+    rooms: dict[str, set[str]] = {}
+    for module in GRAPH:
+        if module.startswith(f"{package}."):
+            inside = {room(name) for name in GRAPH[module] if name.startswith(f"{package}.")}
+            rooms.setdefault(room(module), set()).update(inside - {room(module)})
+    require_no_circle(rooms)
+
+
+def test_a_circle_is_seen():
+    with pytest.raises(pytest.fail.Exception, match=r"a -> b -> a|b -> a -> b"):
+        require_no_circle({"a": {"b"}, "b": {"a"}})
