@@ -72,9 +72,9 @@ def run(options: Options) -> None:
         console.warn("queries are not cropped to their boxes: figures do not compare with published ones")
     with kept_folder(options.gallery) as folder, Journal(folder / JOURNAL) as journal:
         task = Task(dataset, tuple(shortlists), options.cropped, journal)
-        subjects = open_subjects(options, bundle, folder)
-        state_projections(subjects, task)
-        outcomes = {name: subject.evaluate(task) for name, subject in subjects.items()}
+        with opened_subjects(options, bundle, folder) as subjects:
+            state_projections(subjects, task)
+            outcomes = {name: subject.evaluate(task) for name, subject in subjects.items()}
     agreements = {name: compare(outcomes[ENGINE][0], outcomes[name][0]) for name in outcomes if name != ENGINE}
     show(outcomes, shortlists)
     show_agreements(agreements)
@@ -107,17 +107,18 @@ def kept_folder(path: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def open_subjects(options: Options, bundle: Bundle, folder: Path) -> dict[str, Subject]:
+@contextlib.contextmanager
+def opened_subjects(options: Options, bundle: Bundle, folder: Path) -> Iterator[dict[str, Subject]]:
     """The engine, and what it is held against."""
-    subjects: dict[str, Subject] = {ENGINE: EngineSubject(bundle, folder, options.threads)}
-    if options.reference:
-        subjects[REFERENCE] = ReferenceSubject(bundle, options.threads)
-    if options.against:
-        other = Bundle(options.against)
-        subjects[AGAINST] = EngineSubject(
-            other, folder / f"against-{other.manifest.features_id[-24:]}", options.threads
-        )
-    return subjects
+    with contextlib.ExitStack() as opened:
+        subjects: dict[str, Subject] = {ENGINE: opened.enter_context(EngineSubject(bundle, folder, options.threads))}
+        if options.reference:
+            subjects[REFERENCE] = opened.enter_context(ReferenceSubject(bundle, options.threads))
+        if options.against:
+            other = Bundle(options.against)
+            beside = folder / f"against-{other.manifest.features_id[-24:]}"
+            subjects[AGAINST] = opened.enter_context(EngineSubject(other, beside, options.threads))
+        yield subjects
 
 
 def state_projections(subjects: dict[str, Subject], task: Task) -> None:
@@ -142,14 +143,18 @@ def engine_evaluation(
     dataset: Dataset, bundle: Bundle, shortlists: list[int], gallery: Path | None, threads: int | None
 ) -> Timed:
     """The bundle's engines over a gallery of the database, at native image size."""
-    with kept_folder(gallery) as folder, Journal(folder / JOURNAL) as journal:
-        return EngineSubject(bundle, folder, threads).evaluate(Task(dataset, tuple(shortlists), True, journal))
+    with (
+        kept_folder(gallery) as folder,
+        Journal(folder / JOURNAL) as journal,
+        EngineSubject(bundle, folder, threads) as engine,
+    ):
+        return engine.evaluate(Task(dataset, tuple(shortlists), True, journal))
 
 
 def reference_evaluation(dataset: Dataset, bundle: Bundle, shortlists: list[int], threads: int | None) -> Timed:
     """The PyTorch model over the same data set, candidate features kept."""
-    with Journal(None) as journal:
-        return ReferenceSubject(bundle, threads).evaluate(Task(dataset, tuple(shortlists), True, journal))
+    with Journal(None) as journal, ReferenceSubject(bundle, threads) as reference:
+        return reference.evaluate(Task(dataset, tuple(shortlists), True, journal))
 
 
 def show(outcomes: dict[str, Timed], shortlists: list[int]) -> None:

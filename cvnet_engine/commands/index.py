@@ -48,8 +48,13 @@ def run(options: Options) -> None:
     started = time.perf_counter()
     report = IndexReport()
     stopped: BaseException | None = None
+    made = info(bundle.manifest, options.max_side_px, options.maps or map_type_of(options.gallery))
     try:
-        fill(paths, bundle, options.gallery, options.max_side_px, options.threads, report, options.maps)
+        with (
+            GalleryWriter(options.gallery, made) as writer,
+            Retriever.open(bundle, options.threads) as retriever,
+        ):
+            fill(paths, retriever, writer, report)
     except (KeyboardInterrupt, CvnetError) as error:
         stopped = error
     seconds = time.perf_counter() - started
@@ -67,23 +72,10 @@ def run(options: Options) -> None:
     console.warn_of_model(bundle.manifest)
 
 
-def fill(
-    paths: Sequence[Path],
-    bundle: Bundle,
-    gallery: Path,
-    max_side_px: int | None,
-    threads: int | None,
-    report: IndexReport,
-    maps: str | None = None,
-) -> None:
-    """Index with a progress bar, `report` kept current; without `maps` a gallery keeps its own kind."""
-    made = info(bundle.manifest, max_side_px, maps or map_type_of(gallery))
-    with (
-        GalleryWriter(gallery, made) as writer,
-        Retriever.open(bundle, threads) as retriever,
-        console.progress("indexing", len(paths)) as advance,
-    ):
-        index(paths, retriever, writer, max_side_px, report, lambda _: advance())
+def fill(paths: Sequence[Path], retriever: Retriever, writer: GalleryWriter, report: IndexReport) -> None:
+    """Index with a progress bar, `report` kept current."""
+    with console.progress("indexing", len(paths)) as advance:
+        index(paths, retriever, writer, writer.info.max_side_px, report, lambda _: advance())
 
 
 def info(manifest: Manifest, max_side_px: int | None, maps: str) -> GalleryInfo:
