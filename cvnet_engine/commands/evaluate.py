@@ -16,7 +16,7 @@ from benchmarks.accuracy.evaluation import GLOBAL, Evaluation, Timed
 from benchmarks.accuracy.journal import Journal
 from cvnet_engine import console
 from cvnet_engine.commands.subject import EngineSubject, ReferenceSubject, Subject, Task
-from cvnet_engine.pages.evaluation_page import (
+from cvnet_engine.pages.evaluation import (
     ACCURACY_COLUMNS,
     AGAINST,
     AGREEMENT_COLUMNS,
@@ -27,7 +27,7 @@ from cvnet_engine.pages.evaluation_page import (
     evaluation_page,
     title,
 )
-from cvnet_engine.pages.report import render
+from cvnet_engine.pages.rendering import render
 from engine.bundle import Bundle
 from engine.errors import DatasetError
 
