@@ -24,7 +24,7 @@ class Thumbnail:
     height_px: int
 
     def place(self, box: Box) -> tuple[float, float, float, float]:
-        """Left, top, width and height of what lies inside the picture of a box, in percent of it."""
+        """Left, top, width and height of the part of a box that is in the picture, in percent of the picture."""
         left, right = (100 * min(max(x / self.width_px, 0), 1) for x in box[0::2])
         top, bottom = (100 * min(max(y / self.height_px, 0), 1) for y in box[1::2])
         return left, top, right - left, bottom - top
