@@ -57,6 +57,7 @@ def test_everything_from_outside_is_escaped() -> None:
     table = Table(EVIL, (EVIL,), ((EVIL,),), EVIL)
     html = render(Page(EVIL, EVIL, EVIL, (hostile,), (table,), EVIL))
     assert "script" not in parsed(html).seen
+    assert "<script" not in html
     assert html.count("&lt;script&gt;") > 8
 
 
@@ -100,9 +101,17 @@ def test_hits_carry_scores_movement_and_verdict_in_words() -> None:
         Hit("d.jpg", 4, 0.3, 0.3),
     )
     first, second, third, last = re.findall(r"<li.*?</li>", render(page(Query("q.jpg", None, hits))))
-    for expected in ("1.2500", "0.7500", "1.0000", "▲3", "Match, hard", 'class="hit hard"'):
+    for expected in (
+        "1.2500",
+        "0.7500",
+        "1.0000",
+        "▲3",
+        "moved up by reranking, from rank 4",
+        "Match, hard",
+        'class="hit hard"',
+    ):
         assert expected in first
-    for expected in ("▼1", "Wrong", "−0.5000", 'class="hit wrong"'):
+    for expected in ("▼1", "moved down by reranking, from rank 1", "Wrong", "−0.5000", 'class="hit wrong"'):
         assert expected in second
     assert ">=</span>" in third
     assert "Ignored, junk" in third
