@@ -64,6 +64,7 @@ def test_everything_from_outside_is_escaped() -> None:
 def test_page_reaches_for_nothing(photo: str) -> None:
     html = render(page(Query(photo, None, (Hit(photo, 1, 0.5, 0.5),))))
     assert "default-src 'none'" in html
+    assert "prefers-color-scheme" in html  # its style is inside
     assert re.findall(r'(?:src|href)="(?!data:)', html) == []
     assert "url(" not in html
     assert "@import" not in html
