@@ -16,18 +16,8 @@ from benchmarks.accuracy.evaluation import GLOBAL, Evaluation, Timed
 from benchmarks.accuracy.journal import Journal
 from cvnet_engine import console
 from cvnet_engine.commands.subject import EngineSubject, ReferenceSubject, Subject, Task
-from cvnet_engine.pages.evaluation_page import (
-    ACCURACY_COLUMNS,
-    AGAINST,
-    AGREEMENT_COLUMNS,
-    ENGINE,
-    REFERENCE,
-    accuracy_rows,
-    agreement_rows,
-    evaluation_page,
-    title,
-)
-from cvnet_engine.pages.report import render
+from cvnet_engine.pages.evaluation import AGAINST, ENGINE, REFERENCE, accuracy, agreement_table, evaluation_page
+from cvnet_engine.pages.rendering import render
 from engine.bundle import Bundle
 from engine.errors import DatasetError
 
@@ -158,7 +148,8 @@ def reference_evaluation(dataset: Dataset, bundle: Bundle, shortlists: list[int]
 
 
 def show(outcomes: dict[str, Timed], shortlists: list[int]) -> None:
-    console.table("Accuracy, percent", ACCURACY_COLUMNS, accuracy_rows(outcomes, shortlists))
+    table = accuracy(outcomes, shortlists)
+    console.table(table.title, table.columns, table.rows)
     for who, (evaluation, seconds) in outcomes.items():
         console.say(
             f"{who}: {seconds['indexed']} database images {seconds['index']:.1f} s, "
@@ -168,8 +159,9 @@ def show(outcomes: dict[str, Timed], shortlists: list[int]) -> None:
 
 def show_agreements(agreements: dict[str, Agreement]) -> None:
     for name, agreement in agreements.items():
+        table = agreement_table(name, agreement)
         console.say()
-        console.table(f"The engine against the {title(name)}", AGREEMENT_COLUMNS, agreement_rows(agreement))
+        console.table(table.title, table.columns, table.rows)
         console.say(
             f"pair scores differ by {agreement.largest_pair_difference:.1e} at most, "
             f"{agreement.mean_pair_difference:.1e} on average"

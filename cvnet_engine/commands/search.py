@@ -9,7 +9,8 @@ from pathlib import Path
 
 from cvnet_engine import console
 from cvnet_engine.commands.index import info
-from cvnet_engine.pages.report import Hit, Page, Query, hits, render
+from cvnet_engine.pages.page import Hit, Page, Query, hits
+from cvnet_engine.pages.rendering import render
 from engine.bundle import Bundle
 from engine.errors import GalleryError, ImageError
 from engine.gallery.info import require_equal

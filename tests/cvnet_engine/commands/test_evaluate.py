@@ -18,7 +18,7 @@ from benchmarks.accuracy.dataset import GroundTruth
 from benchmarks.accuracy.evaluation import GLOBAL, Evaluation
 from cvnet_engine.cli import app
 from cvnet_engine.commands.evaluate import duration
-from cvnet_engine.pages.evaluation_page import choose, first_match
+from cvnet_engine.pages.evaluation import choose, first_match
 from engine.retrieval.ranking import Ranking
 from scenes import SceneSet, write
 
