@@ -60,7 +60,7 @@ def has_code(file: Path) -> bool:
 def purpose(file: Path) -> str:
     """The first line of what a file says of itself."""
     text = file.read_text()
-    said = ast.get_docstring(ast.parse(text)) if file.suffix == ".py" else re.sub(r"^(//|/\*)\s*|\s*\*/", "", text)
+    said = ast.get_docstring(ast.parse(text)) if file.suffix == ".py" else re.sub(r"^(//|/\*)[\s*]*|\s*\*/", "", text)
     assert said, f"{file} does not say what it is for; give it a docstring"
     return said.splitlines()[0].replace("|", r"\|")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from docs import files
+from tests.test_imports import ALLOWED
 
 ROOT = files.ROOT
 DOCUMENTS = sorted(
@@ -25,7 +26,7 @@ RUN = re.compile(rf"python -m ((?:{TOP})[\w.]*)")
 
 
 def dead_links(document: Path) -> Iterator[str]:
-    """Relative links of a document to no file, or to no heading of a document."""
+    """Links of a document that lead to no file here, or to no heading of one."""
     for link in LINK.findall(document.read_text()):
         path, _, anchor = link.partition("#")
         target = (document.parent / path).resolve() if path else document
@@ -80,6 +81,7 @@ def test_what_is_not_there_is_seen(tmp_path):
 def test_architecture_lists_every_file():
     text = files.DOCUMENT.read_text()
     assert files.updated(text, ROOT) == text, "run python docs/files.py"
+    assert set(files.PACKAGES) == set(ALLOWED)
 
 
 def test_a_file_is_listed_with_its_purpose(tmp_path):
