@@ -38,7 +38,7 @@ MODELS = {
 
 
 def main() -> None:
-    write_atomically(README, updated(README.read_text(), headline(read(RESULTS / "cpu.json"))))
+    write_atomically(README, updated(README.read_text(), headline(RESULTS)))
     write_atomically(DOCUMENT, document(RESULTS))
 
 
@@ -59,8 +59,9 @@ def updated(readme: str, table: str) -> str:
     return pattern.sub(lambda _: f"{BEGIN}\n\n{table}\n{END}", readme)
 
 
-def headline(report: Report) -> str:
+def headline(results: Path) -> str:
     """README's table: a row for each of `README_ROWS`, a column a method."""
+    report = read(results / "cpu.json")
     records, size = stage_records(report)
     longest = {stage: row for (stage, _), row in grouped([r for r in records if r["size"] == size]).items()}
     ours = engines(records)
