@@ -11,8 +11,9 @@ from torch.nn import functional as F
 from torchvision.models import resnet50, resnet101
 from torchvision.models.resnet import Bottleneck
 
+from engine.geometry import DESCRIPTOR_DIM
+
 TRUNKS = {50: resnet50, 101: resnet101}
-DESCRIPTOR_DIM = 2048
 
 
 class GeM(nn.Module):
