@@ -1,1 +1,1 @@
-"""The torch-free runtime: sessions, images, galleries, retrieval."""
+"""The torch-free runtime: engines, images, galleries, retrieval."""
