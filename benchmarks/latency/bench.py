@@ -25,7 +25,6 @@ from benchmarks.contenders.contender import (
 )
 from benchmarks.contenders.entrant import Entrant, Field, enter
 from benchmarks.latency import memory
-from benchmarks.latency.costs import Size
 from benchmarks.latency.limits import Ceiling
 from benchmarks.latency.photos import photo
 from benchmarks.latency.records import Record, against, records_of
@@ -44,6 +43,7 @@ from benchmarks.latency.timing import Interval, take_passes
 from engine import machine
 from engine.bundle import Bundle
 from engine.contract import Array
+from engine.geometry import Size
 
 KEYS = 2  # images that the query is compared with
 GROWTH = (0.25, 0.5, 0.75)  # of the largest image's sides
