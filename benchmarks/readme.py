@@ -10,7 +10,9 @@ from typing import Any
 import scenes
 from benchmarks.accuracy import audit
 from benchmarks.contenders.contender import KEEPING, PUBLISHED, REFERENCE
-from benchmarks.tables import Report, Table, markdown, ms, times
+from benchmarks.latency.records import Record
+from benchmarks.latency.report import Report
+from benchmarks.tables import Table, markdown, ms, times
 from engine.errors import DatasetError
 from engine.files import write_atomically
 
@@ -49,7 +51,7 @@ def section(results: Path) -> str:
     """Speed, agreement with PyTorch, the cost of precision; a part whose results are not there is left out."""
     parts = []
     if (results / "cpu.json").is_file():
-        parts.append(speed(json.loads((results / "cpu.json").read_text())))
+        parts.append(speed(Report.from_json(results / "cpu.json")))
     evaluations = [json.loads(file.read_text()) for file in sorted(results.glob("eval-*.json"))]
     parts += [accuracy(evaluation) for evaluation in evaluations]
     if (results / "precision.json").is_file():
@@ -59,13 +61,13 @@ def section(results: Path) -> str:
 
 def speed(report: Report) -> str:
     """Times of the stages that matter most, at the largest image size."""
-    machine, limits = report["machine"], report["limits"]
-    records = [r for r in report["records"] if r["series"] == "stages"]
-    size = [r["size"] for r in records if r["size"]][-1]
-    gemm = ", ".join(f"{rate:.0f} in {precision}" for precision, rate in limits["gemm_gflops"].items())
+    machine = report.machine
+    records = [r for r in report.records if r.series == "stages"]
+    size = [r.size for r in records if r.size][-1]
+    gemm = ", ".join(f"{rate:.0f} in {precision}" for precision, rate in report.limits.best.gemm_gflops.items())
     lines = [
-        f"**Speed**, {report['threads']} threads of an {machine['cpu']} ({', '.join(machine['cpu_features'])}), "
-        f"{report['date']}, {report['model']}, images of {size} px; milliseconds, and times as fast as PyTorch",
+        f"**Speed**, {report.threads} threads of an {machine['cpu']} ({', '.join(machine['cpu_features'])}), "
+        f"{report.date}, {report.model}, images of {size} px; milliseconds, and times as fast as PyTorch",
         "",
         markdown(speed_table(records, size), text_columns=1),
         "*PyTorch* keeps candidate features, as the engine does; *published* extracts them again for every pair, as "
@@ -75,47 +77,47 @@ def speed(report: Report) -> str:
         "",
         *keeping_lines(records, size),
         *search_lines(records),
-        f"`{report['command']}`; everything that it measured: [tables](benchmarks/results/cpu.md), "
+        f"`{report.command}`; everything that it measured: [tables](benchmarks/results/cpu.md), "
         "[plots](benchmarks/results/cpu.svg), [JSON](benchmarks/results/cpu.json).",
         "",
     ]
     return "\n".join(lines)
 
 
-def speed_table(records: list[Report], size: str) -> Table:
+def speed_table(records: list[Record], size: str) -> Table:
     """A row a stage, a column a method."""
-    ours = list(dict.fromkeys(r["method"] for r in records if r["stage"] == "indexing"))
+    ours = list(dict.fromkeys(r.method for r in records if r.stage == "indexing"))
     rows = []
-    for (stage, count), row in grouped([r for r in records if r["size"] == size and r["stage"] in STAGES]).items():
-        if stage == "rerank" and count != max(r["count"] for r in records if r["stage"] == "rerank"):
+    for (stage, count), row in grouped([r for r in records if r.size == size and r.stage in STAGES]).items():
+        if stage == "rerank" and count != max(r.count or 0 for r in records if r.stage == "rerank"):
             continue
         baselines = [cell(row.get(method)) for method in (REFERENCE, PUBLISHED)]
         rows.append((STAGES[stage].format(count=count), *baselines, *(engine_cell(row[method]) for method in ours)))
     return Table("", ("", REFERENCE, "published", *ours), tuple(rows))
 
 
-def grouped(records: list[Report]) -> dict[tuple[str, int | None], dict[str, Report]]:
+def grouped(records: list[Record]) -> dict[tuple[str, int | None], dict[str, Record]]:
     """(stage, count) -> method -> record."""
-    found: dict[tuple[str, int | None], dict[str, Report]] = {}
+    found: dict[tuple[str, int | None], dict[str, Record]] = {}
     for stage in STAGES:
         for r in records:
-            if r["stage"] == stage:
-                found.setdefault((stage, r["count"]), {})[r["method"]] = r
+            if r.stage == stage:
+                found.setdefault((stage, r.count), {})[r.method] = r
     return found
 
 
-def cell(record: Report | None) -> str:
-    return "" if record is None else ("~" if record["projected"] else "") + ms(record["median_ms"])
+def cell(record: Record | None) -> str:
+    return "" if record is None else ("~" if record.projected else "") + ms(record.ms.median)
 
 
-def engine_cell(record: Report) -> str:
+def engine_cell(record: Record) -> str:
     """Milliseconds, ratio to PyTorch, ratio to PyTorch as published, share of the limit."""
-    ratios = [f"{times(record['speedups'][name][0])}×" for name in (REFERENCE, PUBLISHED) if name in record["speedups"]]
-    share = "" if record["share"] is None else f" [{record['share']:.0%}]"
-    return f"{ms(record['median_ms'])}: {', '.join(ratios)}{share}"
+    ratios = [f"{times(record.speedups[name].median)}×" for name in (REFERENCE, PUBLISHED) if name in record.speedups]
+    share = "" if record.share is None else f" [{record.share:.0%}]"
+    return f"{ms(record.ms.median)}: {', '.join(ratios)}{share}"
 
 
-def keeping_lines(records: list[Report], size: str) -> list[str]:
+def keeping_lines(records: list[Record], size: str) -> list[str]:
     """One sentence on PyTorch at its best."""
     said = [beside_best(records, size, stage) for stage in ("pair score", "extract, all scales")]
     if not any(said):
@@ -127,27 +129,27 @@ def keeping_lines(records: list[Report], size: str) -> list[str]:
     ]
 
 
-def beside_best(records: list[Report], size: str, stage: str) -> str:
+def beside_best(records: list[Record], size: str, stage: str) -> str:
     """The reference's time in a process that keeps memory, and how many times as fast the engines are."""
-    by_method = {r["method"]: r for r in records if (r["stage"], r["size"]) == (stage, size)}
+    by_method = {r.method: r for r in records if (r.stage, r.size) == (stage, size)}
     if KEEPING not in by_method:
         return ""
     ratios = [
-        f"{name} {times(r['speedups'][KEEPING][0])}×"
+        f"{name} {times(r.speedups[KEEPING].median)}×"
         for name, r in by_method.items()
-        if KEEPING in r["speedups"] and r["backend"] != by_method[KEEPING]["backend"]
+        if KEEPING in r.speedups and r.backend != by_method[KEEPING].backend
     ]
-    took = ms(by_method[KEEPING]["median_ms"])
+    took = ms(by_method[KEEPING].ms.median)
     return f"{STAGES[stage]} {took} ms, the engines {', '.join(ratios)} as fast"
 
 
-def search_lines(records: list[Report]) -> list[str]:
+def search_lines(records: list[Record]) -> list[str]:
     """One sentence on the largest global search."""
-    searches = [r for r in records if r["stage"] == "global search" and r["method"] != "NumPy"]
+    searches = [r for r in records if r.stage == "global search" and r.method != "NumPy"]
     if not searches:
         return []
     r = searches[-1]
-    return [f"Exact global search among {r['count']:,} descriptors: {ms(r['median_ms'])} ms a query.", ""]
+    return [f"Exact global search among {r.count:,} descriptors: {ms(r.ms.median)} ms a query.", ""]
 
 
 def accuracy(evaluation: dict[str, Any]) -> str:
