@@ -7,12 +7,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from benchmarks.contenders.contender import COMPILED, KEEPING, PUBLISHED, REFERENCE
 from benchmarks.latency.records import Record
 from benchmarks.latency.report import Report
 from engine.errors import BackendError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 GREYS = {PUBLISHED: "#2b2b2b", REFERENCE: "#6b6b6b", COMPILED: "#949494", KEEPING: "#bdbdbd"}
 COLOURS = (
@@ -59,7 +63,7 @@ def draw(report: Report, file: Path) -> bytes:
     return stream.getvalue()
 
 
-def add_legend(figure: Any, report: Report) -> None:
+def add_legend(figure: Figure, report: Report) -> None:
     """One legend for every panel: which colour is which method."""
     from matplotlib.patches import Patch
 
@@ -81,7 +85,7 @@ def stages_at_largest(report: Report, projected: bool) -> list[Record]:
     return [r for r in records if r.size == last and (projected or not r.projected)]
 
 
-def stage_times(panel: Any, report: Report) -> None:
+def stage_times(panel: Axes, report: Report) -> None:
     """Median of each stage and method, with bounds and outliers."""
     records = stages_at_largest(report, projected=True)
     labels = list(dict.fromkeys(r.label for r in records))
@@ -91,7 +95,7 @@ def stage_times(panel: Any, report: Report) -> None:
     panel.set_title(f"Stages, images of {records[0].size} px")
 
 
-def limit_shares(panel: Any, report: Report) -> None:
+def limit_shares(panel: Axes, report: Report) -> None:
     """Share of the machine's limit."""
     records = [r for r in stages_at_largest(report, projected=False) if r.stage in COMPUTE and r.share]
     labels = list(dict.fromkeys(r.label for r in records))
@@ -101,7 +105,7 @@ def limit_shares(panel: Any, report: Report) -> None:
 
 
 def bars(
-    panel: Any,
+    panel: Axes,
     records: list[Record],
     labels: list[str],
     value: Callable[[Record], float],
@@ -125,7 +129,7 @@ def bars(
     panel.invert_yaxis()
 
 
-def growth_with_image(panel: Any, report: Report) -> None:
+def growth_with_image(panel: Axes, report: Report) -> None:
     """Extraction and pair score by the image's pixels."""
     records = [r for r in report.records if r.series == "size"]
     lines(panel, records, lambda r: pixels(r.size) / 1e6, report)
@@ -135,7 +139,7 @@ def growth_with_image(panel: Any, report: Report) -> None:
     mark_values(panel, {pixels(r.size) / 1e6 for r in records})
 
 
-def growth_with_shortlist(panel: Any, report: Report) -> None:
+def growth_with_shortlist(panel: Axes, report: Report) -> None:
     """Reranking by the length of the shortlist."""
     records = [r for r in stages_at_largest(report, projected=True) if r.stage == "rerank"]
     lines(panel, records, lambda r: r.count or 0, report)
@@ -144,7 +148,7 @@ def growth_with_shortlist(panel: Any, report: Report) -> None:
     panel.set_title(f"Growth with the shortlist, images of {records[0].size} px" if records else "")
 
 
-def growth_with_gallery(panel: Any, report: Report) -> None:
+def growth_with_gallery(panel: Axes, report: Report) -> None:
     """Global search by the number of descriptors."""
     records = [r for r in report.records if r.stage == "global search"]
     lines(panel, records, lambda r: r.count or 0, report)
@@ -152,7 +156,7 @@ def growth_with_gallery(panel: Any, report: Report) -> None:
     mark_values(panel, {r.count or 0 for r in records})
 
 
-def growth_with_threads(panel: Any, report: Report) -> None:
+def growth_with_threads(panel: Axes, report: Report) -> None:
     """Extraction and pair score by threads, as speed relative to one."""
     records = [r for r in report.records if r.series == "threads"]
     lines(panel, [relative_to_one(r, records) for r in records], lambda r: r.threads, report)
@@ -171,7 +175,7 @@ def relative_to_one(record: Record, records: list[Record]) -> Record:
     return replace(record, ms=replace(ms, median=one / ms.median, low=one / ms.high, high=one / ms.low))
 
 
-def lines(panel: Any, records: list[Record], x: Callable[[Record], float], report: Report) -> None:
+def lines(panel: Axes, records: list[Record], x: Callable[[Record], float], report: Report) -> None:
     """A line a stage and method, with its bounds."""
     colour = colours(report)
     stages = list(dict.fromkeys(r.stage for r in records))
@@ -186,7 +190,7 @@ def lines(panel: Any, records: list[Record], x: Callable[[Record], float], repor
     panel.legend(fontsize=9)
 
 
-def mark_values(panel: Any, values: Iterable[float]) -> None:
+def mark_values(panel: Axes, values: Iterable[float]) -> None:
     """Ticks at the values that were measured, in plain numbers."""
     ticks = sorted(values)
     panel.set_xticks(ticks, [f"{v:,}" if isinstance(v, int) else f"{v:.2f}" for v in ticks])

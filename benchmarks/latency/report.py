@@ -62,8 +62,9 @@ class Report:
 
     @classmethod
     def _of(cls, content: dict[str, Any]) -> Report:
-        if not Machine.__required_keys__ <= content["machine"].keys():
-            raise ValueError("no machine")
+        missing = Machine.__required_keys__ - content["machine"].keys()
+        if missing:
+            raise ValueError(f"machine without {', '.join(sorted(missing))}")
         typed = {
             "limits": Ceiling.from_json(content["limits"]),
             "agreement": {
