@@ -10,8 +10,9 @@ from benchmarks.accuracy.agreement import Agreement
 from benchmarks.accuracy.dataset import Dataset, GroundTruth
 from benchmarks.accuracy.evaluation import GLOBAL, Evaluation, QueryEvaluation, Timed
 from benchmarks.accuracy.protocol import CUTOFFS, SETUPS
+from benchmarks.tables import Table
 from cvnet_engine import console
-from cvnet_engine.pages.report import Hit, Page, Query, Table, Verdict, hits
+from cvnet_engine.pages.report import Hit, Page, Query, Verdict, hits
 from engine.bundle import Bundle
 from engine.retrieval.ranking import Ranking
 
