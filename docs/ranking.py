@@ -18,6 +18,7 @@ from matplotlib.patches import Rectangle
 import scenes
 from benchmarks.accuracy.dataset import Dataset, load
 from benchmarks.accuracy.evaluation import GLOBAL, QueryEvaluation, Selection, evaluate
+from benchmarks.accuracy.protocol import relevant
 from engine.bundle import Bundle
 from engine.files import write_atomically
 from engine.gallery.reader import Gallery
@@ -50,7 +51,7 @@ def ap(query: QueryEvaluation, shortlist: int) -> float:
 def draw(dataset: Dataset, number: int, query: QueryEvaluation) -> Figure:
     """The query on the left, and a line of results for each ranking."""
     truth = dataset.ground_truth[number]
-    relevant = {*truth.easy.tolist(), *truth.hard.tolist()}
+    matches = relevant(truth, SETUP).tolist()
     before = query.rankings[GLOBAL, SETUP].rows.tolist()
     figure = Figure(figsize=INCHES, facecolor="white")
     grid = figure.add_gridspec(len(HEADINGS), 1 + SHOWN, width_ratios=[1.6] + [1] * SHOWN)
@@ -65,7 +66,7 @@ def draw(dataset: Dataset, number: int, query: QueryEvaluation) -> Figure:
         figure.text(top.x0, top.y1 + 0.075, f"{heading}: average precision {ap(query, shortlist):.0%}", fontsize=15)
         for rank, row in enumerate(query.rankings[shortlist, SETUP].rows[:SHOWN].tolist(), 1):
             label = f"{rank}" if shortlist == GLOBAL else f"{rank}, was {before.index(row) + 1}"
-            frame = MATCH if row in relevant else WRONG
+            frame = MATCH if row in matches else WRONG
             show(figure.add_subplot(grid[line, rank]), dataset.images[row], label, frame)
     return figure
 

@@ -1,4 +1,4 @@
-"""What the documents say is there: links, headings, paths, modules, every source file and every decision."""
+"""What the documents say is there: links, headings, paths, names, and every decision in its index."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from docs import files
-from tests.test_imports import ALLOWED
 
 ROOT = files.ROOT
 DOCUMENTS = sorted(
@@ -76,28 +75,6 @@ def test_what_is_not_there_is_seen(tmp_path):
         "python -m benchmarks.no, `python -m scenes`, `python -m benchmarks.readme`"
     )
     assert list(missing(document)) == ["engine/no.py", "docs/no.py", "engine.no", "benchmarks.no"]
-
-
-def test_architecture_lists_every_file():
-    text = files.DOCUMENT.read_text()
-    assert files.updated(text, ROOT) == text, "run python docs/files.py"
-    assert set(files.PACKAGES) == set(ALLOWED)
-
-
-def test_a_file_is_listed_with_its_purpose(tmp_path):
-    room = tmp_path / "engine" / "room"
-    room.mkdir(parents=True)
-    (room / "__init__.py").write_text('"""Nothing but words."""\n')
-    (room / "a.py").write_text('"""What it is | for.\n\nMore."""\n')
-    (room / "b.c").write_text("// In C.\n//\n// More.\nint x;\n")
-    (room / "c.h").write_text("/* Declared. */\n")
-    rows = [line for line in files.listed(tmp_path).splitlines() if line.startswith(("###", "| `"))]
-    assert rows == [
-        "### engine/room/",
-        r"| `a.py` | What it is \| for. |",
-        "| `b.c` | In C. |",
-        "| `c.h` | Declared. |",
-    ]
 
 
 def test_every_decision_is_in_the_index_once():
