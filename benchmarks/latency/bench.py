@@ -43,7 +43,7 @@ from benchmarks.latency.timing import Interval, take_passes
 from engine import machine
 from engine.bundle import Bundle
 from engine.contract import Array
-from engine.geometry import Size
+from engine.geometry import MIN_SIDE_PX, Size
 
 KEYS = 2  # images that the query is compared with
 GROWTH = (0.25, 0.5, 0.75)  # of the largest image's sides
@@ -228,12 +228,17 @@ def measure_growth(bench: Run) -> None:
     """Bundles at further sizes, up to the largest."""
     largest = max(bench.options.sizes, key=lambda size: size[0] * size[1])
     engines = [c for c in bench.contenders.values() if not c.is_reference]
-    for share in (*GROWTH, 1.0):
-        size = round(largest[0] * share), round(largest[1] * share)
+    for size in growth_sizes(largest):
         present = enter(engines, photos(size))
         bench.absent |= {f"{name} at {label_of(size)}": reason for name, reason in present.refused.items()}
         stages = whole_stages(present.entrants, photo(*size, 0), depth_of(bench.options))
         bench.measure(stages, label_of(size), "size")
+
+
+def growth_sizes(largest: Size) -> list[Size]:
+    """The shares of an image size that are not too small to describe, and the whole."""
+    sizes = [(round(largest[0] * share), round(largest[1] * share)) for share in (*GROWTH, 1.0)]
+    return [size for size in sizes if min(size) >= MIN_SIDE_PX]
 
 
 def measure_threads(bench: Run) -> None:

@@ -82,6 +82,11 @@ def test_growth_over_size_and_threads(report):
         assert {r.stage for r in find(report, series=series)} == {"extract, all scales", "pair score"}
 
 
+def test_sizes_too_small_to_describe_are_left_out_of_growth():
+    assert bench.growth_sizes((64, 96)) == [(32, 48), (48, 72), (64, 96)]
+    assert bench.growth_sizes((768, 1024)) == [(192, 256), (384, 512), (576, 768), (768, 1024)]
+
+
 def test_records_are_consistent(report):
     for r in report.records:
         assert 0 < r.ms.low <= r.ms.median <= r.ms.high
