@@ -10,7 +10,9 @@ from typing import Any
 import scenes
 from benchmarks.accuracy import audit
 from benchmarks.contenders.contender import KEEPING, PUBLISHED, REFERENCE
-from benchmarks.tables import Report, Table, markdown, ms, times
+from benchmarks.latency.records import Record
+from benchmarks.latency.report import Report
+from benchmarks.tables import Table, markdown, ms, times
 from engine.errors import DatasetError
 from engine.files import write_atomically
 
@@ -61,15 +63,15 @@ def updated(readme: str, table: str) -> str:
 
 def headline(results: Path) -> str:
     """README's table: a row for each of `README_ROWS`, a column a method."""
-    report = read(results / "cpu.json")
+    report = Report.from_json(results / "cpu.json")
     records, size = stage_records(report)
-    longest = {stage: row for (stage, _), row in grouped([r for r in records if r["size"] == size]).items()}
+    longest = {stage: row for (stage, _), row in grouped([r for r in records if r.size == size]).items()}
     ours = engines(records)
     rows = []
     for stage, baseline in README_ROWS:
         row = longest[stage]
-        name = STAGES[stage].format(count=row[REFERENCE]["count"]) if baseline == REFERENCE else THE_SAME
-        cells = (f"{ms(row[method]['median_ms'])}: {times(row[method]['speedups'][baseline][0])}×" for method in ours)
+        name = STAGES[stage].format(count=row[REFERENCE].count) if baseline == REFERENCE else THE_SAME
+        cells = (f"{ms(row[method].ms.median)}: {times(row[method].speedups[baseline].median)}×" for method in ours)
         rows.append((name, cell(row[baseline]), *cells))
     table = markdown(Table("", ("", "PyTorch", *ours), tuple(rows)), text_columns=1)
     return f"{circumstances(report, size)}\n\n{table}"
@@ -77,10 +79,10 @@ def headline(results: Path) -> str:
 
 def circumstances(report: Report, size: str) -> str:
     """On what, when, with what: a sentence above a table of times."""
-    machine = report["machine"]
+    machine = report.machine
     return (
-        f"{report['threads']} threads of an {machine['cpu']} ({', '.join(machine['cpu_features'])}), {report['date']}, "
-        f"{report['model']}, images of {size} px; milliseconds, and times as fast as PyTorch."
+        f"{report.threads} threads of an {machine['cpu']} ({', '.join(machine['cpu_features'])}), {report.date}, "
+        f"{report.model}, images of {size} px; milliseconds, and times as fast as PyTorch."
     )
 
 
@@ -90,27 +92,27 @@ def document(results: Path) -> str:
         "# Results\n\nWritten by `python -m benchmarks.readme` from [benchmarks/results](../benchmarks/results).\n"
     ]
     if (results / "cpu.json").is_file():
-        parts.append(speed(read(results / "cpu.json")))
+        parts.append(speed(Report.from_json(results / "cpu.json")))
     parts += [accuracy(read(file)) for file in sorted(results.glob("eval-*.json"))]
     if (results / "precision.json").is_file():
         parts.append(precision(read(results / "precision.json")))
     return "\n".join(parts)
 
 
-def stage_records(report: Report) -> tuple[list[Report], str]:
+def stage_records(report: Report) -> tuple[list[Record], str]:
     """The records of all stages, and the largest image size."""
-    records = [r for r in report["records"] if r["series"] == "stages"]
-    return records, [r["size"] for r in records if r["size"]][-1]
+    records = [r for r in report.records if r.series == "stages"]
+    return records, [r.size for r in records if r.size][-1]
 
 
-def engines(records: list[Report]) -> list[str]:
-    return list(dict.fromkeys(r["method"] for r in records if r["stage"] == "indexing"))
+def engines(records: list[Record]) -> list[str]:
+    return list(dict.fromkeys(r.method for r in records if r.stage == "indexing"))
 
 
 def speed(report: Report) -> str:
     """Times of the stages that matter most, at the largest image size, beside PyTorch in all its forms."""
     records, size = stage_records(report)
-    gemm = ", ".join(f"{rate:.0f} in {precision}" for precision, rate in report["limits"]["gemm_gflops"].items())
+    gemm = ", ".join(f"{rate:.0f} in {precision}" for precision, rate in report.limits.best.gemm_gflops.items())
     lines = [
         "## Speed",
         "",
@@ -124,7 +126,7 @@ def speed(report: Report) -> str:
         "",
         *keeping_lines(records, size),
         *search_lines(records),
-        f"`{report['command']}`; everything that it measured: [tables](../benchmarks/results/cpu.md), "
+        f"`{report.command}`; everything that it measured: [tables](../benchmarks/results/cpu.md), "
         "[JSON](../benchmarks/results/cpu.json), and the figure:",
         "",
         "![Where time goes, how near the machine's limit that is, and how it grows](../benchmarks/results/cpu.svg)",
@@ -133,40 +135,40 @@ def speed(report: Report) -> str:
     return "\n".join(lines)
 
 
-def speed_table(records: list[Report], size: str) -> Table:
+def speed_table(records: list[Record], size: str) -> Table:
     """A row a stage, a column a method."""
     ours = engines(records)
     rows = []
-    for (stage, count), row in grouped([r for r in records if r["size"] == size and r["stage"] in STAGES]).items():
-        if stage == "rerank" and count != max(r["count"] for r in records if r["stage"] == "rerank"):
+    for (stage, count), row in grouped([r for r in records if r.size == size and r.stage in STAGES]).items():
+        if stage == "rerank" and count != max(r.count or 0 for r in records if r.stage == "rerank"):
             continue
         baselines = [cell(row.get(method)) for method in (REFERENCE, PUBLISHED)]
         rows.append((STAGES[stage].format(count=count), *baselines, *(engine_cell(row[method]) for method in ours)))
     return Table("", ("", REFERENCE, "published", *ours), tuple(rows))
 
 
-def grouped(records: list[Report]) -> dict[tuple[str, int | None], dict[str, Report]]:
+def grouped(records: list[Record]) -> dict[tuple[str, int | None], dict[str, Record]]:
     """(stage, count) -> method -> record."""
-    found: dict[tuple[str, int | None], dict[str, Report]] = {}
+    found: dict[tuple[str, int | None], dict[str, Record]] = {}
     for stage in STAGES:
         for r in records:
-            if r["stage"] == stage:
-                found.setdefault((stage, r["count"]), {})[r["method"]] = r
+            if r.stage == stage:
+                found.setdefault((stage, r.count), {})[r.method] = r
     return found
 
 
-def cell(record: Report | None) -> str:
-    return "" if record is None else ("~" if record["projected"] else "") + ms(record["median_ms"])
+def cell(record: Record | None) -> str:
+    return "" if record is None else ("~" if record.projected else "") + ms(record.ms.median)
 
 
-def engine_cell(record: Report) -> str:
+def engine_cell(record: Record) -> str:
     """Milliseconds, ratio to PyTorch, ratio to PyTorch as published, share of the limit."""
-    ratios = [f"{times(record['speedups'][name][0])}×" for name in (REFERENCE, PUBLISHED) if name in record["speedups"]]
-    share = "" if record["share"] is None else f" [{record['share']:.0%}]"
-    return f"{ms(record['median_ms'])}: {', '.join(ratios)}{share}"
+    ratios = [f"{times(record.speedups[name].median)}×" for name in (REFERENCE, PUBLISHED) if name in record.speedups]
+    share = "" if record.share is None else f" [{record.share:.0%}]"
+    return f"{ms(record.ms.median)}: {', '.join(ratios)}{share}"
 
 
-def keeping_lines(records: list[Report], size: str) -> list[str]:
+def keeping_lines(records: list[Record], size: str) -> list[str]:
     """One sentence on PyTorch at its best."""
     said = [beside_best(records, size, stage) for stage in ("pair score", "extract, all scales")]
     if not any(said):
@@ -178,27 +180,27 @@ def keeping_lines(records: list[Report], size: str) -> list[str]:
     ]
 
 
-def beside_best(records: list[Report], size: str, stage: str) -> str:
+def beside_best(records: list[Record], size: str, stage: str) -> str:
     """The reference's time in a process that keeps memory, and how many times as fast the engines are."""
-    by_method = {r["method"]: r for r in records if (r["stage"], r["size"]) == (stage, size)}
+    by_method = {r.method: r for r in records if (r.stage, r.size) == (stage, size)}
     if KEEPING not in by_method:
         return ""
     ratios = [
-        f"{name} {times(r['speedups'][KEEPING][0])}×"
+        f"{name} {times(r.speedups[KEEPING].median)}×"
         for name, r in by_method.items()
-        if KEEPING in r["speedups"] and r["backend"] != by_method[KEEPING]["backend"]
+        if KEEPING in r.speedups and r.backend != by_method[KEEPING].backend
     ]
-    took = ms(by_method[KEEPING]["median_ms"])
+    took = ms(by_method[KEEPING].ms.median)
     return f"{STAGES[stage]} {took} ms, the engines {', '.join(ratios)} as fast"
 
 
-def search_lines(records: list[Report]) -> list[str]:
+def search_lines(records: list[Record]) -> list[str]:
     """One sentence on the largest global search."""
-    searches = [r for r in records if r["stage"] == "global search" and r["method"] != "NumPy"]
+    searches = [r for r in records if r.stage == "global search" and r.method != "NumPy"]
     if not searches:
         return []
     r = searches[-1]
-    return [f"Exact global search among {r['count']:,} descriptors: {ms(r['median_ms'])} ms a query.", ""]
+    return [f"Exact global search among {r.count:,} descriptors: {ms(r.ms.median)} ms a query.", ""]
 
 
 def accuracy(evaluation: dict[str, Any]) -> str:

@@ -52,7 +52,8 @@ def bottleneck(block: Bottleneck, x: Tensor, inner: float, outer: float) -> Tens
     out = block.bn1(block.conv1(x)).clamp(min=inner)
     out = block.bn2(block.conv2(out)).clamp(min=inner)
     shortcut = x if block.downsample is None else block.downsample(x)
-    return (block.bn3(block.conv3(out)) + shortcut).clamp(min=outer)
+    total: Tensor = block.bn3(block.conv3(out)) + shortcut
+    return total.clamp(min=outer)
 
 
 def regional_mean(x: Tensor) -> Tensor:

@@ -130,7 +130,7 @@ def write_shrunk(path: Path, max_side_px: int, folder: Path) -> float:
     image = read(path)
     small = limit_side(image, max_side_px)
     cv2.imwrite(str(folder / f"{path.stem}.png"), small)
-    return small.shape[0] / image.shape[0]
+    return float(small.shape[0] / image.shape[0])
 
 
 def figures(evaluation: Evaluation) -> dict[str, list[float]]:

@@ -190,7 +190,7 @@ class Evaluator:
         As published, a list is refined once for all setups, before their ignored images leave it; pairs are scored on a
         shortlist of each setup's own.
         """
-        lists = {}
+        lists: dict[Case, Ranking] = {}
         for k in self.shortlists:
             refinement = Plan(rerank=k, method=self.method).refinement
             refined = rerank(query, ranking, self.descriptors, refinement) if refinement else ranking

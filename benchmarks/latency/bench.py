@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 from benchmarks.contenders.apart import keeping_reference
 from benchmarks.contenders.contender import (
@@ -23,12 +22,12 @@ from benchmarks.contenders.contender import (
     open_bundle,
     open_reference,
 )
-from benchmarks.contenders.entrant import Entrant, Field, enter
+from benchmarks.contenders.entrant import Agreement, Entrant, Field, enter
 from benchmarks.latency import memory
-from benchmarks.latency.costs import Size
 from benchmarks.latency.limits import Ceiling
 from benchmarks.latency.photos import photo
 from benchmarks.latency.records import Record, against, records_of
+from benchmarks.latency.report import Report
 from benchmarks.latency.stages import (
     Shelf,
     Stage,
@@ -44,6 +43,7 @@ from benchmarks.latency.timing import Interval, take_passes
 from engine import machine
 from engine.bundle import Bundle
 from engine.contract import Array
+from engine.geometry import MIN_SIDE_PX, Size
 
 KEYS = 2  # images that the query is compared with
 GROWTH = (0.25, 0.5, 0.75)  # of the largest image's sides
@@ -81,7 +81,7 @@ class Run:
     contenders: dict[str, Contender]
     ceiling: Ceiling = field(default_factory=Ceiling)
     records: list[Record] = field(default_factory=list)
-    agreements: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    agreements: dict[str, dict[str, Agreement]] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
 
     def look(self) -> None:
@@ -105,8 +105,8 @@ class Run:
         return next(r for r in self.records if (r.series, r.stage, r.size, r.method) == ("stages", stage, size, method))
 
 
-def run(options: Options, command: str, say: Callable[[str], None]) -> dict[str, Any]:
-    """The whole benchmark; the report as plain values. `say` hears what is being measured."""
+def run(options: Options, command: str, say: Callable[[str], None]) -> Report:
+    """The whole benchmark. `say` hears what is being measured."""
     started = time.perf_counter()
     say("opening")
     contenders, absent = open_all(options)
@@ -173,7 +173,7 @@ def photos(size: Size) -> list[Array]:
 
 
 def note(bench: Run, label: str, present: Field) -> None:
-    bench.agreements[label] = {name: agreement.to_json() for name, agreement in present.agreements.items()}
+    bench.agreements[label] = present.agreements
     bench.absent |= {f"{name} at {label}": reason for name, reason in present.refused.items()}
 
 
@@ -197,15 +197,15 @@ def projected(bench: Run, stage: Stage, label: str, method: str) -> Record:
     """A shortlist's pairs, and for a whole query its extraction."""
     assert stage.count is not None
     pair = bench.find("pair score", label, method)
-    time = pair.time.scaled(stage.count)
+    ms = pair.ms.scaled(stage.count)
     if stage.name == "whole query":
-        time = added(bench.find("extract, all scales", label, REFERENCE).time, time)
+        ms = added(bench.find("extract, all scales", label, REFERENCE).ms, ms)
     return replace(
         pair,
         stage=stage.name,
         count=stage.count,
         unit=stage.unit,
-        time=time,
+        ms=ms,
         cost=stage.cost,
         projected=True,
         speedups={},
@@ -228,12 +228,17 @@ def measure_growth(bench: Run) -> None:
     """Bundles at further sizes, up to the largest."""
     largest = max(bench.options.sizes, key=lambda size: size[0] * size[1])
     engines = [c for c in bench.contenders.values() if not c.is_reference]
-    for share in (*GROWTH, 1.0):
-        size = round(largest[0] * share), round(largest[1] * share)
+    for size in growth_sizes(largest):
         present = enter(engines, photos(size))
         bench.absent |= {f"{name} at {label_of(size)}": reason for name, reason in present.refused.items()}
         stages = whole_stages(present.entrants, photo(*size, 0), depth_of(bench.options))
         bench.measure(stages, label_of(size), "size")
+
+
+def growth_sizes(largest: Size) -> list[Size]:
+    """The shares of an image size that are not too small to describe, and the whole."""
+    sizes = [(round(largest[0] * share), round(largest[1] * share)) for share in (*GROWTH, 1.0)]
+    return [size for size in sizes if min(size) >= MIN_SIDE_PX]
 
 
 def measure_threads(bench: Run) -> None:
@@ -269,21 +274,21 @@ def measure_memory(bench: Run) -> None:
     ]
 
 
-def report(bench: Run, command: str, took_s: float) -> dict[str, Any]:
+def report(bench: Run, command: str, took_s: float) -> Report:
     manifest = Bundle(bench.options.bundles[0]).manifest
-    return {
-        "command": command,
-        "date": date.today().isoformat(),
-        "machine": machine.describe(),
-        "seconds": took_s,
-        "threads": bench.options.threads,
-        "model": f"ResNet-{manifest.depth} {manifest.weights}",
-        "trained": manifest.trained,
-        "limits": bench.ceiling.to_json(),
-        "agreement": bench.agreements,
-        "absent": bench.absent,
-        "records": [record.to_json(bench.ceiling) for record in bench.records],
-    }
+    return Report(
+        command=command,
+        date=date.today().isoformat(),
+        machine=machine.describe(),
+        seconds=took_s,
+        threads=bench.options.threads,
+        model=f"ResNet-{manifest.depth} {manifest.weights}",
+        trained=manifest.trained,
+        limits=bench.ceiling,
+        agreement=bench.agreements,
+        absent=bench.absent,
+        records=tuple(replace(r, floor_ms=bench.ceiling.floor_ms(r.cost, r.precision)) for r in bench.records),
+    )
 
 
 def label_of(size: Size) -> str:
