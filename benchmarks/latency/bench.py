@@ -5,6 +5,7 @@ All methods of a stage take turns in one run. A method whose results differ from
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -109,8 +110,8 @@ def run(options: Options, command: str, say: Callable[[str], None]) -> Report:
     """The whole benchmark. `say` hears what is being measured."""
     started = time.perf_counter()
     say("opening")
-    contenders, absent = open_all(options)
-    with tempfile.TemporaryDirectory(prefix="cvnet-bench-") as folder:
+    with contextlib.ExitStack() as opened, tempfile.TemporaryDirectory(prefix="cvnet-bench-") as folder:
+        contenders, absent = open_all(options, opened)
         bench = Run(options, Path(folder), say, contenders, absent=absent)
         bench.look()
         for size in options.sizes:
@@ -124,16 +125,16 @@ def run(options: Options, command: str, say: Callable[[str], None]) -> Report:
     return report(bench, command, time.perf_counter() - started)
 
 
-def open_all(options: Options) -> tuple[dict[str, Contender], dict[str, str]]:
-    """The reference first, then the bundles; and why `torch.compile` is not among them."""
+def open_all(options: Options, opened: contextlib.ExitStack) -> tuple[dict[str, Contender], dict[str, str]]:
+    """The reference first, then the bundles, each closed with `opened`; and why `torch.compile` is not among them."""
     first = Bundle(options.bundles[0])
-    contenders = [open_reference(first, options.threads)]
+    contenders = [opened.enter_context(open_reference(first, options.threads))]
     absent = {}
     if options.compiled:
-        contenders.append(open_reference(first, options.threads, compiled=True))
+        contenders.append(opened.enter_context(open_reference(first, options.threads, compiled=True)))
     else:
         absent[COMPILED] = "not asked for: --compiled adds it, and minutes"
-    contenders += [open_bundle(path, options.threads) for path in options.bundles]
+    contenders += [opened.enter_context(open_bundle(path, options.threads)) for path in options.bundles]
     return {contender.name: contender for contender in contenders}, absent
 
 
@@ -147,6 +148,7 @@ def measure_size(bench: Run, size: Size) -> None:
     engines = [entrant for entrant in present.entrants if not entrant.contender.is_reference]
     reference, options = present.entrants[0], bench.options
     with (
+        contextlib.ExitStack() as opened,
         tempfile.TemporaryDirectory(dir=bench.folder) as folder,
         keeping_reference(options.bundles[0], options.threads, image, reference.query, reference.keys[0]) as keeping,
     ):
@@ -156,12 +158,12 @@ def measure_size(bench: Run, size: Size) -> None:
             *whole_stages(present.entrants, image, depth, *({KEEPING: call} for call in keeping)),
         ]
         shelves = stock_all(engines, max(bench.options.shortlists), Path(folder))
+        for shelf in shelves.values():
+            opened.enter_context(shelf.gallery)
         if engines:
             stages += gallery_stages(shelves, image, bench.options.shortlists, depth)
             stages.append(indexing_stage(engines, image, depth, Path(folder)))
         bench.measure(stages, label)
-        for shelf in shelves.values():
-            shelf.gallery.close()
     for stage in stages:
         if PUBLISHED in stage.baselines and stage.count:
             project(bench, stage, label)
@@ -245,12 +247,11 @@ def measure_threads(bench: Run) -> None:
     """Bundles with one thread, two, four and so on, at the first size."""
     size, depth = bench.options.sizes[0], depth_of(bench.options)
     for threads in thread_counts(bench.options.threads):
-        engines = [open_bundle(path, threads) for path in bench.options.bundles]
-        present = enter(engines, photos(size))
-        stages = whole_stages(present.entrants, photo(*size, 0), depth)
-        bench.measure(stages, label_of(size), "threads", threads)
-        for engine in engines:
-            engine.retriever.close()
+        with contextlib.ExitStack() as opened:
+            engines = [opened.enter_context(open_bundle(path, threads)) for path in bench.options.bundles]
+            present = enter(engines, photos(size))
+            stages = whole_stages(present.entrants, photo(*size, 0), depth)
+            bench.measure(stages, label_of(size), "threads", threads)
 
 
 def thread_counts(most: int) -> list[int]:

@@ -59,7 +59,7 @@ class EngineSubject(Closing):
         self._contender = open_bundle(bundle.path, threads)
 
     def close(self) -> None:
-        self._contender.retriever.close()
+        self._contender.close()
 
     def projection(self, task: Task) -> tuple[Workload, float]:
         known: set[Path] = set()
@@ -99,7 +99,7 @@ class ReferenceSubject(Closing):
         self._contender = open_reference(bundle, threads)
 
     def close(self) -> None:
-        self._contender.retriever.close()
+        self._contender.close()
 
     def projection(self, task: Task) -> tuple[Workload, float]:
         identity = self._contender.identity
