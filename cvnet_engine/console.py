@@ -72,7 +72,8 @@ class Lines:
             return
         speed = (self._done - self._told) / (now - self._told_at)  # of late: skipping what is done goes faster
         left = duration((self._total - self._done) / speed)
-        err.print(f"{self._description}: {self._done} of {self._total}, {rate(speed)}, {left} left", soft_wrap=True)
+        line = f"{self._description}: {self._done} of {self._total}, {rate(speed)}, {left} left"
+        err.print(Text(line), soft_wrap=True)
         self._told, self._told_at = self._done, now
 
 

@@ -509,6 +509,26 @@ def test_index_takes_odd_images_and_reports_bad_ones(bundle, odd_photos, bad_pho
     assert "caf\u00e9" in (tmp_path / "s.html").read_text()
 
 
+def test_index_lists_what_it_passes_over(cli, bundle, tmp_path):
+    photo(tmp_path / "photos.jpg")
+    for name in ("a.HEIC", "b.heic", "c.avif", "notes.txt", ".hidden"):
+        (tmp_path / name).touch()
+    where = ("--bundle", bundle, "--gallery", tmp_path / "g", "--json", tmp_path / "i.json")
+    result = cli("index", tmp_path, *where)
+    assert (result.code, result.err) == (0, "")
+    assert "  2 passed over: HEIC photos are not read; convert them to JPEG\n" in result.out
+    assert "  1 passed over: AVIF photos are not read; convert them to JPEG\n" in result.out
+    skipped = json.loads((tmp_path / "i.json").read_text())["skipped"]
+    assert {Path(path).name for path in skipped} == {"a.HEIC", "b.heic", "c.avif", "notes.txt", ".hidden"}
+    assert skipped[str(tmp_path / "notes.txt")] == "not an image by its name"
+
+
+@pytest.mark.parametrize("command", ["index", "search"])
+def test_a_pipe_that_is_named_is_refused_at_once(cli, bundle, gallery, tmp_path, command):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert_one_line(cli(command, tmp_path / "pipe.jpg", "--bundle", bundle, "--gallery", gallery), "pipe.jpg: a pipe")
+
+
 def test_index_of_bad_images_alone(cli, bundle, bad_photos, tmp_path):
     result = cli("index", bad_photos, "--bundle", bundle, "--gallery", tmp_path / "g", "--json", tmp_path / "i.json")
     assert_one_line(result, "none of 6 images could be read")
