@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from cvnet_engine import interrupts
+from cvnet_engine.outputs import STANDARD_OUTPUT, require_text, require_writable
 from engine.backends import PRECISIONS, WHOLE
 from engine.errors import CvnetError
 
+
+class Program(TyperGroup):
+    """The commands, each unwound by Ctrl-C."""
+
+    def invoke(self, context: Any) -> Any:
+        with interrupts.unwinding():
+            return super().invoke(context)
+
+
 app = typer.Typer(
+    cls=Program,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 
-def writable(file: Path | None) -> Path | None:
-    """Checks an output file before the work rather than after it."""
-    from cvnet_engine.console import require_writable
-
-    return require_writable(file)
+def results(context: typer.Context, file: Path | None) -> Path | None:
+    """A file for results, checked before the work; standard output is kept for them alone where they go there."""
+    if file == STANDARD_OUTPUT:
+        context.with_resource(contextlib.redirect_stdout(sys.stderr))
+        return file
+    return require_text(require_writable(file))
 
 
 def show_version(asked: bool) -> None:
@@ -49,10 +64,13 @@ ThreadsOption = Annotated[
     int | None, typer.Option(min=1, max=1024, help="CPU threads; all that are available by default.")
 ]
 JsonOption = Annotated[
-    Path | None, typer.Option("--json", callback=writable, help="Write the results to this file, for machines.")
+    Path | None,
+    typer.Option(
+        "--json", callback=results, help="Write the results to this file, for machines; - is standard output."
+    ),
 ]
 HtmlOption = Annotated[
-    Path | None, typer.Option("--html", callback=writable, help="Write the results as one HTML page, for people.")
+    Path | None, typer.Option("--html", callback=results, help="Write the results as one HTML page, for people.")
 ]
 
 
@@ -239,10 +257,10 @@ def bench(
         Path | None, typer.Option(help="What an earlier run wrote with --json: shows what changed beyond noise.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(callback=writable, help="Write the figure to this file: .png, .svg or .pdf.")
+        Path | None, typer.Option(callback=require_writable, help="Write the figure to this file: .png, .svg or .pdf.")
     ] = None,
     markdown: Annotated[
-        Path | None, typer.Option(callback=writable, help="Write the tables to this file, in Markdown.")
+        Path | None, typer.Option(callback=results, help="Write the tables to this file, in Markdown.")
     ] = None,
     json: JsonOption = None,
 ) -> None:
@@ -284,7 +302,7 @@ def main() -> None:
     except CvnetError as error:
         fail(str(error))
     except MemoryError:
-        fail("out of memory; a smaller --max-side or --rerank needs less")
+        fail("out of memory; a smaller --max-side or --rerank needs less, as do fewer programs beside this one")
     except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

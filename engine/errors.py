@@ -5,6 +5,10 @@ A message says what was got, what was expected and what to do, in that order and
 
 from __future__ import annotations
 
+import re
+
+OUT_OF_MEMORY = re.compile(r"bad_alloc|allocate .*memory|allocate .* bytes|failed to map segment", re.IGNORECASE)
+
 
 class CvnetError(Exception):
     """Base of every error that is the input's or the machine's fault rather than ours."""
@@ -36,6 +40,14 @@ class GalleryError(CvnetError):
 
 class DatasetError(CvnetError):
     """A benchmark data set whose ground truth or images are missing or malformed."""
+
+
+def backend_failure(error: Exception, message: str) -> Exception:
+    """What to raise for a library's error: a BackendError with the message, or a MemoryError where memory ran out.
+
+    ONNX Runtime and OpenVINO have no type for the latter; only their messages say so.
+    """
+    return MemoryError() if OUT_OF_MEMORY.search(str(error)) else BackendError(message)
 
 
 def one_line(error: object) -> str:

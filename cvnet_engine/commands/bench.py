@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cvnet_engine import console
 from cvnet_engine.commands.build import parse_size
+from cvnet_engine.outputs import Files
 from engine.errors import BackendError, DatasetError
 from engine.files import write_atomically
 from engine.machine import usable_cpus
@@ -34,8 +35,14 @@ class Options:
     markdown: Path | None = None
     json: Path | None = None
 
+    @property
+    def files(self) -> Files:
+        written = {"--plot": self.plot, "--markdown": self.markdown, "--json": self.json}
+        return Files(written, [self.compare], self.bundles)
+
 
 def run(options: Options) -> None:
+    options.files.require_apart()
     try:
         from benchmarks.latency import bench, plots
         from benchmarks.latency.document import document

@@ -16,6 +16,7 @@ from benchmarks.accuracy.evaluation import GLOBAL, Evaluation, Timed
 from benchmarks.accuracy.journal import Journal
 from cvnet_engine import console
 from cvnet_engine.commands.subject import EngineSubject, ReferenceSubject, Subject, Task
+from cvnet_engine.outputs import Files
 from cvnet_engine.pages.evaluation import AGAINST, ENGINE, REFERENCE, accuracy, agreement_table, evaluation_page
 from cvnet_engine.pages.rendering import render
 from engine.bundle import Bundle
@@ -50,8 +51,15 @@ class Options:
     html: Path | None
     json: Path | None
 
+    @property
+    def files(self) -> Files:
+        truths = [self.data_dir / self.dataset / f"gnd_{self.dataset}{suffix}" for suffix in (".pkl", ".json")]
+        written = {"--html": self.html, "--json": self.json}
+        return Files(written, [*truths, self.distractors], [self.bundle, self.against, self.gallery])
+
 
 def run(options: Options) -> None:
+    options.files.require_apart()
     shortlists = parse_shortlists(options.rerank)
     bundle = Bundle(options.bundle)
     dataset = datasets.load(options.data_dir, options.dataset)
@@ -116,17 +124,11 @@ def state_projections(subjects: dict[str, Subject], task: Task) -> None:
     for name, subject in subjects.items():
         work, seconds = subject.projection(task)
         console.say(
-            f"{name}: {work.images} images to describe, {work.pairs} pairs to score at most: about {duration(seconds)}"
+            f"{name}: {work.images} images to describe, {work.pairs} pairs to score at most: "
+            f"about {console.duration(seconds)}"
             if work.images or work.pairs
             else f"{name}: everything is in the journal"
         )
-
-
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, whichever reads best."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def engine_evaluation(
