@@ -8,7 +8,7 @@ import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -59,6 +59,14 @@ def program(
 
 
 BundleOption = Annotated[Path, typer.Option("--bundle", help="Folder written by 'build'.")]
+RerankWithOption = Annotated[
+    Literal["cvnet", "superglobal", "both"],
+    typer.Option(
+        "--rerank-with",
+        help="CVNet's pair scores; SuperGlobal's refined descriptors, in milliseconds; "
+        "or pair scores of the best of the 400 that these put in order.",
+    ),
+]
 GalleryOption = Annotated[Path, typer.Option("--gallery", help="Folder written by 'index'.")]
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, max=1024, help="CPU threads; all that are available by default.")
@@ -173,6 +181,7 @@ def search(
     bbox: Annotated[str | None, typer.Option(help="Crop the query to x1,y1,x2,y2 in pixels.")] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Results to show.")] = 10,
     rerank: Annotated[int, typer.Option(min=0, help="Candidates to rerank; 0 for none.")] = 100,
+    rerank_with: RerankWithOption = "cvnet",
     threads: ThreadsOption = None,
     html: HtmlOption = None,
     json: JsonOption = None,
@@ -188,6 +197,7 @@ def search(
             bbox=bbox,
             top_k=top_k,
             rerank=rerank,
+            rerank_with=rerank_with,
             threads=threads,
             html=html,
             json=json,
@@ -201,6 +211,7 @@ def evaluate(
     data_dir: Annotated[Path, typer.Option(help="Folder that holds NAME/gnd_NAME.pkl and NAME/jpg.")],
     bundle: BundleOption,
     rerank: Annotated[str, typer.Option(help="Shortlist lengths, for instance 100,400; 0 for none.")] = "100",
+    rerank_with: RerankWithOption = "cvnet",
     reference: Annotated[
         bool, typer.Option("--reference", help="Evaluate the PyTorch model beside the engine.")
     ] = False,
@@ -230,6 +241,7 @@ def evaluate(
             data_dir=data_dir,
             bundle=bundle,
             rerank=rerank,
+            rerank_with=rerank_with,
             reference=reference,
             against=against,
             distractors=distractors,

@@ -21,6 +21,7 @@ from cvnet_engine.pages.evaluation import AGAINST, ENGINE, REFERENCE, accuracy, 
 from cvnet_engine.pages.rendering import render
 from engine.bundle import Bundle
 from engine.errors import DatasetError
+from engine.retrieval.searcher import RerankWith
 
 JOURNAL = "evaluation.sqlite"  # beside the shards of a gallery
 
@@ -31,6 +32,7 @@ class Options:
 
     Attributes:
         rerank: shortlist lengths, as in `100,400`.
+        rerank_with: what the shortlist is reranked with; see `Plan`.
         reference: evaluate the PyTorch model too.
         against: evaluate this bundle too.
         distractors: a text file of further database images.
@@ -42,6 +44,7 @@ class Options:
     data_dir: Path
     bundle: Path
     rerank: str
+    rerank_with: RerankWith
     reference: bool
     against: Path | None
     distractors: Path | None
@@ -69,7 +72,7 @@ def run(options: Options) -> None:
     if not options.cropped:
         console.warn("queries are not cropped to their boxes: figures do not compare with published ones")
     with kept_folder(options.gallery) as folder, Journal(folder / JOURNAL) as journal:
-        task = Task(dataset, tuple(shortlists), options.cropped, journal)
+        task = Task(dataset, tuple(shortlists), options.cropped, journal, options.rerank_with)
         with opened_subjects(options, bundle, folder) as subjects:
             state_projections(subjects, task)
             outcomes = {name: subject.evaluate(task) for name, subject in subjects.items()}
@@ -180,6 +183,7 @@ def to_json(
         "n": len(dataset.images),
         "nq": len(dataset.queries),
         "cropped": options.cropped,
+        "rerank_with": options.rerank_with,
     }
     for who, (evaluation, seconds) in outcomes.items():
         results = evaluation.to_json() | {"seconds": seconds, "queries": per_query(dataset, evaluation)}

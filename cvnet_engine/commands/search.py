@@ -18,7 +18,7 @@ from engine.gallery.info import require_equal
 from engine.gallery.reader import Gallery
 from engine.retrieval.ranking import Ranking
 from engine.retrieval.retriever import Retriever
-from engine.retrieval.search import DescriptorIndex
+from engine.retrieval.searcher import Plan, RerankWith, Searcher
 
 Box = tuple[float, float, float, float]
 
@@ -31,6 +31,7 @@ class Options:
         bbox: the box that queries are cropped to, as in `x1,y1,x2,y2`.
         top_k: results to show.
         rerank: candidates to rerank.
+        rerank_with: what the shortlist is reranked with; see `Plan`.
     """
 
     queries: list[Path]
@@ -39,6 +40,7 @@ class Options:
     bbox: str | None = None
     top_k: int = 10
     rerank: int = 100
+    rerank_with: RerankWith = "cvnet"
     threads: int | None = None
     html: Path | None = None
     json: Path | None = None
@@ -75,8 +77,9 @@ def run(options: Options) -> None:
         require_equal(gallery.info, info_here, options.gallery)
         if not len(gallery):
             raise GalleryError(f"{options.gallery}: holds no images yet; add some with 'cvnet-engine index'")
-        with Retriever.open(bundle, options.threads) as retriever, DescriptorIndex(gallery.descriptors) as index:
-            outcomes = [attempt(query, box, retriever, gallery, index, options) for query in options.queries]
+        plan = Plan(options.top_k, options.rerank, options.rerank_with)
+        with Retriever.open(bundle, options.threads) as retriever, Searcher(retriever, gallery) as searcher:
+            outcomes = [attempt(query, box, retriever, gallery, searcher, plan) for query in options.queries]
         report(outcomes, gallery, box, bundle, options)
     reasons = [outcome.reason for outcome in outcomes if isinstance(outcome, Failed)]
     if reasons:
@@ -95,34 +98,27 @@ def report(outcomes: list[Found | Failed], gallery: Gallery, box: Box | None, bu
 
 
 def attempt(
-    query: Path, box: Box | None, retriever: Retriever, gallery: Gallery, index: DescriptorIndex, options: Options
+    query: Path, box: Box | None, retriever: Retriever, gallery: Gallery, searcher: Searcher, plan: Plan
 ) -> Found | Failed:
     """A query's outcome, shown at once; one that fails leaves the others theirs."""
     try:
-        found = find(query, box, retriever, gallery, index, options)
+        found = find(query, box, retriever, gallery, searcher, plan)
     except CvnetError as error:
         return Failed(query, str(error))
     except MemoryError:
         return Failed(query, f"{query}: out of memory; shrink it first, or lower --rerank")
-    show(found, gallery, options.top_k)
+    show(found, gallery, plan.top_k)
     return found
 
 
-def find(
-    path: Path, box: Box | None, retriever: Retriever, gallery: Gallery, index: DescriptorIndex, options: Options
-) -> Found:
+def find(path: Path, box: Box | None, retriever: Retriever, gallery: Gallery, searcher: Searcher, plan: Plan) -> Found:
     """Features, global search, reranking of the shortlist."""
-    marks = [time.perf_counter()]
+    started = time.perf_counter()
     query = retriever.extract_file(path, box, gallery.info.max_side_px)
-    marks.append(time.perf_counter())
-    before = index.search(query.descriptor, max(options.top_k, options.rerank))
-    marks.append(time.perf_counter())
-    shortlist = before.rows[: options.rerank].tolist()
-    with console.progress("reranking", len(shortlist)) as advance:
-        ranking = before.reranked(retriever.score_rows(query, gallery, shortlist, advance))
-    marks.append(time.perf_counter())
-    stages = zip(("features", "global", "rerank"), marks, marks[1:], strict=False)
-    return Found(path, before, ranking, {name: end - start for name, start, end in stages})
+    features_s = time.perf_counter() - started
+    with console.progress("reranking", min(plan.pairs, len(gallery))) as advance:
+        found = searcher.find(query, plan, advance)
+    return Found(path, found.before, found.ranking, {"features": features_s} | found.seconds)
 
 
 def parse_box(text: str | None) -> Box | None:

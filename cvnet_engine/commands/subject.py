@@ -25,6 +25,7 @@ from engine.gallery.reader import Gallery
 from engine.gallery.shards import shard_files
 from engine.gallery.writer import GalleryWriter
 from engine.retrieval.retriever import Collection
+from engine.retrieval.searcher import RerankWith
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Task:
     shortlists: tuple[int, ...]
     cropped: bool
     journal: Journal
+    method: RerankWith = "cvnet"
 
 
 class Subject(Protocol):
@@ -121,7 +123,7 @@ def judge(task: Task, contender: Contender, identity: str, collection: Collectio
     """Evaluate every query, with progress."""
     dataset = task.dataset
     evaluator = Evaluator(
-        dataset, contender.retriever, identity, collection, task.shortlists, task.cropped, task.journal
+        dataset, contender.retriever, identity, collection, task.shortlists, task.cropped, task.journal, task.method
     )
     with console.progress(f"evaluating {contender.name}", len(dataset.queries)) as advance:
         return evaluator.run(advance)
@@ -136,7 +138,8 @@ def project(task: Task, contender: Contender, identity: str, images: list[Path])
         for row, (path, truth) in enumerate(zip(dataset.queries, dataset.ground_truth, strict=True))
         if task.journal.get(query_facts(identity, path, truth.bbx if task.cropped else None, database)) is None
     ]
-    work = workload(dataset, images, left, max(task.shortlists, default=0), task.cropped)
+    pairs = 0 if task.method == "superglobal" else max(task.shortlists, default=0)
+    work = workload(dataset, images, left, pairs, task.cropped)
     if not work.images:
         return work, 0.0
     return work, rates(contender.retriever, dataset.images[0]).seconds(work)

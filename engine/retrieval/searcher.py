@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from engine.contract import Closing
 from engine.features import Features
@@ -16,7 +16,6 @@ from engine.retrieval.search import DescriptorIndex
 from engine.retrieval.superglobal import Refinement
 
 RerankWith = Literal["cvnet", "superglobal", "both"]
-METHODS: tuple[RerankWith, ...] = get_args(RerankWith)
 
 
 @dataclass(frozen=True)

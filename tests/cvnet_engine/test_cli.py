@@ -817,3 +817,25 @@ def test_eval_into_a_gallery_of_another_kind(cli, bundle, data, gallery, tmp_pat
     shared = ("eval --dataset tiny --data-dir", data, "--bundle", bundle, "--gallery")
     assert_one_line(cli(*shared, tmp_path / "other"), "made with another model")
     assert_one_line(cli(*shared, gallery), "made with --max-side 1024; got 0")
+
+
+@pytest.mark.parametrize(("method", "scored"), [("cvnet", 3), ("superglobal", 0), ("both", 3)])
+def test_search_reranks_with_what_was_asked_for(cli, bundle, gallery, query, tmp_path, method, scored):
+    file = tmp_path / "found.json"
+    where = ("--bundle", bundle, "--gallery", gallery, "--json", file)
+    assert cli("search", query, *where, "--rerank 3 --rerank-with", method).code == 0
+    (found,) = json.loads(file.read_text())
+    assert len(found["results"]) == 10
+    assert sum(result["rerank_score"] is not None for result in found["results"]) == scored
+    assert found["results"][0]["path"] == str(query)
+
+
+def test_eval_reranks_with_superglobal_and_scores_no_pair(cli, bundle, gallery, data, tmp_path):
+    file = tmp_path / "figures.json"
+    where = ("--bundle", bundle, "--data-dir", data, "--dataset tiny", "--json", file)
+    assert cli("eval", *where, "--rerank 5 --rerank-with superglobal").code == 0
+    figures = json.loads(file.read_text())
+    assert figures["rerank_with"] == "superglobal"
+    assert figures["pairs"] == 0
+    assert set(figures["rerank"]) == {"5"}
+    assert cli("search", "x.jpg", "--bundle", bundle, "--gallery", gallery, "--rerank-with magic").code == 2
