@@ -99,10 +99,10 @@ def attempt(
     """A query's outcome, shown at once; one that fails leaves the others theirs."""
     try:
         found = find(query, box, retriever, gallery, index, options)
-    except CvnetError as error:
-        return Failed(query, str(error))
     except MemoryError:
         return Failed(query, f"{query}: out of memory; shrink it first, or lower --rerank")
+    except CvnetError as error:
+        return Failed(query, str(error))
     show(found, gallery, options.top_k)
     return found
 
