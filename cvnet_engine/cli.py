@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from cvnet_engine import interrupts
 from cvnet_engine.outputs import STANDARD_OUTPUT, require_text, require_writable
 from engine.backends import PRECISIONS, WHOLE
-from engine.errors import CvnetError
+from engine.errors import OUT_OF_MEMORY, CvnetError
 
 
 class Program(TyperGroup):
@@ -314,7 +314,7 @@ def main() -> None:
     except CvnetError as error:
         fail(str(error))
     except MemoryError:
-        fail("out of memory; a smaller --max-side or --rerank needs less, as do fewer programs beside this one")
+        fail(OUT_OF_MEMORY)
     except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -24,8 +24,8 @@ class Files:
     """
 
     written: Mapping[str, Path | None]
-    read: Iterable[Path | None] = ()
-    kept: Iterable[Path | None] = ()
+    read: Sequence[Path | None] = ()
+    kept: Sequence[Path | None] = ()
 
     def require_apart(self) -> None:
         """

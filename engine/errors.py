@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 
-OUT_OF_MEMORY = re.compile(r"bad_alloc|allocate .*memory|allocate .* bytes|failed to map segment", re.IGNORECASE)
+OUT_OF_MEMORY = "out of memory; smaller images and a smaller --rerank need less, as do fewer programs beside this one"
+MEMORY_RAN_OUT = re.compile(r"bad_alloc|allocate .*memory|allocate .* bytes|failed to map segment", re.IGNORECASE)
 
 
 class CvnetError(Exception):
@@ -30,6 +31,10 @@ class BackendError(CvnetError):
     """A backend or device that was asked for and is not there, or refuses the graph or its inputs."""
 
 
+class OutOfMemoryError(BackendError, MemoryError):
+    """A backend for which the memory does not suffice: nothing is wrong with its graph."""
+
+
 class ImageError(CvnetError):
     """A picture that cannot be decoded, is out of bounds, or a crop that misses it."""
 
@@ -42,12 +47,12 @@ class DatasetError(CvnetError):
     """A benchmark data set whose ground truth or images are missing or malformed."""
 
 
-def backend_failure(error: Exception, message: str) -> Exception:
-    """What to raise for a library's error: a BackendError with the message, or a MemoryError where memory ran out.
+def backend_failure(error: Exception, message: str) -> BackendError:
+    """What to raise for a library's error: a BackendError with the message, or an OutOfMemoryError.
 
     ONNX Runtime and OpenVINO have no type for the latter; only their messages say so.
     """
-    return MemoryError() if OUT_OF_MEMORY.search(str(error)) else BackendError(message)
+    return OutOfMemoryError(OUT_OF_MEMORY) if MEMORY_RAN_OUT.search(str(error)) else BackendError(message)
 
 
 def one_line(error: object) -> str:

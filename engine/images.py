@@ -263,7 +263,9 @@ def rescale(image: Array, scale: float) -> Array:
     try:
         return cv2.resize(image, None, fx=scale, fy=scale, interpolation=interpolation)
     except cv2.error as error:
-        raise MemoryError if error.code == cv2.Error.StsNoMem else error from error
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError from error
+        raise
 
 
 def normalise(image: Array) -> Array:

@@ -103,10 +103,10 @@ def attempt(
     """A query's outcome, shown at once; one that fails leaves the others theirs."""
     try:
         found = find(query, box, retriever, gallery, searcher, plan)
-    except CvnetError as error:
-        return Failed(query, str(error))
     except MemoryError:
         return Failed(query, f"{query}: out of memory; shrink it first, or lower --rerank")
+    except CvnetError as error:
+        return Failed(query, str(error))
     show(found, gallery, plan.top_k)
     return found
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import Image, ImageOps
 
 from cvnet_engine.pages.page import Box
+from engine.errors import ImageError
+from engine.images import FORMATS, open_regular
 
 LONGER_SIDE_PX = 240
 QUALITY = 80
@@ -36,13 +39,13 @@ def thumbnail(path: str) -> Thumbnail | None:
     None where it cannot be read, since a report on a thousand images should not fail over one.
     """
     try:
-        with Image.open(path) as image:
+        with open_regular(Path(path)) as stream, Image.open(stream, formats=FORMATS) as image:
             width, height = image.size
             if image.getexif().get(ORIENTATION_TAG, 1) >= FIRST_SIDEWAYS:
                 width, height = height, width
             image.draft("RGB", (2 * LONGER_SIDE_PX, 2 * LONGER_SIDE_PX))  # JPEG decodes at a fraction of its size
             small = ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # what Pillow raises for bad files
+    except (ImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # all that bad files raise
         return None
     small.thumbnail((LONGER_SIDE_PX, LONGER_SIDE_PX), Image.Resampling.LANCZOS)
     jpeg = io.BytesIO()
