@@ -38,6 +38,7 @@ def build(
     sizes: Sequence[tuple[int, int]] = ((768, 1024),),
     calibration: Path | None = None,
     step: Callable[[str], None] = lambda _: None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Write the bundle of a model to the folder `out`, replacing a bundle that is there.
 
@@ -49,6 +50,7 @@ def build(
         calibration: folder of photos like those to come: int8 is calibrated on them, and the cost of any reduced
             precision measured.
         step: told each stage as it begins.
+        note: told what the user should know of the weights, see `checkpoint.load`.
 
     Raises:
         WeightsError, ExportError, BackendError, ImageError: see `checkpoint.load`, `export`, `choose`, `find_images`.
@@ -59,7 +61,7 @@ def build(
     candidates = {graph: candidate_backends(graph, backend, precision) for graph in GRAPH_NAMES}
     photos = calibration_photos(calibration, precision)
     step(f"loading {weights}")
-    model = checkpoint.load(weights, depth)
+    model = checkpoint.load(weights, depth, note)
     with unfinished_folder(out) as folder:
         artifacts = Artifacts(folder, model, precision, photos, list(sizes), step)
         step("running PyTorch to compare with")
