@@ -53,7 +53,7 @@ def load(path: Path) -> Any:
         raise
     except Exception as error:  # both libraries raise many kinds for a damaged or hostile file
         raise WeightsError(
-            f"{path}: not a readable checkpoint ({one_line(error)}); expected an unharmed file of tensors: copy it again"
+            f"{path}: not a readable checkpoint ({one_line(error)}); expected a file of tensors: copy it again"
         ) from error
 
 

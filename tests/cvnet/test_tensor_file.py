@@ -113,18 +113,14 @@ def test_code_does_not_run(tmp_path, zipped):
     ("beside", "named"),
     [(os.getcwd, r"posix\.getcwd"), (ListOfOurs([1]), r"test_tensor_file\.ListOfOurs")],
 )
-def test_what_cannot_be_passed_over_is_named_with_the_one_command(tmp_path, beside, named):
+def test_what_cannot_be_passed_over_is_named_with_the_one_command(tmp_path, monkeypatch, beside, named):
     path = saved(tmp_path / "w.pyth", {"model_state": STATE, "beside": beside})
     with pytest.raises(WeightsError, match=rf"{named}.*save its tensors alone: python -c \"import torch") as caught:
         read(path)
     assert "\n" not in str(caught.value)
     command = str(caught.value).partition('python -c "')[2].rstrip('"')
-    here = os.getcwd()
-    os.chdir(tmp_path)
-    try:
-        exec(command, {})
-    finally:
-        os.chdir(here)
+    monkeypatch.chdir(tmp_path)
+    exec(command, {})
     assert_state(tmp_path / "tensors.pyth")
 
 

@@ -88,7 +88,7 @@ def test_a_manifest_that_is_none(small, content):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("value", [0, 1, "2", None])
+@pytest.mark.parametrize("value", [0, 1, "2", 2.0, True, None])
 def test_another_format(small, value):
     edit(small, lambda content: content.update(format=value))
     with pytest.raises(BundleError, match="not a bundle of format 2"):
@@ -110,11 +110,36 @@ def test_another_format(small, value):
         lambda content: content["graphs"]["reranker"].update(colour="blue"),
         lambda content: content["graphs"]["reranker"].pop("sha256"),
         lambda content: content["graphs"]["reranker"].update(file=7),
+        lambda content: content["graphs"]["reranker"].update(backend=["native"]),
+        lambda content: content.update(depth="50"),
+        lambda content: content.update(depth=50.0),
+        lambda content: content.update(trained=1),
+        lambda content: content.update(weights=None),
+        lambda content: content.update(gpu=[]),
+        lambda content: content.update(parity={"features": {"map_0": "small"}}),
+        lambda content: content.update(parity={"features": {"map_0": float("nan")}}),
+        lambda content: content.update(accuracy={"score_drift": float("inf")}),
     ],
 )
 def test_other_fields_than_the_formats(small, change):
     edit(small, change)
     with pytest.raises(BundleError, match="build the bundle again"):
+        Bundle(small)
+
+
+def test_deep_nesting(small):
+    for content in ("[" * 200_000, '{"a":' * 200_000):
+        (small / "manifest.json").write_text(content)
+        with pytest.raises(BundleError, match="nested too deeply"):
+            Bundle(small)
+
+
+@pytest.mark.parametrize(
+    "name", ["../g", "/etc/passwd", "a/../../g", ".", "..", "", "./g", "a//g", "a\0b", "a\nb", "~/g"]
+)
+def test_a_file_outside_the_folder(small, name):
+    edit(small, lambda content: content["graphs"]["reranker"].update(file=name))
+    with pytest.raises(BundleError, match=r"graphs\.reranker\.file is .* expected a file within the bundle"):
         Bundle(small)
 
 
