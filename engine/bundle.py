@@ -107,7 +107,7 @@ class Bundle:
 def read_manifest(path: Path) -> Manifest:
     file = path / MANIFEST
     try:
-        manifest = typed_json.parse(file.read_bytes(), Manifest)
+        manifest = typed_json.parse(file.read_text(), Manifest)
         require_own_files(manifest)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BundleError(f"{path}: not a bundle (no {MANIFEST}); make one with 'cvnet-engine build'") from error

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 Record = TypeVar("Record")
 
 
-def parse(data: bytes, record: type[Record]) -> Record:
+def parse(text: str, record: type[Record]) -> Record:
     """JSON as a dataclass whose fields are int, float, str, bool, `dict[str, ...]`, dataclasses, or one of them | None.
 
     Raises:
@@ -19,7 +19,7 @@ def parse(data: bytes, record: type[Record]) -> Record:
             not finite.
     """
     try:
-        content = json.loads(data)
+        content = json.loads(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     parsed: Record = typed(content, record, "it")

@@ -83,7 +83,13 @@ def fill(
         Retriever.open(bundle, threads) as retriever,
         console.progress("indexing", len(paths)) as advance,
     ):
+        if writer.repairs:
+            console.warn(f"{gallery}: {', '.join(writer.repairs)}; of the images given, these are taken in anew")
         index(paths, retriever, writer, max_side_px, report, lambda _: advance())
+        if writer.damaged:
+            console.warn(
+                f"{gallery}: {len(writer.damaged)} images stay damaged, as {writer.damaged[0]}; give them, too"
+            )
 
 
 def info(manifest: Manifest, max_side_px: int | None, maps: str) -> GalleryInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,11 @@ from benchmarks.contenders.contender import Contender, open_bundle, open_referen
 from cvnet_engine import console
 from cvnet_engine.commands.index import fill
 from engine.bundle import Bundle
-from engine.errors import DatasetError
+from engine.errors import DatasetError, GalleryError
 from engine.files import absolute
 from engine.gallery.indexing import IndexReport
 from engine.gallery.info import map_type_of
 from engine.gallery.reader import Gallery
-from engine.gallery.shards import shard_files
 from engine.retrieval.retriever import Collection
 
 
@@ -53,7 +53,9 @@ class EngineSubject:
         self._contender = open_bundle(bundle.path, threads)
 
     def projection(self, task: Task) -> tuple[Workload, float]:
-        known = set(Gallery(self._gallery).paths) if shard_files(self._gallery) else set()
+        known: set[Path] = set()
+        with contextlib.suppress(GalleryError):  # none there yet, or one that `evaluate` mends or refuses
+            known = set(Gallery(self._gallery).paths)
         images = [path for path in task.dataset.images if absolute(path) not in known]
         return project(task, self._contender, self._identity, images)
 
