@@ -102,7 +102,9 @@ def parse_image(columns: Sequence[Any]) -> StoredImage:
     if not (sizes_fit and isinstance(name, bytes) and b"\0" not in name and isinstance(data, bytes)):
         raise ValueError("its row is none of a gallery's")
     descriptor = np.frombuffer(data, np.float32)
-    if descriptor.shape != (DESCRIPTOR_DIM,) or not abs(descriptor @ descriptor - 1) < UNIT_TOLERANCE:
+    with np.errstate(over="ignore"):
+        is_unit = abs(descriptor @ descriptor - 1) < UNIT_TOLERANCE
+    if descriptor.shape != (DESCRIPTOR_DIM,) or not is_unit:
         raise ValueError("its descriptor is no unit vector")
     return StoredImage(id_, Path(os.fsdecode(name)), (height, width), descriptor, FileStamp(*stamp))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,7 @@ def test_what_is_missing_is_noticed_with_the_command_that_repairs_it_and_the_com
     assert "\n" not in str(caught.value)
 
     repairs, report = run(photos, tmp_path / "g")
-    assert repairs
+    assert repairs or damage == "a shard's tables"
     assert 0 < report.added + report.updated < 5 or damage == "every shard"
     repaired = contents(tmp_path / "g")
     assert repaired.keys() == whole.keys()
@@ -166,18 +167,16 @@ def test_a_shard_that_is_no_database_is_to_be_moved_away(photos, tmp_path):
 # ----------------------------------------------------------------------------- galleries of others
 
 
+SIGNED = {"images": "id, path, height, width, descriptor", "maps": "image, scale, channels, height, width, data"}
+
+
 def forge(gallery: Path, table: str, **columns: object) -> None:
     """The first row with other columns, and a checksum that fits."""
     with sqlite3.connect(shard(gallery, 0)) as connection:
         where = "id = 0" if table == "images" else "image = 0 AND scale = 0"
         for name, value in columns.items():
             connection.execute(f"UPDATE {table} SET {name} = ? WHERE {where}", (value,))
-        signed = (
-            "id, path, height, width, descriptor"
-            if table == "images"
-            else "image, scale, channels, height, width, data"
-        )
-        row = connection.execute(f"SELECT {signed} FROM {table} WHERE {where}").fetchone()
+        (row,) = connection.execute(f"SELECT {SIGNED[table]} FROM {table} WHERE {where}")
         connection.execute(f"UPDATE {table} SET checksum = ? WHERE {where}", (checksum(*row),))
     connection.close()
 
@@ -211,7 +210,7 @@ def descriptor(value: float) -> bytes:
         ("maps", {"channels": 128, "height": 16}),
         ("maps", {"channels": -256, "height": -8}),
         ("maps", {"height": 10, "width": 8}),
-        ("maps", {"height": "8"}),
+        ("maps", {"height": "tall"}),
     ],
 )
 def test_a_forged_row_is_refused_and_then_taken_in_anew(photos, tmp_path, recwarn, table, columns):
@@ -225,8 +224,6 @@ def test_a_forged_row_is_refused_and_then_taken_in_anew(photos, tmp_path, recwar
 
 
 def test_scales_of_8_bit_maps_that_are_no_numbers_are_refused(tmp_path, recwarn):
-    from dataclasses import replace
-
     with GalleryWriter(tmp_path / "g", replace(INFO, maps="int8")) as writer:
         writer.put(Path("/photos/0.jpg"), STAMP, features(0))
     for scale in (np.nan, np.inf, 3e38):
