@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+import shutil
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from engine import typed_json
 from engine.errors import BundleError
+from engine.files import write_atomically
 from engine.graphs import GRAPH_NAMES
 
 FORMAT = 2
 MANIFEST = "manifest.json"
+BUILT = "built-"  # folders within a bundle that begin so hold what replaced its first content
 PLAIN_PATH = re.compile(r"(?:[\w-][\w.-]*/)*[\w-][\w.-]*", re.ASCII)  # never leaves the folder it starts from
 
 
@@ -130,7 +133,23 @@ def require_own_files(manifest: Manifest) -> None:
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
-    (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n")
+    write_atomically(folder / MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
+
+
+def take_over(path: Path, built: Path) -> None:
+    """Make the bundle in `built`, a folder within the bundle at `path`, that bundle's content.
+
+    The manifest that names the files changes in one step, and only then are those removed that it named before; so
+    `path` is a whole bundle whenever this is killed, the old one or the new one.
+    """
+    manifest = read_manifest(built)
+    graphs = {name: replace(graph, file=f"{built.name}/{graph.file}") for name, graph in manifest.graphs.items()}
+    write_manifest(replace(manifest, graphs=graphs), path)
+    for old in path.iterdir():
+        if old.is_dir() and old.name.startswith(BUILT) and old != built:
+            shutil.rmtree(old, ignore_errors=True)
+        elif old.name.startswith((*(f"{name}." for name in GRAPH_NAMES), "timing.", f".{MANIFEST}.")):
+            old.unlink()
 
 
 def sha256(file: Path) -> str:

@@ -61,7 +61,7 @@ def run(options: Options) -> None:
             lambda step: status.update(step),
             notes.append,
         )
-    megabytes = sum(file.stat().st_size for file in options.out.iterdir()) / 1e6
+    megabytes = sum(file.stat().st_size for file in options.out.rglob("*")) / 1e6
     console.say(f"{options.out}: {manifest.model}, {megabytes:.0f} MB, {time.perf_counter() - started:.0f} s")
     if options.backend == "auto":
         console.say(f"each graph on its fastest backend at {sizes[0][1]}x{sizes[0][0]} px; {choice.reason()}")
