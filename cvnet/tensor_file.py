@@ -65,13 +65,19 @@ def unpickled(path: Path) -> Any:
             with torch.serialization.safe_globals([(stand_in, name) for name, stand_in in foreign.items()]):
                 return torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
-            refused = REFUSED.search(str(error))
+            refused = REFUSED.search(str(error)) if begins_as_saved(path) else None
             if not refused:
                 raise
             name = refused[1] and (refused[1] if "." in refused[1] else f"builtins.{refused[1]}")
             if not name or name in foreign or len(foreign) == FOREIGN_LIMIT:
                 raise WeightsError(refusal(path, [*foreign, refused[0]])) from error
             foreign[name] = Scalar if name.startswith("numpy.") else Record
+
+
+def begins_as_saved(path: Path) -> bool:
+    """Whether a file begins as PyTorch's do: as a zip file, or before 1.6 as a pickle."""
+    with path.open("rb") as stream:
+        return stream.read(2).startswith((b"PK", b"\x80"))
 
 
 def refusal(path: Path, reasons: list[str]) -> str:

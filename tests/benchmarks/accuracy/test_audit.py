@@ -34,9 +34,9 @@ def test_images_of_equal_names_in_a_shrunk_set_stay_apart(tmp_path: Path) -> Non
     paths = [tmp_path / "a" / "1.jpg", tmp_path / "b" / "1.jpg", tmp_path / "b" / "1.png"]
     for number, path in enumerate(paths):
         path.parent.mkdir(exist_ok=True)
-        cv2.imwrite(str(path), np.full((20, 30, 3), 100 * number, np.uint8))
-    truth = GroundTruth((0.0, 0.0, 30.0, 20.0), np.array([0]), NONE, NONE)
-    small = shrunk(Dataset("alike", tuple(paths[1:]), (paths[0],), (truth,)), 15, tmp_path / "shrunk")
+        cv2.imwrite(str(path), np.full((40, 60, 3), 100 * number, np.uint8))
+    truth = GroundTruth((0.0, 0.0, 60.0, 40.0), np.array([0]), NONE, NONE)
+    small = shrunk(Dataset("alike", tuple(paths[1:]), (paths[0],), (truth,)), 30, tmp_path / "shrunk")
     assert [cv2.imread(str(path)).mean() for path in (*small.queries, *small.images)] == [0, 100, 200]
 
 
