@@ -7,6 +7,7 @@ scalars) often lie beside them: each is read as a stand-in, which takes what it 
 from __future__ import annotations
 
 import re
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,8 @@ def unpickled(path: Path) -> Any:
     foreign: dict[str, type] = {}
     while True:
         try:
-            with torch.serialization.safe_globals([(stand_in, name) for name, stand_in in foreign.items()]):
+            stand_ins = [(stand_in, name) for name, stand_in in foreign.items()]
+            with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings(action="ignore"):
                 return torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
             refused = REFUSED.search(str(error)) if begins_as_saved(path) else None
