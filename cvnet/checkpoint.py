@@ -1,20 +1,23 @@
-"""Loading weights under their published names: a checkpoint file, or a built-in model. Strict and safe."""
+"""Loading weights under their published names: a checkpoint file, or a built-in model."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cvnet import demo, seeded
+from cvnet import demo, seeded, tensor_file
 from cvnet.backbone import TRUNKS
 from cvnet.model import CVNet
 from engine.errors import WeightsError
 
+PARTS = ("encoder_q.", "conv2ds.", "cv_learner.")  # of the model, as published names begin
+LISTED = 3  # tensors that a message names
 # our name -> published name, first match wins
 RENAMINGS = [
     (r"backbone\.trunk\.conv1\.", r"encoder_q.stem.conv."),
@@ -48,23 +51,28 @@ def published_shapes(depth: int) -> dict[str, tuple[int, ...]]:
     return {published_name(name): tuple(t.shape) for name, t in model.state_dict().items()}
 
 
-def load(weights: str, depth: int) -> CVNet:
+def load(weights: str, depth: int, note: Callable[[str], None] = lambda _: None) -> CVNet:
     """The model in evaluation mode on the CPU.
 
     Args:
         weights: path of a checkpoint (`model_state` inside a dict, or the dict itself), `demo` or `seeded[:N]`.
         depth: 50 or 101.
+        note: told in a line what of a file was left out.
 
     Raises:
-        WeightsError: no such file, not a checkpoint, or a missing, extra or misshapen tensor, named.
+        WeightsError: no such file, not a checkpoint, or tensors that are not this model's, named.
     """
     if depth not in TRUNKS:
         raise WeightsError(f"depth {depth} is not a CVNet model: expected 50 or 101")
     if is_built_in(weights):
-        state = {name: torch.from_numpy(a) for name, a in built_in(weights, depth).items()}
-    else:
-        state = read(Path(weights))
-        check(state, depth, weights)
+        return assemble({name: torch.from_numpy(a) for name, a in built_in(weights, depth).items()}, depth)
+    content = tensor_file.load(Path(weights))
+    tensors = tensor_file.state_dict(content, Path(weights))
+    state = parts_of_model(tensors, weights)
+    check(state, depth, weights)
+    left_out = tensor_file.count_tensors(content) - len(state)
+    if left_out > 0:
+        note(f"{weights}: {left_out} tensors left out that belong to no part of the model")
     return assemble(state, depth)
 
 
@@ -87,54 +95,76 @@ def built_in(weights: str, depth: int) -> dict[str, np.ndarray]:
     return demo.state_dict(shapes)
 
 
-def assemble(state: dict[str, Tensor], depth: int) -> CVNet:
-    """`CVNet` holding the tensors of a checked `state`, by published name."""
+def assemble(state: Mapping[str, Tensor], depth: int) -> CVNet:
+    """`CVNet` holding the tensors of a checked `state`, by published name; floats become float32."""
     with torch.device("meta"):  # no time spent on an initialisation that is overwritten at once
         model = CVNet(depth)
-    renamed = {ours: state[published_name(ours)] for ours in model.state_dict()}
-    renamed = {name: t.float() if t.is_floating_point() else t for name, t in renamed.items()}
+    uncounted = torch.tensor(0)  # batches that a norm has seen: nothing reads it
+    renamed = {ours: state.get(published_name(ours), uncounted) for ours in model.state_dict()}
+    renamed = {name: t.float().contiguous() if t.is_floating_point() else t for name, t in renamed.items()}
     model.load_state_dict(renamed, assign=True)
     return model.eval().requires_grad_(False)
 
 
-def read(path: Path) -> dict[str, Tensor]:
-    """The state dict of a checkpoint file; only tensors and plain containers are unpickled."""
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such checkpoint; expected a .pyth/.pth file, 'demo' or 'seeded'")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged or hostile file
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
-        raise WeightsError(
-            f"{path}: not a readable PyTorch checkpoint ({reason}); expected an unharmed file of tensors: copy it again"
-        ) from error
-    state = content.get("model_state", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
-        raise WeightsError(f"{path}: holds no state dict; expected a dict of tensors, or one under 'model_state'")
+def parts_of_model(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Tensors of the model's own parts by published name.
+
+    `module.` is DataParallel's; `globalmodel.` is what some call `encoder_q.`.
+
+    Raises:
+        WeightsError: two tensors that come to one name.
+    """
+    state: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        published = re.sub(r"^globalmodel\.", "encoder_q.", re.sub(r"^(module\.)+", "", name))
+        if not published.startswith(PARTS):
+            continue
+        if published in state:
+            raise WeightsError(f"{source}: two tensors for {published}, one of them {name}; expected one")
+        state[published] = tensor
     return state
 
 
-def check(state: dict[str, Tensor], depth: int, source: str) -> None:
-    """Raise WeightsError unless `state` has every published tensor of this depth in its shape, and no other."""
+def check(state: Mapping[str, Tensor], depth: int, source: str) -> None:
+    """Raise WeightsError unless `state` has every weight of this depth, finite floats in its shape, and no other."""
     expected = published_shapes(depth)
-    missing = [name for name in expected if name not in state]
-    extra = [name for name in state if name not in expected]
-    misshapen = [name for name in expected if name in state and tuple(state[name].shape) != expected[name]]
-    if not (missing or extra or misshapen):
+    present = [name for name in expected if name in state]
+    faults = {
+        "missing": [name for name in sorted(weights_of(expected)) if name not in state],
+        "extra": [name for name in state if name not in expected],
+        "misshapen": [
+            f"{name} is {list(state[name].shape)}, expected {list(expected[name])}"
+            for name in present
+            if tuple(state[name].shape) != expected[name]
+        ],
+        "not of finite floats": [name for name in weights_of(present) if not is_finite(state[name])],
+    }
+    if not any(faults.values()):
         return
     (other,) = set(TRUNKS) - {depth}
-    if set(state) == set(published_shapes(other)):
+    if weights_of(state) == weights_of(published_shapes(other)):
         raise WeightsError(
             f"{source}: a ResNet-{other} checkpoint, where ResNet-{depth} was asked for; use --depth {other}"
         )
-    faults = [f"{len(names)} {kind} ({names[0]})" for kind, names in (("missing", missing), ("extra", extra)) if names]
-    if misshapen:
-        name = misshapen[0]
-        got, want = list(state[name].shape), list(expected[name])
-        faults.append(f"{len(misshapen)} misshapen ({name} is {got}, expected {want})")
+    listed = [
+        f"{len(names)} {fault} ({', '.join(names[:LISTED])}{', ...' if len(names) > LISTED else ''})"
+        for fault, names in faults.items()
+        if names
+    ]
     raise WeightsError(
-        f"{source}: not a CVNet ResNet-{depth} checkpoint: tensors {', '.join(faults)}; check the file and --depth"
+        f"{source}: not a CVNet ResNet-{depth} checkpoint: tensors {', '.join(listed)}; check the file and --depth"
     )
+
+
+def weights_of(names: Iterable[str]) -> set[str]:
+    """Those that something is computed with; how many batches a norm has seen, nothing reads."""
+    return {name for name in names if not name.endswith("num_batches_tracked")}
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether these are floats in memory, of any width, without infinities and NaN."""
+    dense = tensor.layout == torch.strided and tensor.is_floating_point()
+    return dense and bool(tensor.float().isfinite().all())
 
 
 def digest(model: CVNet) -> str:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+import re
+import shutil
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from engine import typed_json
 from engine.errors import BundleError
+from engine.files import write_atomically
 from engine.graphs import GRAPH_NAMES
 
 FORMAT = 2
 MANIFEST = "manifest.json"
+BUILT = "built-"  # folders within a bundle that begin so hold what replaced its first content
+PLAIN_PATH = re.compile(r"(?:[\w-][\w.-]*/)*[\w-][\w.-]*", re.ASCII)  # never leaves the folder it starts from
 
 
 @dataclass(frozen=True)
@@ -104,25 +110,46 @@ class Bundle:
 def read_manifest(path: Path) -> Manifest:
     file = path / MANIFEST
     try:
-        content = json.loads(file.read_text())
+        manifest = typed_json.parse(file.read_text(), Manifest)
+        require_own_files(manifest)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BundleError(f"{path}: not a bundle (no {MANIFEST}); make one with 'cvnet-engine build'") from error
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{file}: not readable ({error}); build the bundle again") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise BundleError(f"{file}: not a bundle of format {FORMAT}; build it again with this version")
-    try:
-        graphs = {name: GraphFile(**graph) for name, graph in content.pop("graphs").items()}
-        manifest = Manifest(graphs=graphs, **content)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"{file}: not what format {FORMAT} holds ({error}); build the bundle again") from error
-    if set(graphs) != set(GRAPH_NAMES) or not all(isinstance(graph.file, str) for graph in graphs.values()):
-        raise BundleError(f"{file}: graphs differ from format {FORMAT}; build the bundle again")
+    except OSError as error:
+        raise BundleError(f"{file}: not readable ({error.strerror}); build the bundle again") from error
+    except ValueError as error:
+        raise BundleError(f"{file}: not a bundle of format {FORMAT} ({error}); build the bundle again") from error
     return manifest
 
 
+def require_own_files(manifest: Manifest) -> None:
+    """Raise ValueError unless the manifest is of this format and names a file within its folder for every graph."""
+    if manifest.format != FORMAT:
+        raise ValueError(f"format is {manifest.format}")
+    if manifest.graphs.keys() != set(GRAPH_NAMES):
+        raise ValueError(f"graphs are {', '.join(manifest.graphs)}; expected {', '.join(GRAPH_NAMES)}")
+    for name, graph in manifest.graphs.items():
+        if not PLAIN_PATH.fullmatch(graph.file):
+            raise ValueError(f"graphs.{name}.file is {graph.file!r}; expected a file within the bundle")
+
+
 def write_manifest(manifest: Manifest, folder: Path) -> None:
-    (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n")
+    write_atomically(folder / MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
+
+
+def take_over(path: Path, built: Path) -> None:
+    """Make the bundle in `built`, a folder within the bundle at `path`, that bundle's content.
+
+    The manifest that names the files changes in one step, and only then are those removed that it named before; so
+    `path` is a whole bundle whenever this is killed, the old one or the new one.
+    """
+    manifest = read_manifest(built)
+    graphs = {name: replace(graph, file=f"{built.name}/{graph.file}") for name, graph in manifest.graphs.items()}
+    write_manifest(replace(manifest, graphs=graphs), path)
+    for old in path.iterdir():
+        if old.is_dir() and old.name.startswith(BUILT) and old != built:
+            shutil.rmtree(old, ignore_errors=True)
+        elif old.name.startswith((*(f"{name}." for name in GRAPH_NAMES), "timing.", f".{MANIFEST}.")):
+            old.unlink()
 
 
 def sha256(file: Path) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import platform
 import shutil
 import tempfile
@@ -14,7 +16,7 @@ from pathlib import Path
 
 from cvnet import checkpoint, seeded
 from engine.backends import BACKENDS, PRECISIONS, WHOLE, choice, open_engine
-from engine.bundle import FORMAT, MANIFEST, GraphFile, Manifest, sha256, write_manifest
+from engine.bundle import BUILT, FORMAT, MANIFEST, GraphFile, Manifest, sha256, take_over, write_manifest
 from engine.contract import Array, Engine
 from engine.errors import BackendError, BundleError
 from engine.files import rename, sync
@@ -38,6 +40,7 @@ def build(
     sizes: Sequence[tuple[int, int]] = ((768, 1024),),
     calibration: Path | None = None,
     step: Callable[[str], None] = lambda _: None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Write the bundle of a model to the folder `out`, replacing a bundle that is there.
 
@@ -49,6 +52,7 @@ def build(
         calibration: folder of photos like those to come: int8 is calibrated on them, and the cost of any reduced
             precision measured.
         step: told each stage as it begins.
+        note: told what the user should know of the weights, see `checkpoint.load`.
 
     Raises:
         WeightsError, ExportError, BackendError, ImageError: see `checkpoint.load`, `export`, `choose`, `find_images`.
@@ -59,7 +63,7 @@ def build(
     candidates = {graph: candidate_backends(graph, backend, precision) for graph in GRAPH_NAMES}
     photos = calibration_photos(calibration, precision)
     step(f"loading {weights}")
-    model = checkpoint.load(weights, depth)
+    model = checkpoint.load(weights, depth, note)
     with unfinished_folder(out) as folder:
         artifacts = Artifacts(folder, model, precision, photos, list(sizes), step)
         step("running PyTorch to compare with")
@@ -165,32 +169,46 @@ def keep(folder: Path, files: list[Path]) -> None:
 
 @contextlib.contextmanager
 def unfinished_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its place when the block ends well, and vanishes otherwise."""
+    """A folder that becomes the bundle `out` when the block ends well, and vanishes otherwise.
+
+    It is made beside `out` and renamed; where a bundle is there, within it, to take it over.
+    """
+    replacing = (out / MANIFEST).is_file()
+    place, prefix = (out, BUILT) if replacing else (out.absolute().parent, f".{out.name}.")
     try:
-        out.absolute().parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=out.absolute().parent, prefix=f".{out.name}."))
-    except OSError as error:
-        raise BundleError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
-    try:
-        yield folder
-        for file in folder.iterdir():
-            sync(file)
-        folder.chmod(0o755)
-        replace_folder(folder, out)
+        with locked(out) if replacing else contextlib.nullcontext():
+            place.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(dir=place, prefix=prefix))
+            try:
+                yield folder
+                folder.chmod(0o755)
+                for path in (*folder.iterdir(), folder):
+                    sync(path)
+                if not replacing:
+                    rename(folder, out)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            if replacing:
+                take_over(out, folder)
     except OSError as error:
         raise BundleError(
             f"{out}: not written ({error.strerror or error}); free some space or choose another --out"
         ) from error
+
+
+@contextlib.contextmanager
+def locked(bundle: Path) -> Iterator[None]:
+    """The only build that replaces this bundle.
+
+    Raises:
+        BundleError: another one does.
+    """
+    descriptor = os.open(bundle, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise BundleError(f"{bundle}: another build is replacing it; wait for that, or choose another --out") from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def replace_folder(new: Path, out: Path) -> None:
-    """Put `new` where `out` is; a folder cannot be renamed over one with files, so the old one steps aside first."""
-    if not out.exists():
-        rename(new, out)
-        return
-    old = new.with_name(f"{new.name}.old")
-    out.replace(old)
-    rename(new, out)
-    shutil.rmtree(old)
+        os.close(descriptor)

@@ -111,7 +111,9 @@ def open_retriever(precision: Precision, model: CVNet, photos: list[Array], fold
 def shrunk(dataset: Dataset, max_side_px: int, folder: Path) -> Dataset:
     """The data set with every image shrunk to a longest side, boxes with them, written to `folder` without loss."""
     folder.mkdir(parents=True, exist_ok=True)
-    scales = {path: write_shrunk(path, max_side_px, folder) for path in {*dataset.images, *dataset.queries}}
+    originals = dict.fromkeys((*dataset.images, *dataset.queries))
+    copies = {path: folder / f"{number}.png" for number, path in enumerate(originals)}  # names may meet twice
+    scales = {path: write_shrunk(path, max_side_px, copy) for path, copy in copies.items()}
 
     def small(truth: GroundTruth, query: Path) -> GroundTruth:
         x1, y1, x2, y2 = (bound * scales[query] for bound in truth.bbx)
@@ -119,17 +121,17 @@ def shrunk(dataset: Dataset, max_side_px: int, folder: Path) -> Dataset:
 
     return replace(
         dataset,
-        images=tuple(folder / f"{path.stem}.png" for path in dataset.images),
-        queries=tuple(folder / f"{path.stem}.png" for path in dataset.queries),
+        images=tuple(copies[path] for path in dataset.images),
+        queries=tuple(copies[path] for path in dataset.queries),
         ground_truth=tuple(map(small, dataset.ground_truth, dataset.queries)),
     )
 
 
-def write_shrunk(path: Path, max_side_px: int, folder: Path) -> float:
+def write_shrunk(path: Path, max_side_px: int, copy: Path) -> float:
     """Writes a copy of an image; returns its scale."""
     image = read(path)
     small = limit_side(image, max_side_px)
-    cv2.imwrite(str(folder / f"{path.stem}.png"), small)
+    cv2.imwrite(str(copy), small)
     return float(small.shape[0] / image.shape[0])
 
 

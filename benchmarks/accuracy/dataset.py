@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import pickle
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +24,8 @@ from engine.contract import Array
 from engine.errors import DatasetError
 from engine.files import absolute
 
+IMAGE_NAME = re.compile(r"(?!(?:.*/)?\.\.(?:/|$))[^/\0][^\0]*")  # never leaves the folder it starts from
+LABELS = ("easy", "hard", "junk")
 LISTED = 5  # missing images that are named
 # as revisitop's own python/download.py fetches them
 SOURCES = {
@@ -63,11 +68,8 @@ def load(data_dir: Path, name: str) -> Dataset:
     content = read_ground_truth(folder, name)
     try:
         dataset = parse(content, folder / "jpg", name)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise DatasetError(
-            f"{folder}: ground truth malformed ({type(error).__name__}: {error}); "
-            "expected imlist, qimlist and gnd with bbx, easy, hard, junk"
-        ) from error
+    except ValueError as error:
+        raise DatasetError(f"{folder}: ground truth malformed: {error}; correct it, or copy it again") from error
     require_images(dataset, folder / "jpg")
     return dataset
 
@@ -84,30 +86,68 @@ def require_images(dataset: Dataset, folder: Path) -> None:
 
 
 def parse(content: dict[str, Any], folder: Path, name: str) -> Dataset:
-    """Ground truth as read from a file, checked."""
+    """Ground truth as read from a file, checked.
 
-    def rows(values: Any) -> Array:
-        array = np.asarray(values, dtype=np.int64).reshape(-1)
-        outside = array[(array < 0) | (array >= len(content["imlist"]))]
-        if outside.size:
-            raise ValueError(f"row {outside[0]} of {len(content['imlist'])} images")
-        return array
-
-    def record(entry: dict[str, Any]) -> GroundTruth:
-        x1, y1, x2, y2 = (float(v) for v in entry["bbx"])
-        int(x1 + y1 + x2 + y2)  # rejects inf and nan
-        return GroundTruth((x1, y1, x2, y2), rows(entry["easy"]), rows(entry["hard"]), rows(entry["junk"]))
-
-    if not (content["imlist"] and content["qimlist"]):
-        raise ValueError("no database images, or no queries")
-    if len(content["gnd"]) != len(content["qimlist"]):
-        raise ValueError(f"{len(content['gnd'])} records for {len(content['qimlist'])} queries")
+    Raises:
+        ValueError: what is wrong, with the query and the entry that it is wrong in.
+    """
+    images, queries = (names(content.get(key), key) for key in ("imlist", "qimlist"))
+    twice = next((image for image, count in Counter(images).items() if count > 1), None)
+    if twice:
+        raise ValueError(f"imlist has {twice!r} more than once")
+    records = entries(content.get("gnd"), "gnd")
+    if len(records) != len(queries):
+        raise ValueError(f"{len(records)} records for {len(queries)} queries")
     return Dataset(
         name,
-        tuple(folder / f"{image}.jpg" for image in content["imlist"]),
-        tuple(folder / f"{image}.jpg" for image in content["qimlist"]),
-        tuple(record(entry) for entry in content["gnd"]),
+        tuple(folder / f"{image}.jpg" for image in images),
+        tuple(folder / f"{image}.jpg" for image in queries),
+        tuple(
+            ground_truth(record, len(images), f"query {query!r}")
+            for query, record in zip(queries, records, strict=True)
+        ),
     )
+
+
+def names(value: Any, where: str) -> list[str]:
+    """Image names within the data set's folder."""
+    found = entries(value, where)
+    if not found:
+        raise ValueError(f"{where} is empty")
+    for number, name in enumerate(found):
+        if not isinstance(name, str) or not IMAGE_NAME.fullmatch(name):
+            raise ValueError(f"{where}[{number}] is {name!r}; expected an image's name")
+    return found
+
+
+def ground_truth(record: Any, images: int, query: str) -> GroundTruth:
+    """One query's record."""
+    if not isinstance(record, dict):
+        raise ValueError(f"{query} has a {type(record).__name__}; expected a dict of bbx, {', '.join(LABELS)}")
+    box = entries(record.get("bbx"), f"{query}, bbx")
+    if len(box) != 4 or not all(is_number(bound) and math.isfinite(bound) for bound in box):
+        raise ValueError(f"{query}, bbx is {box}; expected four numbers x1, y1, x2, y2")
+    listed: dict[int, str] = {}  # row -> the entry that has it
+    for label in LABELS:
+        for number, row in enumerate(entries(record.get(label), f"{query}, {label}")):
+            entry = f"{label}[{number}]"
+            if type(row) is not int or not 0 <= row < images:
+                raise ValueError(f"{query}, {entry} is {row!r}; expected a row of {images} images")
+            if row in listed:
+                raise ValueError(f"{query}, {entry} is {row}, as {listed[row]} is; expected an image in one list, once")
+            listed[row] = entry
+    x1, y1, x2, y2 = map(float, box)
+    return GroundTruth((x1, y1, x2, y2), *(np.array(record[label], np.int64) for label in LABELS))
+
+
+def entries(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{where} is of type {type(value).__name__}; expected a list")
+    return list(value)
+
+
+def is_number(value: Any) -> bool:
+    return type(value) in (int, float)
 
 
 def read_ground_truth(folder: Path, name: str) -> dict[str, Any]:

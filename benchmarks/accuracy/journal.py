@@ -113,5 +113,5 @@ def pack(arrays: dict[str, Array]) -> bytes:
 
 
 def unpack(data: bytes) -> dict[str, Array]:
-    with np.load(io.BytesIO(data)) as stored:  # its zip format carries a CRC-32 of each array
+    with np.load(io.BytesIO(data), allow_pickle=False) as stored:  # its zip format carries a CRC-32 of each array
         return dict(stored)

@@ -55,7 +55,7 @@ def run(options: Options) -> None:
     except ImportError as error:
         raise BackendError(f"building needs PyTorch and ONNX ({error}); install the 'export' extra") from error
 
-    started = time.perf_counter()
+    started, notes = time.perf_counter(), list[str]()
     with console.err.status("starting") as status:
         manifest = build(
             options.weights,
@@ -66,12 +66,15 @@ def run(options: Options) -> None:
             sizes,
             options.calibration,
             lambda step: status.update(step),
+            notes.append,
         )
-    megabytes = sum(file.stat().st_size for file in options.out.iterdir()) / 1e6
+    megabytes = sum(file.stat().st_size for file in options.out.rglob("*")) / 1e6
     console.say(f"{options.out}: {manifest.model}, {megabytes:.0f} MB, {time.perf_counter() - started:.0f} s")
     if options.backend == "auto":
         console.say(f"each graph on its fastest backend at {sizes[0][1]}x{sizes[0][0]} px; {choice.reason()}")
     show(manifest)
+    for note in notes:
+        console.warn(note)
     if manifest.accuracy:
         console.say(accuracy_line(manifest.accuracy))
     console.warn_of_model(manifest)

@@ -78,9 +78,15 @@ def run(options: Options) -> None:
 
 
 def fill(paths: Sequence[Path], retriever: Retriever, writer: GalleryWriter, report: IndexReport) -> None:
-    """Index with a progress bar, `report` kept current."""
+    """Index with a progress bar, `report` kept current; what is mended, and what stays damaged, is said."""
+    if writer.repairs:
+        console.warn(f"{writer.path}: {', '.join(writer.repairs)}; of the images given, these are taken in anew")
     with console.progress("indexing", len(paths)) as advance:
         index(paths, retriever, writer, writer.info.max_side_px, report, lambda _: advance())
+    if writer.damaged:
+        console.warn(
+            f"{writer.path}: {len(writer.damaged)} images stay damaged, as {writer.damaged[0]}; give them, too"
+        )
 
 
 def info(manifest: Manifest, max_side_px: int | None, maps: str) -> GalleryInfo:

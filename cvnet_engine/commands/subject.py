@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,11 @@ from cvnet_engine import console
 from cvnet_engine.commands.index import fill, info
 from engine.bundle import Bundle
 from engine.contract import Closing
-from engine.errors import DatasetError
+from engine.errors import DatasetError, GalleryError
 from engine.files import absolute
 from engine.gallery.indexing import IndexReport
 from engine.gallery.info import map_type_of
 from engine.gallery.reader import Gallery
-from engine.gallery.shards import shard_files
 from engine.gallery.writer import GalleryWriter
 from engine.retrieval.retriever import Collection
 from engine.retrieval.searcher import RerankWith
@@ -65,9 +65,8 @@ class EngineSubject(Closing):
 
     def projection(self, task: Task) -> tuple[Workload, float]:
         known: set[Path] = set()
-        if shard_files(self._gallery):
-            with Gallery(self._gallery) as gallery:
-                known = set(gallery.paths)
+        with contextlib.suppress(GalleryError), Gallery(self._gallery) as gallery:  # none yet, or one to mend or refuse
+            known = set(gallery.paths)
         images = [path for path in task.dataset.images if absolute(path) not in known]
         return project(task, self._contender, self._identity, images)
 

@@ -116,4 +116,4 @@ def load_cuda_libraries(ort: Any) -> None:
 
 
 def specs(nodes: Any) -> dict[str, TensorSpec]:
-    return {node.name: TensorSpec(DTYPES[node.type], tuple(node.shape)) for node in nodes}
+    return {node.name: TensorSpec(DTYPES.get(node.type, node.type), tuple(node.shape)) for node in nodes}

@@ -78,7 +78,7 @@ def index(
                 writer.touch(path, file.stamp)
                 report.unchanged += 1
             else:
-                known = writer.stamp(path) is not None
+                known = path in writer
                 features = retriever.extract(file.image)
                 writer.put(path, file.stamp, features)
                 sample += [features] if len(sample) < DRIFT_SAMPLE else []

@@ -6,20 +6,23 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from engine import typed_json
 from engine.errors import GalleryError
 from engine.files import write_atomically
 from engine.gallery.map_codec import MAP_TYPES
 
-FORMAT = 1
+FORMAT = 2
+UNCOUNTED = 1  # the format before: its shards do not say how many images they hold
 INFO = "gallery.json"
+MOST_SHARDS = 100_000  # their names have five digits
 
 
 @dataclass(frozen=True)
 class GalleryInfo:
-    """What a gallery's features were made with; only equal ones can be mixed.
+    """What a gallery's features were made with, and how many shards it has.
 
     `features_id` is `Manifest.features_id`, `max_side_px` the limit on an image's longer side before extraction,
-    `maps` one of `MAP_TYPES`.
+    `maps` one of `MAP_TYPES`; `shards` are those that may hold images.
     """
 
     format: int
@@ -27,24 +30,28 @@ class GalleryInfo:
     weights: str
     max_side_px: int | None
     maps: str = "float16"
+    shards: int = 0
 
 
 def read_info(path: Path) -> GalleryInfo:
     file = path / INFO
     try:
-        content = json.loads(file.read_text())
-        if content["format"] != FORMAT:
-            raise GalleryError(
-                f"{path}: gallery of format {content['format']}; expected {FORMAT}: index the images again"
-            )
-        info = GalleryInfo(**content)
+        info = typed_json.parse(file.read_text(), GalleryInfo)
+        if info.format not in (UNCOUNTED, FORMAT):
+            raise ValueError(f"format is {info.format}")
+        if not 0 <= info.shards <= MOST_SHARDS:
+            raise ValueError(f"shards is {info.shards}; expected at most {MOST_SHARDS}")
         if info.maps not in MAP_TYPES:
-            raise ValueError(f"maps {info.maps!r}")
+            raise ValueError(f"maps is {info.maps!r}; expected {' or '.join(MAP_TYPES)}")
         return info
     except (FileNotFoundError, NotADirectoryError) as error:
         raise GalleryError(f"{path}: not a gallery (no {INFO}); make one with 'cvnet-engine index'") from error
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise GalleryError(f"{file}: not readable ({error}); expected a gallery of format {FORMAT}") from error
+    except OSError as error:
+        raise GalleryError(f"{file}: not readable ({error.strerror}); check the folder and its disk") from error
+    except ValueError as error:
+        raise GalleryError(
+            f"{file}: not of a gallery of format {FORMAT} ({error}); index the images into a new gallery"
+        ) from error
 
 
 def write_info(path: Path, info: GalleryInfo) -> None:

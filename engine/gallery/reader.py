@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,19 +11,21 @@ import numpy as np
 from engine.contract import Array, Closing
 from engine.errors import GalleryError
 from engine.features import Features
-from engine.gallery.info import read_info
-from engine.gallery.map_codec import decode_map
+from engine.gallery.info import UNCOUNTED, read_info
 from engine.gallery.shards import (
+    REPAIR,
+    SELECT_COUNT,
     SELECT_IMAGES,
-    SELECT_MAPS,
     Location,
     connect,
     damage,
-    require_undamaged,
+    leave_note,
+    parse_image,
+    read_maps,
     shard_files,
     translated_errors,
 )
-from engine.geometry import AREA_SCALES, DESCRIPTOR_DIM, Size
+from engine.geometry import DESCRIPTOR_DIM, Size
 
 
 class Gallery(Closing):
@@ -46,24 +47,34 @@ class Gallery(Closing):
         self._shards: list[sqlite3.Connection] = []
         descriptors: list[Array] = []
         try:
-            for file in shard_files(path):
+            for file in shard_files(path, self.info.shards):
+                if not file.exists():
+                    raise GalleryError(f"{file}: missing from the gallery; {REPAIR}")
                 self._shards.append(connect(file, readonly=True))
-                descriptors += self._read_images(len(self._shards) - 1)
+                descriptors += self._read_images(file)
         except BaseException:
             self.close()
             raise
         self.descriptors: Array = np.stack(descriptors) if descriptors else np.empty((0, DESCRIPTOR_DIM), np.float32)
 
-    def _read_images(self, shard: int) -> Iterator[Array]:
-        """Take note of a shard's images and yield their descriptors (2048,) float32."""
-        with translated_errors(self.path):
-            for *columns, stored in self._shards[shard].execute(SELECT_IMAGES):
-                require_undamaged(columns, stored, self.path)
-                id_, name, height, width, descriptor = columns
-                self.paths.append(Path(os.fsdecode(name)))
-                self._locations.append(Location(shard, id_))
-                self._map_sizes.append((height, width))
-                yield np.frombuffer(descriptor, np.float32)
+    def _read_images(self, file: Path) -> Iterator[Array]:
+        """Take note of the last shard's images and yield their descriptors (2048,) float32."""
+        shard, before = self._shards[-1], len(self.paths)
+        with translated_errors(file):
+            # counted first: a writer may be adding more
+            count = 0 if self.info.format == UNCOUNTED else shard.execute(SELECT_COUNT).fetchone()[0]
+            for columns in shard.execute(SELECT_IMAGES):
+                try:
+                    image = parse_image(columns)
+                except ValueError as error:
+                    raise GalleryError(damage(file, error)) from error
+                self.paths.append(image.path)
+                self._locations.append(Location(len(self._shards) - 1, image.id))
+                self._map_sizes.append(image.map_size)
+                yield image.descriptor
+        found = len(self.paths) - before
+        if found < count:
+            raise GalleryError(f"{file}: holds {found} of {count} images; {REPAIR}")
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -79,16 +90,13 @@ class Gallery(Closing):
             GalleryError: the stored bytes are damaged.
         """
         location = self._locations[row]
-        with translated_errors(self.path):
-            stored_maps = self._shards[location.shard].execute(SELECT_MAPS, (location.id,)).fetchall()
-        if len(stored_maps) != len(AREA_SCALES):
-            raise GalleryError(damage(self.paths[row]))
-        for *columns, stored in stored_maps:
-            require_undamaged(columns, stored, self.paths[row])
-        return Features(
-            self.descriptors[row],
-            tuple(decode_map(data, (c, h, w), self.info.maps) for _, _, c, h, w, data, _ in stored_maps),
-        )
+        try:
+            with translated_errors(self.path):
+                maps = read_maps(self._shards[location.shard], location.id, self._map_sizes[row], self.info.maps)
+        except ValueError as error:
+            leave_note(self.path)
+            raise GalleryError(damage(self.paths[row], error)) from error
+        return Features(self.descriptors[row], maps)
 
     def close(self) -> None:
         for connection in self._shards:

@@ -13,14 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.errors import GalleryError, one_line
-from engine.files import rename
+import numpy as np
 
+from engine.contract import Array
+from engine.errors import GalleryError, one_line
+from engine.features import is_finite
+from engine.files import rename
+from engine.gallery.map_codec import decode_map
+from engine.geometry import AREA_SCALES, DESCRIPTOR_DIM, MAP_DIM, Size, unit_map_sizes
+
+REPAIR = "run 'cvnet-engine index' with the gallery's images again: it takes in anew what is damaged or missing"
 PAGE_BYTES = 65536  # a map is hundreds of KiB: large pages mean fewer of them
 READER_BYTES = 65536  # what a reader may write beside a shard, with room to spare
 
 SCHEMA = """
-CREATE TABLE images (
+CREATE TABLE IF NOT EXISTS images (
     id INTEGER PRIMARY KEY,
     path BLOB NOT NULL UNIQUE,      -- absolute, in the file system's own encoding
     size INTEGER NOT NULL,          -- bytes
@@ -31,7 +38,7 @@ CREATE TABLE images (
     descriptor BLOB NOT NULL,       -- (2048,) float32
     checksum INTEGER NOT NULL       -- of id, path, height, width, descriptor; see checksum()
 );
-CREATE TABLE maps (
+CREATE TABLE IF NOT EXISTS maps (
     image INTEGER NOT NULL REFERENCES images(id),
     scale INTEGER NOT NULL,         -- 0, 1, 2 for area scales 0.25, 0.5, 1
     channels INTEGER NOT NULL,
@@ -41,10 +48,17 @@ CREATE TABLE maps (
     checksum INTEGER NOT NULL,      -- of every other column
     PRIMARY KEY (image, scale)
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS maps_images ON maps (image, scale);  -- which maps are there, without reading past them
+CREATE TABLE IF NOT EXISTS contents (images INTEGER NOT NULL);  -- one row: how many there should be
 """
-SELECT_IMAGES = "SELECT id, path, height, width, descriptor, checksum FROM images ORDER BY id"
-SELECT_STAMPS = "SELECT id, path, size, mtime_ns, digest FROM images"
+SELECT_IMAGES = "SELECT id, path, height, width, descriptor, checksum, size, mtime_ns, digest FROM images ORDER BY id"
 SELECT_MAPS = "SELECT image, scale, channels, height, width, data, checksum FROM maps WHERE image = ? ORDER BY scale"
+SELECT_COUNT = "SELECT CAST(coalesce(max(images), 0) AS INTEGER) FROM contents"
+# images that have all their maps
+SELECT_WHOLE = f"SELECT image FROM maps GROUP BY image HAVING count(*) = {len(AREA_SCALES)}"
+BROKEN = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)  # no tables, damage, no database
+UNIT_TOLERANCE = 1e-3  # of a descriptor's squared norm
+DAMAGED = "damaged"  # a note beside the shards that a reader leaves: the next writer looks at every map
 
 
 @dataclass(frozen=True)
@@ -64,8 +78,83 @@ class Location:
     id: int
 
 
-def shard_files(path: Path) -> list[Path]:
-    return sorted(path.glob("shard-*.sqlite"))
+@dataclass(frozen=True)
+class StoredImage:
+    """A row of `images`: the file, positions (h, w) of its full-scale map, descriptor (2048,) float32 of unit norm."""
+
+    id: int
+    path: Path
+    map_size: Size
+    descriptor: Array
+    stamp: FileStamp
+
+
+def parse_image(columns: Sequence[Any]) -> StoredImage:
+    """A row of `SELECT_IMAGES`.
+
+    Raises:
+        ValueError: it is not what a writer stored.
+    """
+    id_, name, height, width, data, stored, *stamp = columns
+    if checksum(id_, name, height, width, data) != stored:
+        raise ValueError("checksum differs")
+    sizes_fit = isinstance(height, int) and isinstance(width, int) and min(height, width) > 1
+    if not (sizes_fit and isinstance(name, bytes) and b"\0" not in name and isinstance(data, bytes)):
+        raise ValueError("its row is none of a gallery's")
+    descriptor = np.frombuffer(data, np.float32)
+    with np.errstate(over="ignore"):
+        is_unit = abs(descriptor @ descriptor - 1) < UNIT_TOLERANCE
+    if descriptor.shape != (DESCRIPTOR_DIM,) or not is_unit:
+        raise ValueError("its descriptor is no unit vector")
+    return StoredImage(id_, Path(os.fsdecode(name)), (height, width), descriptor, FileStamp(*stamp))
+
+
+def read_maps(shard: sqlite3.Connection, id_: int, map_size: Size, map_type: str) -> tuple[Array, ...]:
+    """An image's maps, as `decode_map` gives them.
+
+    Raises:
+        ValueError: they are not what a writer stored.
+    """
+    rows = shard.execute(SELECT_MAPS, (id_,)).fetchall()
+    expected = [(id_, scale, MAP_DIM, *size) for scale, size in enumerate(unit_map_sizes(map_size))]
+    if [row[:5] for row in rows] != expected:
+        raise ValueError("maps are missing, or of other sizes")
+    maps = []
+    for *columns, stored in rows:
+        if checksum(*columns) != stored:
+            raise ValueError("checksum differs")
+        *_, channels, height, width, data = columns
+        if not isinstance(data, bytes):
+            raise ValueError("a map is none")
+        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at below
+            maps.append(decode_map(data, (channels, height, width), map_type))
+    if not all(map(is_finite, maps)):
+        raise ValueError("values that are no finite numbers")
+    return tuple(maps)
+
+
+def has_maps(shard: sqlite3.Connection, image: StoredImage, map_type: str) -> bool:
+    """Whether an image's maps are what a writer stored."""
+    try:
+        read_maps(shard, image.id, image.map_size, map_type)
+    except ValueError:
+        return False
+    return True
+
+
+def set_count(shard: sqlite3.Connection, images: int) -> None:
+    shard.execute("DELETE FROM contents")
+    shard.execute("INSERT INTO contents VALUES (?)", (images,))
+
+
+def shard_files(path: Path, recorded: int) -> list[Path]:
+    """Shards in order, up to the last one that is recorded or there; any of them may be missing."""
+    there = [int(file.stem[-5:]) + 1 for file in path.glob(f"shard-{'[0-9]' * 5}.sqlite")]
+    return [shard_file(path, number) for number in range(max([recorded, *there]))]
+
+
+def shard_file(path: Path, number: int) -> Path:
+    return path / f"shard-{number:05d}.sqlite"
 
 
 def create_shard(file: Path) -> sqlite3.Connection:
@@ -76,6 +165,8 @@ def create_shard(file: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(unfinished)
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         connection.executescript(SCHEMA)
+        set_count(connection, 0)
+        connection.commit()
         connection.close()
         rename(unfinished, file)
     return connect(file)
@@ -86,6 +177,7 @@ def connect(file: Path, readonly: bool = False) -> sqlite3.Connection:
     with translated_errors(file):
         if not readonly:
             connection = sqlite3.connect(file, check_same_thread=False)
+            require_plain_tables(connection)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             return connection
@@ -99,7 +191,18 @@ def connect(file: Path, readonly: bool = False) -> sqlite3.Connection:
                 f"{file}: its last writer was killed and the folder is read-only; open it once where it is writable"
             )
         uri = f"{file.absolute().as_uri()}?mode=ro{'&immutable=1' if fixed else ''}"
-        return sqlite3.connect(uri, uri=True, check_same_thread=False)
+        connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+        require_plain_tables(connection)
+        return connection
+
+
+def require_plain_tables(connection: sqlite3.Connection) -> None:
+    """Raise DatabaseError where a shard has views, triggers or virtual tables, whose reading and writing runs more."""
+    odd = "SELECT name FROM sqlite_master WHERE type NOT IN ('table', 'index') OR sql LIKE 'CREATE VIRTUAL%'"
+    found = connection.execute(odd).fetchone()
+    if found:
+        connection.close()
+        raise sqlite3.DatabaseError(f"{found[0]} is no plain table")
 
 
 def checksum(*columns: int | bytes) -> int:
@@ -110,14 +213,14 @@ def checksum(*columns: int | bytes) -> int:
     return crc
 
 
-def require_undamaged(columns: Sequence[Any], stored: Any, what: Path) -> None:
-    """Raise GalleryError where columns as read differ from those that `stored` was computed from."""
-    if checksum(*columns) != stored:
-        raise GalleryError(damage(what))
+def damage(what: Path, reason: object) -> str:
+    return f"{what}: features damaged in the gallery ({reason}); {REPAIR}"
 
 
-def damage(what: Path) -> str:
-    return f"{what}: features damaged in the gallery (checksum differs); index the images into a new gallery"
+def leave_note(path: Path) -> None:
+    """Have the next writer look at every map of the gallery, where this process may write there."""
+    with contextlib.suppress(OSError):
+        os.close(os.open(path / DAMAGED, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW, 0o666))
 
 
 @contextlib.contextmanager
@@ -130,9 +233,11 @@ def translated_errors(path: Path) -> Iterator[None]:
             errno.ENOSPC,
             errno.EDQUOT,
         )
-        remedy = (
-            "free some space and run the same command again; what was stored is kept"
-            if full
-            else "check the folder and its disk"
-        )
+        broken = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF in BROKEN
+        if full:
+            remedy = "free some space and run the same command again; what was stored is kept"
+        elif broken:
+            remedy = f"move the damaged shard away, then {REPAIR}"
+        else:
+            remedy = "check the folder and its disk"
         raise GalleryError(f"{path}: gallery not accessible ({one_line(error)}); {remedy}") from error

@@ -18,11 +18,12 @@ import numpy as np
 from engine.backends import known, open_engine
 from engine.bundle import Bundle
 from engine.contract import Array, Closing, Engine
-from engine.errors import ImageError
+from engine.errors import BackendError, ImageError
 from engine.features import Features
 from engine.geometry import IMAGE_SCALES, Size
 from engine.graphs import GRAPH_NAMES
 from engine.images import check_size, limit_side, normalise, read, rescale
+from engine.signatures import require_signature
 
 BATCH = 4  # candidates of equal size scored at once
 
@@ -55,18 +56,13 @@ class Retriever(Closing):
 
         Raises:
             BundleError: its files are bound to another machine.
-            BackendError: a backend or its device is not there.
+            BackendError: a backend or its device is not there, or a file is not the graph that it should be.
         """
-        graphs = bundle.manifest.graphs
+        manifest = bundle.manifest
         with contextlib.ExitStack() as opened:
-            for name in {graph.backend for graph in graphs.values()}:
-                known(name).require_bound(bundle.manifest.gpu or {})
-            engines = [
-                opened.enter_context(
-                    open_engine(bundle.graph(name), graphs[name].backend, graphs[name].precision, threads)
-                )
-                for name in GRAPH_NAMES
-            ]
+            for name in {graph.backend for graph in manifest.graphs.values()}:
+                known(name).require_bound(manifest.gpu or {})
+            engines = [opened.enter_context(open_graph(bundle, name, threads)) for name in GRAPH_NAMES]
             opened.pop_all()
         return cls(*engines)
 
@@ -79,7 +75,7 @@ class Retriever(Closing):
         """Features of a BGR image (H, W, 3) uint8: descriptors of three scales averaged, maps of the image as it is.
 
         Raises:
-            ImageError: a side that is too short.
+            ImageError: a side that is too short, or a model that makes no numbers of this image.
         """
         check_size(image)
         descriptors, maps = [], ()
@@ -89,8 +85,12 @@ class Retriever(Closing):
             descriptors.append(outputs.pop("descriptor")[0])
             if scale == 1:
                 maps = tuple(array[0] for array in outputs.values())
-        mean = np.mean(descriptors, axis=0)
-        return Features(mean / np.linalg.norm(mean), maps)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = np.mean(descriptors, axis=0)
+            features = Features(mean / np.linalg.norm(mean), maps)
+        if not features.is_finite:
+            raise ImageError("its features are no finite numbers; build the bundle in fp32, or check its weights")
+        return features
 
     def extract_file(self, path: Path, bbx: Sequence[float] | None = None, max_side_px: int | None = None) -> Features:
         """Features of an image file, cropped to a box (x1, y1, x2, y2 in pixels), then shrunk to a longest side.
@@ -106,7 +106,7 @@ class Retriever(Closing):
 
     def score(self, query: Features, keys: Sequence[Features]) -> Array:
         """Pair scores (len(keys),) float32 in 0..1 of a query and keys of one map size; maps in float16 or float32."""
-        return self.reranker.run(self._feeds("query", [query]) | self._feeds("key", keys))["score"]
+        return self._run_reranker(self._feeds("query", [query]) | self._feeds("key", keys))
 
     def score_rows(
         self, query: Features, collection: Collection, rows: Sequence[int], done: Callable[[int], None] = lambda _: None
@@ -115,9 +115,20 @@ class Retriever(Closing):
         query_feeds = self._feeds("query", [query])  # the same arrays each time, so that an engine can keep its work
         scores: dict[int, float] = {}
         for batch, key_feeds in self._read_ahead(collection, batches_of_equal(rows, collection.map_size)):
-            scores |= zip(batch, self.reranker.run(query_feeds | key_feeds)["score"], strict=True)
+            scores |= zip(batch, self._run_reranker(query_feeds | key_feeds), strict=True)
             done(len(batch))
         return np.array([scores[row] for row in rows], np.float32)
+
+    def _run_reranker(self, feeds: dict[str, Array]) -> Array:
+        """Pair scores (B,), one for each of the keys fed.
+
+        Raises:
+            BackendError: no such scores come back.
+        """
+        score = self.reranker.run(feeds)["score"]
+        if score.shape != (len(feeds["key_0"]),) or not np.isfinite(score).all():
+            raise BackendError("pair scores are not one finite number a candidate; build the bundle again")
+        return score
 
     def _read_ahead(
         self, collection: Collection, batches: Iterable[list[int]]
@@ -145,6 +156,24 @@ class Retriever(Closing):
             dtype = self.reranker.inputs[name].dtype
             feeds[name] = np.stack(maps, dtype=None if dtype == "floating" else dtype)
         return feeds
+
+
+def open_graph(bundle: Bundle, name: str, threads: int | None) -> Engine:
+    """The engine of one of a bundle's graphs, known to take and give what that graph should.
+
+    Raises:
+        BackendError: a backend or its device is not there, or the file is another graph.
+    """
+    graph, file = bundle.manifest.graphs[name], bundle.graph(name)
+    if graph.precision not in known(graph.backend).precisions.get(name, {}).values():
+        raise BackendError(f"{file}: {graph.backend} runs no {name} in {graph.precision!r}; build the bundle again")
+    engine = open_engine(file, graph.backend, graph.precision, threads)
+    try:
+        require_signature(name, engine, file)
+    except BackendError:
+        engine.close()
+        raise
+    return engine
 
 
 def batches_of_equal(rows: Sequence[int], size_of: Callable[[int], Size]) -> Iterator[list[int]]:

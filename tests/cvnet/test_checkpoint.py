@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from cvnet import checkpoint
 from engine.errors import WeightsError
@@ -33,20 +34,90 @@ def test_digest_depends_on_weights(seeded_model):
     assert checkpoint.digest(checkpoint.load("seeded:1", 50)) != checkpoint.digest(seeded_model(50))
 
 
+def save(folder, state):
+    torch.save({"model_state": state}, folder / "w.pyth")
+    return str(folder / "w.pyth")
+
+
+EXPONENT = "encoder_q.head.pool.p"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda s: s.pop("conv2ds.1.weight"), r"1 missing \(conv2ds\.1\.weight\)"),
-        (lambda s: s.update(surplus=torch.zeros(1)), r"1 extra \(surplus\)"),
-        (lambda s: s.update({"encoder_q.head.pool.p": torch.ones(2)}), r"pool\.p is \[2\], expected \[1\]"),
+        (lambda s: [s.pop(f"conv2ds.{n}.weight") for n in range(3)] + [s.pop(EXPONENT)], r"4 missing \(.*, \.\.\.\)"),
+        (lambda s: s.update({"encoder_q.surplus": torch.zeros(1)}), r"1 extra \(encoder_q\.surplus\)"),
+        (lambda s: s.update({EXPONENT: torch.ones(2)}), r"pool\.p is \[2\], expected \[1\]"),
+        (lambda s: s.update({EXPONENT: torch.tensor([torch.nan])}), rf"1 not of finite floats \({EXPONENT}\)"),
+        (lambda s: s.update({EXPONENT: torch.ones(1, dtype=torch.int64)}), rf"not of finite floats \({EXPONENT}\)"),
+        (lambda s: s.update({EXPONENT: torch.ones(1).to_sparse()}), rf"not of finite floats \({EXPONENT}\)"),
+        (lambda s: s.update({f"module.{EXPONENT}": torch.ones(1)}), rf"two tensors for {EXPONENT}"),
+        (lambda s: s.update({"globalmodel.head.pool.p": torch.ones(1)}), rf"two tensors for {EXPONENT}"),
     ],
 )
-def test_strict(tmp_path, state, change, message):
+def test_tensors_that_are_not_the_models(tmp_path, state, change, message):
     damaged = dict(state)
     change(damaged)
-    torch.save(damaged, tmp_path / "w.pyth")
-    with pytest.raises(WeightsError, match=message):
-        checkpoint.load(str(tmp_path / "w.pyth"), 50)
+    with pytest.raises(WeightsError, match=message) as caught:
+        checkpoint.load(save(tmp_path, damaged), 50)
+    assert "\n" not in str(caught.value)
+
+
+def renamed(state, old, new):
+    return {new + name.removeprefix(old) if name.startswith(old) else name: t for name, t in state.items()}
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda s: renamed(s, "", "module."),
+        lambda s: renamed(s, "encoder_q.", "globalmodel."),
+        lambda s: renamed(renamed(s, "encoder_q.", "globalmodel."), "", "module."),
+    ],
+    ids=["module", "globalmodel", "both"],
+)
+def test_other_names_of_the_same_tensors(tmp_path, state, seeded_model, rename):
+    loaded = checkpoint.load(save(tmp_path, rename(state)), 50)
+    assert checkpoint.digest(loaded) == checkpoint.digest(seeded_model(50))
+
+
+def test_how_many_batches_a_norm_has_seen_may_be_left_out(tmp_path, state, seeded_model):
+    loaded = checkpoint.load(save(tmp_path, {n: t for n, t in state.items() if "num_batches" not in n}), 50)
+    weights, expected = (checkpoint.weights_of(model.state_dict()) for model in (loaded, seeded_model(50)))
+    assert weights == expected
+    assert all(torch.equal(loaded.state_dict()[name], seeded_model(50).state_dict()[name]) for name in weights)
+
+
+def test_tensors_of_no_part_of_the_model_are_left_out_and_counted(tmp_path, state, seeded_model):
+    momentum_encoder = {f"encoder_k.{n}": torch.zeros(n) for n in range(7)}
+    others = momentum_encoder | {"queue": torch.zeros(3, 4), "queue_ptr": torch.zeros(1)}
+    content = {"model_state": others | state, "optimizer_state": {"state": {0: {"momentum": torch.zeros(9)}}}}
+    torch.save(content, tmp_path / "w.pyth")
+    notes = []
+    loaded = checkpoint.load(str(tmp_path / "w.pyth"), 50, notes.append)
+    assert checkpoint.digest(loaded) == checkpoint.digest(seeded_model(50))
+    assert notes == [f"{tmp_path / 'w.pyth'}: 10 tensors left out that belong to no part of the model"]
+
+
+def test_nothing_is_said_of_a_file_that_holds_the_model_alone(tmp_path, state):
+    notes = []
+    checkpoint.load(save(tmp_path, state), 50, notes.append)
+    assert notes == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_floats_of_other_widths_become_float32(tmp_path, state, dtype):
+    narrow = {name: t.to(dtype) if t.is_floating_point() else t for name, t in state.items()}
+    loaded = checkpoint.load(save(tmp_path, narrow), 50).state_dict()
+    assert {t.dtype for t in loaded.values()} == {torch.float32, torch.int64}
+    assert all(torch.equal(t, narrow[checkpoint.published_name(name)].to(t.dtype)) for name, t in loaded.items())
+
+
+def test_safetensors(tmp_path, state, seeded_model):
+    save_file({name: t.contiguous() for name, t in state.items()}, tmp_path / "w.safetensors")
+    loaded = checkpoint.load(str(tmp_path / "w.safetensors"), 50)
+    assert checkpoint.digest(loaded) == checkpoint.digest(seeded_model(50))
 
 
 def test_wrong_depth_names_the_right_one(tmp_path, state):
@@ -59,7 +130,7 @@ def test_truncated_file(tmp_path, state):
     torch.save(state, tmp_path / "w.pyth")
     data = (tmp_path / "w.pyth").read_bytes()
     (tmp_path / "w.pyth").write_bytes(data[: len(data) // 2])
-    with pytest.raises(WeightsError, match="not a readable PyTorch checkpoint"):
+    with pytest.raises(WeightsError, match="not a readable checkpoint"):
         checkpoint.load(str(tmp_path / "w.pyth"), 50)
 
 
@@ -81,3 +152,9 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path, capsys):
 def test_bad_requests(weights, depth):
     with pytest.raises(WeightsError):
         checkpoint.load(weights, depth)
+
+
+def test_a_deeper_models_file_is_not_taken_for_a_shallower_one(tmp_path, seeded_model):
+    deeper = {checkpoint.published_name(n): t for n, t in seeded_model(101).state_dict().items()}
+    with pytest.raises(WeightsError, match="use --depth 101"):
+        checkpoint.load(save(tmp_path, deeper), 50)

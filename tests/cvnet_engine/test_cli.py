@@ -8,6 +8,7 @@ import pickle
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -371,11 +372,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("absent.pyth", "no such checkpoint"),
         (".", "no such checkpoint"),
-        ("truncated.pyth", "not a readable PyTorch checkpoint"),
-        ("empty.pyth", "not a readable PyTorch checkpoint"),
-        ("text.pyth", "not a readable PyTorch checkpoint"),
+        ("truncated.pyth", "not a readable checkpoint"),
+        ("empty.pyth", "not a readable checkpoint"),
+        ("text.pyth", "not a readable checkpoint"),
         ("101.pyth", "use --depth 101"),
-        ("other.pyth", "1 extra (other)"),
+        ("other.pyth", "missing (conv2ds.0.weight, "),
     ],
 )
 def test_bad_checkpoints(cli, weights, tmp_path, name, message):
@@ -711,6 +712,22 @@ def test_bad_galleries(cli, bundle, gallery, query, tmp_path, kind, message):
     assert_one_line(cli("search", query, "--bundle", bundle, "--gallery", path), message)
     if kind == "other":
         assert_one_line(cli("index", query, "--bundle", bundle, "--gallery", path), message)
+
+
+def test_a_damaged_gallery_names_the_command_that_mends_it_and_is_mended(cli, bundle, gallery, query, data, tmp_path):
+    path = tmp_path / "g"
+    shutil.copytree(gallery, path)
+    with sqlite3.connect(path / "shard-00000.sqlite") as shard:
+        shard.execute("DELETE FROM images WHERE id = 3")
+        shard.execute("DELETE FROM maps WHERE image = 5 AND scale = 1")
+    shard.close()
+    search = ("search", query, "--bundle", bundle, "--gallery", path)
+    assert_one_line(cli(*search), "run 'cvnet-engine index'", "holds 9 of 10 images")
+    mended = cli("index", data / "tiny" / "jpg", "--bundle", bundle, "--gallery", path)
+    assert (mended.code, mended.err) == (0, "")
+    assert "1 images of shard-00000.sqlite were lost, maps of 1 images were damaged; of the images given" in mended.out
+    assert "1 added, 1 updated, 8 unchanged" in mended.out
+    assert cli(*search).code == 0
 
 
 @pytest.mark.parametrize("kind", ["absent", "folder", "flipped", "future"])

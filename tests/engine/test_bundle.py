@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine.bundle import Bundle, read_manifest, sha256, write_manifest
+from engine.bundle import Bundle, read_manifest, sha256, take_over, write_manifest
 from engine.errors import BundleError
 from engine.graphs import GRAPH_NAMES
 
@@ -88,7 +92,7 @@ def test_a_manifest_that_is_none(small, content):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("value", [0, 1, "2", None])
+@pytest.mark.parametrize("value", [0, 1, "2", 2.0, True, None])
 def test_another_format(small, value):
     edit(small, lambda content: content.update(format=value))
     with pytest.raises(BundleError, match="not a bundle of format 2"):
@@ -110,11 +114,36 @@ def test_another_format(small, value):
         lambda content: content["graphs"]["reranker"].update(colour="blue"),
         lambda content: content["graphs"]["reranker"].pop("sha256"),
         lambda content: content["graphs"]["reranker"].update(file=7),
+        lambda content: content["graphs"]["reranker"].update(backend=["native"]),
+        lambda content: content.update(depth="50"),
+        lambda content: content.update(depth=50.0),
+        lambda content: content.update(trained=1),
+        lambda content: content.update(weights=None),
+        lambda content: content.update(gpu=[]),
+        lambda content: content.update(parity={"features": {"map_0": "small"}}),
+        lambda content: content.update(parity={"features": {"map_0": float("nan")}}),
+        lambda content: content.update(accuracy={"score_drift": float("inf")}),
     ],
 )
 def test_other_fields_than_the_formats(small, change):
     edit(small, change)
     with pytest.raises(BundleError, match="build the bundle again"):
+        Bundle(small)
+
+
+def test_deep_nesting(small):
+    for content in ("[" * 200_000, '{"a":' * 200_000):
+        (small / "manifest.json").write_text(content)
+        with pytest.raises(BundleError, match="nested too deeply"):
+            Bundle(small)
+
+
+@pytest.mark.parametrize(
+    "name", ["../g", "/etc/passwd", "a/../../g", ".", "..", "", "./g", "a//g", "a\0b", "a\nb", "~/g"]
+)
+def test_a_file_outside_the_folder(small, name):
+    edit(small, lambda content: content["graphs"]["reranker"].update(file=name))
+    with pytest.raises(BundleError, match=r"graphs\.reranker\.file is .* expected a file within the bundle"):
         Bundle(small)
 
 
@@ -124,3 +153,71 @@ def test_no_bundle(tmp_path, name):
     (tmp_path / "file").touch()
     with pytest.raises(BundleError, match="not a bundle"):
         Bundle(tmp_path / name)
+
+
+# --------------------------------------------------------------------------------------------- replacing
+
+TAKE_OVER = """
+import os, signal, sys
+from pathlib import Path
+from engine.bundle import take_over
+
+STEPS = ("open", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
+left = int(sys.argv[3])
+
+def kill(event, _):
+    global left
+    if event in STEPS:
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(kill)
+take_over(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def make(folder: Path, small: Path, weights: str) -> Path:
+    """A bundle of these weights, its files unlike those of others."""
+    shutil.copytree(small, folder)
+    for name in GRAPH_NAMES:
+        file = folder / Bundle(small).graph(name).name
+        file.write_bytes(f"{weights} {name}".encode())
+        edit(folder, lambda content, n=name, f=file: content["graphs"][n].update(sha256=sha256(f)))
+    edit(folder, lambda content: content.update(weights=weights))
+    return folder
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_bundle_that_is_replaced_is_whole_at_every_moment(small, tmp_path_factory):
+    seen, step = [], 0
+    while True:
+        place = tmp_path_factory.mktemp("killed")
+        out = make(place / "b", small, "first")
+        take_over(out, make(out / "built-1", small, "old"))
+        built = make(out / "built-2", small, "new")
+        command = [sys.executable, "-c", TAKE_OVER, str(out), str(built), str(step)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        seen.append(Bundle(out).manifest.weights)
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        take_over(out, make(out / "built-3", small, "next"))  # nothing is in the way of the next one
+        assert Bundle(out).manifest.weights == "next"
+        assert {name.partition("/")[0] for name in files(out)} == {"manifest.json", "built-3"}
+        step += 1
+    changed = seen.index("new")
+    assert seen == ["old"] * changed + ["new"] * (len(seen) - changed)
+    assert 1 < changed < step - 5  # kills came before the change and after it
+    assert {name.partition("/")[0] for name in files(out)} == {"manifest.json", "built-2"}
+
+
+def test_other_files_in_a_bundles_folder_stay(small, tmp_path_factory):
+    out = make(tmp_path_factory.mktemp("place") / "b", small, "old")
+    (out / "notes.txt").write_text("precious")
+    take_over(out, make(out / "built-1", small, "new"))
+    assert (out / "notes.txt").read_text() == "precious"
+    assert {name.partition("/")[0] for name in files(out)} == {"manifest.json", "built-1", "notes.txt"}

@@ -30,6 +30,16 @@ def test_a_shrunk_set_keeps_its_boxes_on_what_they_framed(tmp_path: Path) -> Non
     assert small.ground_truth[0].easy is truth.easy
 
 
+def test_images_of_equal_names_in_a_shrunk_set_stay_apart(tmp_path: Path) -> None:
+    paths = [tmp_path / "a" / "1.jpg", tmp_path / "b" / "1.jpg", tmp_path / "b" / "1.png"]
+    for number, path in enumerate(paths):
+        path.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(path), np.full((40, 60, 3), 100 * number, np.uint8))
+    truth = GroundTruth((0.0, 0.0, 60.0, 40.0), np.array([0]), NONE, NONE)
+    small = shrunk(Dataset("alike", tuple(paths[1:]), (paths[0],), (truth,)), 30, tmp_path / "shrunk")
+    assert [cv2.imread(str(path)).mean() for path in (*small.queries, *small.images)] == [0, 100, 200]
+
+
 def test_maps_are_kept_as_a_gallery_keeps_them() -> None:
     rng = np.random.default_rng(0)
     maps = tuple(rng.standard_normal((8, side, side), np.float32) for side in (2, 3, 4))

@@ -159,10 +159,40 @@ def test_malformed_ground_truth(folder, truth):
 
 
 @pytest.mark.parametrize("label", ["easy", "hard", "junk"])
-@pytest.mark.parametrize("row", [3, -1, 1000])
-def test_a_row_out_of_range_is_named(folder, label, row):
-    write(folder, with_record(**{label: [0, row, 1]}))
-    with pytest.raises(DatasetError, match=f"row {row} of 3 images"):
+@pytest.mark.parametrize("row", [3, -1, 1000, 2**70, 1.0, 0.5, True, "1", None, [0]])
+def test_what_is_no_row_is_named_with_its_query_and_entry(folder, label, row):
+    write(folder, TRUTH | {"gnd": [RECORD | {"easy": [], "hard": [], "junk": [], label: [0, row, 1]}]})
+    with pytest.raises(DatasetError, match=rf"query 'q', {label}\[1\] is .*; expected a row of 3 images"):
+        load(folder.parent, "small")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"easy": [0, 1, 0]}, r"query 'q', easy\[2\] is 0, as easy\[0\] is"),
+        ({"hard": [2, 0]}, r"query 'q', hard\[1\] is 0, as easy\[0\] is"),
+        ({"junk": [1, 2]}, r"query 'q', junk\[1\] is 2, as hard\[0\] is"),
+    ],
+)
+def test_an_image_in_two_lists_or_twice_in_one_is_named_with_its_query_and_entries(folder, changes, message):
+    write(folder, with_record(**changes))
+    with pytest.raises(DatasetError, match=message + "; expected an image in one list, once"):
+        load(folder.parent, "small")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"imlist": ["a", "b", "a"]}, "imlist has 'a' more than once"),
+        ({"imlist": ["a", "b", "../c"]}, r"imlist\[2\] is '\.\./c'; expected an image's name"),
+        ({"imlist": ["a", "b", 7]}, r"imlist\[2\] is 7; expected an image's name"),
+        ({"qimlist": ["/etc/q"]}, r"qimlist\[0\] is '/etc/q'; expected an image's name"),
+        ({"qimlist": ["q\0"]}, "expected an image's name"),
+    ],
+)
+def test_names_that_are_none(folder, changes, message):
+    write(folder, TRUTH | changes)
+    with pytest.raises(DatasetError, match=message):
         load(folder.parent, "small")
 
 

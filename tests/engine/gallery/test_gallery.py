@@ -88,11 +88,11 @@ def test_maps_are_stored_in_float16(tmp_path):
 def test_a_replaced_image_keeps_its_row(tmp_path):
     write(tmp_path / "g")
     with GalleryWriter(tmp_path / "g", INFO) as writer:
-        writer.put(PATHS[1], replace(STAMP, digest="cd"), features(99, ((1, 1), (2, 2), (5, 5))))
+        writer.put(PATHS[1], replace(STAMP, digest="cd"), features(99, ((2, 2), (4, 4), (5, 5))))
         assert writer.stamp(PATHS[1]) == replace(STAMP, digest="cd")
     gallery = Gallery(tmp_path / "g")
     assert gallery.paths == PATHS[:3]
-    assert_equal(gallery.features(1), features(99, ((1, 1), (2, 2), (5, 5))))
+    assert_equal(gallery.features(1), features(99, ((2, 2), (4, 4), (5, 5))))
     assert gallery.map_size(1) == (5, 5)
     assert_equal(gallery.features(2), features(2))
 
@@ -184,9 +184,9 @@ def test_features_of_another_kind_are_refused(tmp_path, other, message):
 def test_a_gallery_of_a_future_format(tmp_path):
     write(tmp_path / "g")
     info = json.loads((tmp_path / "g" / "gallery.json").read_text())
-    (tmp_path / "g" / "gallery.json").write_text(json.dumps(info | {"format": 2, "colour": "blue"}))
+    (tmp_path / "g" / "gallery.json").write_text(json.dumps(info | {"format": 3}))
     for opening in (Gallery, lambda path: GalleryWriter(path, INFO)):
-        with pytest.raises(GalleryError, match="format 2; expected 1"):
+        with pytest.raises(GalleryError, match=r"not of a gallery of format 2 \(format is 3\)"):
             opening(tmp_path / "g")
 
 
@@ -194,8 +194,30 @@ def test_a_gallery_of_a_future_format(tmp_path):
 def test_damaged_gallery_json(tmp_path, content):
     write(tmp_path / "g")
     (tmp_path / "g" / "gallery.json").write_bytes(content.encode("latin-1"))
-    with pytest.raises(GalleryError, match="not readable"):
+    with pytest.raises(GalleryError, match=r"gallery\.json: not of a gallery of format 2"):
         Gallery(tmp_path / "g")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"features_id": 7},
+        {"weights": None},
+        {"max_side_px": "1024"},
+        {"max_side_px": 10.5},
+        {"maps": "int4"},
+        {"shards": -1},
+        {"shards": 10**9},
+        {"shards": True},
+        {"colour": "blue"},
+    ],
+)
+def test_other_fields_than_gallery_json_has(tmp_path, change):
+    info = json.loads((write(tmp_path / "g") / "gallery.json").read_text())
+    (tmp_path / "g" / "gallery.json").write_text(json.dumps(info | change))
+    for opening in (Gallery, lambda path: GalleryWriter(path, INFO)):
+        with pytest.raises(GalleryError, match=f"gallery.json: not of a gallery of format 2 .*{next(iter(change))}"):
+            opening(tmp_path / "g")
 
 
 @pytest.mark.parametrize("name", ["absent", "folder", "file", "file/below"])

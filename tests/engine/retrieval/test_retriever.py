@@ -1,15 +1,188 @@
-"""A retriever opens three engines and closes three, whatever happens in between."""
+"""A retriever opens the graphs that it should, closes them all, and takes no results that are no numbers."""
 
+from __future__ import annotations
+
+import contextlib
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
-from engine.bundle import Bundle
-from engine.contract import Closing
-from engine.errors import BackendError
+from engine.bundle import Bundle, sha256
+from engine.contract import Array, Closing, TensorSpec
+from engine.errors import BackendError, ImageError
+from engine.features import Features
 from engine.graphs import GRAPH_NAMES
 from engine.retrieval import retriever
-from engine.retrieval.retriever import Retriever
+from engine.retrieval.retriever import Retriever, open_graph
+from engine.signatures import SIGNATURES
+from tests.engine.fakes import features
+
+FLOAT, HALF, DOUBLE, INT = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.INT64
+IMAGE = {"image": (FLOAT, ("batch", 3, "height", "width"))}
+DESCRIPTOR = {"descriptor": (FLOAT, ("batch", 2048))}
+Tensors = Mapping[str, tuple[int, tuple[int | str, ...]]]
+
+
+def write_graph(file: Path, inputs: Tensors, outputs: Tensors) -> None:
+    """A graph of these inputs and outputs, the outputs constant and free axes 1."""
+    nodes = []
+    for name, (dtype, shape) in outputs.items():
+        sizes = [axis if isinstance(axis, int) else 1 for axis in shape]
+        value = helper.make_tensor("", dtype, sizes, np.ones(sizes).ravel())
+        nodes.append(helper.make_node("Constant", [], [name], value=value))
+    infos = [[helper.make_tensor_value_info(n, *spec) for n, spec in side.items()] for side in (inputs, outputs)]
+    opset = helper.make_opsetid("", 20)
+    onnx.save(helper.make_model(helper.make_graph(nodes, "g", *infos), opset_imports=[opset], ir_version=10), file)
+
+
+@pytest.fixture
+def small(bundle: Path, tmp_path: Path) -> Path:
+    """A bundle whose files are a few bytes."""
+    content = json.loads((bundle / "manifest.json").read_text())
+    for name in GRAPH_NAMES:
+        (tmp_path / f"{name}.onnx").touch()
+    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    for name in GRAPH_NAMES:
+        enter(tmp_path, name, backend="onnxruntime")
+    return tmp_path
+
+
+def enter(folder: Path, name: str, **facts: str) -> None:
+    """Bring the manifest up to date with a graph's file."""
+    content = json.loads((folder / "manifest.json").read_text())
+    file = f"{name}.onnx"
+    content["graphs"][name] |= {"file": file, "sha256": sha256(folder / file)} | facts
+    (folder / "manifest.json").write_text(json.dumps(content))
+
+
+def with_descriptor(folder: Path, inputs: Tensors, outputs: Tensors, backend: str) -> Bundle:
+    write_graph(folder / "descriptor.onnx", inputs, outputs)
+    enter(folder, "descriptor", backend=backend)
+    return Bundle(folder)
+
+
+@pytest.mark.parametrize("name", GRAPH_NAMES)
+def test_every_graph_of_a_built_bundle_is_what_it_should_be(bundle, name):
+    open_graph(Bundle(bundle), name, threads=1).close()
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_graph_of_the_right_names_types_and_shapes_opens(small, backend):
+    open_graph(with_descriptor(small, IMAGE, DESCRIPTOR, backend), "descriptor", threads=1).close()
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    ("inputs", "outputs"),
+    [
+        (IMAGE, {"vector": DESCRIPTOR["descriptor"]}),
+        (IMAGE, DESCRIPTOR | {"map_0": (FLOAT, ("batch", 256, "h", "w"))}),
+        (IMAGE, {"descriptor": (FLOAT, ("batch", 1024))}),
+        (IMAGE, {"descriptor": (FLOAT, ("batch", "dim"))}),
+        (IMAGE, {"descriptor": (FLOAT, (2048,))}),
+        (IMAGE, {"descriptor": (FLOAT, ("batch", 2048, 1))}),
+        (IMAGE, {"descriptor": (DOUBLE, ("batch", 2048))}),
+        (IMAGE, {"descriptor": (INT, ("batch", 2048))}),
+        ({"picture": IMAGE["image"]}, DESCRIPTOR),
+        ({"image": (FLOAT, ("batch", 1, "height", "width"))}, DESCRIPTOR),
+        ({"image": (HALF, ("batch", 3, "height", "width"))}, DESCRIPTOR),
+        (IMAGE | {"size": (INT, (2,))}, DESCRIPTOR),
+    ],
+)
+def test_another_graph_is_refused(small, backend, inputs, outputs):
+    another = with_descriptor(small, inputs, outputs, backend)
+    with pytest.raises(BackendError, match=r"descriptor of .*; expected .*: build the bundle again") as caught:
+        Retriever.open(another, threads=1)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"precision": "fp7"}, "onnxruntime runs no descriptor in 'fp7'"),
+        ({"backend": "native"}, "native runs no descriptor in 'fp32'"),
+        ({"backend": "abacus"}, "'abacus' is unknown"),
+    ],
+)
+def test_a_backend_or_precision_that_the_graph_has_not(small, facts, message):
+    enter(small, "descriptor", **facts)
+    with pytest.raises(BackendError, match=message):
+        Retriever.open(Bundle(small))
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(("location", "opens"), [("weights", True), ("../weights", False), ("{}/weights", False)])
+def test_weights_outside_the_bundle_are_refused(small, backend, location, opens):
+    for folder in (small, small.parent):
+        (folder / "weights").write_bytes(np.ones(2048, np.float32).tobytes())
+    with_descriptor(small, IMAGE, DESCRIPTOR, backend)
+    model = onnx.load(small / "descriptor.onnx")
+    del model.graph.node[:]
+    weight = onnx.TensorProto(name="descriptor", data_type=FLOAT, dims=[1, 2048], data_location=TensorProto.EXTERNAL)
+    for key, value in {"location": location.format(small.parent), "offset": "0", "length": "8192"}.items():
+        weight.external_data.add(key=key, value=value)
+    model.graph.initializer.append(weight)
+    (small / "descriptor.onnx").write_bytes(model.SerializeToString())
+    enter(small, "descriptor")
+    with contextlib.nullcontext() if opens else pytest.raises(BackendError, match="does not open it"):
+        open_graph(Bundle(small), "descriptor", threads=1)
+
+
+@dataclass
+class FakeEngine(Closing):
+    """Gives the same whatever it is fed."""
+
+    result: dict[str, Array]
+    inputs: Mapping[str, TensorSpec]
+
+    def run(self, _: Mapping[str, Array]) -> dict[str, Array]:
+        return dict(self.result)
+
+    def close(self) -> None: ...
+
+
+def fake(described: Features, score: Array | None = None) -> Retriever:
+    descriptor = {"descriptor": described.descriptor[None]}
+    maps = {f"map_{scale}": array[None] for scale, array in enumerate(described.maps)}
+    (image, _), (pair, _) = SIGNATURES["features"], SIGNATURES["reranker"]
+    return Retriever(
+        FakeEngine(descriptor, image),  # type: ignore[arg-type]
+        FakeEngine(descriptor | maps, image),  # type: ignore[arg-type]
+        FakeEngine({"score": np.zeros(1) if score is None else score}, pair),  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", ["descriptor", "map_0", "map_2", "half"])
+def test_features_that_are_no_numbers_are_an_error_and_no_warning(where, value, recwarn):
+    described, image = features(0), np.zeros((64, 96, 3), np.uint8)
+    fake(described).extract(image)
+    array = described.descriptor if where == "descriptor" else described.maps[-1 if where == "half" else int(where[-1])]
+    array = array if where == "half" else array.astype(np.float32)
+    array.flat[-1] = value
+    maps = tuple(array if m.shape == array.shape else m for m in described.maps)
+    with pytest.raises(ImageError, match="no finite numbers"):
+        fake(Features(array if array.ndim == 1 else described.descriptor, maps)).extract(image)
+    assert not recwarn
+
+
+def test_a_descriptor_of_zeros_is_an_error():
+    with pytest.raises(ImageError, match="no finite numbers"):
+        fake(Features(np.zeros(2048, np.float32), features(0).maps)).extract(np.zeros((64, 96, 3), np.uint8))
+
+
+@pytest.mark.parametrize("score", [[np.nan], [np.inf], [0.5, 0.5], [], 0.5, [[0.5]]])
+def test_scores_that_are_not_one_number_a_candidate_are_an_error(score):
+    query = features(0)
+    assert fake(query, np.array([0.5])).score(query, [query]) == [0.5]
+    with pytest.raises(BackendError, match="pair scores are not one finite number"):
+        fake(query, np.array(score)).score(query, [query])
 
 
 class Spy(Closing):
@@ -27,12 +200,12 @@ class Spy(Closing):
 def test_an_open_that_fails_half_way_closes_what_it_opened(bundle, monkeypatch):
     closed = []
 
-    def open_engine(file, *_):
-        if file.stem == "reranker":
+    def open_graph(_bundle, name, _threads):
+        if name == "reranker":
             raise BackendError("no such device")
-        return Spy(closed, file.stem)
+        return Spy(closed, name)
 
-    monkeypatch.setattr(retriever, "open_engine", open_engine)
+    monkeypatch.setattr(retriever, "open_graph", open_graph)
     with pytest.raises(BackendError, match="no such device"):
         Retriever.open(Bundle(bundle))
     assert sorted(closed) == ["descriptor", "features"]
@@ -45,20 +218,14 @@ def test_every_engine_is_closed_though_one_fails_at_it():
     assert sorted(closed) == sorted(GRAPH_NAMES)
 
 
-def test_each_graph_is_opened_in_the_precision_that_its_file_has(bundle, tmp_path, monkeypatch):
+def test_a_graph_is_opened_in_the_precision_that_its_file_has(bundle, monkeypatch):
     """A bundle for int8 on TensorRT has an fp16 reranker, and its manifest says so."""
-    for file in bundle.iterdir():
-        (tmp_path / file.name).symlink_to(file)
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    manifest["precision"] = manifest["graphs"]["features"]["precision"] = "int8"
-    (tmp_path / "manifest.json").unlink()
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    asked = {}
-
-    def open_engine(file, _backend, precision, _threads):
-        asked[file.stem] = precision
-        return Spy([], file.stem)
-
-    monkeypatch.setattr(retriever, "open_engine", open_engine)
-    Retriever.open(Bundle(tmp_path))
-    assert asked == {"descriptor": "fp32", "features": "int8", "reranker": "fp32"}
+    opened = Bundle(bundle)
+    features = replace(opened.manifest.graphs["features"], backend="openvino", precision="int8")
+    opened.manifest.graphs["features"] = features
+    asked = []
+    monkeypatch.setattr(retriever, "open_engine", lambda _file, *how: asked.append(how) or Spy([], ""))
+    monkeypatch.setattr(retriever, "require_signature", lambda *_: None)
+    open_graph(opened, "features", threads=3)
+    open_graph(opened, "descriptor", threads=3)
+    assert asked == [("openvino", "int8", 3), ("onnxruntime", "fp32", 3)]

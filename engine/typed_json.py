@@ -1,0 +1,53 @@
+"""JSON into frozen dataclasses, every field checked for its type."""
+
+from __future__ import annotations
+
+import json
+import math
+import types
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+Record = TypeVar("Record")
+
+
+def parse(text: str, record: type[Record]) -> Record:
+    """JSON as a dataclass whose fields are int, float, str, bool, `dict[str, ...]`, dataclasses, or one of them | None.
+
+    Raises:
+        ValueError: no JSON, nested too deeply, a field that is missing, unknown or of another type, or a number that is
+            not finite.
+    """
+    try:
+        content = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    parsed: Record = typed(content, record, "it")
+    return parsed
+
+
+def typed(value: Any, kind: Any, name: str) -> Any:
+    """`value` as a `kind`; an error calls it by `name`."""
+    if isinstance(kind, types.UnionType):  # something | None
+        return None if value is None else typed(value, get_args(kind)[0], name)
+    expected = dict if is_dataclass(kind) else get_origin(kind) or kind
+    actual = type(value)
+    if actual is not expected and (actual, expected) != (int, float):
+        raise ValueError(f"{name} is of type {actual.__name__}; expected {expected.__name__}")
+    if actual is float and not math.isfinite(value):
+        raise ValueError(f"{name} is {value}; expected a finite number")
+    if is_dataclass(kind):
+        return made(value, kind, name)
+    if expected is dict:
+        return {key: typed(item, get_args(kind)[1], f"{name}.{key}") for key, item in value.items()}
+    return value
+
+
+def made(content: dict[str, Any], record: Any, name: str) -> Any:
+    """A dataclass of a JSON object's fields."""
+    kinds = get_type_hints(record)
+    required = {field.name for field in fields(record) if field.default is MISSING}
+    odd = sorted((required - content.keys()) | (content.keys() - kinds.keys()))
+    if odd:
+        raise ValueError(f"{name} {'lacks' if odd[0] in required else 'has an unknown'} field {odd[0]!r}")
+    return record(**{key: typed(value, kinds[key], key) for key, value in content.items()})
