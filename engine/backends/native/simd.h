@@ -69,8 +69,8 @@ INLINE vecu pair(vec a, vec b)
     return (((vecu)a + BFLOAT16_HALF) >> 16) | (((vecu)b + BFLOAT16_HALF) & BFLOAT16_HIGH);
 }
 
-INLINE vecu rounded(vec a) { return (vecu)__builtin_convertvector(a + 0.5f, veci); }  // a >= 0
-INLINE vecu byte(vec a) { return rounded(-larger(-relu(a), splat(-MOST_UNSIGNED))); }
+INLINE veci rounded(vec a) { return __builtin_convertvector(a + 0.5f, veci); }  // a >= 0
+INLINE vecu byte(vec a) { return (vecu)rounded(-larger(-relu(a), splat(-MOST_UNSIGNED))); }
 
 // Four vectors, clamped to bytes and rounded, as one of bytes.
 INLINE vecu quad(const vec a[4])
