@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +13,7 @@ from typing import Annotated
 import typer
 
 from engine.backends import PRECISIONS, WHOLE
-from engine.errors import CvnetError
+from engine.errors import CvnetError, CvnetWarning
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -279,6 +280,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that is no UTF-8 one
+    warnings.showwarning = show_note
     try:
         app()
     except CvnetError as error:
@@ -293,7 +295,19 @@ def main() -> None:
 
 
 def fail(message: str) -> None:
+    tell("error", message)
+    sys.exit(1)
+
+
+def show_note(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+    """One line; where in the source it arose matters to nobody but the developers of what gave it."""
+    if issubclass(category, CvnetWarning):
+        tell("note", str(message))
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
+
+
+def tell(kind: str, message: str) -> None:
     from cvnet_engine.console import printable
 
-    sys.stderr.write(f"error: {printable(' '.join(message.split()))}\n")
-    sys.exit(1)
+    sys.stderr.write(f"{kind}: {printable(' '.join(message.split()))}\n")

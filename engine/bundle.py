@@ -32,7 +32,8 @@ class Manifest:
     `versions` names the libraries that made the graphs, `parity` the largest difference from PyTorch by graph and
     output, `timings_ms` what each backend took where several were timed against each other, `gpu` what
     compiled plans are bound to (`engine.backends.Backend.bind`), `refused` why a backend was not chosen
-    whatever its speed, `accuracy` the `export.accuracy.Accuracy` of a bundle built with calibration photos.
+    whatever its speed, `accuracy` the `export.accuracy.Accuracy` of a bundle built with calibration photos, `fallback`
+    the reranker's graph for machines that cannot compile the native pair scorer, where the bundle has that one.
     """
 
     format: int
@@ -49,6 +50,7 @@ class Manifest:
     gpu: dict[str, str] | None
     built: str  # UTC, ISO 8601
     accuracy: dict[str, float] | None = None
+    fallback: GraphFile | None = None
 
     @property
     def backend(self) -> str:
@@ -82,22 +84,23 @@ class Bundle:
         """
         self.path = path
         self.manifest = read_manifest(path)
-        for name in GRAPH_NAMES:
-            self._check(name)
+        fallback = self.manifest.fallback
+        for graph in (*self.manifest.graphs.values(), *([fallback] if fallback else [])):
+            self._check(graph)
 
     def graph(self, name: str) -> Path:
         """The file of one of `GRAPH_NAMES`."""
         return self.path / self.manifest.graphs[name].file
 
-    def _check(self, name: str) -> None:
-        file = self.graph(name)
+    def _check(self, graph: GraphFile) -> None:
+        file = self.path / graph.file
         if not file.is_file():
             raise BundleError(f"{file}: missing from the bundle; build it again")
         try:
             digest = sha256(file)
         except OSError as error:
             raise BundleError(f"{file}: not readable ({error.strerror}); build the bundle again") from error
-        if digest != self.manifest.graphs[name].sha256:
+        if digest != graph.sha256:
             raise BundleError(f"{file}: changed since it was built (SHA-256 differs); build the bundle again")
 
 
@@ -113,10 +116,12 @@ def read_manifest(path: Path) -> Manifest:
         raise BundleError(f"{file}: not a bundle of format {FORMAT}; build it again with this version")
     try:
         graphs = {name: GraphFile(**graph) for name, graph in content.pop("graphs").items()}
-        manifest = Manifest(graphs=graphs, **content)
+        fallback = content.pop("fallback", None)
+        manifest = Manifest(graphs=graphs, fallback=GraphFile(**fallback) if fallback else None, **content)
     except (KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"{file}: not what format {FORMAT} holds ({error}); build the bundle again") from error
-    if set(graphs) != set(GRAPH_NAMES) or not all(isinstance(graph.file, str) for graph in graphs.values()):
+    files = [*graphs.values(), *([manifest.fallback] if manifest.fallback else [])]
+    if set(graphs) != set(GRAPH_NAMES) or not all(isinstance(graph.file, str) for graph in files):
         raise BundleError(f"{file}: graphs differ from format {FORMAT}; build the bundle again")
     return manifest
 

@@ -38,6 +38,10 @@ class DatasetError(CvnetError):
     """A benchmark data set whose ground truth or images are missing or malformed."""
 
 
+class CvnetWarning(UserWarning):
+    """Something is done in another way than was asked for; one line that says how, and how to have it as asked."""
+
+
 def one_line(error: object) -> str:
     """The first line of a foreign error's message, of a length that fits a terminal."""
     text = str(error).strip() or type(error).__name__

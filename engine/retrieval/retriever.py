@@ -6,6 +6,7 @@ decode -> scale -> engines -> Features -> global search -> Ranking -> pair score
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +19,7 @@ import numpy as np
 from engine.backends import known, open_engine
 from engine.bundle import Bundle
 from engine.contract import Array, Closing, Engine
-from engine.errors import ImageError
+from engine.errors import BackendError, CvnetWarning, ImageError
 from engine.features import Features
 from engine.geometry import IMAGE_SCALES, Size
 from engine.graphs import GRAPH_NAMES
@@ -61,12 +62,7 @@ class Retriever(Closing):
         with contextlib.ExitStack() as opened:
             for name in {graph.backend for graph in graphs.values()}:
                 known(name).require_bound(bundle.manifest.gpu or {})
-            engines = [
-                opened.enter_context(
-                    open_engine(bundle.graph(name), graphs[name].backend, graphs[name].precision, threads)
-                )
-                for name in GRAPH_NAMES
-            ]
+            engines = [opened.enter_context(open_graph(bundle, name, threads)) for name in GRAPH_NAMES]
             opened.pop_all()
         return cls(*engines)
 
@@ -112,7 +108,7 @@ class Retriever(Closing):
         self, query: Features, collection: Collection, rows: Sequence[int], done: Callable[[int], None] = lambda _: None
     ) -> Array:
         """Pair scores (len(rows),) float32 of a query and rows of a collection; `done(n)` is called after each n."""
-        query_feeds = self._feeds("query", [query])  # the same arrays each time, so that an engine can keep its work
+        query_feeds = self._feeds("query", [query])  # the same values each time, so that an engine can keep its work
         scores: dict[int, float] = {}
         for batch, key_feeds in self._read_ahead(collection, batches_of_equal(rows, collection.map_size)):
             scores |= zip(batch, self.reranker.run(query_feeds | key_feeds)["score"], strict=True)
@@ -145,6 +141,23 @@ class Retriever(Closing):
             dtype = self.reranker.inputs[name].dtype
             feeds[name] = np.stack(maps, dtype=None if dtype == "floating" else dtype)
         return feeds
+
+
+def open_graph(bundle: Bundle, name: str, threads: int | None) -> Engine:
+    """One of a bundle's graphs; where the native pair scorer cannot be had here, the graph that it stands for.
+
+    Raises:
+        BackendError: a backend or its device is not there.
+    """
+    graph, fallback = bundle.manifest.graphs[name], bundle.manifest.fallback
+    try:
+        return open_engine(bundle.graph(name), graph.backend, graph.precision, threads)
+    except BackendError as error:
+        if graph.backend != "native" or not fallback:
+            raise
+        slower = f"until then {fallback.backend} scores pairs by the graph, more slowly"
+        warnings.warn(f"{error}; {slower}", CvnetWarning, stacklevel=2)
+        return open_engine(bundle.path / fallback.file, fallback.backend, fallback.precision, threads)
 
 
 def batches_of_equal(rows: Sequence[int], size_of: Callable[[int], Size]) -> Iterator[list[int]]:
