@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
@@ -11,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -75,10 +76,12 @@ def library() -> ctypes.CDLL:
 
 def is_here() -> bool:
     """Whether the library is compiled, or can be."""
-    try:
-        return cached(cache_folder()) is not None or bool(compiler())
-    except BackendError:
-        return False
+    ways: tuple[Callable[[], object], ...] = (compiler, lambda: cached(cache_folder()))
+    for way in ways:
+        with contextlib.suppress(BackendError):
+            if way():
+                return True
+    return False
 
 
 def expect(status: int) -> None:
@@ -91,7 +94,14 @@ def expect(status: int) -> None:
 
 
 def cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cvnet-engine"
+    """
+    Raises:
+        BackendError: this user has no home.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cvnet-engine"
+    except RuntimeError as error:
+        raise BackendError("no folder to keep the compiled pair scorer in (no home); set XDG_CACHE_HOME") from error
 
 
 def private(folder: Path) -> Path:
@@ -117,9 +127,10 @@ def private(folder: Path) -> Path:
 def cached(folder: Path) -> Path | None:
     """The library of this source and processor, if it is in the folder whole: its digest is in its name."""
     for file in folder.glob(f"pair_scorer-{fingerprint()}-*.so"):
-        if file.stem.endswith(digest(file.read_bytes())):
-            return file
-        file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what cannot be read is of no use
+            if file.stem.endswith(digest(file.read_bytes())):
+                return file
+            file.unlink()
     return None
 
 

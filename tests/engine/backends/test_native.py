@@ -207,7 +207,8 @@ def guarded(shape):  # an array that ends where its memory does
     array = np.frombuffer(memory, np.uint8)[(pages - 1) * mmap.PAGESIZE - size:][:size].view(np.float16).reshape(shape)
     array[...] = 1 / 16
     end = array.ctypes.data + size
-    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(end), ctypes.c_size_t(mmap.PAGESIZE), mmap.PROT_NONE) == 0
+    no_access = 0
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(end), ctypes.c_size_t(mmap.PAGESIZE), no_access) == 0
     return array
 
 maps = {f"{name}_{s}": guarded((1, 256, *size))

@@ -184,7 +184,7 @@ def test_without_a_compiler_the_bundles_graph_scores(native_bundle, monkeypatch)
 
 def test_the_kept_graph_is_checked_like_the_others(native_bundle):
     (native_bundle / "reranker.onnx").write_bytes(b"changed")
-    with pytest.raises(BundleError, match="reranker.onnx: changed since it was built"):
+    with pytest.raises(BundleError, match=r"reranker\.onnx: changed since it was built"):
         Bundle(native_bundle)
 
 
