@@ -1,4 +1,4 @@
-"""The results section of README, made from `benchmarks/results`: `python -m benchmarks.readme` rewrites it in place."""
+"""README's table of speed, and `docs/results.md`: `python -m benchmarks.readme` makes them of `benchmarks/results`."""
 
 from __future__ import annotations
 
@@ -10,19 +10,29 @@ from typing import Any
 import scenes
 from benchmarks.accuracy import audit
 from benchmarks.contenders.contender import KEEPING, PUBLISHED, REFERENCE
-from benchmarks.tables import Report, Table, markdown, ms, times
+from benchmarks.latency.records import Record
+from benchmarks.latency.report import Report
+from benchmarks.tables import Table, markdown, ms, times
 from engine.errors import DatasetError
 from engine.files import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
-README, RESULTS = ROOT / "README.md", ROOT / "benchmarks" / "results"
-BEGIN, END = "<!-- results: written by python -m benchmarks.readme -->", "<!-- end of results -->"
+README, DOCUMENT, RESULTS = ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "benchmarks" / "results"
+BEGIN, END = "<!-- speed: written by python -m benchmarks.readme -->", "<!-- end of speed -->"
 STAGES = {
     "pair score": "score of a pair",
     "extract, all scales": "features of an image, all scales",
     "rerank": "rerank of {count}",
     "whole query": "whole query, best {count} reranked",
-}  # of `bench`, in the words of README
+}  # of `bench`, in words
+README_ROWS = (
+    ("whole query", REFERENCE),
+    ("pair score", REFERENCE),
+    ("pair score", KEEPING),
+    ("extract, all scales", REFERENCE),
+    ("extract, all scales", KEEPING),
+)  # stage, and what it is held against
+THE_SAME = "the same, PyTorch keeping its memory"
 MODELS = {
     "demo": ", demonstration model",
     "seeded": ", untrained model: the figures show agreement, not quality",
@@ -30,42 +40,83 @@ MODELS = {
 
 
 def main() -> None:
-    write_atomically(README, updated(README.read_text(), RESULTS))
+    write_atomically(README, updated(README.read_text(), headline(RESULTS)))
+    write_atomically(DOCUMENT, document(RESULTS))
 
 
-def updated(readme: str, results: Path) -> str:
-    """README with its results section made anew.
+def read(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(file.read_text())
+    return content
+
+
+def updated(readme: str, table: str) -> str:
+    """README with its table of speed made anew.
 
     Raises:
-        DatasetError: README has no such section.
+        DatasetError: README has no place for it.
     """
     pattern = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
     if not pattern.search(readme):
-        raise DatasetError(f"README has no section from '{BEGIN}' to '{END}'; put these lines where results belong")
-    return pattern.sub(lambda _: f"{BEGIN}\n\n{section(results)}\n{END}", readme)
+        raise DatasetError(f"README has no section from '{BEGIN}' to '{END}'; put these lines where the table belongs")
+    return pattern.sub(lambda _: f"{BEGIN}\n\n{table}\n{END}", readme)
 
 
-def section(results: Path) -> str:
+def headline(results: Path) -> str:
+    """README's table: a row for each of `README_ROWS`, a column a method."""
+    report = Report.from_json(results / "cpu.json")
+    records, size = stage_records(report)
+    longest = {stage: row for (stage, _), row in grouped([r for r in records if r.size == size]).items()}
+    ours = engines(records)
+    rows = []
+    for stage, baseline in README_ROWS:
+        row = longest[stage]
+        name = STAGES[stage].format(count=row[REFERENCE].count) if baseline == REFERENCE else THE_SAME
+        cells = (f"{ms(row[method].ms.median)}: {times(row[method].speedups[baseline].median)}×" for method in ours)
+        rows.append((name, cell(row[baseline]), *cells))
+    table = markdown(Table("", ("", "PyTorch", *ours), tuple(rows)), text_columns=1)
+    return f"{circumstances(report, size)}\n\n{table}"
+
+
+def circumstances(report: Report, size: str) -> str:
+    """On what, when, with what: a sentence above a table of times."""
+    machine = report.machine
+    return (
+        f"{report.threads} threads of an {machine['cpu']} ({', '.join(machine['cpu_features'])}), {report.date}, "
+        f"{report.model}, images of {size} px; milliseconds, and times as fast as PyTorch."
+    )
+
+
+def document(results: Path) -> str:
     """Speed, agreement with PyTorch, the cost of precision; a part whose results are not there is left out."""
-    parts = []
+    parts = [
+        "# Results\n\nWritten by `python -m benchmarks.readme` from [benchmarks/results](../benchmarks/results).\n"
+    ]
     if (results / "cpu.json").is_file():
-        parts.append(speed(json.loads((results / "cpu.json").read_text())))
-    evaluations = [json.loads(file.read_text()) for file in sorted(results.glob("eval-*.json"))]
-    parts += [accuracy(evaluation) for evaluation in evaluations]
+        parts.append(speed(Report.from_json(results / "cpu.json")))
+    parts += [accuracy(read(file)) for file in sorted(results.glob("eval-*.json"))]
     if (results / "precision.json").is_file():
-        parts.append(precision(json.loads((results / "precision.json").read_text())))
+        parts.append(precision(read(results / "precision.json")))
     return "\n".join(parts)
 
 
+def stage_records(report: Report) -> tuple[list[Record], str]:
+    """The records of all stages, and the largest image size."""
+    records = [r for r in report.records if r.series == "stages"]
+    return records, [r.size for r in records if r.size][-1]
+
+
+def engines(records: list[Record]) -> list[str]:
+    return list(dict.fromkeys(r.method for r in records if r.stage == "indexing"))
+
+
 def speed(report: Report) -> str:
-    """Times of the stages that matter most, at the largest image size."""
-    machine, limits = report["machine"], report["limits"]
-    records = [r for r in report["records"] if r["series"] == "stages"]
-    size = [r["size"] for r in records if r["size"]][-1]
-    gemm = ", ".join(f"{rate:.0f} in {precision}" for precision, rate in limits["gemm_gflops"].items())
+    """Times of the stages that matter most, at the largest image size, beside PyTorch in all its forms."""
+    records, size = stage_records(report)
+    gemm = ", ".join(f"{rate:.0f} in {precision}" for precision, rate in report.limits.best.gemm_gflops.items())
     lines = [
-        f"**Speed**, {report['threads']} threads of an {machine['cpu']} ({', '.join(machine['cpu_features'])}), "
-        f"{report['date']}, {report['model']}, images of {size} px; milliseconds, and times as fast as PyTorch",
+        "## Speed",
+        "",
+        circumstances(report, size),
         "",
         markdown(speed_table(records, size), text_columns=1),
         "*PyTorch* keeps candidate features, as the engine does; *published* extracts them again for every pair, as "
@@ -75,47 +126,49 @@ def speed(report: Report) -> str:
         "",
         *keeping_lines(records, size),
         *search_lines(records),
-        f"`{report['command']}`; everything that it measured: [tables](benchmarks/results/cpu.md), "
-        "[plots](benchmarks/results/cpu.svg), [JSON](benchmarks/results/cpu.json).",
+        f"`{report.command}`; everything that it measured: [tables](../benchmarks/results/cpu.md), "
+        "[JSON](../benchmarks/results/cpu.json), and the figure:",
+        "",
+        "![Where time goes, how near the machine's limit that is, and how it grows](../benchmarks/results/cpu.svg)",
         "",
     ]
     return "\n".join(lines)
 
 
-def speed_table(records: list[Report], size: str) -> Table:
+def speed_table(records: list[Record], size: str) -> Table:
     """A row a stage, a column a method."""
-    ours = list(dict.fromkeys(r["method"] for r in records if r["stage"] == "indexing"))
+    ours = engines(records)
     rows = []
-    for (stage, count), row in grouped([r for r in records if r["size"] == size and r["stage"] in STAGES]).items():
-        if stage == "rerank" and count != max(r["count"] for r in records if r["stage"] == "rerank"):
+    for (stage, count), row in grouped([r for r in records if r.size == size and r.stage in STAGES]).items():
+        if stage == "rerank" and count != max(r.count or 0 for r in records if r.stage == "rerank"):
             continue
         baselines = [cell(row.get(method)) for method in (REFERENCE, PUBLISHED)]
         rows.append((STAGES[stage].format(count=count), *baselines, *(engine_cell(row[method]) for method in ours)))
     return Table("", ("", REFERENCE, "published", *ours), tuple(rows))
 
 
-def grouped(records: list[Report]) -> dict[tuple[str, int | None], dict[str, Report]]:
+def grouped(records: list[Record]) -> dict[tuple[str, int | None], dict[str, Record]]:
     """(stage, count) -> method -> record."""
-    found: dict[tuple[str, int | None], dict[str, Report]] = {}
+    found: dict[tuple[str, int | None], dict[str, Record]] = {}
     for stage in STAGES:
         for r in records:
-            if r["stage"] == stage:
-                found.setdefault((stage, r["count"]), {})[r["method"]] = r
+            if r.stage == stage:
+                found.setdefault((stage, r.count), {})[r.method] = r
     return found
 
 
-def cell(record: Report | None) -> str:
-    return "" if record is None else ("~" if record["projected"] else "") + ms(record["median_ms"])
+def cell(record: Record | None) -> str:
+    return "" if record is None else ("~" if record.projected else "") + ms(record.ms.median)
 
 
-def engine_cell(record: Report) -> str:
+def engine_cell(record: Record) -> str:
     """Milliseconds, ratio to PyTorch, ratio to PyTorch as published, share of the limit."""
-    ratios = [f"{times(record['speedups'][name][0])}×" for name in (REFERENCE, PUBLISHED) if name in record["speedups"]]
-    share = "" if record["share"] is None else f" [{record['share']:.0%}]"
-    return f"{ms(record['median_ms'])}: {', '.join(ratios)}{share}"
+    ratios = [f"{times(record.speedups[name].median)}×" for name in (REFERENCE, PUBLISHED) if name in record.speedups]
+    share = "" if record.share is None else f" [{record.share:.0%}]"
+    return f"{ms(record.ms.median)}: {', '.join(ratios)}{share}"
 
 
-def keeping_lines(records: list[Report], size: str) -> list[str]:
+def keeping_lines(records: list[Record], size: str) -> list[str]:
     """One sentence on PyTorch at its best."""
     said = [beside_best(records, size, stage) for stage in ("pair score", "extract, all scales")]
     if not any(said):
@@ -127,27 +180,27 @@ def keeping_lines(records: list[Report], size: str) -> list[str]:
     ]
 
 
-def beside_best(records: list[Report], size: str, stage: str) -> str:
+def beside_best(records: list[Record], size: str, stage: str) -> str:
     """The reference's time in a process that keeps memory, and how many times as fast the engines are."""
-    by_method = {r["method"]: r for r in records if (r["stage"], r["size"]) == (stage, size)}
+    by_method = {r.method: r for r in records if (r.stage, r.size) == (stage, size)}
     if KEEPING not in by_method:
         return ""
     ratios = [
-        f"{name} {times(r['speedups'][KEEPING][0])}×"
+        f"{name} {times(r.speedups[KEEPING].median)}×"
         for name, r in by_method.items()
-        if KEEPING in r["speedups"] and r["backend"] != by_method[KEEPING]["backend"]
+        if KEEPING in r.speedups and r.backend != by_method[KEEPING].backend
     ]
-    took = ms(by_method[KEEPING]["median_ms"])
+    took = ms(by_method[KEEPING].ms.median)
     return f"{STAGES[stage]} {took} ms, the engines {', '.join(ratios)} as fast"
 
 
-def search_lines(records: list[Report]) -> list[str]:
+def search_lines(records: list[Record]) -> list[str]:
     """One sentence on the largest global search."""
-    searches = [r for r in records if r["stage"] == "global search" and r["method"] != "NumPy"]
+    searches = [r for r in records if r.stage == "global search" and r.method != "NumPy"]
     if not searches:
         return []
     r = searches[-1]
-    return [f"Exact global search among {r['count']:,} descriptors: {ms(r['median_ms'])} ms a query.", ""]
+    return [f"Exact global search among {r.count:,} descriptors: {ms(r.ms.median)} ms a query.", ""]
 
 
 def accuracy(evaluation: dict[str, Any]) -> str:
@@ -162,13 +215,12 @@ def accuracy(evaluation: dict[str, Any]) -> str:
         for label, table in {"global": content["global"], **content["rerank"]}.items():
             cells = [percent(table[setup]["mAP"]) for setup in "EMH"]
             rows.append((name, label if label == "global" else f"best {label} reranked", *cells))
-    heading = (
-        f"**mAP on {title(evaluation['dataset'])}**, percent, {evaluation['n']} images, {evaluation['nq']} queries"
-        + MODELS.get(evaluation["weights"].partition(":")[0], "")
-    )
+    heading = f"## mAP on {title(evaluation['dataset'])}"
+    model = MODELS.get(evaluation["weights"].partition(":")[0], "")
+    lead = f"Percent, {evaluation['n']} images, {evaluation['nq']} queries{model}."
     table = Table("", ("", "ranking", "Easy", "Medium", "Hard"), tuple(rows))
     sentences = [agreement_line(name, a) for name, a in evaluation["agreement"].items()]
-    return "\n".join([heading, "", markdown(table), *sentences, ""])
+    return "\n".join([heading, "", lead, "", markdown(table), *sentences, ""])
 
 
 def precision(report: dict[str, Any]) -> str:
@@ -180,12 +232,14 @@ def precision(report: dict[str, Any]) -> str:
             cells.setdefault(name, []).extend(row)
     head = (title(name) + f", {column}" for name in report["datasets"] for column in columns)
     lines = [
-        "**What precision costs**, demonstration model: mAP in percent in fp32, and how far the others are from it, in "
-        "points, with the standard error over queries",
+        "## What precision costs",
+        "",
+        "The demonstration model: mAP in percent in fp32, and how far the others are from it, in points, with the "
+        "standard error over queries.",
         "",
         markdown(Table("", ("", *head), tuple((name, *row) for name, row in cells.items())), text_columns=1),
-        f"`{report['command']}`; in all setups: [tables](benchmarks/results/precision.md), "
-        "[JSON](benchmarks/results/precision.json).",
+        f"`{report['command']}`; in all setups: [tables](../benchmarks/results/precision.md), "
+        "[JSON](../benchmarks/results/precision.json).",
         "",
     ]
     return "\n".join(lines)

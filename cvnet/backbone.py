@@ -11,8 +11,9 @@ from torch.nn import functional as F
 from torchvision.models import resnet50, resnet101
 from torchvision.models.resnet import Bottleneck
 
+from engine.geometry import DESCRIPTOR_DIM
+
 TRUNKS = {50: resnet50, 101: resnet101}
-DESCRIPTOR_DIM = 2048
 
 
 class GeM(nn.Module):
@@ -59,6 +60,7 @@ class Backbone(nn.Module):
 
 def residual_sum(block: Bottleneck, x: Tensor) -> Tensor:
     """A bottleneck without projection, up to but not including its final ReLU."""
-    out = block.relu(block.bn1(block.conv1(x)))
+    out: Tensor = block.relu(block.bn1(block.conv1(x)))
     out = block.relu(block.bn2(block.conv2(out)))
-    return block.bn3(block.conv3(out)) + x
+    out = block.bn3(block.conv3(out))
+    return out + x

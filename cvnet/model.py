@@ -24,9 +24,11 @@ class CVNet(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Descriptor (B, 2048) of unit norm and local feature map (B, 1024, H/16, W/16), signed."""
-        return self.backbone(image)
+        described: tuple[Tensor, Tensor] = self.backbone(image)
+        return described
 
     @torch.inference_mode()
     def score(self, query: Tensor, key: Tensor) -> Tensor:
         """Pair score (B,) in 0..1 of two local feature maps (B, 1024, h, w)."""
-        return self.reranker(query, key).softmax(dim=1)[:, 1]
+        logits: Tensor = self.reranker(query, key)
+        return logits.softmax(dim=1)[:, 1]

@@ -38,7 +38,7 @@ class CenterPivotConv4d(nn.Module):
 
 def conv_last_two(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """`conv` over the last two axes of (B, m, n, C, h, w), each of the B·m·n planes on its own."""
-    y = conv(x.flatten(0, 2))
+    y: Tensor = conv(x.flatten(0, 2))
     return y.view(*x.shape[:3], *y.shape[1:])
 
 
@@ -64,7 +64,8 @@ class CorrelationLearner(nn.Module):
 
     def forward(self, correlation: Tensor) -> Tensor:  # (B, 9, hq, wq, hk, wk) -> (B, 2)
         x = self.block4(self.block3(self.block2(self.block1(correlation))))
-        return self.mlp(x.mean(dim=(2, 3, 4, 5)))
+        logits: Tensor = self.mlp(x.mean(dim=(2, 3, 4, 5)))
+        return logits
 
 
 class Reranker(nn.Module):
@@ -80,7 +81,8 @@ class Reranker(nn.Module):
 
         The published score of the pair is `softmax(logits)[:, 1]`.
         """
-        return self.learner(self.correlation(query, key))
+        logits: Tensor = self.learner(self.correlation(query, key))
+        return logits
 
     def correlation(self, query: Tensor, key: Tensor) -> Tensor:
         """Cross-scale correlation (B, 9, hq, wq, hk, wk), never negative; channel 3·i + j is scale i by scale j."""
@@ -91,10 +93,9 @@ class Reranker(nn.Module):
 
     def project(self, x: Tensor) -> list[Tensor]:
         """The map at each scale: resized, then projected to 256 channels by that scale's own convolution."""
-        return [
-            conv(resize(x, *scaled_size(*x.shape[2:], s)))
-            for s, conv in zip(AREA_SCALES, self.projections, strict=True)
-        ]
+        height, width = x.shape[2:]
+        sizes = [scaled_size(height, width, s) for s in AREA_SCALES]
+        return [conv(resize(x, *size)) for size, conv in zip(sizes, self.projections, strict=True)]
 
 
 def scaled_size(height: int, width: int, area_scale: float) -> tuple[int, int]:
@@ -109,7 +110,7 @@ def resize(x: Tensor, height: int, width: int) -> Tensor:
 def cosine(query: Tensor, key: Tensor) -> Tensor:
     """Cosine similarity of every query position with every key position: (B, hq, wq, hk, wk)."""
     dots = query.flatten(2).transpose(1, 2) @ key.flatten(2)  # (B, hq·wq, hk·wk)
-    norms = query.flatten(2).norm(dim=1).unsqueeze(2) * key.flatten(2).norm(dim=1).unsqueeze(1)
+    norms: Tensor = query.flatten(2).norm(dim=1).unsqueeze(2) * key.flatten(2).norm(dim=1).unsqueeze(1)
     return (dots / (norms + 1e-8)).view(-1, *query.shape[2:], *key.shape[2:])
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Mapping
+from math import sqrt
 
 import numpy as np
 
@@ -55,4 +56,4 @@ def tensor(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
         return (scale * rng.uniform(0.8, 1.2, shape)).astype(np.float32)
     fan_in = int(np.prod(shape[1:]))
     gain = 1.0 if name.endswith("fc.weight") else 2.0  # He initialisation before a ReLU
-    return (np.sqrt(gain / fan_in) * rng.standard_normal(shape)).astype(np.float32)
+    return (sqrt(gain / fan_in) * rng.standard_normal(shape)).astype(np.float32)

@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
 import warnings
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
+from cvnet_engine import interrupts
+from cvnet_engine.outputs import STANDARD_OUTPUT, require_text, require_writable
 from engine.backends import PRECISIONS, WHOLE
-from engine.errors import CvnetError, CvnetWarning
+from engine.errors import OUT_OF_MEMORY, CvnetError, CvnetWarning
+
+
+class Program(TyperGroup):
+    """The commands, each unwound by Ctrl-C."""
+
+    def invoke(self, context: Any) -> Any:
+        with interrupts.unwinding():
+            return super().invoke(context)
+
 
 app = typer.Typer(
+    cls=Program,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 
-def writable(file: Path | None) -> Path | None:
-    """Checks an output file before the work rather than after it."""
-    from cvnet_engine.console import require_writable
-
-    return require_writable(file)
+def results(context: typer.Context, file: Path | None) -> Path | None:
+    """A file for results, checked before the work; standard output is kept for them alone where they go there."""
+    if file == STANDARD_OUTPUT:
+        context.with_resource(contextlib.redirect_stdout(sys.stderr))
+        return file
+    return require_text(require_writable(file))
 
 
 def show_version(asked: bool) -> None:
@@ -45,15 +60,26 @@ def program(
 
 
 BundleOption = Annotated[Path, typer.Option("--bundle", help="Folder written by 'build'.")]
+RerankWithOption = Annotated[
+    Literal["cvnet", "superglobal", "both"],
+    typer.Option(
+        "--rerank-with",
+        help="CVNet's pair scores; SuperGlobal's refined descriptors, in milliseconds; "
+        "or pair scores of the best of the 400 that these put in order.",
+    ),
+]
 GalleryOption = Annotated[Path, typer.Option("--gallery", help="Folder written by 'index'.")]
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, max=1024, help="CPU threads; all that are available by default.")
 ]
 JsonOption = Annotated[
-    Path | None, typer.Option("--json", callback=writable, help="Write the results to this file, for machines.")
+    Path | None,
+    typer.Option(
+        "--json", callback=results, help="Write the results to this file, for machines; - is standard output."
+    ),
 ]
 HtmlOption = Annotated[
-    Path | None, typer.Option("--html", callback=writable, help="Write the results as one HTML page, for people.")
+    Path | None, typer.Option("--html", callback=results, help="Write the results as one HTML page, for people.")
 ]
 
 
@@ -156,6 +182,7 @@ def search(
     bbox: Annotated[str | None, typer.Option(help="Crop the query to x1,y1,x2,y2 in pixels.")] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Results to show.")] = 10,
     rerank: Annotated[int, typer.Option(min=0, help="Candidates to rerank; 0 for none.")] = 100,
+    rerank_with: RerankWithOption = "cvnet",
     threads: ThreadsOption = None,
     html: HtmlOption = None,
     json: JsonOption = None,
@@ -171,6 +198,7 @@ def search(
             bbox=bbox,
             top_k=top_k,
             rerank=rerank,
+            rerank_with=rerank_with,
             threads=threads,
             html=html,
             json=json,
@@ -184,6 +212,7 @@ def evaluate(
     data_dir: Annotated[Path, typer.Option(help="Folder that holds NAME/gnd_NAME.pkl and NAME/jpg.")],
     bundle: BundleOption,
     rerank: Annotated[str, typer.Option(help="Shortlist lengths, for instance 100,400; 0 for none.")] = "100",
+    rerank_with: RerankWithOption = "cvnet",
     reference: Annotated[
         bool, typer.Option("--reference", help="Evaluate the PyTorch model beside the engine.")
     ] = False,
@@ -213,6 +242,7 @@ def evaluate(
             data_dir=data_dir,
             bundle=bundle,
             rerank=rerank,
+            rerank_with=rerank_with,
             reference=reference,
             against=against,
             distractors=distractors,
@@ -240,10 +270,10 @@ def bench(
         Path | None, typer.Option(help="What an earlier run wrote with --json: shows what changed beyond noise.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(callback=writable, help="Write the figure to this file: .png, .svg or .pdf.")
+        Path | None, typer.Option(callback=require_writable, help="Write the figure to this file: .png, .svg or .pdf.")
     ] = None,
     markdown: Annotated[
-        Path | None, typer.Option(callback=writable, help="Write the tables to this file, in Markdown.")
+        Path | None, typer.Option(callback=results, help="Write the tables to this file, in Markdown.")
     ] = None,
     json: JsonOption = None,
 ) -> None:
@@ -286,7 +316,7 @@ def main() -> None:
     except CvnetError as error:
         fail(str(error))
     except MemoryError:
-        fail("out of memory; a smaller --max-side or --rerank needs less")
+        fail(OUT_OF_MEMORY)
     except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

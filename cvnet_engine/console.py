@@ -7,6 +7,7 @@ import json
 import math
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -26,12 +27,15 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from cvnet_engine.outputs import STANDARD_OUTPUT
 from engine.bundle import Manifest
 from engine.errors import CvnetError
 from engine.files import write_atomically
 
-UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+# control characters; what ends a line or turns its direction; halves of UTF-16 pairs, which stand for bytes of no text
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 PIPE_WIDTH = 200  # columns where the output is no terminal, so that a path stays on its line
+LINE_EVERY_S = 30.0  # of progress, where standard error is no terminal
 
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True, highlight=False)
@@ -50,19 +54,52 @@ class RateColumn(ProgressColumn):
     """Steps a second, or seconds a step where that reads better."""
 
     def render(self, task: Task) -> Text:
-        if not task.speed:
-            return Text("")
-        return Text(f"{task.speed:.1f}/s" if task.speed >= 1 else f"{1 / task.speed:.1f} s each", style="dim")
+        return Text(rate(task.speed), style="dim") if task.speed else Text("")
+
+
+class Lines:
+    """Progress as plain lines on standard error, one every `LINE_EVERY_S` while there are steps."""
+
+    def __init__(self, description: str, total: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._description, self._total, self._clock = description, total, clock
+        self._done = self._told = 0  # steps; those that the last line spoke of
+        self._told_at = clock()
+
+    def advance(self, steps: int = 1) -> None:
+        self._done += steps
+        now = self._clock()
+        if now - self._told_at < LINE_EVERY_S:
+            return
+        speed = (self._done - self._told) / (now - self._told_at)  # of late: skipping what is done goes faster
+        left = duration((self._total - self._done) / speed)
+        line = f"{self._description}: {self._done} of {self._total}, {rate(speed)}, {left} left"
+        err.print(Text(line), soft_wrap=True)
+        self._told, self._told_at = self._done, now
+
+
+def rate(speed: float) -> str:
+    """Steps a second, or seconds a step where that reads better."""
+    return f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever reads best."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 @contextlib.contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[..., None]]:
-    """A bar with rate and time to go, on a terminal only; yields what to call after each step (or each n)."""
+    """Count, rate and time left, as a bar on a terminal, else in lines; yields what to call after each step (or n)."""
+    if not err.is_terminal:
+        yield Lines(description, total).advance
+        return
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
         RateColumn(), TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as bar:
+    with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task(description, total=total)
         yield lambda steps=1: bar.advance(task, steps)
 
@@ -112,13 +149,16 @@ def write_json(file: Path, content: Any) -> None:
 
 
 def write_file(file: Path, text: str) -> None:
-    """A result file, whole or not at all.
+    """A result file, whole or not at all; `STANDARD_OUTPUT`, which is kept for it then, as it is.
 
     Raises:
         CvnetError: the folder is not there, or the disk is full.
     """
     try:
-        write_atomically(file, printable(text))
+        if file == STANDARD_OUTPUT:
+            print(printable(text), end="", file=sys.__stdout__, flush=True)
+        else:
+            write_atomically(file, printable(text))
     except OSError as error:
         raise CvnetError(
             f"{file}: cannot be written ({error.strerror}); choose a file in a folder that exists and has space"
@@ -131,17 +171,6 @@ def finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: finite(v) for key, v in value.items()}
     return [finite(v) for v in value] if isinstance(value, list | tuple) else value
-
-
-def require_writable(file: Path | None) -> Path | None:
-    """The file, where one is given and its folder is there: better asked before hours of work than after.
-
-    Raises:
-        CvnetError: there is no such folder, or the file is a folder.
-    """
-    if file and (file.is_dir() or not file.absolute().parent.is_dir()):
-        raise CvnetError(f"{file}: cannot be written; choose a file in a folder that exists")
-    return file
 
 
 def printable(text: str) -> str:

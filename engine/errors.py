@@ -5,6 +5,11 @@ A message says what was got, what was expected and what to do, in that order and
 
 from __future__ import annotations
 
+import re
+
+OUT_OF_MEMORY = "out of memory; smaller images and a smaller --rerank need less, as do fewer programs beside this one"
+MEMORY_RAN_OUT = re.compile(r"bad_alloc|allocate .*memory|allocate .* bytes|failed to map segment", re.IGNORECASE)
+
 
 class CvnetError(Exception):
     """Base of every error that is the input's or the machine's fault rather than ours."""
@@ -26,6 +31,10 @@ class BackendError(CvnetError):
     """A backend or device that was asked for and is not there, or refuses the graph or its inputs."""
 
 
+class OutOfMemoryError(BackendError, MemoryError):
+    """A backend for which the memory does not suffice: nothing is wrong with its graph."""
+
+
 class ImageError(CvnetError):
     """A picture that cannot be decoded, is out of bounds, or a crop that misses it."""
 
@@ -40,6 +49,14 @@ class DatasetError(CvnetError):
 
 class CvnetWarning(UserWarning):
     """Something is done in another way than was asked for; one line that says how, and how to have it as asked."""
+
+
+def backend_failure(error: Exception, message: str) -> BackendError:
+    """What to raise for a library's error: a BackendError with the message, or an OutOfMemoryError.
+
+    ONNX Runtime and OpenVINO have no type for the latter; only their messages say so.
+    """
+    return OutOfMemoryError(OUT_OF_MEMORY) if MEMORY_RAN_OUT.search(str(error)) else BackendError(message)
 
 
 def one_line(error: object) -> str:

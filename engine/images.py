@@ -5,22 +5,49 @@ Images are (H, W, 3) uint8 in BGR order, the order that the network was trained 
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import io
+import logging
+import os
+import stat
 import struct
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, _imaging
 
 from engine.contract import Array
 from engine.errors import ImageError
 from engine.geometry import MIN_SIDE_PX
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif"})
+SUFFIXES = {
+    ".bmp": "BMP",
+    ".gif": "GIF",
+    ".jpeg": "JPEG",
+    ".jpg": "JPEG",
+    ".png": "PNG",
+    ".ppm": "PPM",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
+}  # a file's ending -> Pillow's name of its format; no other format is opened, whatever a file is called
+FORMATS = tuple(dict.fromkeys(SUFFIXES.values()))
+FOREIGN = {".avif": "AVIF", ".heic": "HEIC", ".heif": "HEIC", ".hif": "HEIC"}  # photos that are not read, by ending
+FOREIGN_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC"}  # by content
 MAX_PIXELS = 89_478_485  # Pillow's own bound against decompression bombs
+MAX_BYTES = 8 * MAX_PIXELS  # of a file: as many pixels, uncompressed, in four channels of 16 bits
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}  # of what is no regular file
 
 # Mean and standard deviation of ImageNet in BGR order, on a scale of 0 to 1.
 MEAN = np.array((0.406, 0.456, 0.485), np.float32)
@@ -40,6 +67,11 @@ UPRIGHT = {
 }  # EXIF orientation -> what undoes it
 
 warnings.filterwarnings("ignore", module=r"PIL\b")  # notes on odd files, which `decode` takes or refuses
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # the same, as errors
+with contextlib.suppress(AttributeError):  # libtiff's own, on standard error; found through Pillow, if linked with it
+    PILLOW = ctypes.CDLL(_imaging.__file__)
+    PILLOW.TIFFSetErrorHandler(None)
+    PILLOW.TIFFSetWarningHandler(None)
 
 
 def read(path: Path, bbx: Sequence[float] | None = None) -> Array:
@@ -49,12 +81,45 @@ def read(path: Path, bbx: Sequence[float] | None = None) -> Array:
         ImageError: the path, and what is wrong with it; see `decode` and `crop`.
     """
     try:
-        image = decode(path.read_bytes())
+        image = decode(read_bytes(path))
         return image if bbx is None else crop(image, bbx)
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror}); expected an image file") from error
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a regular file of at most `MAX_BYTES`; nothing else is waited for or read.
+
+    Raises:
+        ImageError: anything else, or a file that cannot be read.
+    """
+    with open_regular(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size > MAX_BYTES:
+            raise ImageError(f"{size:,} bytes are too many; expected at most {MAX_BYTES:,}: save it compressed")
+        return stream.read(size)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, opened without waiting for whoever may be at the other end of another kind.
+
+    Raises:
+        ImageError: anything else, or a file that cannot be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:  # of a socket, too
+        raise ImageError(f"cannot be read ({error.strerror}); expected an image file") from error
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise ImageError(f"{kind(mode)}; expected an image file")
+    return os.fdopen(descriptor, "rb")
+
+
+def kind(mode: int) -> str:
+    """What is no regular file, in a word, by its `st_mode`."""
+    return KINDS.get(stat.S_IFMT(mode), "no file")
 
 
 def decode(data: bytes) -> Array:
@@ -66,7 +131,7 @@ def decode(data: bytes) -> Array:
         ImageError: not an image, damaged, cut short, or more than `MAX_PIXELS`.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise ImageError(
@@ -78,7 +143,7 @@ def decode(data: bytes) -> Array:
     except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        raise ImageError(f"not an image; expected {', '.join(sorted(SUFFIXES))}") from error
+        raise ImageError(unread(FOREIGN_BRANDS.get(data[8:12]) if data[4:8] == b"ftyp" else None)) from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"too many pixels; expected at most {MAX_PIXELS:,}: resize it first") from error
     except Exception as error:  # a damaged file can raise nearly anything
@@ -92,14 +157,23 @@ def read_size(path: Path, max_side_px: int | None = None) -> tuple[int, int]:
         ImageError: no image that can be read.
     """
     try:
-        with Image.open(path) as image:
+        with open_regular(path) as stream, Image.open(stream, formats=FORMATS) as image:
             width, height = image.size
             if orientation(image.info.get("exif", b"")) >= FIRST_SIDEWAYS:
                 width, height = height, width
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
     except Exception as error:  # a damaged file can raise nearly anything
-        raise ImageError(f"{path}: not an image ({error}); expected {', '.join(sorted(SUFFIXES))}") from error
+        raise ImageError(f"{path}: not an image ({error}); expected {', '.join(SUFFIXES)}") from error
     scale = min(1.0, max_side_px / max(height, width)) if max_side_px else 1.0
     return round(height * scale), round(width * scale)
+
+
+def unread(foreign: str | None) -> str:
+    """What to say of a file that is of none of `FORMATS`: of its format, where it is one that photos come in."""
+    if foreign:
+        return f"{foreign} photos are not read; convert them to JPEG"
+    return f"not an image; expected {', '.join(SUFFIXES)}"
 
 
 def orientation(exif: bytes) -> int:
@@ -178,10 +252,20 @@ def limit_side(image: Array, max_side_px: int | None) -> Array:
 
 
 def rescale(image: Array, scale: float) -> Array:
-    """The image at `scale` times its sides, by area averaging below 1 and bilinear above."""
+    """The image at `scale` times its sides, by area averaging below 1 and bilinear above.
+
+    Raises:
+        MemoryError: OpenCV finds no room for it.
+    """
     if scale == 1:
         return image
-    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    try:
+        return cv2.resize(image, None, fx=scale, fy=scale, interpolation=interpolation)
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError from error
+        raise
 
 
 def normalise(image: Array) -> Array:

@@ -9,15 +9,29 @@ import platform
 import re
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")  # that inference libraries use
 CGROUP = Path("/sys/fs/cgroup")
 DISTRIBUTION = "cvnet-engine"
 
 
-def describe() -> dict[str, Any]:
-    """The machine in plain values, fit for JSON; a library that is not installed has the version None."""
+class Machine(TypedDict):
+    """A machine in plain values, fit for JSON; a library that is not installed has the version None."""
+
+    system: str
+    python: str
+    cpu: str
+    cpu_features: list[str]
+    cpus: int
+    memory_bytes: int
+    cuda_devices: list[str]
+    libraries: dict[str, str | None]
+    onnxruntime_providers: list[str]
+
+
+def describe() -> Machine:
+    """This machine."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

@@ -27,7 +27,7 @@ from training.checkpoints import Progress
 from training.losses import contrast, local_contrast
 from training.pairs import Pairs, Sources, normalised
 from training.processes import average_gradients, one_thread, start, together
-from training.slim import Widths, slim_model
+from training.slim import Widths, channels_last, slim_model
 
 SAVED_EVERY = 50  # steps
 NOTED_EVERY = 10
@@ -77,7 +77,7 @@ def train(rank: int, recipe: Recipe, pairs: Pairs, folder: Path, workers: int = 
         WeightsError: see `Progress.resume`.
     """
     torch.manual_seed(recipe.seed)
-    model = slim_model(recipe.widths).to(memory_format=torch.channels_last).train()
+    model = channels_last(slim_model(recipe.widths)).train()
     optimizer = torch.optim.AdamW(parameter_groups(model, recipe.decay), recipe.rate)
     progress = Progress(folder, "backbone", repr(recipe), model, optimizer)
     progress.resume()
@@ -89,7 +89,7 @@ def train(rank: int, recipe: Recipe, pairs: Pairs, folder: Path, workers: int = 
             scales = np.random.default_rng((recipe.seed, progress.step, 1)).integers(0, 3, 2).tolist()
             parts = losses(model, crops, points, scales, recipe)
             optimizer.zero_grad()
-            torch.stack(list(parts.values())).sum().backward()
+            torch.autograd.backward(torch.stack(list(parts.values())).sum())
             average_gradients(model)
             optimizer.step()
             progress.step += 1

@@ -42,7 +42,7 @@ def collage(seed: int, index: int) -> Array:
 def colour(rng: Generator) -> Array:
     """BGR, mostly dull."""
     grey = rng.uniform(20, 240)
-    return np.clip(grey + rng.normal(0, 1, 3) * rng.choice([8, 20, 60]), 0, 255).astype(np.float32)
+    return np.clip(grey + rng.normal(0, 1, 3) * float(rng.choice([8, 20, 60])), 0, 255).astype(np.float32)
 
 
 def shape(rng: Generator) -> Array:
@@ -56,12 +56,13 @@ def shape(rng: Generator) -> Array:
         angles = np.sort(rng.uniform(0, 2 * np.pi, corners)) if corners < 24 else np.linspace(0, 6.2, 24)
         outline = np.stack([np.cos(angles), np.sin(angles) * rng.uniform(0.4, 1)], 1) * size
     turn = rng.choice([0, np.pi / 2, rng.uniform(0, np.pi)], p=[0.4, 0.2, 0.4])
-    return outline @ np.array([(np.cos(turn), -np.sin(turn)), (np.sin(turn), np.cos(turn))])
+    turned: Array = outline @ np.array([(np.cos(turn), -np.sin(turn)), (np.sin(turn), np.cos(turn))])
+    return turned
 
 
 def row_of_steps(rng: Generator, outline: Array) -> Array:
     """Where the copies of a shape stand, (N, 2) px: a grid of them."""
-    pitch = np.ptp(outline, axis=0) * rng.uniform(1.15, 2.2, 2) + 2
+    pitch: Array = np.ptp(outline, axis=0) * rng.uniform(1.15, 2.2, 2) + 2
     columns, rows = rng.integers(2, 8), rng.integers(1, 6)
     u, v = np.meshgrid(np.arange(columns) - columns / 2, np.arange(rows) - rows / 2)
     return np.stack([u.ravel(), v.ravel()], 1) * pitch
@@ -72,12 +73,13 @@ def texture(rng: Generator) -> Array:
     pattern = PATTERNS[rng.integers(len(PATTERNS))](rng)[..., None]  # (SIDE_PX, SIDE_PX, 1) float32, 0 to 1
     grain = rng.standard_normal((SIDE_PX, SIDE_PX, 1), np.float32) * np.float32(rng.choice([0, 4, 12]))
     low, high = colour(rng), colour(rng)
-    return np.clip(low + pattern * (high - low) + grain, 0, 255).astype(np.uint8)
+    mixed: Array = low + pattern * (high - low) + grain
+    return np.clip(mixed, 0, 255).astype(np.uint8)
 
 
 def clouds(rng: Generator) -> Array:
     noise = smooth_noise(rng, (SIDE_PX, SIDE_PX), rng.choice([4, 12, 40, 120]), int(rng.integers(1, 5)))
-    return 1 / (1 + np.exp(-noise * np.float32(rng.choice([1, 3, 12]))))
+    return logistic(noise * np.float32(rng.choice([1, 3, 12])))
 
 
 def stripes(rng: Generator) -> Array:
@@ -88,13 +90,20 @@ def stripes(rng: Generator) -> Array:
     waves = np.sin(x * across + y * along)
     if rng.random() < 0.5:
         waves = waves * np.sin((y * across - x * along) * np.float32(rng.uniform(0.5, 2)))
-    return 1 / (1 + np.exp(-waves * np.float32(rng.choice([2, 20]))))
+    return logistic(waves * np.float32(rng.choice([2, 20])))
 
 
 def fade(rng: Generator) -> Array:
     y, x = np.mgrid[-1 : 1 : SIDE_PX * 1j, -1 : 1 : SIDE_PX * 1j].astype(np.float32)
     turn = rng.uniform(0, 2 * np.pi)
-    return np.clip(0.5 + 0.5 * (x * np.float32(np.cos(turn)) + y * np.float32(np.sin(turn))), 0, 1)
+    across: Array = x * np.float32(np.cos(turn)) + y * np.float32(np.sin(turn))
+    return np.clip(0.5 + 0.5 * across, 0, 1)
+
+
+def logistic(values: Array) -> Array:
+    """Squeezed to 0 to 1."""
+    squeezed: Array = 1 / (1 + np.exp(-values))
+    return squeezed
 
 
 PATTERNS: tuple[Callable[[Generator], Array], ...] = (clouds, clouds, stripes, fade)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cvnet.reranker import GROUPS, CenterPivotConv4d, CorrelationLearner
 
@@ -38,18 +39,27 @@ def start_counting(learner: CorrelationLearner, correlations: list[Tensor]) -> N
         *[(gather, 0.0, 0.3)] * 4,
     ]
     blocks = (learner.block1, learner.block2, learner.block3, learner.block4)
-    layers = [layer for block in blocks for layer in zip(block[::3], block[1::3], block[2::3], strict=True)]
+    convs = [m for block in blocks for m in block if isinstance(m, CenterPivotConv4d)]
+    norms = [m for block in blocks for m in block if isinstance(m, nn.GroupNorm)]
     found = correlations
     with torch.no_grad():
-        for (conv, norm, relu), (fill, low, high) in zip(layers, plan, strict=True):
+        for conv, norm, (fill, low, high) in zip(convs, norms, plan, strict=True):
             for side in (conv.conv1, conv.conv2):
                 side.weight.zero_()
-                side.bias.zero_()
+                bias_of(side).zero_()
             fill(conv)
             set_thresholds(conv, found, low, high)
             make_steady(conv, norm)
-            found = [relu(norm(conv(x))) for x in found]
-        standardise(learner.mlp[0], torch.cat([x.mean(dim=(2, 3, 4, 5)) for x in found]))
+            found = [F.relu(norm(conv(x))) for x in found]
+        first = learner.mlp[0]
+        assert isinstance(first, nn.Linear)
+        standardise(first, torch.cat([x.mean(dim=(2, 3, 4, 5)) for x in found]))
+
+
+def bias_of(conv: nn.Conv2d) -> Tensor:
+    """Its bias, which every layer of the head has."""
+    assert conv.bias is not None
+    return conv.bias
 
 
 def evidence(channels: int) -> list[int]:
@@ -107,7 +117,7 @@ def set_thresholds(conv: CenterPivotConv4d, found: list[Tensor], low: float, hig
         scale = SPREAD / responses[channel].std().clamp(min=1e-4)
         for side in (conv.conv1, conv.conv2):
             side.weight[channel] *= scale
-        conv.conv1.bias[channel] = -scale * sample[channel].quantile(low + (high - low) * float(torch.rand(())))
+        bias_of(conv.conv1)[channel] = -scale * sample[channel].quantile(low + (high - low) * float(torch.rand(())))
 
 
 def make_steady(conv: CenterPivotConv4d, norm: nn.GroupNorm) -> None:
@@ -116,8 +126,8 @@ def make_steady(conv: CenterPivotConv4d, norm: nn.GroupNorm) -> None:
     for first in range(0, norm.num_channels, channels):
         for side in (conv.conv1, conv.conv2):
             side.weight[first + 1] = -side.weight[first + 2 : first + channels].sum(dim=0)
-            side.bias[first + 1] = -side.bias[first + 2 : first + channels].sum()
-        conv.conv1.bias[first] = ANCHOR * channels
+            bias_of(side)[first + 1] = -bias_of(side)[first + 2 : first + channels].sum()
+        bias_of(conv.conv1)[first] = ANCHOR * channels
     norm.weight.fill_(-ANCHOR * (channels - 1) ** 0.5)  # the standard deviation of a group
     norm.bias.fill_(ANCHOR)  # its mean
 
@@ -125,5 +135,5 @@ def make_steady(conv: CenterPivotConv4d, norm: nn.GroupNorm) -> None:
 def standardise(layer: nn.Linear, inputs: Tensor) -> None:
     """Let a layer read its inputs (n, C) at mean 0 and spread 1."""
     spread = inputs.std(dim=0)
-    layer.weight *= torch.where(spread > 1e-5, 1 / spread.clamp(min=1e-5), 0.0)
-    layer.bias -= layer.weight @ inputs.mean(dim=0)
+    layer.weight.mul_(torch.where(spread > 1e-5, 1 / spread.clamp(min=1e-5), 0.0))
+    layer.bias.sub_(layer.weight @ inputs.mean(dim=0))

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-STRIDE_PX = 16  # of the stage-3 map
+from engine.geometry import STRIDE_PX
+
 NEAR_PX = 24  # points of one crop closer than this are too alike to be told apart
 
 

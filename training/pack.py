@@ -31,7 +31,7 @@ def packed(model: CVNet) -> bytes:
         if not name.endswith("num_batches_tracked")
     }
     content = io.BytesIO()
-    np.savez_compressed(content, **parts)
+    np.savez_compressed(content, allow_pickle=False, **parts)
     return content.getvalue()
 
 

@@ -42,7 +42,8 @@ class Photograph:
 
     def picture(self) -> Array:
         """(H, W, 3) uint8, BGR."""
-        decoded: Array = cv2.imdecode(self.jpeg, cv2.IMREAD_COLOR)
+        decoded = cv2.imdecode(self.jpeg, cv2.IMREAD_COLOR)
+        assert decoded is not None  # `photograph` encoded it
         return decoded
 
 
@@ -63,12 +64,12 @@ def write_scene(folder: Path, which: scenes.SceneSet, index: int) -> None:
     if file.is_file():
         return
     cv2.setNumThreads(1)
-    arrays = {}
+    arrays: dict[str, Array] = {}
     for number in range(which.views):
         shot = photograph(which.seed, index, number, which.size)
         arrays |= {f"{field}_{number}": value for field, value in vars(shot).items()}
     content = io.BytesIO()
-    np.savez(content, **arrays)
+    np.savez(content, allow_pickle=False, **arrays)
     write_atomically(file, content.getvalue())
 
 

@@ -14,7 +14,7 @@ import cv2
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.multiprocessing import start_processes
+from torch.multiprocessing.spawn import start_processes
 
 from benchmarks.contenders.allocator import keep_memory
 
@@ -30,7 +30,7 @@ def one_thread() -> None:
 
 def start(train: Callable[..., None], arguments: tuple[Any, ...], processes: int) -> None:
     """Run `train(rank, *arguments)` in each process; forked, so that pictures in memory are shared."""
-    start_processes(train, arguments, processes, start_method="fork")
+    start_processes(train, arguments, processes, start_method="fork")  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager
@@ -51,5 +51,5 @@ def average_gradients(module: nn.Module) -> None:
     flat = torch.cat([g.flatten() for g in gradients])
     dist.all_reduce(flat)
     flat /= dist.get_world_size()
-    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+    for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
         gradient.copy_(mean.view_as(gradient))

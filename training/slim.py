@@ -7,13 +7,17 @@ A narrow network *is* a published one in which the remaining channels are zero a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
+import torch
 from torch import nn
 from torchvision.models.resnet import Bottleneck
 
 from cvnet.backbone import Backbone
 from cvnet.model import CVNet
 from engine.geometry import AREA_SCALES, MAP_DIM
+
+Module = TypeVar("Module", bound=nn.Module)
 
 EXPANSION = Bottleneck.expansion  # a block's output channels over its `planes`
 
@@ -60,6 +64,12 @@ def narrow(backbone: Backbone, widths: Widths) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if isinstance(module, Bottleneck):
             nn.init.constant_(module.bn3.weight, 0.2)  # near the identity, so that depth does no harm at first
+
+
+def channels_last(module: Module) -> Module:
+    """The module itself, its kernels in channels-last order."""
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # which torch's overloads leave out
+    return module
 
 
 def first_block(inputs: int, stage: Stage, stride: int) -> Bottleneck:

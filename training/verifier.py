@@ -33,7 +33,7 @@ from training.checkpoints import Progress
 from training.head_start import start_counting
 from training.pairs import Sources, normalised
 from training.processes import average_gradients, one_thread, start, together
-from training.slim import Widths, slim_model
+from training.slim import Widths, channels_last, slim_model
 from training.views import Source, Warps, common, whole_view
 from training.voting import EVEN_VOTES, votes
 
@@ -167,7 +167,7 @@ def train(rank: int, recipe: Recipe, model: CVNet, kept: Kept, folder: Path) -> 
             logits = torch.cat([head(*maps, *other)[0] for other in others])
             loss = imitation_loss(logits, torch.stack([target(maps[-1], other[-1]) for other in others]))
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             average_gradients(head)
             torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)
             optimizer.step()
@@ -190,7 +190,7 @@ def load(folder: Path, widths: Widths) -> CVNet:
         head = head_of(model)
         head.load_state_dict(checkpoints.read(folder, "verifier"))
         put_back(head, model)
-    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    return channels_last(model.eval().requires_grad_(False))
 
 
 def main(

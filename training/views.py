@@ -73,7 +73,7 @@ def whole_view(rng: Generator, source: Source, size: tuple[int, int], warps: War
 
 def common(query: Source, other: Source) -> bool:
     """Whether a picture shows enough of what the query shows of their subject."""
-    points = (np.stack(np.mgrid[:GRID, :GRID], -1).reshape(-1, 2) + 0.5) / GRID
+    points = (np.moveaxis(np.mgrid[:GRID, :GRID], 0, -1).reshape(-1, 2) + 0.5) / GRID
     seen = visible(query, points)
     spread = np.ptp(project(other.to_picture, points), axis=0)  # px
     large = bool((spread > 0.2 * np.array(other.picture.shape[1::-1])).all())
@@ -105,7 +105,7 @@ def visible(source: Source, points: Array) -> Array:
     rows, cols = source.seen.shape
     height, width = source.picture.shape[:2]
     x, y = (project(source.to_picture, points) * (cols / width, rows / height)).T
-    inside = (x >= 0) & (x < cols) & (y >= 0) & (y < rows)
+    inside: Array = (x >= 0) & (x < cols) & (y >= 0) & (y < rows)
     inside[inside] = source.seen[y[inside].astype(int), x[inside].astype(int)]
     return inside
 
@@ -157,11 +157,14 @@ def develop(rng: Generator, picture: Array) -> Array:
         picture = cast_shade(rng, picture)
     if rng.random() < 0.5:
         cv2.setRNGSeed(int(rng.integers(2**31)))
-        noise = cv2.randn(np.empty((height, width, 3), np.int16), 0, rng.uniform(1, 9))
+        spread = np.array([rng.uniform(1, 9), 0, 0])  # in blue alone: so the demonstration model was trained
+        noise = cv2.randn(np.empty((height, width, 3), np.int16), np.zeros(3), spread)
         picture = cv2.add(picture, noise, dtype=cv2.CV_8U)
     if rng.random() < 0.4:
         _, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(30, 90))])
-        picture = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
+        decoded = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
+        assert decoded is not None
+        picture = decoded
     return picture
 
 
@@ -184,5 +187,5 @@ def cast_shade(rng: Generator, picture: Array) -> Array:
     y, x = np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     turn = rng.uniform(0, 2 * np.pi)
     across = x * np.cos(turn) + y * np.sin(turn) + rng.uniform(-0.5, 0.5)
-    light = 1 - rng.uniform(0.2, 0.6) / (1 + np.exp(-rng.uniform(3, 20) * across))
+    light: Array = 1 - rng.uniform(0.2, 0.6) / (1 + np.exp(-rng.uniform(3, 20) * across))
     return (picture * light[..., None]).astype(np.uint8)

@@ -25,7 +25,7 @@ from training import checkpoints
 from training.backbone import Recipe
 from training.pairs import normalised
 from training.photographs import Photograph, read_scene, scene_file
-from training.slim import slim_model
+from training.slim import channels_last, slim_model
 
 SHRINKAGE = 0.05  # of the mean variance, added to every direction's
 SIZE_FACTOR = 0.6  # of the photographs, to the size of the pictures to come
@@ -50,7 +50,7 @@ def whitening(descriptors: Array) -> Array:
     covariance += SHRINKAGE * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
     variances, directions = np.linalg.eigh(covariance)
     roots: Array = directions * variances**-0.5 @ directions.T
-    return roots / np.linalg.norm(roots, 2)
+    return roots / float(np.linalg.norm(roots, 2))
 
 
 def whiten(layer: nn.Linear, by: Array) -> None:
@@ -69,7 +69,7 @@ def main(
     torch.set_num_threads(1)
     model = slim_model(Recipe().widths)
     model.load_state_dict(checkpoints.read(folder, "backbone"))
-    backbone = model.backbone.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    backbone = channels_last(model.backbone.eval().requires_grad_(False))
     files = [scene_file(photographs, index) for index in range(scenes.TRAINING.scenes)]
     descriptors = [describe(backbone, read_scene(file)[:VIEWS]) for file in track(files, "describing")]
     whiten(backbone.whiten, whitening(np.stack(descriptors)))

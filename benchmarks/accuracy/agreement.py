@@ -84,7 +84,8 @@ def compare(ours: Evaluation, theirs: Evaluation) -> Agreement:
 def pair_differences(a: QueryEvaluation, b: QueryEvaluation) -> Array:
     """Of the pairs that both scored, without signs."""
     common = [row for row in a.pair_scores if row in b.pair_scores]
-    return np.abs(np.array([a.pair_scores[row] - b.pair_scores[row] for row in common]))
+    differences: Array = np.abs([a.pair_scores[row] - b.pair_scores[row] for row in common])
+    return differences
 
 
 def ap_difference(a: QueryEvaluation, b: QueryEvaluation, outcome: Outcome) -> float:

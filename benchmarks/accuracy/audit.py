@@ -8,6 +8,7 @@ point; so each difference comes with its standard error over the queries.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import sys
@@ -96,11 +97,14 @@ class Database:
 def open_retriever(precision: Precision, model: CVNet, photos: list[Array], folder: Path, threads: int) -> Retriever:
     """Engines of the model in that precision, their graphs written to `folder`."""
     artifacts = Artifacts(folder, model, precision.name, photos, [], lambda _: None)
-    engines = []
-    for graph in GRAPH_NAMES:
-        which = int(graph == "reranker")
-        file = artifacts.file(graph, precision.made_for[which])
-        engines.append(open_engine(file, precision.run_by[which], precision.name, threads))
+    with contextlib.ExitStack() as opened:
+        engines = []
+        for graph in GRAPH_NAMES:
+            which = int(graph == "reranker")
+            file = artifacts.file(graph, precision.made_for[which])
+            engine = open_engine(file, precision.run_by[which], precision.name, threads)
+            engines.append(opened.enter_context(engine))
+        opened.pop_all()
     return Retriever(*engines)
 
 
@@ -126,7 +130,7 @@ def write_shrunk(path: Path, max_side_px: int, folder: Path) -> float:
     image = read(path)
     small = limit_side(image, max_side_px)
     cv2.imwrite(str(folder / f"{path.stem}.png"), small)
-    return small.shape[0] / image.shape[0]
+    return float(small.shape[0] / image.shape[0])
 
 
 def figures(evaluation: Evaluation) -> dict[str, list[float]]:
@@ -184,12 +188,11 @@ def main(
         for precision in PRECISIONS:
             folder = Path(scratch) / f"{precision.name} graphs"
             folder.mkdir()
-            retriever = open_retriever(precision, model, photos, folder, threads)
-            for images in loaded:
-                for map_type, row in audit(images, retriever, precision).items():
-                    results[images.name][f"{precision.name}, {map_type} maps"] = row
-                write(results, out)
-            retriever.close()
+            with open_retriever(precision, model, photos, folder, threads) as retriever:
+                for images in loaded:
+                    for map_type, row in audit(images, retriever, precision).items():
+                        results[images.name][f"{precision.name}, {map_type} maps"] = row
+                    write(results, out)
     sys.stdout.write(out.with_suffix(".md").read_text())
 
 

@@ -1,8 +1,8 @@
 """Evaluating a model on a data set: mAP of the global ranking and of each reranked one, in E, M and H.
 
-When reranking, the shortlist is counted separately for each setup after its ignored images are taken out, and
-each setup is reranked on its own; a pair that several shortlists share is scored once. What a query took to compute
-goes to a journal as soon as it is done.
+When pairs are scored, the shortlist is counted separately for each setup after its ignored images are taken out, and
+each setup is reranked on its own; a pair that several shortlists share is scored once. SuperGlobal refines one list for
+all setups. What a query took to compute goes to a journal as soon as it is done.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ from engine.images import crop, read
 from engine.retrieval.ranking import Ranking
 from engine.retrieval.retriever import Collection, Retriever
 from engine.retrieval.search import similarities
+from engine.retrieval.searcher import Plan, RerankWith
+from engine.retrieval.superglobal import rerank
 
 GLOBAL = 0  # the shortlist length that stands for no reranking
+Case = tuple[int, str]  # shortlist length and setup
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,8 @@ class QueryEvaluation:
 
     ranking: Ranking
     pair_scores: dict[int, float]
-    rankings: dict[tuple[int, str], Ranking]
-    results: dict[tuple[int, str], QueryResult | None]
+    rankings: dict[Case, Ranking]
+    results: dict[Case, QueryResult | None]
     seconds: float
 
 
@@ -141,6 +144,7 @@ class Evaluator:
         collection: its rows are the data set's.
         shortlists: their lengths, in ascending order.
         cropped: queries are cropped to their boxes, as published.
+        method: what shortlists are reranked with.
     """
 
     dataset: Dataset
@@ -150,6 +154,7 @@ class Evaluator:
     shortlists: Sequence[int]
     cropped: bool
     journal: Journal
+    method: RerankWith = "cvnet"
 
     def run(self, done: Callable[[], None] = lambda: None) -> Evaluation:
         """Rank and judge every query; `done` is called after each."""
@@ -168,14 +173,29 @@ class Evaluator:
         started = time.perf_counter()
         work = QueryWork.unpack(stored) if stored else QueryWork(features().descriptor, {}, 0.0)
         ranking = Ranking.by_similarity(similarities(self.descriptors, work.descriptor))
-        rows = shortlisted(without_ignored(ranking, truth), self.shortlists)
+        candidates = self.candidates(ranking, work.descriptor, truth)
+        rows = [] if self.method == "superglobal" else shortlisted(candidates)
         missing = [row for row in rows if row not in work.pair_scores]
         if missing or not stored:
             scores = self.retriever.score_rows(features(), self.collection, missing)
             pair_scores = work.pair_scores | dict(zip(missing, scores.tolist(), strict=True))
             work = QueryWork(work.descriptor, pair_scores, work.seconds + time.perf_counter() - started)
             self.journal.put(facts, work.pack())
-        return evaluate_query(ranking, truth, self.shortlists, work)
+        pair_scores = {row: work.pair_scores[row] for row in rows}
+        return evaluate_query(ranking, truth, candidates, pair_scores, work.seconds)
+
+    def candidates(self, ranking: Ranking, query: Array, truth: GroundTruth) -> dict[Case, Ranking]:
+        """What each shortlist length and setup reranks: the whole ranking, refined where SuperGlobal takes part.
+
+        As published, a list is refined once for all setups, before their ignored images leave it; pairs are scored on a
+        shortlist of each setup's own.
+        """
+        lists: dict[Case, Ranking] = {}
+        for k in self.shortlists:
+            refinement = Plan(rerank=k, method=self.method).refinement
+            refined = rerank(query, ranking, self.descriptors, refinement) if refinement else ranking
+            lists |= {(k, setup): refined.without(ignored(truth, setup)) for setup in SETUPS}
+        return lists
 
     @cached_property
     def descriptors(self) -> Array:
@@ -197,29 +217,26 @@ def evaluate(dataset: Dataset, retriever: Retriever, collection: Collection, sho
         return Evaluator(dataset, retriever, "", collection, shortlists, cropped=True, journal=journal).run()
 
 
-def without_ignored(ranking: Ranking, truth: GroundTruth) -> dict[str, Ranking]:
-    """What each setup ranks."""
-    return {setup: ranking.without(ignored(truth, setup)) for setup in SETUPS}
+def shortlisted(candidates: Mapping[Case, Ranking]) -> list[int]:
+    """Rows on the shortlist of any length and setup, ascending."""
+    rows = {row for (k, _), ranking in candidates.items() for row in ranking.rows[:k].tolist()}
+    return sorted(rows)
 
 
-def shortlisted(clean: Mapping[str, Ranking], shortlists: Sequence[int]) -> list[int]:
-    """Rows on any setup's shortlist of any length, ascending."""
-    longest = max(shortlists, default=0)
-    rows: list[int] = np.unique(np.concatenate([ranking.rows[:longest] for ranking in clean.values()])).tolist()
-    return rows
-
-
-def evaluate_query(ranking: Ranking, truth: GroundTruth, shortlists: Sequence[int], work: QueryWork) -> QueryEvaluation:
-    """Rerank a query's global ranking for each setup and shortlist length, and judge every outcome."""
-    clean = without_ignored(ranking, truth)
-    rankings = {(GLOBAL, setup): clean[setup] for setup in SETUPS}
-    for k in shortlists:
-        for setup in SETUPS:
-            scores = np.array([work.pair_scores[row] for row in clean[setup].rows[:k].tolist()], np.float32)
-            rankings[k, setup] = clean[setup].reranked(scores)
-    results = {key: judge(ranked.rows, truth, key[1]) for key, ranked in rankings.items()}
-    pair_scores = {row: work.pair_scores[row] for row in shortlisted(clean, shortlists)}
-    return QueryEvaluation(ranking, pair_scores, rankings, results, work.seconds)
+def evaluate_query(
+    ranking: Ranking,
+    truth: GroundTruth,
+    candidates: Mapping[Case, Ranking],
+    pair_scores: dict[int, float],
+    seconds: float,
+) -> QueryEvaluation:
+    """Judge a query's global ranking, and each list of candidates, reranked by their pair scores where these are."""
+    rankings = {(GLOBAL, setup): ranking.without(ignored(truth, setup)) for setup in SETUPS}
+    for (k, setup), listed in candidates.items():
+        scores = [pair_scores[row] for row in listed.rows[:k].tolist()] if pair_scores else []
+        rankings[k, setup] = listed.reranked(np.array(scores, np.float32))
+    results = {case: judge(ranked.rows, truth, case[1]) for case, ranked in rankings.items()}
+    return QueryEvaluation(ranking, pair_scores, rankings, results, seconds)
 
 
 def extract_query(retriever: Retriever, path: Path, bbx: Sequence[float] | None) -> Features:

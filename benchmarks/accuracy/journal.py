@@ -15,18 +15,17 @@ import zipfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
 from engine.bundle import sha256
-from engine.contract import Array
+from engine.contract import Array, Closing
 from engine.errors import DatasetError, one_line
 
 Facts = tuple[object, ...]  # what a row depends on; plain values, fit for JSON
 
 
-class Journal:
+class Journal(Closing):
     """Named arrays by the facts that they were computed from. A context manager; serves one thread."""
 
     def __init__(self, file: Path | None) -> None:
@@ -80,14 +79,6 @@ class Journal:
 
     def close(self) -> None:
         self._connection.close()
-
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def content(path: Path) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks.accuracy.dataset import Dataset, GroundTruth
 from benchmarks.latency import costs
 from benchmarks.latency.timing import seconds
+from engine.geometry import Size
 from engine.images import read_size
 from engine.retrieval.retriever import Retriever
 
@@ -58,7 +59,7 @@ def most_pairs(truth: GroundTruth, images: int, longest: int) -> int:
     return min(longest + max(len(truth.easy), len(truth.hard)), images - len(truth.junk)) if longest else 0
 
 
-def query_size(path: Path, truth: GroundTruth, cropped: bool) -> costs.Size:
+def query_size(path: Path, truth: GroundTruth, cropped: bool) -> Size:
     """(height, width) px of a query image as it is described."""
     height, width = read_size(path)
     if not cropped:
@@ -72,7 +73,7 @@ def sample(paths: Sequence[Path]) -> Sequence[Path]:
     return paths[:: -(-len(paths) // SAMPLED)]
 
 
-def sizes(paths: Sequence[Path]) -> list[costs.Size]:
+def sizes(paths: Sequence[Path]) -> list[Size]:
     return [read_size(path) for path in paths]
 
 

@@ -29,7 +29,10 @@ def keeping_reference(
 ) -> Iterator[tuple[Callable[[], object], Callable[[], object]]]:
     """Two calls for as long as the block lasts, warm: describe the image, and score the pair, by the reference."""
     with ProcessPoolExecutor(1, get_context("spawn"), prepare, (bundle, threads)) as pool:
-        calls = (lambda: pool.submit(extract, image).result(), lambda: pool.submit(score, query, key).result())
+        calls: tuple[Callable[[], object], Callable[[], object]] = (
+            lambda: pool.submit(extract, image).result(),
+            lambda: pool.submit(score, query, key).result(),
+        )
         for call in calls * WARM_UP:
             call()
         yield calls

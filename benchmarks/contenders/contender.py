@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.bundle import Bundle
+from engine.contract import Closing
 from engine.errors import BackendError, WeightsError
 from engine.graphs import GRAPH_NAMES
 from engine.retrieval.retriever import Retriever
@@ -15,7 +16,7 @@ KEEPING = "PyTorch, memory kept"  # see `benchmarks.contenders.apart`
 
 
 @dataclass(frozen=True)
-class Contender:
+class Contender(Closing):
     """A model that is ready to run.
 
     Attributes:
@@ -32,6 +33,9 @@ class Contender:
     def is_reference(self) -> bool:
         """Whether it is the published model, whose maps are raw and stay in float32."""
         return self.name.startswith(REFERENCE)
+
+    def close(self) -> None:
+        self.retriever.close()
 
 
 def open_bundle(path: Path, threads: int | None) -> Contender:

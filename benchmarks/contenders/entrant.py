@@ -37,9 +37,6 @@ class Agreement:
     score: float
     descriptor: float
 
-    def to_json(self) -> dict[str, float]:
-        return {"score": self.score, "descriptor": self.descriptor}
-
 
 @dataclass(frozen=True)
 class Field:

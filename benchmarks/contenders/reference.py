@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cvnet.model import CVNet
-from engine.contract import Array, TensorSpec
+from engine.contract import Array, Closing, TensorSpec
 from engine.geometry import DESCRIPTOR_DIM, LOCAL_DIM
 from engine.retrieval.retriever import Retriever
 
@@ -20,7 +20,7 @@ DESCRIPTOR = {"descriptor": TensorSpec("float32", ("batch", DESCRIPTOR_DIM))}
 MAP = TensorSpec("float32", ("batch", LOCAL_DIM, "map_height", "map_width"))
 
 
-class TorchEngine:
+class TorchEngine(Closing):
     """An `Engine` that calls PyTorch."""
 
     def __init__(

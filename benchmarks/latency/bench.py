@@ -5,13 +5,13 @@ All methods of a stage take turns in one run. A method whose results differ from
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 from benchmarks.contenders.apart import keeping_reference
 from benchmarks.contenders.contender import (
@@ -23,12 +23,12 @@ from benchmarks.contenders.contender import (
     open_bundle,
     open_reference,
 )
-from benchmarks.contenders.entrant import Entrant, Field, enter
+from benchmarks.contenders.entrant import Agreement, Entrant, Field, enter
 from benchmarks.latency import memory
-from benchmarks.latency.costs import Size
 from benchmarks.latency.limits import Ceiling
 from benchmarks.latency.photos import photo
 from benchmarks.latency.records import Record, against, records_of
+from benchmarks.latency.report import Report
 from benchmarks.latency.stages import (
     Shelf,
     Stage,
@@ -44,6 +44,7 @@ from benchmarks.latency.timing import Interval, take_passes
 from engine import machine
 from engine.bundle import Bundle
 from engine.contract import Array
+from engine.geometry import MIN_SIDE_PX, Size
 
 KEYS = 2  # images that the query is compared with
 GROWTH = (0.25, 0.5, 0.75)  # of the largest image's sides
@@ -81,7 +82,7 @@ class Run:
     contenders: dict[str, Contender]
     ceiling: Ceiling = field(default_factory=Ceiling)
     records: list[Record] = field(default_factory=list)
-    agreements: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    agreements: dict[str, dict[str, Agreement]] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
 
     def look(self) -> None:
@@ -105,12 +106,12 @@ class Run:
         return next(r for r in self.records if (r.series, r.stage, r.size, r.method) == ("stages", stage, size, method))
 
 
-def run(options: Options, command: str, say: Callable[[str], None]) -> dict[str, Any]:
-    """The whole benchmark; the report as plain values. `say` hears what is being measured."""
+def run(options: Options, command: str, say: Callable[[str], None]) -> Report:
+    """The whole benchmark. `say` hears what is being measured."""
     started = time.perf_counter()
     say("opening")
-    contenders, absent = open_all(options)
-    with tempfile.TemporaryDirectory(prefix="cvnet-bench-") as folder:
+    with contextlib.ExitStack() as opened, tempfile.TemporaryDirectory(prefix="cvnet-bench-") as folder:
+        contenders, absent = open_all(options, opened)
         bench = Run(options, Path(folder), say, contenders, absent=absent)
         bench.look()
         for size in options.sizes:
@@ -124,16 +125,16 @@ def run(options: Options, command: str, say: Callable[[str], None]) -> dict[str,
     return report(bench, command, time.perf_counter() - started)
 
 
-def open_all(options: Options) -> tuple[dict[str, Contender], dict[str, str]]:
-    """The reference first, then the bundles; and why `torch.compile` is not among them."""
+def open_all(options: Options, opened: contextlib.ExitStack) -> tuple[dict[str, Contender], dict[str, str]]:
+    """The reference first, then the bundles, each closed with `opened`; and why `torch.compile` is not among them."""
     first = Bundle(options.bundles[0])
-    contenders = [open_reference(first, options.threads)]
+    contenders = [opened.enter_context(open_reference(first, options.threads))]
     absent = {}
     if options.compiled:
-        contenders.append(open_reference(first, options.threads, compiled=True))
+        contenders.append(opened.enter_context(open_reference(first, options.threads, compiled=True)))
     else:
         absent[COMPILED] = "not asked for: --compiled adds it, and minutes"
-    contenders += [open_bundle(path, options.threads) for path in options.bundles]
+    contenders += [opened.enter_context(open_bundle(path, options.threads)) for path in options.bundles]
     return {contender.name: contender for contender in contenders}, absent
 
 
@@ -147,6 +148,7 @@ def measure_size(bench: Run, size: Size) -> None:
     engines = [entrant for entrant in present.entrants if not entrant.contender.is_reference]
     reference, options = present.entrants[0], bench.options
     with (
+        contextlib.ExitStack() as opened,
         tempfile.TemporaryDirectory(dir=bench.folder) as folder,
         keeping_reference(options.bundles[0], options.threads, image, reference.query, reference.keys[0]) as keeping,
     ):
@@ -156,12 +158,12 @@ def measure_size(bench: Run, size: Size) -> None:
             *whole_stages(present.entrants, image, depth, *({KEEPING: call} for call in keeping)),
         ]
         shelves = stock_all(engines, max(bench.options.shortlists), Path(folder))
+        for shelf in shelves.values():
+            opened.enter_context(shelf.gallery)
         if engines:
             stages += gallery_stages(shelves, image, bench.options.shortlists, depth)
             stages.append(indexing_stage(engines, image, depth, Path(folder)))
         bench.measure(stages, label)
-        for shelf in shelves.values():
-            shelf.gallery.close()
     for stage in stages:
         if PUBLISHED in stage.baselines and stage.count:
             project(bench, stage, label)
@@ -173,7 +175,7 @@ def photos(size: Size) -> list[Array]:
 
 
 def note(bench: Run, label: str, present: Field) -> None:
-    bench.agreements[label] = {name: agreement.to_json() for name, agreement in present.agreements.items()}
+    bench.agreements[label] = present.agreements
     bench.absent |= {f"{name} at {label}": reason for name, reason in present.refused.items()}
 
 
@@ -197,15 +199,15 @@ def projected(bench: Run, stage: Stage, label: str, method: str) -> Record:
     """A shortlist's pairs, and for a whole query its extraction."""
     assert stage.count is not None
     pair = bench.find("pair score", label, method)
-    time = pair.time.scaled(stage.count)
+    ms = pair.ms.scaled(stage.count)
     if stage.name == "whole query":
-        time = added(bench.find("extract, all scales", label, REFERENCE).time, time)
+        ms = added(bench.find("extract, all scales", label, REFERENCE).ms, ms)
     return replace(
         pair,
         stage=stage.name,
         count=stage.count,
         unit=stage.unit,
-        time=time,
+        ms=ms,
         cost=stage.cost,
         projected=True,
         speedups={},
@@ -228,24 +230,28 @@ def measure_growth(bench: Run) -> None:
     """Bundles at further sizes, up to the largest."""
     largest = max(bench.options.sizes, key=lambda size: size[0] * size[1])
     engines = [c for c in bench.contenders.values() if not c.is_reference]
-    for share in (*GROWTH, 1.0):
-        size = round(largest[0] * share), round(largest[1] * share)
+    for size in growth_sizes(largest):
         present = enter(engines, photos(size))
         bench.absent |= {f"{name} at {label_of(size)}": reason for name, reason in present.refused.items()}
         stages = whole_stages(present.entrants, photo(*size, 0), depth_of(bench.options))
         bench.measure(stages, label_of(size), "size")
 
 
+def growth_sizes(largest: Size) -> list[Size]:
+    """The shares of an image size that are not too small to describe, and the whole."""
+    sizes = [(round(largest[0] * share), round(largest[1] * share)) for share in (*GROWTH, 1.0)]
+    return [size for size in sizes if min(size) >= MIN_SIDE_PX]
+
+
 def measure_threads(bench: Run) -> None:
     """Bundles with one thread, two, four and so on, at the first size."""
     size, depth = bench.options.sizes[0], depth_of(bench.options)
     for threads in thread_counts(bench.options.threads):
-        engines = [open_bundle(path, threads) for path in bench.options.bundles]
-        present = enter(engines, photos(size))
-        stages = whole_stages(present.entrants, photo(*size, 0), depth)
-        bench.measure(stages, label_of(size), "threads", threads)
-        for engine in engines:
-            engine.retriever.close()
+        with contextlib.ExitStack() as opened:
+            engines = [opened.enter_context(open_bundle(path, threads)) for path in bench.options.bundles]
+            present = enter(engines, photos(size))
+            stages = whole_stages(present.entrants, photo(*size, 0), depth)
+            bench.measure(stages, label_of(size), "threads", threads)
 
 
 def thread_counts(most: int) -> list[int]:
@@ -269,21 +275,21 @@ def measure_memory(bench: Run) -> None:
     ]
 
 
-def report(bench: Run, command: str, took_s: float) -> dict[str, Any]:
+def report(bench: Run, command: str, took_s: float) -> Report:
     manifest = Bundle(bench.options.bundles[0]).manifest
-    return {
-        "command": command,
-        "date": date.today().isoformat(),
-        "machine": machine.describe(),
-        "seconds": took_s,
-        "threads": bench.options.threads,
-        "model": f"ResNet-{manifest.depth} {manifest.weights}",
-        "trained": manifest.trained,
-        "limits": bench.ceiling.to_json(),
-        "agreement": bench.agreements,
-        "absent": bench.absent,
-        "records": [record.to_json(bench.ceiling) for record in bench.records],
-    }
+    return Report(
+        command=command,
+        date=date.today().isoformat(),
+        machine=machine.describe(),
+        seconds=took_s,
+        threads=bench.options.threads,
+        model=f"ResNet-{manifest.depth} {manifest.weights}",
+        trained=manifest.trained,
+        limits=bench.ceiling,
+        agreement=bench.agreements,
+        absent=bench.absent,
+        records=tuple(replace(r, floor_ms=bench.ceiling.floor_ms(r.cost, r.precision)) for r in bench.records),
+    )
 
 
 def label_of(size: Size) -> str:

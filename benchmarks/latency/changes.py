@@ -4,56 +4,57 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks.tables import Report, Table, ms
+from benchmarks.latency.records import Record
+from benchmarks.latency.report import Report
+from benchmarks.tables import Table, ms
 from engine.errors import DatasetError
-
-IDENTITY = ("series", "stage", "size", "count", "threads", "method")
 
 
 @dataclass(frozen=True)
 class Change:
-    """One record of both runs; times in ms.
+    """One record of both runs.
 
     Attributes:
-        ratio: new median over old.
-        real: the two intervals do not meet, and the change is larger than the machine's own unsteadiness.
+        noise: the machine's own unsteadiness, a share.
     """
 
-    record: Report
-    old_ms: float
-    new_ms: float
-    agrees: bool
-    real: bool
+    old: Record
+    new: Record
+    noise: float
 
     @property
     def ratio(self) -> float:
-        return self.new_ms / self.old_ms
+        """New median over old."""
+        return self.new.ms.median / self.old.ms.median
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the two intervals meet."""
+        return self.old.ms.low <= self.new.ms.high and self.new.ms.low <= self.old.ms.high
+
+    @property
+    def real(self) -> bool:
+        """Whether they do not, and the change is larger than the machine's own."""
+        return not self.agrees and max(self.ratio, 1 / self.ratio) - 1 > self.noise
 
 
 def changes(old: Report, new: Report) -> list[Change]:
     """Every measured record that both runs have.
 
     Raises:
-        DatasetError: another processor or number of threads: times would not compare.
+        DatasetError: another processor, model or number of threads: times would not compare.
     """
-    for what in ("threads", "model"):
-        require_same(what, old[what], new[what])
-    require_same("processor", old["machine"]["cpu"], new["machine"]["cpu"])
-    noise = max(old["limits"]["unsteadiness"], new["limits"]["unsteadiness"])
-    before = {tuple(r[name] for name in IDENTITY): r for r in old["records"]}
-    pairs = [(before.get(tuple(r[name] for name in IDENTITY)), r) for r in new["records"] if not r["projected"]]
-    return [change(theirs, ours, noise) for theirs, ours in pairs if theirs]
+    require_same("threads", old.threads, new.threads)
+    require_same("model", old.model, new.model)
+    require_same("processor", old.machine["cpu"], new.machine["cpu"])
+    noise = max(old.limits.unsteadiness, new.limits.unsteadiness)
+    before = {record.key: record for record in old.records}
+    return [Change(before[r.key], r, noise) for r in new.records if not r.projected and r.key in before]
 
 
 def require_same(what: str, old: object, new: object) -> None:
     if old != new:
         raise DatasetError(f"--compare: {what} {old} then, {new} now; expected a run of the same {what}")
-
-
-def change(old: Report, new: Report, noise: float) -> Change:
-    agrees = old["low_ms"] <= new["high_ms"] and new["low_ms"] <= old["high_ms"]
-    moved = max(old["median_ms"], new["median_ms"]) / min(old["median_ms"], new["median_ms"]) - 1
-    return Change(new, old["median_ms"], new["median_ms"], agrees, not agrees and moved > noise)
 
 
 def change_table(found: list[Change]) -> Table:
@@ -62,11 +63,11 @@ def change_table(found: list[Change]) -> Table:
     agreeing = sum(c.agrees for c in found)
     rows = tuple(
         (
-            " ".join(filter(None, (c.record["size"], c.record["stage"], str(c.record["count"] or "")))),
-            c.record["method"],
-            str(c.record["threads"]),
-            ms(c.old_ms),
-            ms(c.new_ms),
+            f"{c.new.size} {c.new.label}".strip(),
+            c.new.method,
+            str(c.new.threads),
+            ms(c.old.ms.median),
+            ms(c.new.ms.median),
             f"{abs(c.ratio - 1):.0%} {'slower' if c.ratio > 1 else 'faster'}",
         )
         for c in real

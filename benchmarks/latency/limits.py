@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -53,13 +53,13 @@ class Ceiling:
         rates = [m.gemm_gflops["fp32"] for m in self.moments]
         return 1 - min(rates) / max(rates)
 
-    def floor_seconds(self, cost: Cost, precision: str) -> float | None:
+    def floor_ms(self, cost: Cost, precision: str) -> float | None:
         """The least time a stage can take, None where the precision's product rate is not known."""
         best = self.best
         if cost.flop and precision not in best.gemm_gflops:
             return None
-        compute = cost.flop / (1e9 * best.gemm_gflops[precision]) if cost.flop else 0.0
-        return max(compute, cost.bytes / (1e9 * best.copy_gb_s))
+        compute_s = cost.flop / (1e9 * best.gemm_gflops[precision]) if cost.flop else 0.0
+        return 1e3 * max(compute_s, cost.bytes / (1e9 * best.copy_gb_s))
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -67,6 +67,18 @@ class Ceiling:
             "unsteadiness": self.unsteadiness,
             "moments": [asdict(moment) for moment in self.moments],
         }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Ceiling:
+        """What `to_json` made.
+
+        Raises:
+            ValueError: limits of no moment.
+        """
+        moments = [Limits(**moment) for moment in content["moments"]]
+        if not moments:
+            raise ValueError("limits of no moment")
+        return cls(moments)
 
 
 def measure(threads: int) -> Limits:

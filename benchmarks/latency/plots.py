@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from benchmarks.contenders.contender import COMPILED, KEEPING, PUBLISHED, REFERENCE
-from benchmarks.tables import Report
+from benchmarks.latency.records import Record
+from benchmarks.latency.report import Report
 from engine.errors import BackendError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 GREYS = {PUBLISHED: "#2b2b2b", REFERENCE: "#6b6b6b", COMPILED: "#949494", KEEPING: "#bdbdbd"}
 COLOURS = (
@@ -49,15 +55,15 @@ def draw(report: Report, file: Path) -> bytes:
         paint(panel, report)
         panel.grid(True, alpha=0.25, which="both")
         panel.set_axisbelow(True)
-    machine = report["machine"]
-    title = f"{report['model']} on {machine['cpu']}, {report['threads']} threads, {report['date']}"
+    machine = report.machine
+    title = f"{report.model} on {machine['cpu']}, {report.threads} threads, {report.date}"
     figure.suptitle(title, fontsize=14)
     stream = io.BytesIO()
     figure.savefig(stream, format=file.suffix[1:], dpi=120)
     return stream.getvalue()
 
 
-def add_legend(figure: Any, report: Report) -> None:
+def add_legend(figure: Figure, report: Report) -> None:
     """One legend for every panel: which colour is which method."""
     from matplotlib.patches import Patch
 
@@ -67,139 +73,124 @@ def add_legend(figure: Any, report: Report) -> None:
 
 def colours(report: Report) -> dict[str, str]:
     """A colour a method, the same in every panel: greys for PyTorch, which comes first."""
-    methods = dict.fromkeys(r["method"] for r in report["records"])
+    methods = dict.fromkeys(r.method for r in report.records)
     others = zip((name for name in methods if name not in GREYS), cycle(COLOURS), strict=False)
     return {name: grey for name, grey in GREYS.items() if name in methods} | dict(others)
 
 
-def stages_at_largest(report: Report, projected: bool) -> list[Report]:
+def stages_at_largest(report: Report, projected: bool) -> list[Record]:
     """Records of the last image size, with the stages as their label."""
-    records = [r for r in report["records"] if r["series"] == "stages" and r["size"]]
-    last = records[-1]["size"]
-    return [r for r in records if r["size"] == last and (projected or not r["projected"])]
+    records = [r for r in report.records if r.series == "stages" and r.size]
+    last = records[-1].size
+    return [r for r in records if r.size == last and (projected or not r.projected)]
 
 
-def stage_times(panel: Any, report: Report) -> None:
+def stage_times(panel: Axes, report: Report) -> None:
     """Median of each stage and method, with bounds and outliers."""
     records = stages_at_largest(report, projected=True)
-    labels = list(dict.fromkeys(label(r) for r in records))
-    bars(panel, records, labels, lambda r: r["median_ms"], report)
+    labels = list(dict.fromkeys(r.label for r in records))
+    bars(panel, records, labels, lambda r: r.ms.median, report)
     panel.set_xscale("log")
     panel.set_xlabel("median ms (bounds: 95 % where rounds allow; circles: outliers; hatched: made up)")
-    panel.set_title(f"Stages, images of {records[0]['size']} px")
+    panel.set_title(f"Stages, images of {records[0].size} px")
 
 
-def limit_shares(panel: Any, report: Report) -> None:
+def limit_shares(panel: Axes, report: Report) -> None:
     """Share of the machine's limit."""
-    records = [r for r in stages_at_largest(report, projected=False) if r["stage"] in COMPUTE and r["share"]]
-    labels = list(dict.fromkeys(label(r) for r in records))
-    bars(panel, records, labels, lambda r: 100 * r["share"], report, spread=False)
+    records = [r for r in stages_at_largest(report, projected=False) if r.stage in COMPUTE and r.share]
+    labels = list(dict.fromkeys(r.label for r in records))
+    bars(panel, records, labels, lambda r: 100 * (r.share or 0), report, spread=False)
     panel.set_xlabel("% of what counted operations allow at the measured matrix product rate")
-    panel.set_title(f"Share of the limit, images of {records[0]['size']} px")
+    panel.set_title(f"Share of the limit, images of {records[0].size} px")
 
 
 def bars(
-    panel: Any,
-    records: list[Report],
+    panel: Axes,
+    records: list[Record],
     labels: list[str],
-    value: Callable[[Report], float],
+    value: Callable[[Record], float],
     report: Report,
     spread: bool = True,
 ) -> None:
     """Horizontal bars, a group a label, the first label on top, PyTorch first in each."""
     colour = colours(report)
     methods = list(colour)
-    groups = {text: [r for r in records if label(r) == text] for text in labels}
+    groups = {text: [r for r in records if r.label == text] for text in labels}
     for row, text in enumerate(labels):
         height = 0.8 / len(groups[text])
-        for place, r in enumerate(sorted(groups[text], key=lambda r: methods.index(r["method"]))):
+        for place, r in enumerate(sorted(groups[text], key=lambda r: methods.index(r.method))):
             y = row - 0.4 + (place + 0.5) * height
-            hatch = "///" if r["projected"] else None
-            panel.barh(y, value(r), 0.9 * height, color=colour[r["method"]], hatch=hatch, edgecolor="white")
+            hatch = "///" if r.projected else None
+            panel.barh(y, value(r), 0.9 * height, color=colour[r.method], hatch=hatch, edgecolor="white")
             if spread:
-                panel.plot([r["low_ms"], r["high_ms"]], [y, y], color="black", linewidth=1)
-                panel.plot(
-                    r["outliers_ms"], [y] * len(r["outliers_ms"]), "o", color="black", markersize=2, fillstyle="none"
-                )
+                panel.plot([r.ms.low, r.ms.high], [y, y], color="black", linewidth=1)
+                panel.plot(r.ms.outliers, [y] * len(r.ms.outliers), "o", color="black", markersize=2, fillstyle="none")
     panel.set_yticks(range(len(labels)), labels)
     panel.invert_yaxis()
 
 
-def label(r: Report) -> str:
-    return f"{r['stage']} {r['count']:,}" if r["count"] else str(r["stage"])
-
-
-def growth_with_image(panel: Any, report: Report) -> None:
+def growth_with_image(panel: Axes, report: Report) -> None:
     """Extraction and pair score by the image's pixels."""
-    records = [r for r in report["records"] if r["series"] == "size"]
-    lines(panel, records, lambda r: pixels(r["size"]) / 1e6, report)
+    records = [r for r in report.records if r.series == "size"]
+    lines(panel, records, lambda r: pixels(r.size) / 1e6, report)
     panel.set(
         xscale="log", yscale="log", xlabel="image size, megapixels", ylabel="median ms", title="Growth with the image"
     )
-    mark_values(panel, {pixels(r["size"]) / 1e6 for r in records})
+    mark_values(panel, {pixels(r.size) / 1e6 for r in records})
 
 
-def growth_with_shortlist(panel: Any, report: Report) -> None:
+def growth_with_shortlist(panel: Axes, report: Report) -> None:
     """Reranking by the length of the shortlist."""
-    records = [r for r in stages_at_largest(report, projected=True) if r["stage"] == "rerank"]
-    lines(panel, records, lambda r: r["count"], report)
+    records = [r for r in stages_at_largest(report, projected=True) if r.stage == "rerank"]
+    lines(panel, records, lambda r: r.count or 0, report)
     panel.set(xscale="log", yscale="log", xlabel="candidates reranked", ylabel="median ms")
-    mark_values(panel, {r["count"] for r in records})
-    panel.set_title(f"Growth with the shortlist, images of {records[0]['size']} px" if records else "")
+    mark_values(panel, {r.count or 0 for r in records})
+    panel.set_title(f"Growth with the shortlist, images of {records[0].size} px" if records else "")
 
 
-def growth_with_gallery(panel: Any, report: Report) -> None:
+def growth_with_gallery(panel: Axes, report: Report) -> None:
     """Global search by the number of descriptors."""
-    records = [r for r in report["records"] if r["stage"] == "global search"]
-    lines(panel, records, lambda r: r["count"], report)
+    records = [r for r in report.records if r.stage == "global search"]
+    lines(panel, records, lambda r: r.count or 0, report)
     panel.set(xscale="log", yscale="log", xlabel="images in the gallery", ylabel="median ms", title="Global search")
-    mark_values(panel, {r["count"] for r in records})
+    mark_values(panel, {r.count or 0 for r in records})
 
 
-def growth_with_threads(panel: Any, report: Report) -> None:
+def growth_with_threads(panel: Axes, report: Report) -> None:
     """Extraction and pair score by threads, as speed relative to one."""
-    records = [r for r in report["records"] if r["series"] == "threads"]
-    lines(panel, [relative_to_one(r, records) for r in records], lambda r: r["threads"], report)
-    counts = sorted({r["threads"] for r in records})
+    records = [r for r in report.records if r.series == "threads"]
+    lines(panel, [relative_to_one(r, records) for r in records], lambda r: r.threads, report)
+    counts = sorted({r.threads for r in records})
     panel.plot(counts, counts, color="black", linewidth=0.8, linestyle=":", label="as many times as threads")
     panel.set_xticks(counts)
     panel.set(xlabel="threads", ylabel="times as fast as with one thread")
-    panel.set_title(f"Growth with threads, images of {records[0]['size']} px" if records else "")
+    panel.set_title(f"Growth with threads, images of {records[0].size} px" if records else "")
     panel.legend(fontsize=9)
 
 
-def relative_to_one(record: Report, records: list[Report]) -> Report:
+def relative_to_one(record: Record, records: list[Record]) -> Record:
     """The record with its times replaced by how many times as fast it is as with one thread."""
-    one = next(r for r in records if r["threads"] == 1 and label_and_method(r) == label_and_method(record))["median_ms"]
-    return record | {
-        "median_ms": one / record["median_ms"],
-        "low_ms": one / record["high_ms"],
-        "high_ms": one / record["low_ms"],
-    }
+    one = next(r for r in records if r.threads == 1 and (r.stage, r.method) == (record.stage, record.method)).ms.median
+    ms = record.ms
+    return replace(record, ms=replace(ms, median=one / ms.median, low=one / ms.high, high=one / ms.low))
 
 
-def label_and_method(r: Report) -> tuple[str, str]:
-    return r["stage"], r["method"]
-
-
-def lines(panel: Any, records: list[Report], x: Callable[[Report], float], report: Report) -> None:
+def lines(panel: Axes, records: list[Record], x: Callable[[Record], float], report: Report) -> None:
     """A line a stage and method, with its bounds."""
     colour = colours(report)
-    stages = list(dict.fromkeys(r["stage"] for r in records))
-    for key in dict.fromkeys((r["stage"], r["method"]) for r in records):
+    stages = list(dict.fromkeys(r.stage for r in records))
+    for key in dict.fromkeys((r.stage, r.method) for r in records):
         stage, method = key
-        own = sorted((r for r in records if (r["stage"], r["method"]) == key), key=x)
+        own = sorted((r for r in records if (r.stage, r.method) == key), key=x)
         xs = [x(r) for r in own]
         name = f"{method}, {stage}" if len(stages) > 1 else method
         style = ("-", "--")[stages.index(stage) % 2]
-        panel.plot(xs, [r["median_ms"] for r in own], style, marker="o", color=colour[method], label=name)
-        panel.fill_between(
-            xs, [r["low_ms"] for r in own], [r["high_ms"] for r in own], color=colour[method], alpha=0.15
-        )
+        panel.plot(xs, [r.ms.median for r in own], style, marker="o", color=colour[method], label=name)
+        panel.fill_between(xs, [r.ms.low for r in own], [r.ms.high for r in own], color=colour[method], alpha=0.15)
     panel.legend(fontsize=9)
 
 
-def mark_values(panel: Any, values: Iterable[float]) -> None:
+def mark_values(panel: Axes, values: Iterable[float]) -> None:
     """Ticks at the values that were measured, in plain numbers."""
     ticks = sorted(values)
     panel.set_xticks(ticks, [f"{v:,}" if isinstance(v, int) else f"{v:.2f}" for v in ticks])

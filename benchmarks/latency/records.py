@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.contenders.contender import Contender
 from benchmarks.latency.costs import Cost
-from benchmarks.latency.limits import Ceiling
 from benchmarks.latency.stages import Stage
 from benchmarks.latency.timing import Interval, ratio
 
 Key = tuple[str, str, str, str, int | None, int]
+
+
+class Speedup(NamedTuple):
+    """How many times as fast as a baseline, and the bounds of that."""
+
+    median: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -22,10 +30,11 @@ class Record:
         series: `stages`, or what the record shows the growth of: `size` or `threads`.
         size: of the images, WIDTHxHEIGHT px; empty where there are none.
         count: shortlist length or images in the gallery, None where the stage has neither.
-        unit: what takes `time`, in seconds.
-        cost: of one unit, None where it is not counted.
-        projected: `time` is made up of other stages' times, not measured.
-        speedups: baseline -> how many times as fast, the main baseline first.
+        unit: what takes `ms`.
+        cost: of one unit.
+        projected: `ms` is made up of other stages' times, not measured.
+        speedups: by baseline, the main one first.
+        floor_ms: the least that the machine's limits allow, None where they are not known.
         peak_bytes: growth of peak memory over the loaded model, None where it was not looked at.
     """
 
@@ -38,10 +47,11 @@ class Record:
     backend: str
     precision: str
     unit: str
-    time: Interval
+    ms: Interval
     cost: Cost
     projected: bool = False
-    speedups: dict[str, Interval] = field(default_factory=dict)
+    speedups: dict[str, Speedup] = field(default_factory=dict)
+    floor_ms: float | None = None
     peak_bytes: int | None = None
 
     @property
@@ -49,10 +59,22 @@ class Record:
         """What identifies a record in a run."""
         return self.series, self.stage, self.size, self.method, self.count, self.threads
 
-    def to_json(self, ceiling: Ceiling) -> dict[str, Any]:
-        """Plain values, with the share of the machine's limit; times in ms."""
-        ms = self.time.scaled(1e3)
-        floor = ceiling.floor_seconds(self.cost, self.precision)
+    @property
+    def label(self) -> str:
+        """The stage, and what it grows with."""
+        return f"{self.stage} {self.count:,}" if self.count else self.stage
+
+    @property
+    def per_second(self) -> float:
+        return 1e3 / self.ms.median
+
+    @property
+    def share(self) -> float | None:
+        """Of the machine's limit."""
+        return None if self.floor_ms is None else self.floor_ms / self.ms.median
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, and figures that follow from them."""
         return {
             "series": self.series,
             "stage": self.stage,
@@ -63,49 +85,66 @@ class Record:
             "backend": self.backend,
             "precision": self.precision,
             "unit": self.unit,
-            "median_ms": ms.median,
-            "low_ms": ms.low,
-            "high_ms": ms.high,
-            "confidence": ms.confidence,
-            "p95_ms": ms.p95,
-            "n": len(ms.samples),
-            "samples_ms": list(ms.samples),
-            "outliers_ms": list(ms.outliers),
+            "median_ms": self.ms.median,
+            "low_ms": self.ms.low,
+            "high_ms": self.ms.high,
+            "confidence": self.ms.confidence,
+            "p95_ms": self.ms.p95,
+            "n": len(self.ms.samples),
+            "samples_ms": list(self.ms.samples),
+            "outliers_ms": list(self.ms.outliers),
             "projected": self.projected,
-            "per_second": 1 / self.time.median,
+            "per_second": self.per_second,
             **asdict(self.cost),
-            "floor_ms": None if floor is None else 1e3 * floor,
-            "share": None if floor is None else floor / self.time.median,
+            "floor_ms": self.floor_ms,
+            "share": self.share,
             "peak_bytes": self.peak_bytes,
             "baseline": next(iter(self.speedups), None),
             "speedup": next((s.median for s in self.speedups.values()), None),
-            "speedups": {name: [s.median, s.low, s.high] for name, s in self.speedups.items()},
+            "speedups": {name: list(speedup) for name, speedup in self.speedups.items()},
         }
+
+    @classmethod
+    def from_json(cls, r: Mapping[str, Any]) -> Record:
+        """What `to_json` made; what follows from other values is not read."""
+        bounds = (float(r[name]) for name in ("median_ms", "low_ms", "high_ms", "confidence"))
+        return cls(
+            series=r["series"],
+            stage=r["stage"],
+            size=r["size"],
+            count=r["count"],
+            threads=r["threads"],
+            method=r["method"],
+            backend=r["backend"],
+            precision=r["precision"],
+            unit=r["unit"],
+            ms=Interval(tuple(map(float, r["samples_ms"])), *bounds),
+            cost=Cost(r["flop"], r["bytes"]),
+            projected=r["projected"],
+            speedups={name: Speedup(*map(float, values)) for name, values in r["speedups"].items()},
+            floor_ms=r["floor_ms"],
+            peak_bytes=r["peak_bytes"],
+        )
 
 
 def records_of(
     stage: Stage, times: dict[str, Interval], contenders: dict[str, Contender], series: str, size: str, threads: int
 ) -> list[Record]:
-    """A record a method; methods that are no contender run on the processor in float32 by themselves."""
+    """A record a method, from times in seconds; methods that are no contender run in float32 by themselves."""
     found = []
     for method, interval in times.items():
         name = method if method in contenders else next((c for c in contenders if method.startswith(c)), None)
         backend, precision = (contenders[name].backend, contenders[name].precision) if name else (method, "fp32")
-        time = interval.scaled(1 / stage.items)
-        speedups = {b: ratio(times[b], interval) for b in stage.baselines if b in times and b != method}
+        ms = interval.scaled(1e3 / stage.items)
+        ratios = {b: ratio(times[b], interval) for b in stage.baselines if b in times and b != method}
+        speedups = {b: Speedup(r.median, r.low, r.high) for b, r in ratios.items()}
         what = (series, stage.name, size, stage.count, threads, method, backend, precision, stage.unit)
-        found.append(Record(*what, time, stage.cost, speedups=speedups))
+        found.append(Record(*what, ms, stage.cost, speedups=speedups))
     return found
 
 
 def against(record: Record, baseline: Record) -> Record:
     """The record with its speed-up over one that took no turns with it: bounds as wide as both intervals allow."""
-    ours, theirs = record.time, baseline.time
-    speedup = Interval(
-        (),
-        theirs.median / ours.median,
-        theirs.low / ours.high,
-        theirs.high / ours.low,
-        max(0.0, theirs.confidence + ours.confidence - 1),
-    )
+    ours, theirs = record.ms, baseline.ms
+    speedup = Speedup(theirs.median / ours.median, theirs.low / ours.high, theirs.high / ours.low)
     return replace(record, speedups=record.speedups | {baseline.method: speedup})

@@ -25,7 +25,7 @@ from engine.gallery.info import GalleryInfo
 from engine.gallery.reader import Gallery
 from engine.gallery.shards import FileStamp
 from engine.gallery.writer import GalleryWriter
-from engine.geometry import IMAGE_SCALES
+from engine.geometry import DESCRIPTOR_DIM, IMAGE_SCALES
 from engine.images import MEAN, STD, decode, normalise, rescale
 from engine.retrieval.retriever import Retriever
 from engine.retrieval.search import HALF_FROM, DescriptorIndex
@@ -63,7 +63,7 @@ def image_stages(image: Array) -> Iterator[Stage]:
     size = image.shape[:2]
     data = jpeg(image)
     encoded = np.frombuffer(data, np.uint8)
-    decoders = {ENGINE: partial(decode, data), "OpenCV": lambda: cv2.imdecode(encoded, cv2.IMREAD_COLOR)}
+    decoders: Calls = {ENGINE: partial(decode, data), "OpenCV": lambda: cv2.imdecode(encoded, cv2.IMREAD_COLOR)}
     yield Stage("decode", "image", costs.decode(size, len(data)), decoders, ("OpenCV",))
     scalers = {ENGINE: partial(network_inputs, normalise, image), "NumPy": partial(network_inputs, arithmetic, image)}
     yield Stage("scale, normalise", "image", costs.normalise(size), scalers, ("NumPy",))
@@ -209,8 +209,8 @@ def search_stage(images: int, folder: Path) -> Stage:
 def synthetic_descriptors(images: int, file: Path) -> Array:
     """(images, 2048) float32 unit rows in a file, mapped into memory."""
     rng = np.random.default_rng(0)
-    rows = np.lib.format.open_memmap(file, "w+", np.float32, (images, costs.DESCRIPTOR_DIM))
+    rows = np.lib.format.open_memmap(file, "w+", np.float32, (images, DESCRIPTOR_DIM))
     for start in range(0, images, CHUNK):
-        chunk = rng.standard_normal((min(CHUNK, images - start), costs.DESCRIPTOR_DIM), np.float32)
+        chunk = rng.standard_normal((min(CHUNK, images - start), DESCRIPTOR_DIM), np.float32)
         rows[start : start + CHUNK] = chunk / np.linalg.norm(chunk, axis=1, keepdims=True)
     return rows

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cvnet_engine import console
 from cvnet_engine.commands.build import parse_size
+from cvnet_engine.outputs import Files
 from engine.errors import BackendError, DatasetError
 from engine.files import write_atomically
 from engine.machine import usable_cpus
+
+if TYPE_CHECKING:  # PyTorch is not loaded until it is needed
+    from benchmarks.latency.report import Report
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,18 @@ class Options:
     markdown: Path | None = None
     json: Path | None = None
 
+    @property
+    def files(self) -> Files:
+        written = {"--plot": self.plot, "--markdown": self.markdown, "--json": self.json}
+        return Files(written, [self.compare], self.bundles)
+
 
 def run(options: Options) -> None:
+    options.files.require_apart()
     try:
-        from benchmarks import tables
         from benchmarks.latency import bench, plots
+        from benchmarks.latency.document import document
+        from benchmarks.latency.report import Report
     except ImportError as error:
         raise BackendError(f"bench needs PyTorch ({error}); install the 'export' extra") from error
     timed = bench.Options(
@@ -48,15 +58,15 @@ def run(options: Options) -> None:
         compiled=options.compiled,
         budget_s=options.budget_s,
     )
-    old = read_report(options.compare) if options.compare else None
+    old = Report.from_json(options.compare) if options.compare else None
     if options.plot:
         plots.require_drawable(options.plot)
     with console.err.status("opening") as status:
         report = bench.run(timed, command(), status.update)
     if options.json:
-        console.write_json(options.json, report)
+        console.write_json(options.json, report.to_json())
     if options.markdown:
-        console.write_file(options.markdown, tables.document(report))
+        console.write_file(options.markdown, document(report))
     if options.plot:
         write_atomically(options.plot, plots.draw(report, options.plot))
     show(report)
@@ -93,37 +103,22 @@ def parse_counts(option: str, text: str) -> tuple[int, ...]:
     return tuple(sorted({int(part) for part in parts}))
 
 
-def read_report(file: Path) -> dict[str, Any]:
-    """What `bench --json` wrote.
+def show(report: Report) -> None:
+    from benchmarks.latency.document import STAGE_NOTE, heading, tables
 
-    Raises:
-        DatasetError: something else.
-    """
-    try:
-        content: dict[str, Any] = jsonlib.loads(file.read_text())
-        if not {"records", "limits", "threads", "machine"} <= content.keys():
-            raise ValueError("no records")
-        return content
-    except (OSError, ValueError, AttributeError) as error:
-        raise DatasetError(f"--compare {file}: not readable ({error}); expected what 'bench --json' wrote") from error
-
-
-def show(report: dict[str, Any]) -> None:
-    from benchmarks import tables
-
-    for line in tables.heading(report):
+    for line in heading(report):
         console.say(line)
-    for table in tables.tables(report):
+    for table in tables(report):
         console.say()
         console.table(table.title, table.columns, table.rows)
-    console.say(f"\n{tables.STAGE_NOTE}")
-    for name, reason in report["absent"].items():
+    console.say(f"\n{STAGE_NOTE}")
+    for name, reason in report.absent.items():
         console.warn(f"not timed: {name}: {reason}")
-    if not report["trained"]:
+    if not report.trained:
         console.warn_once(console.UNTRAINED)
 
 
-def show_changes(old: dict[str, Any], report: dict[str, Any]) -> None:
+def show_changes(old: Report, report: Report) -> None:
     from benchmarks.latency.changes import change_table, changes
 
     table = change_table(changes(old, report))

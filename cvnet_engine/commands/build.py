@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cvnet_engine import console
+from cvnet_engine.outputs import Files
 from engine.backends import choice
 from engine.bundle import Manifest
 from engine.errors import BackendError, ImageError
@@ -40,8 +41,14 @@ class Options:
     calibration: Path | None = None
     json: Path | None = None
 
+    @property
+    def files(self) -> Files:
+        named = [path for path in (Path(self.weights), Path(self.sizes)) if path.exists()]  # rather than `demo`, 80x60
+        return Files({"--out": self.out, "--json": self.json}, [*named, self.calibration])
+
 
 def run(options: Options) -> None:
+    options.files.require_apart()
     sizes = parse_sizes(options.sizes, options.max_side_px)
     try:
         from export.build import build

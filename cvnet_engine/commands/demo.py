@@ -7,10 +7,12 @@ from pathlib import Path
 import scenes
 from benchmarks.accuracy.dataset import Dataset, load
 from benchmarks.accuracy.evaluation import Timed
+from benchmarks.tables import Table
 from cvnet_engine import console
 from cvnet_engine.commands import build, evaluate, index, search
-from cvnet_engine.pages.evaluation_page import accuracy, judged_hits
-from cvnet_engine.pages.report import Page, Query, Table, render
+from cvnet_engine.pages.evaluation import accuracy, judged_hits
+from cvnet_engine.pages.page import Page, Query
+from cvnet_engine.pages.rendering import render
 from engine.bundle import Bundle
 
 WEIGHTS, DEPTH = "demo", 50

@@ -34,7 +34,7 @@ def run(json: Path | None) -> None:
     for advice in remedies(backends):
         console.warn(advice)
     if json:
-        console.write_json(json, facts | {"backends": backends})
+        console.write_json(json, {**facts, "backends": backends})
 
 
 def library_rows(versions: dict[str, str | None]) -> list[tuple[str, str, str]]:

@@ -16,20 +16,12 @@ from benchmarks.accuracy.evaluation import GLOBAL, Evaluation, Timed
 from benchmarks.accuracy.journal import Journal
 from cvnet_engine import console
 from cvnet_engine.commands.subject import EngineSubject, ReferenceSubject, Subject, Task
-from cvnet_engine.pages.evaluation_page import (
-    ACCURACY_COLUMNS,
-    AGAINST,
-    AGREEMENT_COLUMNS,
-    ENGINE,
-    REFERENCE,
-    accuracy_rows,
-    agreement_rows,
-    evaluation_page,
-    title,
-)
-from cvnet_engine.pages.report import render
+from cvnet_engine.outputs import Files
+from cvnet_engine.pages.evaluation import AGAINST, ENGINE, REFERENCE, accuracy, agreement_table, evaluation_page
+from cvnet_engine.pages.rendering import render
 from engine.bundle import Bundle
 from engine.errors import DatasetError
+from engine.retrieval.searcher import RerankWith
 
 JOURNAL = "evaluation.sqlite"  # beside the shards of a gallery
 
@@ -40,6 +32,7 @@ class Options:
 
     Attributes:
         rerank: shortlist lengths, as in `100,400`.
+        rerank_with: what the shortlist is reranked with; see `Plan`.
         reference: evaluate the PyTorch model too.
         against: evaluate this bundle too.
         distractors: a text file of further database images.
@@ -51,6 +44,7 @@ class Options:
     data_dir: Path
     bundle: Path
     rerank: str
+    rerank_with: RerankWith
     reference: bool
     against: Path | None
     distractors: Path | None
@@ -60,8 +54,15 @@ class Options:
     html: Path | None
     json: Path | None
 
+    @property
+    def files(self) -> Files:
+        truths = [self.data_dir / self.dataset / f"gnd_{self.dataset}{suffix}" for suffix in (".pkl", ".json")]
+        written = {"--html": self.html, "--json": self.json}
+        return Files(written, [*truths, self.distractors], [self.bundle, self.against, self.gallery])
+
 
 def run(options: Options) -> None:
+    options.files.require_apart()
     shortlists = parse_shortlists(options.rerank)
     bundle = Bundle(options.bundle)
     dataset = datasets.load(options.data_dir, options.dataset)
@@ -71,10 +72,10 @@ def run(options: Options) -> None:
     if not options.cropped:
         console.warn("queries are not cropped to their boxes: figures do not compare with published ones")
     with kept_folder(options.gallery) as folder, Journal(folder / JOURNAL) as journal:
-        task = Task(dataset, tuple(shortlists), options.cropped, journal)
-        subjects = open_subjects(options, bundle, folder)
-        state_projections(subjects, task)
-        outcomes = {name: subject.evaluate(task) for name, subject in subjects.items()}
+        task = Task(dataset, tuple(shortlists), options.cropped, journal, options.rerank_with)
+        with opened_subjects(options, bundle, folder) as subjects:
+            state_projections(subjects, task)
+            outcomes = {name: subject.evaluate(task) for name, subject in subjects.items()}
     agreements = {name: compare(outcomes[ENGINE][0], outcomes[name][0]) for name in outcomes if name != ENGINE}
     show(outcomes, shortlists)
     show_agreements(agreements)
@@ -107,17 +108,18 @@ def kept_folder(path: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def open_subjects(options: Options, bundle: Bundle, folder: Path) -> dict[str, Subject]:
+@contextlib.contextmanager
+def opened_subjects(options: Options, bundle: Bundle, folder: Path) -> Iterator[dict[str, Subject]]:
     """The engine, and what it is held against."""
-    subjects: dict[str, Subject] = {ENGINE: EngineSubject(bundle, folder, options.threads)}
-    if options.reference:
-        subjects[REFERENCE] = ReferenceSubject(bundle, options.threads)
-    if options.against:
-        other = Bundle(options.against)
-        subjects[AGAINST] = EngineSubject(
-            other, folder / f"against-{other.manifest.features_id[-24:]}", options.threads
-        )
-    return subjects
+    with contextlib.ExitStack() as opened:
+        subjects: dict[str, Subject] = {ENGINE: opened.enter_context(EngineSubject(bundle, folder, options.threads))}
+        if options.reference:
+            subjects[REFERENCE] = opened.enter_context(ReferenceSubject(bundle, options.threads))
+        if options.against:
+            other = Bundle(options.against)
+            beside = folder / f"against-{other.manifest.features_id[-24:]}"
+            subjects[AGAINST] = opened.enter_context(EngineSubject(other, beside, options.threads))
+        yield subjects
 
 
 def state_projections(subjects: dict[str, Subject], task: Task) -> None:
@@ -125,35 +127,34 @@ def state_projections(subjects: dict[str, Subject], task: Task) -> None:
     for name, subject in subjects.items():
         work, seconds = subject.projection(task)
         console.say(
-            f"{name}: {work.images} images to describe, {work.pairs} pairs to score at most: about {duration(seconds)}"
+            f"{name}: {work.images} images to describe, {work.pairs} pairs to score at most: "
+            f"about {console.duration(seconds)}"
             if work.images or work.pairs
             else f"{name}: everything is in the journal"
         )
-
-
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, whichever reads best."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def engine_evaluation(
     dataset: Dataset, bundle: Bundle, shortlists: list[int], gallery: Path | None, threads: int | None
 ) -> Timed:
     """The bundle's engines over a gallery of the database, at native image size."""
-    with kept_folder(gallery) as folder, Journal(folder / JOURNAL) as journal:
-        return EngineSubject(bundle, folder, threads).evaluate(Task(dataset, tuple(shortlists), True, journal))
+    with (
+        kept_folder(gallery) as folder,
+        Journal(folder / JOURNAL) as journal,
+        EngineSubject(bundle, folder, threads) as engine,
+    ):
+        return engine.evaluate(Task(dataset, tuple(shortlists), True, journal))
 
 
 def reference_evaluation(dataset: Dataset, bundle: Bundle, shortlists: list[int], threads: int | None) -> Timed:
     """The PyTorch model over the same data set, candidate features kept."""
-    with Journal(None) as journal:
-        return ReferenceSubject(bundle, threads).evaluate(Task(dataset, tuple(shortlists), True, journal))
+    with Journal(None) as journal, ReferenceSubject(bundle, threads) as reference:
+        return reference.evaluate(Task(dataset, tuple(shortlists), True, journal))
 
 
 def show(outcomes: dict[str, Timed], shortlists: list[int]) -> None:
-    console.table("Accuracy, percent", ACCURACY_COLUMNS, accuracy_rows(outcomes, shortlists))
+    table = accuracy(outcomes, shortlists)
+    console.table(table.title, table.columns, table.rows)
     for who, (evaluation, seconds) in outcomes.items():
         console.say(
             f"{who}: {seconds['indexed']} database images {seconds['index']:.1f} s, "
@@ -163,8 +164,9 @@ def show(outcomes: dict[str, Timed], shortlists: list[int]) -> None:
 
 def show_agreements(agreements: dict[str, Agreement]) -> None:
     for name, agreement in agreements.items():
+        table = agreement_table(name, agreement)
         console.say()
-        console.table(f"The engine against the {title(name)}", AGREEMENT_COLUMNS, agreement_rows(agreement))
+        console.table(table.title, table.columns, table.rows)
         console.say(
             f"pair scores differ by {agreement.largest_pair_difference:.1e} at most, "
             f"{agreement.mean_pair_difference:.1e} on average"
@@ -181,6 +183,7 @@ def to_json(
         "n": len(dataset.images),
         "nq": len(dataset.queries),
         "cropped": options.cropped,
+        "rerank_with": options.rerank_with,
     }
     for who, (evaluation, seconds) in outcomes.items():
         results = evaluation.to_json() | {"seconds": seconds, "queries": per_query(dataset, evaluation)}

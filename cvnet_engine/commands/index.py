@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import typer
-
 from cvnet_engine import console
+from cvnet_engine.outputs import Files
 from engine.bundle import Bundle, Manifest
 from engine.errors import CvnetError, GalleryError, ImageError
-from engine.gallery.indexing import IndexReport, find_images, index
+from engine.gallery.indexing import IndexReport, find, index
 from engine.gallery.info import FORMAT, GalleryInfo, map_type_of
 from engine.gallery.map_codec import MAP_TYPES
 from engine.gallery.writer import GalleryWriter
@@ -39,17 +39,28 @@ class Options:
     threads: int | None = None
     json: Path | None = None
 
+    @property
+    def files(self) -> Files:
+        return Files({"--json": self.json}, self.images, [self.bundle, self.gallery])
+
 
 def run(options: Options) -> None:
+    options.files.require_apart()
     if options.maps not in (None, *MAP_TYPES):
         raise GalleryError(f"--maps {options.maps!r} is unknown; expected {' or '.join(MAP_TYPES)}")
     bundle = Bundle(options.bundle)
-    paths = find_images(options.images)
+    found = find(options.images)
+    paths = found.images
     started = time.perf_counter()
-    report = IndexReport()
+    report = IndexReport(skipped=found.skipped)
     stopped: BaseException | None = None
+    made = info(bundle.manifest, options.max_side_px, options.maps or map_type_of(options.gallery))
     try:
-        fill(paths, bundle, options.gallery, options.max_side_px, options.threads, report, options.maps)
+        with (
+            GalleryWriter(options.gallery, made) as writer,
+            Retriever.open(bundle, options.threads) as retriever,
+        ):
+            fill(paths, retriever, writer, report)
     except (KeyboardInterrupt, CvnetError) as error:
         stopped = error
     seconds = time.perf_counter() - started
@@ -58,8 +69,7 @@ def run(options: Options) -> None:
     if options.json:
         console.write_json(options.json, to_json(report, options.gallery, seconds))
     if isinstance(stopped, KeyboardInterrupt):
-        console.say("interrupted; what was added is stored: run the same command again to go on")
-        raise typer.Exit(130)
+        raise KeyboardInterrupt("what was added is stored: run the same command again to go on") from stopped
     if stopped:
         raise stopped
     if not report.usable:
@@ -67,23 +77,10 @@ def run(options: Options) -> None:
     console.warn_of_model(bundle.manifest)
 
 
-def fill(
-    paths: Sequence[Path],
-    bundle: Bundle,
-    gallery: Path,
-    max_side_px: int | None,
-    threads: int | None,
-    report: IndexReport,
-    maps: str | None = None,
-) -> None:
-    """Index with a progress bar, `report` kept current; without `maps` a gallery keeps its own kind."""
-    made = info(bundle.manifest, max_side_px, maps or map_type_of(gallery))
-    with (
-        GalleryWriter(gallery, made) as writer,
-        Retriever.open(bundle, threads) as retriever,
-        console.progress("indexing", len(paths)) as advance,
-    ):
-        index(paths, retriever, writer, max_side_px, report, lambda _: advance())
+def fill(paths: Sequence[Path], retriever: Retriever, writer: GalleryWriter, report: IndexReport) -> None:
+    """Index with a progress bar, `report` kept current."""
+    with console.progress("indexing", len(paths)) as advance:
+        index(paths, retriever, writer, writer.info.max_side_px, report, lambda _: advance())
 
 
 def info(manifest: Manifest, max_side_px: int | None, maps: str) -> GalleryInfo:
@@ -100,6 +97,8 @@ def summarise(report: IndexReport, gallery: Path, total: int, seconds: float) ->
     )
     if report.score_drift is not None:
         console.say(f"maps in 8 bits change a pair score by {report.score_drift:.1e} at most, on the first images")
+    for reason, count in Counter(report.skipped.values()).most_common():
+        console.say(f"  {count} passed over: {reason}")
     for path, reason in list(report.failed.items())[:LISTED]:
         console.warn(f"  {path}: {reason}")
     if len(report.failed) > LISTED:
@@ -112,7 +111,8 @@ def to_json(report: IndexReport, gallery: Path, seconds: float) -> dict[str, obj
         "added": report.added,
         "updated": report.updated,
         "unchanged": report.unchanged,
-        "failed": {console.printable(str(path)): reason for path, reason in report.failed.items()},
+        "failed": {str(path): reason for path, reason in report.failed.items()},
+        "skipped": {str(path): reason for path, reason in report.skipped.items()},
         "score_drift": report.score_drift,
         "seconds": seconds,
     }

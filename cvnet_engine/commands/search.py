@@ -9,14 +9,16 @@ from pathlib import Path
 
 from cvnet_engine import console
 from cvnet_engine.commands.index import info
-from cvnet_engine.pages.report import Hit, Page, Query, hits, render
+from cvnet_engine.outputs import Files
+from cvnet_engine.pages.page import Hit, Page, Query, hits
+from cvnet_engine.pages.rendering import render
 from engine.bundle import Bundle
-from engine.errors import GalleryError, ImageError
+from engine.errors import CvnetError, GalleryError, ImageError
 from engine.gallery.info import require_equal
 from engine.gallery.reader import Gallery
 from engine.retrieval.ranking import Ranking
 from engine.retrieval.retriever import Retriever
-from engine.retrieval.search import DescriptorIndex
+from engine.retrieval.searcher import Plan, RerankWith, Searcher
 
 Box = tuple[float, float, float, float]
 
@@ -29,6 +31,7 @@ class Options:
         bbox: the box that queries are cropped to, as in `x1,y1,x2,y2`.
         top_k: results to show.
         rerank: candidates to rerank.
+        rerank_with: what the shortlist is reranked with; see `Plan`.
     """
 
     queries: list[Path]
@@ -37,9 +40,14 @@ class Options:
     bbox: str | None = None
     top_k: int = 10
     rerank: int = 100
+    rerank_with: RerankWith = "cvnet"
     threads: int | None = None
     html: Path | None = None
     json: Path | None = None
+
+    @property
+    def files(self) -> Files:
+        return Files({"--html": self.html, "--json": self.json}, self.queries, [self.bundle, self.gallery])
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,16 @@ class Found:
     seconds: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Failed:
+    """A query that came to nothing, and why."""
+
+    query: Path
+    reason: str
+
+
 def run(options: Options) -> None:
+    options.files.require_apart()
     box = parse_box(options.bbox)
     bundle = Bundle(options.bundle)
     with Gallery(options.gallery) as gallery:
@@ -60,37 +77,48 @@ def run(options: Options) -> None:
         require_equal(gallery.info, info_here, options.gallery)
         if not len(gallery):
             raise GalleryError(f"{options.gallery}: holds no images yet; add some with 'cvnet-engine index'")
-        with Retriever.open(bundle, options.threads) as retriever, DescriptorIndex(gallery.descriptors) as index:
-            outcomes = [find(query, box, retriever, gallery, index, options) for query in options.queries]
+        plan = Plan(options.top_k, options.rerank, options.rerank_with)
+        with Retriever.open(bundle, options.threads) as retriever, Searcher(retriever, gallery) as searcher:
+            outcomes = [attempt(query, box, retriever, gallery, searcher, plan) for query in options.queries]
         report(outcomes, gallery, box, bundle, options)
+    reasons = [outcome.reason for outcome in outcomes if isinstance(outcome, Failed)]
+    if reasons:
+        raise CvnetError("; ".join(dict.fromkeys(reasons)))
 
 
-def report(outcomes: list[Found], gallery: Gallery, box: Box | None, bundle: Bundle, options: Options) -> None:
-    """Tables on the terminal, and the files that were asked for."""
-    for found in outcomes:
-        show(found, gallery, options.top_k)
-    console.warn_of_model(bundle.manifest)
+def report(outcomes: list[Found | Failed], gallery: Gallery, box: Box | None, bundle: Bundle, options: Options) -> None:
+    """What must be said of the model, and the files that were asked for."""
+    found = [outcome for outcome in outcomes if isinstance(outcome, Found)]
+    if found:
+        console.warn_of_model(bundle.manifest)
     if options.json:
-        console.write_json(options.json, [to_json(found, gallery, options.top_k) for found in outcomes])
-    if options.html:
-        console.write_file(options.html, render(page(outcomes, gallery, box, options.top_k, bundle)))
+        console.write_json(options.json, [to_json(outcome, gallery, options.top_k) for outcome in outcomes])
+    if options.html and found:
+        console.write_file(options.html, render(page(found, gallery, box, options.top_k, bundle)))
 
 
-def find(
-    path: Path, box: Box | None, retriever: Retriever, gallery: Gallery, index: DescriptorIndex, options: Options
-) -> Found:
+def attempt(
+    query: Path, box: Box | None, retriever: Retriever, gallery: Gallery, searcher: Searcher, plan: Plan
+) -> Found | Failed:
+    """A query's outcome, shown at once; one that fails leaves the others theirs."""
+    try:
+        found = find(query, box, retriever, gallery, searcher, plan)
+    except MemoryError:
+        return Failed(query, f"{query}: out of memory; shrink it first, or lower --rerank")
+    except CvnetError as error:
+        return Failed(query, str(error))
+    show(found, gallery, plan.top_k)
+    return found
+
+
+def find(path: Path, box: Box | None, retriever: Retriever, gallery: Gallery, searcher: Searcher, plan: Plan) -> Found:
     """Features, global search, reranking of the shortlist."""
-    marks = [time.perf_counter()]
+    started = time.perf_counter()
     query = retriever.extract_file(path, box, gallery.info.max_side_px)
-    marks.append(time.perf_counter())
-    before = index.search(query.descriptor, max(options.top_k, options.rerank))
-    marks.append(time.perf_counter())
-    shortlist = before.rows[: options.rerank].tolist()
-    with console.progress("reranking", len(shortlist)) as advance:
-        ranking = before.reranked(retriever.score_rows(query, gallery, shortlist, advance))
-    marks.append(time.perf_counter())
-    stages = zip(("features", "global", "rerank"), marks, marks[1:], strict=False)
-    return Found(path, before, ranking, {name: end - start for name, start, end in stages})
+    features_s = time.perf_counter() - started
+    with console.progress("reranking", min(plan.pairs, len(gallery))) as advance:
+        found = searcher.find(query, plan, advance)
+    return Found(path, found.before, found.ranking, {"features": features_s} | found.seconds)
 
 
 def parse_box(text: str | None) -> Box | None:
@@ -143,21 +171,21 @@ def short(path: str) -> str:
     return min(path, os.path.relpath(path), key=len)
 
 
-def to_json(found: Found, gallery: Gallery, top_k: int) -> dict[str, object]:
-    return {
-        "query": console.printable(str(found.query)),
-        "results": [
-            {
-                "rank": hit.rank,
-                "path": console.printable(hit.path),
-                "score": hit.score,
-                "similarity": hit.similarity,
-                "rerank_score": hit.rerank_score,
-            }
-            for hit in found_hits(found, gallery, top_k)
-        ],
-        "seconds": found.seconds,
-    }
+def to_json(outcome: Found | Failed, gallery: Gallery, top_k: int) -> dict[str, object]:
+    query = str(outcome.query)
+    if isinstance(outcome, Failed):
+        return {"query": query, "results": [], "error": outcome.reason}
+    hits = [
+        {
+            "rank": hit.rank,
+            "path": hit.path,
+            "score": hit.score,
+            "similarity": hit.similarity,
+            "rerank_score": hit.rerank_score,
+        }
+        for hit in found_hits(outcome, gallery, top_k)
+    ]
+    return {"query": query, "results": hits, "seconds": outcome.seconds}
 
 
 def page(outcomes: list[Found], gallery: Gallery, box: Box | None, top_k: int, bundle: Bundle) -> Page:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 from benchmarks.accuracy.dataset import Dataset
 from benchmarks.accuracy.evaluation import Evaluation, Evaluator, Selection, Timed, database_digest
@@ -14,15 +14,18 @@ from benchmarks.accuracy.projection import Workload, rates, workload
 from benchmarks.contenders.allocator import keep_memory
 from benchmarks.contenders.contender import Contender, open_bundle, open_reference
 from cvnet_engine import console
-from cvnet_engine.commands.index import fill
+from cvnet_engine.commands.index import fill, info
 from engine.bundle import Bundle
+from engine.contract import Closing
 from engine.errors import DatasetError
 from engine.files import absolute
 from engine.gallery.indexing import IndexReport
 from engine.gallery.info import map_type_of
 from engine.gallery.reader import Gallery
 from engine.gallery.shards import shard_files
+from engine.gallery.writer import GalleryWriter
 from engine.retrieval.retriever import Collection
+from engine.retrieval.searcher import RerankWith
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,15 @@ class Task:
     shortlists: tuple[int, ...]
     cropped: bool
     journal: Journal
+    method: RerankWith = "cvnet"
 
 
 class Subject(Protocol):
-    """A model under evaluation."""
+    """A model under evaluation; a context manager, which closes it."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
 
     def projection(self, task: Task) -> tuple[Workload, float]:
         """What is left to do, and the seconds that it will take."""
@@ -45,15 +53,21 @@ class Subject(Protocol):
         """Do what is left, and judge."""
 
 
-class EngineSubject:
+class EngineSubject(Closing):
     """A bundle's engines over a gallery of the database, at native image size."""
 
     def __init__(self, bundle: Bundle, gallery: Path, threads: int | None) -> None:
-        self._bundle, self._gallery, self._threads = bundle, gallery, threads
+        self._bundle, self._gallery = bundle, gallery
         self._contender = open_bundle(bundle.path, threads)
 
+    def close(self) -> None:
+        self._contender.close()
+
     def projection(self, task: Task) -> tuple[Workload, float]:
-        known = set(Gallery(self._gallery).paths) if shard_files(self._gallery) else set()
+        known: set[Path] = set()
+        if shard_files(self._gallery):
+            with Gallery(self._gallery) as gallery:
+                known = set(gallery.paths)
         images = [path for path in task.dataset.images if absolute(path) not in known]
         return project(task, self._contender, self._identity, images)
 
@@ -65,25 +79,29 @@ class EngineSubject:
     def evaluate(self, task: Task) -> Timed:
         started = time.perf_counter()
         report = IndexReport()
-        fill([absolute(p) for p in task.dataset.images], self._bundle, self._gallery, None, self._threads, report)
+        made = info(self._bundle.manifest, None, map_type_of(self._gallery))
+        with GalleryWriter(self._gallery, made) as writer:
+            fill([absolute(path) for path in task.dataset.images], self._contender.retriever, writer, report)
         if report.failed:
             path, reason = next(iter(report.failed.items()))
             raise DatasetError(f"{len(report.failed)} database images unreadable ({path}: {reason}); copy them again")
-        gallery = Gallery(self._gallery)
-        indexed_s = time.perf_counter() - started
-        evaluation = judge(task, self._contender, self._identity, Selection.of_gallery(gallery, task.dataset.images))
-        gallery.close()
-        self._contender.retriever.close()
+        with Gallery(self._gallery) as gallery:
+            indexed_s = time.perf_counter() - started
+            database = Selection.of_gallery(gallery, task.dataset.images)
+            evaluation = judge(task, self._contender, self._identity, database)
         indexed = report.added + report.updated  # a gallery does not keep what its other images took
         return evaluation, {"index": indexed_s, "indexed": indexed, "queries": evaluation.seconds}
 
 
-class ReferenceSubject:
+class ReferenceSubject(Closing):
     """The PyTorch model that a bundle was built from, candidate features kept."""
 
     def __init__(self, bundle: Bundle, threads: int | None) -> None:
         keep_memory()
         self._contender = open_reference(bundle, threads)
+
+    def close(self) -> None:
+        self._contender.close()
 
     def projection(self, task: Task) -> tuple[Workload, float]:
         identity = self._contender.identity
@@ -105,7 +123,7 @@ def judge(task: Task, contender: Contender, identity: str, collection: Collectio
     """Evaluate every query, with progress."""
     dataset = task.dataset
     evaluator = Evaluator(
-        dataset, contender.retriever, identity, collection, task.shortlists, task.cropped, task.journal
+        dataset, contender.retriever, identity, collection, task.shortlists, task.cropped, task.journal, task.method
     )
     with console.progress(f"evaluating {contender.name}", len(dataset.queries)) as advance:
         return evaluator.run(advance)
@@ -120,7 +138,8 @@ def project(task: Task, contender: Contender, identity: str, images: list[Path])
         for row, (path, truth) in enumerate(zip(dataset.queries, dataset.ground_truth, strict=True))
         if task.journal.get(query_facts(identity, path, truth.bbx if task.cropped else None, database)) is None
     ]
-    work = workload(dataset, images, left, max(task.shortlists, default=0), task.cropped)
+    pairs = 0 if task.method == "superglobal" else max(task.shortlists, default=0)
+    work = workload(dataset, images, left, pairs, task.cropped)
     if not work.images:
         return work, 0.0
     return work, rates(contender.retriever, dataset.images[0]).seconds(work)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.contract import Array, Closing, TensorSpec, check_feeds
-from engine.errors import BackendError, one_line
+from engine.errors import BackendError, backend_failure, one_line
 
 DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int64)": "int64"}
 # Where CUDA was asked for, these may stay on the CPU: they compute shapes, a few integers each.
@@ -58,9 +58,8 @@ class OnnxRuntimeEngine(Closing):
         try:
             self._session: Any = ort.InferenceSession(str(graph), options, providers=[provider])
         except Exception as error:  # onnxruntime's exceptions share no base class
-            raise BackendError(
-                f"{graph}: ONNX Runtime does not open it ({one_line(error)}); build the bundle again"
-            ) from error
+            message = f"{graph}: ONNX Runtime does not open it ({one_line(error)}); build the bundle again"
+            raise backend_failure(error, message) from error
         if cuda:
             self._assert_on_cuda(graph)
         self.inputs = specs(self._session.get_inputs())
@@ -71,9 +70,8 @@ class OnnxRuntimeEngine(Closing):
         try:
             arrays = self._session.run(None, dict(feeds))
         except Exception as error:
-            raise BackendError(
-                f"ONNX Runtime stopped ({one_line(error)}); a smaller image needs less memory"
-            ) from error
+            message = f"ONNX Runtime stopped ({one_line(error)}); build the bundle again, or with another --backend"
+            raise backend_failure(error, message) from error
         return dict(zip(self.outputs, arrays, strict=True))
 
     def close(self) -> None:

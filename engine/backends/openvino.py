@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from engine.contract import Array, Closing, TensorSpec, check_feeds
-from engine.errors import BackendError, one_line
+from engine.errors import BackendError, backend_failure, one_line
 
 PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # ours -> OpenVINO's, where a graph is not quantised
 
@@ -27,9 +27,8 @@ class OpenVinoEngine(Closing):
         try:
             model = openvino.Core().compile_model(str(graph), "CPU", options)
         except RuntimeError as error:
-            raise BackendError(
-                f"{graph}: OpenVINO does not open it ({one_line(error)}); build the bundle again"
-            ) from error
+            message = f"{graph}: OpenVINO does not open it ({cause(error)}); build the bundle again"
+            raise backend_failure(error, message) from error
         actual = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if actual != PRECISIONS[precision]:
             raise BackendError(f"{graph}: this processor runs {actual} where {precision} was asked for; build for fp32")
@@ -42,11 +41,18 @@ class OpenVinoEngine(Closing):
         try:
             self._request.infer({name: np.ascontiguousarray(array) for name, array in feeds.items()}, share_inputs=True)
         except RuntimeError as error:
-            raise BackendError(f"OpenVINO stopped ({one_line(error)}); a smaller image needs less memory") from error
+            message = f"OpenVINO stopped ({cause(error)}); build the bundle again, or with another --backend"
+            raise backend_failure(error, message) from error
         return {name: self._request.get_tensor(name).data.copy() for name in self.outputs}
 
     def close(self) -> None:
         self._request = None
+
+
+def cause(error: RuntimeError) -> str:
+    """What OpenVINO says went wrong, without the lines on where in its source that was noticed."""
+    lines = [line for line in str(error).splitlines() if not line.startswith(("Exception from ", "Check '"))]
+    return one_line(" ".join(line.strip() for line in lines if line.strip()) or error)
 
 
 def spec(port: Any) -> TensorSpec:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections import deque
+import os
+import stat
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,7 +18,7 @@ from engine.files import absolute
 from engine.gallery.map_codec import decode_map, encode_map
 from engine.gallery.shards import FileStamp
 from engine.gallery.writer import GalleryWriter
-from engine.images import SUFFIXES, decode, limit_side
+from engine.images import FOREIGN, SUFFIXES, decode, kind, limit_side, read_bytes, unread
 from engine.retrieval.retriever import Retriever
 
 DRIFT_SAMPLE = 8  # images that the cost of 8-bit maps is measured on
@@ -27,13 +29,15 @@ READERS, AHEAD = 2, 4  # threads that read and decode, and images they may be ah
 class IndexReport:
     """What became of each image: `added`, `updated` (its content changed) and `unchanged` counts, failures by path.
 
-    `score_drift` is what 8-bit maps do to pair scores, measured on the first images.
+    `skipped` are files that were not taken for images, and why; `score_drift` is what 8-bit maps do to pair scores,
+    measured on the first images.
     """
 
     added: int = 0
     updated: int = 0
     unchanged: int = 0
     failed: dict[Path, str] = field(default_factory=dict)
+    skipped: dict[Path, str] = field(default_factory=dict)
     score_drift: float | None = None
 
     @property
@@ -62,7 +66,7 @@ def index(
 
     Raises:
         GalleryError: the gallery cannot be written, for instance on a full disk. An unreadable image is no
-            error; it goes to the report.
+            error, nor is one that is too much for the memory; it goes to the report.
     """
     sample: list[Features] = []
     for path, loaded in read_ahead(paths, writer, max_side_px):
@@ -82,6 +86,8 @@ def index(
                 report.added += not known
         except ImageError as error:
             report.failed[path] = str(error)
+        except MemoryError:
+            report.failed[path] = "out of memory; a smaller --max-side needs less, else shrink it first"
         done(path)
     if writer.info.maps == "int8" and sample:
         report.score_drift = score_drift(retriever, sample)
@@ -126,41 +132,96 @@ def load(path: Path, known: FileStamp | None, max_side_px: int | None) -> Loaded
         status = path.stat()
         if known and (status.st_size, status.st_mtime_ns) == (known.size, known.mtime_ns):
             return None
-        data = path.read_bytes()
     except OSError as error:
         raise ImageError(f"cannot be read ({error.strerror}); expected an image file") from error
+    data = read_bytes(path)
     stamp = FileStamp(len(data), status.st_mtime_ns, hashlib.sha256(data).hexdigest())
     if known and stamp.digest == known.digest:
         return Loaded(stamp, None)
     return Loaded(stamp, limit_side(decode(data), max_side_px))
 
 
+@dataclass(frozen=True)
+class Found:
+    """Files of some sources: the images, and why every other one was passed over; absolute, in order, no doubles."""
+
+    images: list[Path]
+    skipped: dict[Path, str]
+
+
 def find_images(sources: Iterable[Path]) -> list[Path]:
-    """Image files: each named file whatever its ending, each named folder searched throughout; absolute, no doubles.
+    """The images that `find` finds."""
+    return find(sources).images
+
+
+def find(sources: Iterable[Path]) -> Found:
+    """Image files: each named file whatever its ending, each named folder searched throughout.
 
     Raises:
-        ImageError: a source that does not exist, or sources without a single image.
+        ImageError: a source that does not exist or is neither file nor folder, or sources without a single image.
     """
-    found: dict[Path, None] = {}
+    images: dict[Path, None] = {}
+    skipped: dict[Path, str] = {}
     sources = list(sources)
     for source in sources:
+        found = walk(source) if is_folder(source) else Found([source], {})
+        images.update((absolute(file), None) for file in found.images)
+        skipped.update((absolute(file), reason) for file, reason in found.skipped.items())
+    if not images:
+        listed = "".join(f"; {count} passed over: {reason}" for reason, count in Counter(skipped.values()).items())
+        raise ImageError(f"{', '.join(map(str, sources))}: no images; expected {', '.join(SUFFIXES)}{listed}")
+    return Found(list(images), {file: reason for file, reason in skipped.items() if file not in images})
+
+
+def is_folder(source: Path) -> bool:
+    """Whether a source is a folder rather than a file.
+
+    Raises:
+        ImageError: it is neither, or not there.
+    """
+    expected = "expected an image file or a folder of them"
+    try:
+        mode = source.stat().st_mode
+    except OSError as error:
+        raise ImageError(f"{source}: {error.strerror}; {expected}") from error
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        raise ImageError(f"{source}: {kind(mode)}; {expected}")
+    return stat.S_ISDIR(mode)
+
+
+def walk(folder: Path) -> Found:
+    """Files in a folder and those below it, but for folders that are hidden or linked, which are passed over whole."""
+    images: list[Path] = []
+    skipped: dict[Path, str] = {}
+    folders = [folder]
+    while folders:
+        parent = folders.pop()
         try:
-            source.stat()
+            entries = list(os.scandir(parent))
         except OSError as error:
-            raise ImageError(f"{source}: {error.strerror}; expected an image file or a folder of them") from error
-        files = walk(source) if source.is_dir() else [source]
-        found.update((absolute(file), None) for file in files)
-    if not found:
-        raise ImageError(f"{', '.join(map(str, sources))}: no images; expected {', '.join(sorted(SUFFIXES))}")
-    return list(found)
+            skipped[parent] = f"cannot be read ({error.strerror})"
+            continue
+        for entry in entries:
+            path = Path(entry.path)
+            if reason := objection(entry):
+                skipped[path] = reason
+            else:
+                (folders if entry.is_dir() else images).append(path)
+    return Found(sorted(images), dict(sorted(skipped.items())))
 
 
-def walk(folder: Path) -> list[Path]:
-    """Image files in a folder and those below it, sorted; hidden ones left out."""
-    return sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in SUFFIXES
-        and file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    )
+def objection(entry: os.DirEntry[str]) -> str | None:
+    """Why an entry of a folder is passed over; None for an image and for a folder to search."""
+    if entry.name.startswith("."):
+        return "hidden"
+    try:
+        if entry.is_dir():
+            return "a link to a folder" if entry.is_symlink() else None
+        if not entry.is_file():
+            return kind(entry.stat().st_mode)
+    except OSError as error:  # a broken link
+        return f"cannot be read ({error.strerror})"
+    suffix = Path(entry.name).suffix.lower()
+    if suffix in FOREIGN:
+        return unread(FOREIGN[suffix])
+    return None if suffix in SUFFIXES else "not an image by its name"

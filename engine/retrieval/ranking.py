@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,11 +18,13 @@ class Ranking:
     Attributes:
         rows: (k,) int64.
         similarities: (k,) float32, of the descriptors.
-        pair_scores: (k,) float32, NaN where the pair was not reranked.
+        refined: (k,) float32, the similarity of descriptors refined by their neighbours, NaN where they were not.
+        pair_scores: (k,) float32, NaN where the pair was not scored.
     """
 
     rows: Array
     similarities: Array
+    refined: Array
     pair_scores: Array
 
     @classmethod
@@ -30,28 +32,42 @@ class Ranking:
         """Every row of a collection by descending similarity; equals keep their order."""
         order = np.argsort(-similarities, kind="stable")
         rows = order if rows is None else rows[order]
-        return cls(rows, similarities[order], np.full(len(order), np.nan, np.float32))
+        none = np.full(len(order), np.nan, np.float32)
+        return cls(rows, similarities[order], none, none)
 
     @property
     def scores(self) -> Array:
         """(k,) float32: what the ranking is by."""
-        return final_scores(self.similarities, self.pair_scores)
+        similarities = np.where(np.isnan(self.refined), self.similarities, self.refined)
+        return final_scores(similarities, self.pair_scores)
+
+    def refined_by(self, refined: Array) -> Ranking:
+        """The first `len(refined)` rows ordered anew by refined similarity, the others behind them as they were."""
+        return self._at_front(refined=refined)
 
     def reranked(self, pair_scores: Array) -> Ranking:
         """The first `len(pair_scores)` rows ordered anew by their final score, the others behind them as they were."""
-        k = len(pair_scores)
+        return self._at_front(pair_scores=pair_scores)
+
+    def _at_front(self, **found: Array) -> Ranking:
+        """The ranking with one of its columns known for the first rows, and these in the order of their scores."""
+        ((name, values),) = found.items()
+        k = len(values)
+        column = np.concatenate([values, getattr(self, name)[k:]]).astype(np.float32)
+        known = replace(self, **{name: column})
         order = np.arange(len(self.rows))
-        order[:k] = np.argsort(-final_scores(self.similarities[:k], pair_scores), kind="stable")
-        padded = np.concatenate([pair_scores, self.pair_scores[k:]]).astype(np.float32)
-        return Ranking(self.rows[order], self.similarities[order], padded[order])
+        order[:k] = np.argsort(-known.scores[:k], kind="stable")
+        return known._take(order)
 
     def first(self, k: int) -> Ranking:
-        return Ranking(self.rows[:k], self.similarities[:k], self.pair_scores[:k])
+        return self._take(slice(k))
 
     def without(self, rows: Array) -> Ranking:
         """The ranking of all other rows."""
-        kept = ~np.isin(self.rows, rows)
-        return Ranking(self.rows[kept], self.similarities[kept], self.pair_scores[kept])
+        return self._take(~np.isin(self.rows, rows))
+
+    def _take(self, places: Array | slice) -> Ranking:
+        return Ranking(self.rows[places], self.similarities[places], self.refined[places], self.pair_scores[places])
 
 
 def final_scores(similarities: Array, pair_scores: Array) -> Array:

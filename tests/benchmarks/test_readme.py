@@ -1,6 +1,7 @@
-"""README's results are those of benchmarks/results, and no figure in them is typed by hand."""
+"""README's table and docs/results.md are those of benchmarks/results, and no figure in them is typed by hand."""
 
 import json
+import re
 
 import pytest
 
@@ -8,19 +9,32 @@ from benchmarks import readme
 from engine.errors import DatasetError
 
 
-def test_readme_matches_the_results():
-    text = readme.README.read_text()
-    assert readme.updated(text, readme.RESULTS) == text, "run python -m benchmarks.readme"
+def test_documents_match_the_results():
+    text, table = readme.README.read_text(), readme.headline(readme.RESULTS)
+    assert readme.updated(text, table) == text, "run python -m benchmarks.readme"
+    assert readme.DOCUMENT.read_text() == readme.document(readme.RESULTS), "run python -m benchmarks.readme"
 
 
-def test_only_the_section_is_rewritten(tmp_path):
+def test_only_the_section_is_rewritten():
     text = f"before\n{readme.BEGIN}\nold 1.0\n{readme.END}\nafter\n"
-    assert readme.updated(text, tmp_path) == f"before\n{readme.BEGIN}\n\n\n{readme.END}\nafter\n"
+    assert readme.updated(text, "new") == f"before\n{readme.BEGIN}\n\nnew\n{readme.END}\nafter\n"
 
 
-def test_readme_without_the_section(tmp_path):
+def test_readme_without_the_section():
     with pytest.raises(DatasetError, match="has no section"):
-        readme.updated("nothing", tmp_path)
+        readme.updated("nothing", "new")
+
+
+def test_the_table_takes_each_ratio_from_its_own_baseline():
+    measured = [r for r in json.loads((readme.RESULTS / "cpu.json").read_text())["records"] if r["series"] == "stages"]
+    pairs = [r for r in measured if r["stage"] == "pair score"]  # by size, the largest last
+    rows = readme.headline(readme.RESULTS).splitlines()
+    for name, baseline in (("score of a pair", readme.REFERENCE), (readme.THE_SAME, readme.KEEPING)):
+        row = next(row for row in rows if row.startswith(f"| {name} |"))
+        ratios = [r["speedups"][baseline][0] for r in pairs if r["method"] in ("fp32", "bf16", "int8")]
+        assert re.findall(r"([\d.]+)×", row) == [f"{ratio:.1f}" for ratio in ratios[-3:]]
+    longest = max(r["count"] for r in measured if r["stage"] == "whole query")
+    assert sum(row.startswith(f"| whole query, best {longest} reranked | ~") for row in rows) == 1
 
 
 def test_what_precision_costs(tmp_path):
@@ -28,7 +42,7 @@ def test_what_precision_costs(tmp_path):
     rows = {name: {"global M": values, "reranked M": values, "reranked H": values} for name, values in aps.items()}
     report = {"command": "audit it", "datasets": {"test": rows, "photos": rows}}
     (tmp_path / "precision.json").write_text(json.dumps(report))
-    lines = readme.section(tmp_path).splitlines()
+    lines = readme.document(tmp_path).splitlines()
     heads = (
         "generated test scenes, global M | generated test scenes, reranked M | photos, global M | photos, reranked M"
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,12 +30,13 @@ from engine.bundle import Bundle
 from engine.errors import CvnetWarning, ImageError
 from engine.gallery.reader import Gallery
 from engine.gallery.writer import GalleryWriter
+from engine.retrieval.retriever import Retriever
 from scenes import SceneSet, write
 from tests.engine.disks import fill, make_readonly, small_disk
 from tests.engine.fakes import INFO, STAMP, features
 from tests.pictures import encode, oriented, photo, picture, png
 
-PROGRAM = [sys.executable, "-c", "from cvnet_engine.cli import main; main()"]
+PROGRAM = [sys.executable, "-m", "cvnet_engine"]
 # The program, interrupted as soon as it has stored its third image.
 INTERRUPTED = """
 import os, signal
@@ -198,6 +201,153 @@ def test_a_reader_that_goes_away_is_no_traceback():
         assert process.stderr.read() == ""
 
 
+NAMED = {
+    "search": "search query.jpg --bundle b --gallery g",
+    "index": "index query.jpg photos --bundle b --gallery g",
+    "eval": "eval --dataset tiny --data-dir . --bundle b --against b2 --gallery g --distractors more.txt",
+    "bench": "bench --bundle b --bundle b2 --compare old.json",
+    "build": "build --weights w.pyth --depth 50 --out b --calibration photos",
+    "doctor": "doctor",
+}  # a good command line of every command that writes results, once `inputs` are there
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[Path, bytes]:
+    """The files that `NAMED` names, in the current folder; their contents."""
+    monkeypatch.chdir(tmp_path)
+    within = ("b/manifest.json", "b2/reranker.onnx", "g/gallery.json", "photos/0.jpg", "tiny/gnd_tiny.pkl")
+    for file in map(Path, (*within, "query.jpg", "more.txt", "old.json", "w.pyth")):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"precious {file}")
+    Path("photo").hardlink_to("query.jpg")
+    Path("linked.json").symlink_to("query.jpg")
+    Path("linked").symlink_to("g")
+    return {file: file.read_bytes() for file in Path().rglob("*") if file.is_file()}
+
+
+def result_options() -> list[tuple[str, str]]:
+    """Every command with each of its options that names a file for results."""
+    return [
+        (name, option)
+        for name, command in get_command(app).commands.items()
+        for parameter in command.params
+        for option in parameter.opts
+        if option in ("--json", "--html", "--markdown", "--plot")
+    ]
+
+
+OVERWRITING = {
+    "search": ["query.jpg", "photo", "b/manifest.json", "b/new.json", "g", "g/gallery.json", "linked/gallery.json"],
+    "index": ["query.jpg", "photos/0.jpg", "b/manifest.json", "g/gallery.json"],
+    "eval": ["tiny/gnd_tiny.pkl", "more.txt", "b/manifest.json", "b2/reranker.onnx", "g/evaluation.sqlite"],
+    "bench": ["old.json", "b/manifest.json", "b2/../b2/reranker.onnx"],
+    "build": ["w.pyth", "photos/0.jpg", "b/manifest.json"],
+    "doctor": ["query.jpg"],
+}
+
+
+REFUSED = "would take the place of|is within|in each other's place|results are text|cannot be written; choose a file in"
+
+
+def test_every_command_that_writes_results_is_tried():
+    assert {command for command, _ in result_options()} == NAMED.keys() == OVERWRITING.keys()
+
+
+@pytest.mark.parametrize(("command", "option"), result_options())
+def test_results_never_take_the_place_of_what_is_read_or_kept(cli, inputs, command, option):
+    for target in (*OVERWRITING[command], "linked.json"):
+        if option == "--plot" and target == "linked.json":
+            continue  # a figure may be called what an image is
+        result = cli(NAMED[command], option, target)
+        assert_one_line(result, target)
+        assert re.search(REFUSED, result.err), target
+        assert {file: file.read_bytes() for file in inputs} == inputs, target
+        assert not Path("b/new.json").exists()
+
+
+@pytest.mark.usefixtures("inputs")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "search query.jpg --bundle b --gallery g --json out --html out",
+        "search query.jpg --bundle b --gallery g --json - --html -",
+        "bench --bundle b --json out.md --markdown ./out.md",
+        "build --weights demo --depth 50 --out b --json b/facts.json",
+    ],
+)
+def test_two_results_need_two_places(cli, words):
+    assert_one_line(cli(words), "in each other's place; give each its own")
+
+
+@pytest.mark.usefixtures("inputs")
+@pytest.mark.parametrize("words", ["--weights b/w.pyth", "--weights demo --calibration b"])
+def test_a_bundle_replaces_nothing_that_it_is_built_from(cli, words):
+    Path("b/w.pyth").touch()
+    assert_one_line(cli("build --depth 50 --out b", words), "--out b: would take the place of b")
+
+
+def test_results_on_standard_output_are_alone_there(cli, bundle, gallery, query):
+    doctor = cli("doctor --json -")
+    assert json.loads(doctor.out)["cpus"] >= 1
+    assert "Machine" in doctor.err
+    result = cli("search", query, "--bundle", bundle, "--gallery", gallery, "--rerank 0 --json -")
+    assert [entry["query"] for entry in json.loads(result.out)] == [str(query)]
+    assert "global search of 10 images" in result.err
+    assert "Machine" in cli("doctor").out
+
+
+# ------------------------------------------------------------------------------------------------ interruption
+
+# The program, interrupted when it first imports a module (argument 1), or when Python ends.
+INTERRUPTED_AT = """
+import atexit, os, runpy, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == moment:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+moment = sys.argv.pop(1)
+sys.meta_path.insert(0, Interrupt())
+if moment == "end":
+    atexit.register(os.kill, os.getpid(), signal.SIGINT)
+runpy.run_module("cvnet_engine", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("moment", ["typer", "engine.backends", "rich", "numpy", "cv2", "onnxruntime", "end"])
+def test_an_interruption_is_one_line_at_any_moment(bundle, gallery, query, moment):
+    search = ["search", query, "--bundle", bundle, "--gallery", gallery, "--rerank", "0"]
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_AT, moment, *search], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
+def test_an_interruption_that_the_shell_has_ignored_stays_ignored():
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_AT, "rich", "doctor"],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_second_interruption_does_not_wait_for_the_first():
+    twice = """
+import os, signal
+from cvnet_engine import interrupts
+with interrupts.unwinding():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        os.kill(os.getpid(), signal.SIGINT)
+        print("went on")
+"""
+    done = subprocess.run([sys.executable, "-c", twice], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
 # --------------------------------------------------------------------------------------------------- build
 
 
@@ -357,6 +507,26 @@ def test_index_takes_odd_images_and_reports_bad_ones(bundle, odd_photos, bad_pho
     assert "caf\u00e9" in (tmp_path / "s.html").read_text()
 
 
+def test_index_lists_what_it_passes_over(cli, bundle, tmp_path):
+    photo(tmp_path / "photos.jpg")
+    for name in ("a.HEIC", "b.heic", "c.avif", "notes.txt", ".hidden"):
+        (tmp_path / name).touch()
+    where = ("--bundle", bundle, "--gallery", tmp_path / "g", "--json", tmp_path / "i.json")
+    result = cli("index", tmp_path, *where)
+    assert (result.code, result.err) == (0, "")
+    assert "  2 passed over: HEIC photos are not read; convert them to JPEG\n" in result.out
+    assert "  1 passed over: AVIF photos are not read; convert them to JPEG\n" in result.out
+    skipped = json.loads((tmp_path / "i.json").read_text())["skipped"]
+    assert {Path(path).name for path in skipped} == {"a.HEIC", "b.heic", "c.avif", "notes.txt", ".hidden"}
+    assert skipped[str(tmp_path / "notes.txt")] == "not an image by its name"
+
+
+@pytest.mark.parametrize("command", ["index", "search"])
+def test_a_pipe_that_is_named_is_refused_at_once(cli, bundle, gallery, tmp_path, command):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert_one_line(cli(command, tmp_path / "pipe.jpg", "--bundle", bundle, "--gallery", gallery), "pipe.jpg: a pipe")
+
+
 def test_index_of_bad_images_alone(cli, bundle, bad_photos, tmp_path):
     result = cli("index", bad_photos, "--bundle", bundle, "--gallery", tmp_path / "g", "--json", tmp_path / "i.json")
     assert_one_line(result, "none of 6 images could be read")
@@ -422,8 +592,9 @@ def test_interrupted_index_says_so_and_resumes(bundle, tmp_path):
         photo(tmp_path / "photos" / f"{n:02d}.jpg", 64, 80, seed=n)
     options = ["index", tmp_path / "photos", "--bundle", bundle, "--gallery", tmp_path / "g"]
     interrupted = subprocess.run([sys.executable, "-c", INTERRUPTED, *options], capture_output=True, text=True)
-    assert (interrupted.returncode, interrupted.stderr) == (130, "")
-    assert "interrupted" in interrupted.stdout
+    said = "interrupted; what was added is stored: run the same command again to go on\n"
+    assert (interrupted.returncode, interrupted.stderr) == (130, said)
+    assert "added, 0 updated" in interrupted.stdout
     assert len(Gallery(tmp_path / "g")) == 3
 
     results = tmp_path / "i.json"
@@ -487,6 +658,29 @@ def test_a_box_with_too_little_in_it(cli, bundle, gallery, query):
 @pytest.mark.parametrize("name", ["truncated.jpg", "text.jpg", "huge.png", "1x1.jpg", "absent.jpg", "."])
 def test_bad_queries_are_named(cli, bundle, gallery, bad_photos, name):
     assert_one_line(cli("search", bad_photos / name, "--bundle", bundle, "--gallery", gallery), str(bad_photos / name))
+
+
+def test_a_bad_query_leaves_the_others_their_results(cli, bundle, gallery, query, bad_photos, tmp_path):
+    bad, second = bad_photos / "text.jpg", bad_photos / "absent.jpg"
+    files = ("--rerank 2 --json", tmp_path / "s.json", "--html", tmp_path / "s.html")
+    result = cli("search", bad, query, second, "--bundle", bundle, "--gallery", gallery, *files)
+    assert_one_line(result, f"{bad}: not an image", f"{second}: cannot be read")
+    assert "rerank of 2 " in result.out
+    failed, found, absent = json.loads((tmp_path / "s.json").read_text())
+    assert (failed["query"], failed["results"]) == (str(bad), [])
+    assert "not an image" in failed["error"]
+    assert (found["query"], len(found["results"])) == (str(query), 10)
+    assert "No such file" in absent["error"]
+    assert query.name in (tmp_path / "s.html").read_text()
+
+
+def test_a_query_that_is_too_much_for_the_memory_is_named(cli, bundle, gallery, query, monkeypatch):
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Retriever, "extract_file", full)
+    result = cli("search", query, "--bundle", bundle, "--gallery", gallery)
+    assert_one_line(result, f"{query}: out of memory; shrink it first")
 
 
 @pytest.mark.parametrize(
@@ -621,3 +815,25 @@ def test_eval_into_a_gallery_of_another_kind(cli, bundle, data, gallery, tmp_pat
     shared = ("eval --dataset tiny --data-dir", data, "--bundle", bundle, "--gallery")
     assert_one_line(cli(*shared, tmp_path / "other"), "made with another model")
     assert_one_line(cli(*shared, gallery), "made with --max-side 1024; got 0")
+
+
+@pytest.mark.parametrize(("method", "scored"), [("cvnet", 3), ("superglobal", 0), ("both", 3)])
+def test_search_reranks_with_what_was_asked_for(cli, bundle, gallery, query, tmp_path, method, scored):
+    file = tmp_path / "found.json"
+    where = ("--bundle", bundle, "--gallery", gallery, "--json", file)
+    assert cli("search", query, *where, "--rerank 3 --rerank-with", method).code == 0
+    (found,) = json.loads(file.read_text())
+    assert len(found["results"]) == 10
+    assert sum(result["rerank_score"] is not None for result in found["results"]) == scored
+    assert found["results"][0]["path"] == str(query)
+
+
+def test_eval_reranks_with_superglobal_and_scores_no_pair(cli, bundle, gallery, data, tmp_path):
+    file = tmp_path / "figures.json"
+    where = ("--bundle", bundle, "--data-dir", data, "--dataset tiny", "--json", file)
+    assert cli("eval", *where, "--rerank 5 --rerank-with superglobal").code == 0
+    figures = json.loads(file.read_text())
+    assert figures["rerank_with"] == "superglobal"
+    assert figures["pairs"] == 0
+    assert set(figures["rerank"]) == {"5"}
+    assert cli("search", "x.jpg", "--bundle", bundle, "--gallery", gallery, "--rerank-with magic").code == 2

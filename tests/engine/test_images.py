@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
+import socket
 from pathlib import Path
 
 import cv2
@@ -14,7 +16,19 @@ from PIL import Image
 from benchmarks.accuracy.dataset import Dataset, load
 from engine.errors import ImageError
 from engine.geometry import IMAGE_SCALES
-from engine.images import check_size, crop, decode, limit_side, normalise, read, read_size, rescale
+from engine.images import (
+    MAX_BYTES,
+    SUFFIXES,
+    check_size,
+    crop,
+    decode,
+    limit_side,
+    normalise,
+    read,
+    read_bytes,
+    read_size,
+    rescale,
+)
 from tests.golden_inputs import SHARED
 from tests.pictures import damaged, encode, oriented, photo, picture, png
 
@@ -160,6 +174,50 @@ def test_cut_short(name, share):
         decode(data[: int(len(data) * share)])
 
 
+def openable() -> list[str]:
+    """Formats that Pillow can write and read again."""
+    Image.init()
+    return sorted(Image.SAVE.keys() & Image.OPEN.keys())
+
+
+@pytest.mark.parametrize("format_name", openable())
+def test_only_the_formats_that_are_listed_are_opened(format_name, tmp_path):
+    """Whatever the file is called: Pillow's other readers are many, old, and one starts another program."""
+    try:
+        (tmp_path / "photo.jpg").write_bytes(encode(RGB, format_name))
+    except (OSError, ValueError) as error:
+        pytest.skip(f"not written here: {error}")
+    listed = set(SUFFIXES.values()) | {"MPO"}  # a JPEG with further pictures behind it
+    if format_name in listed:
+        assert read(tmp_path / "photo.jpg").shape == (61, 83, 3)
+        assert read_size(tmp_path / "photo.jpg") == (61, 83)
+    else:
+        with pytest.raises(ImageError, match=r"not an image|photos are not read"):
+            read(tmp_path / "photo.jpg")
+        with pytest.raises(ImageError, match="not an image"):
+            read_size(tmp_path / "photo.jpg")
+
+
+@pytest.mark.parametrize(
+    ("brand", "name"), [(b"heic", "HEIC"), (b"mif1", "HEIC"), (b"avif", "AVIF"), (b"mp42", "not an image")]
+)
+def test_photos_of_formats_that_are_not_read_go_by_name(brand, name):
+    with pytest.raises(ImageError, match=name):
+        decode(b"\0\0\0\x18ftyp" + brand + b"\0" * 100)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_deflate", "jpeg", "packbits"])
+def test_what_is_wrong_with_a_file_is_in_the_error_and_not_on_the_terminal(compression, capfd):
+    rng, data, failed = random.Random(0), encode(RGB, "TIFF", compression=compression), 0
+    for _ in range(60):
+        try:
+            decode(damaged(data, rng, start=8))
+        except ImageError:
+            failed += 1
+    assert failed > 10
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("data", [b"", b"\0" * 100, b"Dear diary\n", b"\xff\xd8\xff", b"%PDF-1.4"])
 def test_no_image(data):
     with pytest.raises(ImageError, match=r"not an image|damaged"):
@@ -258,6 +316,43 @@ def test_errors_name_the_file(name, tmp_path):
     photo(tmp_path / "a.jpg")
     with pytest.raises(ImageError, match=re.escape(f"{tmp_path / name}: ")):
         read(tmp_path / name)
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        for path, message in [
+            (tmp_path / "pipe", "a pipe; expected an image file"),
+            (tmp_path / "socket", "cannot be read"),
+            (Path("/dev/zero"), "a device; expected"),
+            (tmp_path, "a folder; expected"),
+        ]:
+            for reader in (read, read_size):
+                with pytest.raises(ImageError, match=re.escape(f"{path}: {message}")):
+                    reader(path)
+
+
+def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path):
+    with (tmp_path / "huge.jpg").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    with pytest.raises(ImageError, match=r"huge\.jpg: 715,827,881 bytes are too many; expected at most 715,827,880"):
+        read(tmp_path / "huge.jpg")
+
+
+def test_a_file_without_end_is_read_as_far_as_it_says():
+    assert read_bytes(Path("/proc/self/status")) == b""  # 0 bytes long, and not empty
+
+
+def test_scaling_beyond_the_memory_is_a_memory_error(monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise out_of_memory
+
+    out_of_memory = cv2.error("Insufficient memory")
+    out_of_memory.code = cv2.Error.StsNoMem
+    monkeypatch.setattr(cv2, "resize", full)
+    with pytest.raises(MemoryError):
+        rescale(picture(), 0.5)
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,15 @@ ONNX Runtime's CPU provider computes most float16 nodes in float32 and rounds on
 float16 graph is tested twice: as it is, and with a rounding to float16 behind each of its float16 nodes, as a GPU does.
 """
 
+from types import SimpleNamespace
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 import torch
 from onnx import TensorProto, helper
+from onnxruntime.quantization import quantize_static
 
 from engine.backends import open_engine
 from engine.errors import ExportError
@@ -239,6 +242,46 @@ def test_int8_covers_the_backbone(int8_graph):
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             assert not weights[node.input[2]].any()
             assert (weights[node.input[1]] > 0).all()
+
+
+def quantisation(file):
+    """What a graph quantises: scale of each activation, and (int8 weight, scales) of each convolution, by name."""
+    graph = onnx.load(file).graph
+    values = {w.name: onnx.numpy_helper.to_array(w) for w in graph.initializer}
+    restored = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
+    activations = {node.input[0]: values[node.input[1]] for node in graph.node if node.op_type == "QuantizeLinear"}
+    convolutions = [node for node in graph.node if node.op_type == "Conv" and node.input[1] in restored]
+    return activations, {node.name: [values[n] for n in restored[node.input[1]].input[:2]] for node in convolutions}
+
+
+def test_int8_as_onnxruntime_quantises(int8_graph, bundle, tmp_path):
+    """The same scales and weights from its own tool, which rounds a sum's other summand too (decision 014)."""
+    activations, weights = quantisation(int8_graph)
+    nodes = onnx.load(int8_graph).graph.node
+    restored = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}
+    feeds = ({"image": images} for images in CALIBRATION)
+    quantize_static(
+        bundle / "features.onnx",
+        tmp_path / "theirs.onnx",
+        SimpleNamespace(get_next=lambda: next(feeds, None)),
+        per_channel=True,
+        op_types_to_quantize=["Conv", "Add"],
+        nodes_to_quantize=[node.name for node in nodes if node.op_type in ("Conv", "Add") and restored & {*node.input}],
+        extra_options={
+            "ActivationSymmetric": True,
+            "WeightSymmetric": True,
+            "QuantizeBias": False,
+            "OpTypesToExcludeOutputQuantization": ["Conv", "Add"],
+        },
+    )
+    their_activations, their_weights = quantisation(tmp_path / "theirs.onnx")
+    assert len(their_activations) == len(activations) + 16  # one a block
+    for name, scale in activations.items():
+        np.testing.assert_allclose(scale, their_activations[name], rtol=1e-5)
+    assert weights.keys() == their_weights.keys()
+    for name, (weight, scale) in weights.items():
+        np.testing.assert_array_equal(weight, their_weights[name][0])
+        np.testing.assert_allclose(scale, their_weights[name][1], rtol=1e-6)
 
 
 @pytest.mark.parametrize("size", IMAGE_SIZES)

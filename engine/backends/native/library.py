@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
-from engine.errors import BackendError, one_line
+from engine.errors import OUT_OF_MEMORY, BackendError, OutOfMemoryError, one_line
 from engine.files import rename, sync
 from engine.geometry import AREA_SCALES, MAP_DIM
 
@@ -30,7 +30,7 @@ ANOTHER = "or build the bundle with --backend onnxruntime"
 # What to say of each `Status` in memory.h, in its order.
 FAILURES = (
     "",
-    "out of memory; free some, or use a smaller --max-side, of which the pair scorer's memory is the fourth power",
+    OUT_OF_MEMORY,
     "its threads could not be started; use fewer --threads, or allow this process more of them or more memory (ulimit)",
     "maps or weights of another size than it was told; feed maps of engine.geometry.unit_map_sizes",
     "an unknown precision; expected fp32, bf16 or int8",
@@ -85,9 +85,10 @@ def is_here() -> bool:
 
 
 def expect(status: int) -> None:
-    """Raise BackendError unless a function of the library returned 0."""
+    """Raise BackendError, or OutOfMemoryError, unless a function of the library returned 0."""
     if status:
-        raise BackendError(f"the native pair scorer stopped: {FAILURES[status]}")
+        kind = OutOfMemoryError if FAILURES[status] is OUT_OF_MEMORY else BackendError
+        raise kind(f"the native pair scorer stopped: {FAILURES[status]}")
 
 
 # the cache

@@ -5,7 +5,8 @@ import pytest
 
 from benchmarks.accuracy.agreement import compare, kendall_tau
 from benchmarks.accuracy.dataset import GroundTruth
-from benchmarks.accuracy.evaluation import GLOBAL, Evaluation, QueryWork, evaluate_query
+from benchmarks.accuracy.evaluation import GLOBAL, Evaluation, evaluate_query
+from benchmarks.accuracy.protocol import SETUPS
 from engine.retrieval.ranking import Ranking
 
 TRUTH = GroundTruth((0, 0, 1, 1), easy=np.array([2]), hard=np.array([], int), junk=np.array([], int))
@@ -13,8 +14,8 @@ TRUTH = GroundTruth((0, 0, 1, 1), easy=np.array([2]), hard=np.array([], int), ju
 
 def evaluation(similarities, pair_scores):
     ranking = Ranking.by_similarity(np.array(similarities, np.float32))
-    work = QueryWork(np.empty(0), dict(enumerate(pair_scores)), 1.0)
-    return Evaluation((3,), (evaluate_query(ranking, TRUTH, (3,), work),))
+    candidates = {(3, setup): ranking for setup in SETUPS}  # nothing is ignored
+    return Evaluation((3,), (evaluate_query(ranking, TRUTH, candidates, dict(enumerate(pair_scores)), 1.0),))
 
 
 def test_an_evaluation_agrees_with_itself():

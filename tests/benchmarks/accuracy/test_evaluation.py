@@ -9,10 +9,11 @@ import pytest
 from benchmarks.accuracy.dataset import Dataset, GroundTruth, load
 from benchmarks.accuracy.evaluation import GLOBAL, Evaluator, Selection, evaluate, extract_query
 from benchmarks.accuracy.journal import Journal
-from benchmarks.accuracy.protocol import SETUPS
+from benchmarks.accuracy.protocol import SETUPS, ignored
 from benchmarks.accuracy.reference_collection import ReferenceCollection
 from benchmarks.contenders.reference import reference
 from engine.features import Features
+from engine.retrieval.superglobal import Refinement, rerank
 from tests.golden_inputs import SHARED
 from tests.pictures import photo
 
@@ -180,6 +181,38 @@ def test_reference_collection_describes_each_image_once(tmp_path):
         assert collection.map_size(0) == (2, 3)
     maps = [collections[1].features(row).maps[0] for row in (2, 0, 2)]
     assert [m[0, 0, 0] for m in maps] == [1, 2, 1]
+
+
+@pytest.fixture
+def clustered(small):
+    """`small` with descriptors that have neighbours: rows 2 and 3 are nearly one, and 0, which is junk, is near."""
+    rows = np.float32([[0.9, 0.4, 0], [0.8, 0, 0.6], [0.75, 0.65, 0], [0.74, 0.66, 0], [0.6, 0, 0.8]])
+    return small[0], Flat(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+
+def test_one_list_is_refined_for_all_setups_and_no_pair_scored(clustered):
+    """Though the journal has pair scores of another run; junk takes part in the refinement."""
+    descriptor = [1.0, 0.0, 0.0]
+    with Journal(None) as journal:
+        evaluator(clustered, FakeRetriever(descriptor, [0.1] * 5), [5], journal).run()
+        fake = FakeRetriever(descriptor, [])
+        (query,) = evaluator(clustered, fake, [5], journal, method="superglobal").run().queries
+    whole = rerank(np.float32(descriptor), query.ranking, clustered[1].descriptors, Refinement(5)).rows.tolist()
+    assert fake.asked == []
+    assert query.pair_scores == {}
+    for setup, left_out in (("E", {0, 2}), ("M", {0}), ("H", {0, 1})):
+        assert query.rankings[5, setup].rows.tolist() == [row for row in whole if row not in left_out]
+
+
+def test_both_scores_pairs_of_the_refined_list(clustered):
+    fake = FakeRetriever([1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.9, 0.9])
+    with Journal(None) as journal:
+        (query,) = evaluator(clustered, fake, [2], journal, method="both").run().queries
+    whole = rerank(np.float32([1, 0, 0]), query.ranking, clustered[1].descriptors, Refinement()).rows
+    firsts = {setup: whole[~np.isin(whole, ignored(TRUTH, setup))][:2].tolist() for setup in SETUPS}
+    assert sorted(fake.asked) == sorted({row for first in firsts.values() for row in first})
+    for setup, first in firsts.items():
+        assert set(query.rankings[2, setup].rows[:2].tolist()) == set(first)
 
 
 def test_no_reranking_means_no_pairs(small):

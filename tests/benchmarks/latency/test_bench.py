@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +9,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import tables
 from benchmarks.contenders.contender import KEEPING, PUBLISHED, REFERENCE, open_bundle, open_reference
 from benchmarks.contenders.entrant import enter
 from benchmarks.latency import bench, changes, limits, plots
+from benchmarks.latency.document import document, tables
+from benchmarks.latency.limits import Ceiling, Limits
 from benchmarks.latency.photos import photo
+from benchmarks.latency.report import Report
+from benchmarks.tables import ms
 from cvnet_engine.cli import app
 from engine.bundle import Bundle
 from engine.errors import BackendError, DatasetError
@@ -41,13 +43,13 @@ def written(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def report(written: Path) -> dict:
-    """The run as machines read it."""
-    return json.loads((written / "r.json").read_text())
+def report(written: Path) -> Report:
+    """The run as it is read back."""
+    return Report.from_json(written / "r.json")
 
 
 def find(report, **wanted):
-    return [r for r in report["records"] if all(r[name] == value for name, value in wanted.items())]
+    return [r for r in report.records if all(getattr(r, name) == value for name, value in wanted.items())]
 
 
 def test_every_stage_is_there_for_every_method(report, bundle):
@@ -67,49 +69,62 @@ def test_every_stage_is_there_for_every_method(report, bundle):
         "indexing": {name},
         "global search": {"cvnet-engine", "NumPy"},
     }
-    assert {stage: {r["method"] for r in find(report, series="stages", stage=stage)} for stage in want} == want
-    assert {r["stage"] for r in find(report, series="stages")} == set(want)
-    assert [r["count"] for r in find(report, stage="rerank", method=name)] == [2, 4]
-    assert {r["count"] for r in find(report, stage="global search")} == {50, 300}
+    assert {stage: {r.method for r in find(report, series="stages", stage=stage)} for stage in want} == want
+    assert {r.stage for r in find(report, series="stages")} == set(want)
+    assert [r.count for r in find(report, stage="rerank", method=name)] == [2, 4]
+    assert {r.count for r in find(report, stage="global search")} == {50, 300}
 
 
 def test_growth_over_size_and_threads(report):
-    assert {r["size"] for r in find(report, series="size")} == {"72x48", "96x64"}
-    assert {r["threads"] for r in find(report, series="threads")} == {1, 2}
+    assert {r.size for r in find(report, series="size")} == {"72x48", "96x64"}
+    assert {r.threads for r in find(report, series="threads")} == {1, 2}
     for series in ("size", "threads"):
-        assert {r["stage"] for r in find(report, series=series)} == {"extract, all scales", "pair score"}
+        assert {r.stage for r in find(report, series=series)} == {"extract, all scales", "pair score"}
+
+
+def test_sizes_too_small_to_describe_are_left_out_of_growth():
+    assert bench.growth_sizes((64, 96)) == [(32, 48), (48, 72), (64, 96)]
+    assert bench.growth_sizes((768, 1024)) == [(192, 256), (384, 512), (576, 768), (768, 1024)]
 
 
 def test_records_are_consistent(report):
-    for r in report["records"]:
-        assert 0 < r["low_ms"] <= r["median_ms"] <= r["high_ms"]
-        assert r["per_second"] == pytest.approx(1000 / r["median_ms"])
-        assert r["share"] == pytest.approx(r["floor_ms"] / r["median_ms"])
-        if not r["projected"]:
-            assert r["n"] == len(r["samples_ms"]) >= 3
+    for r in report.records:
+        assert 0 < r.ms.low <= r.ms.median <= r.ms.high
+        assert r.floor_ms == report.limits.floor_ms(r.cost, r.precision) > 0
+        if not r.projected:
+            assert len(r.ms.samples) >= 3
     (pair,) = find(report, series="stages", stage="pair score", precision="fp32", backend="onnxruntime")
-    assert list(pair["speedups"]) == [REFERENCE, PUBLISHED, KEEPING]
-    assert pair["baseline"] == REFERENCE
-    assert pair["speedup"] == pair["speedups"][REFERENCE][0] > 1
-    assert pair["peak_bytes"] == 1_500_000
+    assert list(pair.speedups) == [REFERENCE, PUBLISHED, KEEPING]
+    assert pair.speedups[REFERENCE].median > 1
+    assert pair.peak_bytes == 1_500_000
+
+
+def test_figures_that_follow_are_written_too(report):
+    written = find(report, series="stages", stage="pair score", backend="onnxruntime")[0].to_json()
+    assert written["n"] == len(written["samples_ms"])
+    assert written["per_second"] == pytest.approx(1000 / written["median_ms"])
+    assert written["share"] == pytest.approx(written["floor_ms"] / written["median_ms"])
+    assert written["baseline"] == REFERENCE
+    assert written["speedup"] == written["speedups"][REFERENCE][0]
 
 
 def test_projected_times_are_those_of_pairs(report):
     (pair,) = find(report, series="stages", stage="pair score", method=PUBLISHED)
     (rerank,) = find(report, stage="rerank", method=PUBLISHED, count=4)
-    assert rerank["projected"]
-    assert rerank["median_ms"] == pytest.approx(4 * pair["median_ms"])
-    engine = next(r for r in find(report, stage="rerank", count=4) if not r["projected"])
-    assert engine["speedups"][PUBLISHED][0] == pytest.approx(rerank["median_ms"] / engine["median_ms"])
-    assert engine["speedups"][PUBLISHED][1] <= engine["speedups"][PUBLISHED][0] <= engine["speedups"][PUBLISHED][2]
+    assert rerank.projected
+    assert rerank.ms.median == pytest.approx(4 * pair.ms.median)
+    engine = next(r for r in find(report, stage="rerank", count=4) if not r.projected)
+    speedup = engine.speedups[PUBLISHED]
+    assert speedup.median == pytest.approx(rerank.ms.median / engine.ms.median)
+    assert speedup.low <= speedup.median <= speedup.high
 
 
 def test_the_report_names_where_it_ran_and_what_was_left_out(report, bundle):
-    assert report["command"] == "cvnet-engine bench --json 'my results.json'"
-    assert report["machine"]["cpu"]
-    assert report["agreement"]["96x64"][bundle.resolve().name]["score"] < 3e-5
-    assert report["absent"] == {"PyTorch compiled": "not asked for: --compiled adds it, and minutes"}
-    assert len(report["limits"]["moments"]) == 3
+    assert report.command == "cvnet-engine bench --json 'my results.json'"
+    assert report.machine["cpu"]
+    assert report.agreement["96x64"][bundle.resolve().name].score < 3e-5
+    assert report.absent == {"PyTorch compiled": "not asked for: --compiled adds it, and minutes"}
+    assert len(report.limits.moments) == 3
 
 
 def test_a_wrong_result_is_not_timed(bundle):
@@ -133,14 +148,14 @@ def test_a_wrong_result_is_not_timed(bundle):
 
 def test_tables_show_every_record_once(report, written):
     text = (written / "r.md").read_text()
-    assert text == tables.document(report)
+    assert text == document(report)
     assert text.count("| decode |") == 2
     assert "| rerank 4 | PyTorch published | ~" in text
     assert "untrained" in text
     assert "Not timed: PyTorch compiled: not asked for" in text
-    stage_rows = sum(len(t.rows) for t in tables.tables(report) if t.title.startswith(("Images", "Global")))
+    stage_rows = sum(len(t.rows) for t in tables(report) if t.title.startswith(("Images", "Global")))
     assert stage_rows == len(find(report, series="stages"))
-    for table in tables.tables(report):
+    for table in tables(report):
         assert all(len(row) == len(table.columns) for row in table.rows)
 
 
@@ -148,43 +163,52 @@ def test_tables_show_every_record_once(report, written):
     ("value", "text"), [(0.0123, "0.01"), (9.876, "9.88"), (98.76, "98.8"), (987.6, "988"), (98760, "98,760")]
 )
 def test_milliseconds(value, text):
-    assert tables.ms(value) == text
+    assert ms(value) == text
 
 
 # ------------------------------------------------------------------------------------------------- two runs
 
 
-def slower(report, factor, unsteadiness):
-    """The report of a machine on which pair scores took `factor` times as long."""
-    names = ("median_ms", "low_ms", "high_ms")
-    records = [r | ({n: factor * r[n] for n in names} if r["stage"] == "pair score" else {}) for r in report["records"]]
-    return report | {"records": records, "limits": report["limits"] | {"unsteadiness": unsteadiness}}
+def timed(report, pair_factor, unsteadiness):
+    """The run with bounds that are their medians, pair scores `pair_factor` times as long, on such a machine."""
+
+    def exact(r):
+        median = r.ms.median * (pair_factor if r.stage == "pair score" else 1)
+        return replace(r, ms=replace(r.ms, low=median, median=median, high=median))
+
+    moments = [Limits({"fp32": rate}, 1.0) for rate in (1.0, 1 - unsteadiness)]
+    return replace(report, records=tuple(map(exact, report.records)), limits=Ceiling(moments))
 
 
 def test_a_run_agrees_with_itself(report):
     found = changes.changes(report, report)
-    assert len(found) == sum(not r["projected"] for r in report["records"])
+    assert len(found) == sum(not r.projected for r in report.records)
     assert all(c.agrees and not c.real for c in found)
 
 
 def test_changes_beyond_bounds_and_noise_are_named(report):
-    steady = slower(report, 1, 0.0)
-    found = changes.changes(steady, slower(report, 1000, 0.0))
-    assert {c.record["stage"] for c in found if c.real} == {"pair score"}
+    before, after = timed(report, 1, 0.0), timed(report, 1000, 0.0)
+    found = changes.changes(before, after)
+    assert {c.new.stage for c in found if c.real} == {"pair score"}
     table = changes.change_table(found)
     assert table.rows[0][-1] == "99900% slower"
     assert table.rows[0][0].endswith("pair score")
-    assert changes.change_table(changes.changes(slower(report, 1000, 0.0), steady)).rows[0][-1] == "100% faster"
+    assert changes.change_table(changes.changes(after, before)).rows[0][-1] == "100% faster"
 
 
-def test_a_change_within_the_machines_own_is_none(report):
-    assert not any(c.real for c in changes.changes(report, slower(report, 1000, 2000.0)))
+@pytest.mark.parametrize(("unsteadiness", "real"), [(0.4, {"pair score"}), (0.6, set())])
+@pytest.mark.parametrize("factors", [(1, 1.5), (1.5, 1)])
+def test_a_change_within_the_machines_own_is_none(report, unsteadiness, real, factors):
+    old, new = (timed(report, factor, unsteadiness) for factor in factors)
+    found = changes.changes(old, new)
+    assert {c.new.stage for c in found if not c.agrees} == {"pair score"}
+    assert {c.new.stage for c in found if c.real} == real
 
 
 @pytest.mark.parametrize("change", [{"threads": 64}, {"model": "other"}, {"machine": {"cpu": "other"}}])
 def test_runs_of_different_machines_do_not_compare(report, change):
     with pytest.raises(DatasetError, match="expected a run of the same"):
-        changes.changes(report | change, report)
+        changes.changes(replace(report, **change), report)
 
 
 # --------------------------------------------------------------------------------------------------- figure
@@ -201,9 +225,9 @@ def test_a_figure_says_what_its_axes_are(report):
         assert f"<!-- {text}" in svg
 
 
-def test_every_method_has_its_colour():
+def test_every_method_has_its_colour(report):
     names = ["cvnet-engine", "fp32", PUBLISHED, "bf16", "int8", REFERENCE, "OpenCV", "NumPy", KEEPING, "other"]
-    found = plots.colours({"records": [{"method": name} for name in names]})
+    found = plots.colours(replace(report, records=tuple(replace(report.records[0], method=name) for name in names)))
     assert len(set(found.values())) == len(names)
     assert list(found)[:3] == [PUBLISHED, REFERENCE, KEEPING]
 

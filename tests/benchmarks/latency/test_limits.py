@@ -18,17 +18,17 @@ def test_the_best_moment_is_the_limit(ceiling):
 
 
 @pytest.mark.parametrize(
-    ("cost", "precision", "seconds"),
+    ("cost", "precision", "ms"),
     [
-        (Cost(flop=50e9), "fp32", 0.5),
-        (Cost(flop=50e9), "int8", 0.1),
-        (Cost(flop=50e9, bytes=40e9), "int8", 2.0),
-        (Cost(bytes=10e9), "fp16", 0.5),
+        (Cost(flop=50e9), "fp32", 500.0),
+        (Cost(flop=50e9), "int8", 100.0),
+        (Cost(flop=50e9, bytes=40e9), "int8", 2000.0),
+        (Cost(bytes=10e9), "fp16", 500.0),
         (Cost(flop=1.0), "fp16", None),
     ],
 )
-def test_arithmetic_or_memory_whichever_is_slower(ceiling, cost, precision, seconds):
-    assert ceiling.floor_seconds(cost, precision) == seconds
+def test_arithmetic_or_memory_whichever_is_slower(ceiling, cost, precision, ms):
+    assert ceiling.floor_ms(cost, precision) == ms
 
 
 def test_the_machine_has_limits(monkeypatch):

@@ -1,11 +1,10 @@
 """`bench` given what it cannot use; what it measures is tested in tests/benchmarks."""
 
-import json
 from pathlib import Path
 
 import pytest
 
-from cvnet_engine.commands.bench import Options, distinct, parse_counts, read_report, run
+from cvnet_engine.commands.bench import Options, distinct, parse_counts, run
 from engine.errors import BackendError, CvnetError, DatasetError
 
 
@@ -23,15 +22,6 @@ def test_bundles_are_told_apart_by_name(tmp_path):
     assert distinct([tmp_path / "a", tmp_path / "b"]) == (tmp_path / "a", tmp_path / "b")
     with pytest.raises(BackendError, match="named a, a; expected folders of different names"):
         distinct([tmp_path / "a", tmp_path / "x" / "a"])
-
-
-@pytest.mark.parametrize("content", [None, "", "[]", "{", json.dumps({"records": []}), "\udc80"])
-def test_an_old_run_that_is_none(tmp_path, content):
-    file = tmp_path / "old.json"
-    if content is not None:
-        file.write_text(content, errors="surrogatepass")
-    with pytest.raises(DatasetError, match=r"old\.json: not readable .*; expected what 'bench --json' wrote"):
-        read_report(file)
 
 
 @pytest.mark.parametrize(

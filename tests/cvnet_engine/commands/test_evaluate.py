@@ -17,8 +17,7 @@ from typer.testing import CliRunner
 from benchmarks.accuracy.dataset import GroundTruth
 from benchmarks.accuracy.evaluation import GLOBAL, Evaluation
 from cvnet_engine.cli import app
-from cvnet_engine.commands.evaluate import duration
-from cvnet_engine.pages.evaluation_page import choose, first_match
+from cvnet_engine.pages.evaluation import choose, first_match
 from engine.retrieval.ranking import Ranking
 from scenes import SceneSet, write
 
@@ -209,10 +208,3 @@ def test_the_hardest_come_first():
     assert 1 not in chosen
     assert chosen[3] == "among those that reranking helped most"
     assert chosen[13] == "among those that reranking hurt most"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(3.2, "3 s"), (99, "99 s"), (600, "10 min"), (5999, "100 min"), (36000, "10.0 h")]
-)
-def test_durations_read_well(seconds, text):
-    assert duration(seconds) == text

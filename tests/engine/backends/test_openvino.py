@@ -54,11 +54,13 @@ def test_outputs_outlive_the_next_run(bundle, pair):
     np.testing.assert_array_equal(first, kept)
 
 
-def test_a_corrupt_graph_is_one_line(tmp_path):
-    (tmp_path / "graph.onnx").write_bytes(b"no graph")
-    with pytest.raises(BackendError, match="OpenVINO does not open it") as caught:
+@pytest.mark.parametrize(("bytes_kept", "cause"), [(0, "Unable to read the model"), (100_000, "Model can't be parsed")])
+def test_a_corrupt_graph_is_one_line_with_the_cause(bundle, tmp_path, bytes_kept, cause):
+    (tmp_path / "graph.onnx").write_bytes(Bundle(bundle).graph("reranker").read_bytes()[:bytes_kept])
+    with pytest.raises(BackendError, match=rf"OpenVINO does not open it \(.*{cause}") as caught:
         open_engine(tmp_path / "graph.onnx", "openvino")
     assert "\n" not in str(caught.value)
+    assert "Exception from" not in str(caught.value)
 
 
 def test_a_graph_that_fails_while_running_is_one_line(bundle, pair):

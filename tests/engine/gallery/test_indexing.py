@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -9,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,10 +21,10 @@ from engine.contract import Array
 from engine.errors import GalleryError, ImageError
 from engine.features import Features
 from engine.gallery import indexing
-from engine.gallery.indexing import IndexReport, find_images, index
+from engine.gallery.indexing import IndexReport, find, find_images, index
 from engine.gallery.reader import Gallery
 from engine.gallery.writer import GalleryWriter
-from engine.images import read
+from engine.images import decode, read
 from tests.engine.fakes import INFO, FakeRetriever
 from tests.pictures import photo
 
@@ -50,9 +51,13 @@ def photos(tmp_path: Path) -> Path:
 
 
 def run(
-    sources: Sequence[Path], gallery: Path, max_side_px: int | None = None, **options: Callable[[Path], None]
+    sources: Sequence[Path],
+    gallery: Path,
+    max_side_px: int | None = None,
+    retriever: FakeRetriever | None = None,
+    **options: Callable[[Path], None],
 ) -> tuple[IndexReport, FakeRetriever]:
-    report, retriever = IndexReport(), FakeRetriever()
+    report, retriever = IndexReport(), retriever or FakeRetriever()
     with GalleryWriter(gallery, INFO) as writer:
         index(find_images(sources), retriever, writer, max_side_px, report, **options)
     return report, retriever
@@ -113,7 +118,7 @@ def test_a_second_run_decodes_nothing(photos, tmp_path, monkeypatch):
     assert counts(run([photos], tmp_path / "g")[0]) == (5, 0, 0, 0)
     before = everything(tmp_path / "g")
     monkeypatch.setattr(indexing, "decode", None)
-    monkeypatch.setattr(Path, "read_bytes", None)
+    monkeypatch.setattr(indexing, "read_bytes", None)
     report, retriever = run([photos], tmp_path / "g")
     assert (counts(report), retriever.seen) == ((0, 0, 5, 0), 0)
     assert everything(tmp_path / "g") == before
@@ -124,7 +129,7 @@ def test_a_touched_file_is_not_extracted_again(photos, tmp_path, monkeypatch):
     os.utime(photos / "3.jpg", ns=(1, 2_000_000_000))
     report, retriever = run([photos], tmp_path / "g")
     assert (counts(report), retriever.seen) == ((0, 0, 5, 0), 0)
-    monkeypatch.setattr(Path, "read_bytes", None)  # the new time is known now: not even read
+    monkeypatch.setattr(indexing, "read_bytes", None)  # the new time is known now: not even read
     assert counts(run([photos], tmp_path / "g")[0]) == (0, 0, 5, 0)
 
 
@@ -175,6 +180,26 @@ def test_unreadable_files_are_reported_and_do_not_stop_the_run(photos, tmp_path)
     assert all(expected in report.failed[photos / name] for name, (_, expected) in bad.items())
     assert "too few" in report.failed[photos / "thin.jpg"]
     assert len(Gallery(tmp_path / "g")) == 5
+
+
+def test_an_image_that_is_too_much_for_the_memory_is_reported_and_does_not_stop_the_run(photos, tmp_path, monkeypatch):
+    def decode_but(data: bytes) -> Array:
+        if data == (photos / "1.jpg").read_bytes():
+            raise MemoryError
+        return decode(data)
+
+    class Sparing(FakeRetriever):
+        def extract(self, image: Array) -> Features:
+            if self.seen == 2:
+                self.seen += 1
+                raise MemoryError
+            return super().extract(image)
+
+    monkeypatch.setattr(indexing, "decode", decode_but)
+    report, _ = run([photos], tmp_path / "g", retriever=Sparing())
+    assert counts(report) == (3, 0, 0, 2)
+    assert all("out of memory; a smaller --max-side" in reason for reason in report.failed.values())
+    assert photos / "1.jpg" in report.failed
 
 
 def test_a_file_that_vanishes_is_reported(photos, tmp_path):
@@ -229,6 +254,48 @@ def test_find_images_walks_folders_in_order_and_leaves_out_what_is_hidden_or_no_
     assert find_images([tmp_path / "notes.txt"]) == [tmp_path / "notes.txt"]
 
 
+def test_what_is_passed_over_is_listed_with_the_reason(tmp_path):
+    for name in ("a.jpg", "notes.txt", "holiday.HEIC", "b.avif", ".hidden/d.jpg", "no suffix"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "broken.jpg").symlink_to(tmp_path / "absent")
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    (tmp_path / "linked").symlink_to(tmp_path)
+    found = find([tmp_path, tmp_path / "notes.txt"])
+    assert [path.name for path in found.images] == ["a.jpg", "notes.txt"]  # one that is named is taken
+    assert {path.name: reason for path, reason in found.skipped.items()} == {
+        ".hidden": "hidden",
+        "b.avif": "AVIF photos are not read; convert them to JPEG",
+        "broken.jpg": "cannot be read (No such file or directory)",
+        "holiday.HEIC": "HEIC photos are not read; convert them to JPEG",
+        "linked": "a link to a folder",
+        "loop.jpg": "cannot be read (Too many levels of symbolic links)",
+        "no suffix": "not an image by its name",
+        "pipe.jpg": "a pipe",
+    }
+
+
+def test_a_folder_that_cannot_be_listed_is_passed_over_and_named(photos, monkeypatch):
+    def refusing(folder: Path) -> Iterator[os.DirEntry[str]]:
+        if folder.name == "locked":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return scandir(folder)
+
+    scandir = os.scandir
+    (photos / "locked").mkdir()
+    monkeypatch.setattr(os, "scandir", refusing)
+    found = find([photos])
+    assert (len(found.images), found.skipped) == (5, {photos / "locked": "cannot be read (Permission denied)"})
+
+
+def test_a_pipe_or_device_that_is_named_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for source, what in ((tmp_path / "pipe", "a pipe"), (Path("/dev/zero"), "a device")):
+        with pytest.raises(ImageError, match=f"{source}: {what}; expected an image file or a folder"):
+            find([source])
+
+
 @pytest.mark.parametrize("source", [".", "../photos", "./../photos/.", "0.jpg", "../photos/0.jpg"])
 def test_a_file_goes_by_one_name_wherever_it_is_named_from(photos, monkeypatch, source):
     monkeypatch.chdir(photos)
@@ -240,6 +307,12 @@ def test_links_keep_their_name(photos, tmp_path):
     (photos / "other.jpg").symlink_to(photos / "0.jpg")
     assert find_images([tmp_path / "link" / "1.jpg"]) == [tmp_path / "link" / "1.jpg"]
     assert photos / "other.jpg" in find_images([photos])
+
+
+def test_a_folder_of_photos_that_are_not_read_says_what_they_are(tmp_path):
+    (tmp_path / "holiday.heic").touch()
+    with pytest.raises(ImageError, match=r"no images; .*; 1 passed over: HEIC photos are not read; convert them"):
+        find_images([tmp_path])
 
 
 @pytest.mark.parametrize("source", ["absent", "empty", "file/below", "n" * 300])

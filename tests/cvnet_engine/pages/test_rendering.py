@@ -11,18 +11,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cvnet_engine.pages import report
-from cvnet_engine.pages.report import Hit, Page, Query, Table
+from benchmarks.tables import Table
+from cvnet_engine.pages.page import Hit, Page, Query
+from cvnet_engine.pages.rendering import render
 
 EVIL = '/photos/<script>alert("1")</script>&.jpg'
 VOID = {"meta", "img", "br", "hr"}
-
-
-@pytest.fixture
-def photo(tmp_path: Path) -> str:
-    path = tmp_path / "photo.jpg"
-    Image.new("RGB", (800, 600), (200, 120, 40)).save(path)
-    return str(path)
 
 
 def page(*queries: Query, banner: str | None = None, tables: tuple[Table, ...] = ()) -> Page:
@@ -61,46 +55,24 @@ def parsed(html: str) -> Balance:
 def test_everything_from_outside_is_escaped() -> None:
     hostile = Query(EVIL, (0, 0, 1, 1), (Hit(EVIL, 1, 0.5, 0.5),), note=EVIL)
     table = Table(EVIL, (EVIL,), ((EVIL,),), EVIL)
-    html = report.render(Page(EVIL, EVIL, EVIL, (hostile,), (table,), EVIL))
+    html = render(Page(EVIL, EVIL, EVIL, (hostile,), (table,), EVIL))
     assert "script" not in parsed(html).seen
+    assert "<script" not in html
     assert html.count("&lt;script&gt;") > 8
 
 
 def test_page_reaches_for_nothing(photo: str) -> None:
-    html = report.render(page(Query(photo, None, (Hit(photo, 1, 0.5, 0.5),))))
+    html = render(page(Query(photo, None, (Hit(photo, 1, 0.5, 0.5),))))
     assert "default-src 'none'" in html
+    assert "prefers-color-scheme" in html  # its style is inside
     assert re.findall(r'(?:src|href)="(?!data:)', html) == []
     assert "url(" not in html
     assert "@import" not in html
 
 
 def test_thumbnails_are_small_and_keep_their_shape(photo: str) -> None:
-    query, hit = pictures(report.render(page(Query(photo, None, (Hit(photo, 1, 0.5, 0.5),)))))
+    query, hit = pictures(render(page(Query(photo, None, (Hit(photo, 1, 0.5, 0.5),)))))
     assert query.size == hit.size == (240, 180)
-
-
-def test_exif_orientation_is_applied(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turned a quarter clockwise for display
-    sideways = Image.new("RGB", (400, 200), "white")
-    sideways.paste((255, 0, 0), (0, 0, 100, 200))
-    sideways.save(tmp_path / "turned.jpg", exif=exif)
-    shown = report.thumbnail(str(tmp_path / "turned.jpg"))
-    assert shown is not None
-    assert (shown.width_px, shown.height_px) == (200, 400)
-    (picture,) = pictures(shown.uri)
-    assert picture.size == (120, 240)
-    top, bottom = (picture.getpixel((60, y)) for y in (10, 230))
-    assert isinstance(top, tuple)
-    assert isinstance(bottom, tuple)
-    assert top[1] < 60 < 200 < bottom[1]  # the red quarter is on top
-
-
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "I;16"])
-def test_other_pixel_formats_are_shown(tmp_path: Path, mode: str) -> None:
-    path = tmp_path / ("x.tif" if mode in ("CMYK", "I;16") else "x.png")
-    Image.new(mode, (40, 30)).save(path)
-    assert report.thumbnail(str(path)) is not None
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a picture", b"\x89PNG\r\n\x1a\n\x00\x00"])
@@ -108,21 +80,16 @@ def test_unreadable_picture_gives_a_placeholder(tmp_path: Path, content: bytes |
     path = tmp_path / "gone.jpg"
     if content is not None:
         path.write_bytes(content)
-    html = report.render(page(Query(str(path), (1, 2, 3, 4), (Hit(str(path), 1, 0.5, 0.5),))))
+    html = render(page(Query(str(path), (1, 2, 3, 4), (Hit(str(path), 1, 0.5, 0.5),))))
     assert html.count("This picture cannot be read.") == 2
     assert 'class="bbx"' not in html
 
 
-def test_truncated_picture_gives_a_placeholder(photo: str) -> None:
-    Path(photo).write_bytes(Path(photo).read_bytes()[:700])
-    assert report.thumbnail(photo) is None
-
-
 def test_bbx_is_drawn_in_proportion_and_inside(photo: str) -> None:
-    assert "left:25.00%;top:50.00%;width:50.00%;height:25.00%" in report.render(
+    assert "left:25.00%;top:50.00%;width:50.00%;height:25.00%" in render(
         page(Query(photo, (200.0, 300.0, 600.0, 450.0), ()))
     )
-    assert "left:0.00%;top:0.00%;width:100.00%;height:100.00%" in report.render(
+    assert "left:0.00%;top:0.00%;width:100.00%;height:100.00%" in render(
         page(Query(photo, (-5.0, -5.0, 900.0, 900.0), ()))
     )
 
@@ -134,10 +101,18 @@ def test_hits_carry_scores_movement_and_verdict_in_words() -> None:
         Hit("c.jpg", 3, 0.4, 0.4, 0.0, "junk", before=3),
         Hit("d.jpg", 4, 0.3, 0.3),
     )
-    first, second, third, last = re.findall(r"<li.*?</li>", report.render(page(Query("q.jpg", None, hits))))
-    for expected in ("1.2500", "0.7500", "1.0000", "▲3", "Match, hard", 'class="hit hard"'):
+    first, second, third, last = re.findall(r"<li.*?</li>", render(page(Query("q.jpg", None, hits))))
+    for expected in (
+        "1.2500",
+        "0.7500",
+        "1.0000",
+        "▲3",
+        "moved up by reranking, from rank 4",
+        "Match, hard",
+        'class="hit hard"',
+    ):
         assert expected in first
-    for expected in ("▼1", "Wrong", "−0.5000", 'class="hit wrong"'):
+    for expected in ("▼1", "moved down by reranking, from rank 1", "Wrong", "−0.5000", 'class="hit wrong"'):
         assert expected in second
     assert ">=</span>" in third
     assert "Ignored, junk" in third
@@ -146,25 +121,25 @@ def test_hits_carry_scores_movement_and_verdict_in_words() -> None:
 
 
 def test_legend_explains_only_what_is_there() -> None:
-    assert "edge" not in report.render(page(Query("q.jpg", None, (Hit("a.jpg", 1, 0.5, 0.5),)))).split("</style>")[1]
-    assert "edge" in report.render(page(Query("q.jpg", None, (Hit("a.jpg", 1, 0.5, 0.5, verdict="easy"),))))
+    assert "edge" not in render(page(Query("q.jpg", None, (Hit("a.jpg", 1, 0.5, 0.5),)))).split("</style>")[1]
+    assert "edge" in render(page(Query("q.jpg", None, (Hit("a.jpg", 1, 0.5, 0.5, verdict="easy"),))))
 
 
 def test_long_names_are_shortened_and_kept_as_title() -> None:
     path = "/photos/" + "x" * 60 + "_0001.jpg"
-    html = report.render(page(Query(path, None, ())))
+    html = render(page(Query(path, None, ())))
     assert f'title="{path}"' in html
     assert f"{'x' * 17}…xxx_0001.jpg<" in html
 
 
 def test_numbers_are_aligned_right_and_words_are_not() -> None:
     table = Table("T", ("name", "mAP", "time"), (("global", "41.5", "2.1 ms"), ("reranked", "–", "1,024 ms")))
-    html = report.render(page(tables=(table,)))
+    html = render(page(tables=(table,)))
     assert '<th scope="col">name</th><th scope="col" class="num">mAP</th><th scope="col" class="num">time</th>' in html
     assert '<td class="num">41.5</td>' in html
     assert "<td>global</td>" in html
 
 
 def test_banner_is_there_only_when_given() -> None:
-    assert "Untrained" in report.render(page(banner="Untrained"))
-    assert 'role="note"' not in report.render(page())
+    assert "Untrained" in render(page(banner="Untrained"))
+    assert 'role="note"' not in render(page())

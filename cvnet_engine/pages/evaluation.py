@@ -10,8 +10,9 @@ from benchmarks.accuracy.agreement import Agreement
 from benchmarks.accuracy.dataset import Dataset, GroundTruth
 from benchmarks.accuracy.evaluation import GLOBAL, Evaluation, QueryEvaluation, Timed
 from benchmarks.accuracy.protocol import CUTOFFS, SETUPS
+from benchmarks.tables import Table
 from cvnet_engine import console
-from cvnet_engine.pages.report import Hit, Page, Query, Table, Verdict, hits
+from cvnet_engine.pages.page import Hit, Page, Query, Verdict, hits
 from engine.bundle import Bundle
 from engine.retrieval.ranking import Ranking
 
@@ -51,7 +52,11 @@ def evaluation_page(
         + f" Below: the queries of lowest AP in the Medium setup, and those that reranking moved most ({len(chosen)}).",
         banner=console.notice(bundle.manifest),
         queries=tuple(shown(row, reason, dataset, engine, longest) for row, reason in chosen.items()),
-        tables=(accuracy(outcomes, shortlists), *moves(engine, shortlists), *map(agreement_table, agreements.items())),
+        tables=(
+            accuracy(outcomes, shortlists),
+            *moves(engine, shortlists),
+            *(agreement_table(name, agreement) for name, agreement in agreements.items()),
+        ),
         footer=f"cvnet-engine, {bundle.manifest.model}",
     )
 
@@ -105,45 +110,20 @@ def judged_hits(
     return hits(ranking, before, dataset.images, lambda row: verdicts.get(row, "wrong"), count)
 
 
-def accuracy_rows(outcomes: Mapping[str, Timed], shortlists: Sequence[int]) -> list[list[str]]:
-    """A row a method and shortlist length, `ACCURACY_COLUMNS` wide, in percent."""
+def accuracy(outcomes: Mapping[str, Timed], shortlists: Sequence[int]) -> Table:
+    """A row a method and shortlist length."""
     rows = []
     for who, (evaluation, _) in outcomes.items():
         for k in (GLOBAL, *shortlists):
             means = [evaluation.means(k, setup) for setup in SETUPS]
             cells = [percent(mean[measure]) for measure in MEASURES for mean in means]
-            rows.append([f"{who}, {f'reranked {k}' if k else 'global'}", *cells])
-    return rows
+            rows.append((f"{who}, {f'reranked {k}' if k else 'global'}", *cells))
+    note = "E, M, H: the Easy, Medium and Hard setups of Revisited Oxford/Paris."
+    return Table("Accuracy, percent", ACCURACY_COLUMNS, tuple(rows), note)
 
 
 def percent(fraction: float) -> str:
     return "-" if fraction != fraction else f"{100 * fraction:.2f}"
-
-
-def title(name: str) -> str:
-    return "other bundle" if name == AGAINST else name
-
-
-def agreement_rows(agreement: Agreement) -> list[tuple[str, ...]]:
-    """A row an outcome, `AGREEMENT_COLUMNS` wide."""
-    return [
-        (
-            f"reranked {k}" if k else "global",
-            setup,
-            f"{100 * ranks.map_difference:+.4f}",
-            f"{100 * ranks.largest_ap_difference:.4f}",
-            f"{ranks.same_first:.1%}",
-            f"{ranks.head:.1%}",
-            f"{ranks.tau:.4f}",
-        )
-        for (k, setup), ranks in agreement.ranks.items()
-    ]
-
-
-def accuracy(outcomes: Mapping[str, Timed], shortlists: Sequence[int]) -> Table:
-    rows = accuracy_rows(outcomes, shortlists)
-    note = "E, M, H: the Easy, Medium and Hard setups of Revisited Oxford/Paris."
-    return Table("Accuracy, percent", ACCURACY_COLUMNS, tuple(map(tuple, rows)), note)
 
 
 def moves(evaluation: Evaluation, shortlists: Sequence[int]) -> list[Table]:
@@ -160,11 +140,23 @@ def moves(evaluation: Evaluation, shortlists: Sequence[int]) -> list[Table]:
     return [Table("What reranking moved", columns, tuple(rows), note)] if rows else []
 
 
-def agreement_table(named: tuple[str, Agreement]) -> Table:
-    name, agreement = named
+def agreement_table(name: str, agreement: Agreement) -> Table:
+    """The engine against what `name` says: a row a shortlist length and setup."""
+    rows = tuple(
+        (
+            f"reranked {k}" if k else "global",
+            setup,
+            f"{100 * ranks.map_difference:+.4f}",
+            f"{100 * ranks.largest_ap_difference:.4f}",
+            f"{ranks.same_first:.1%}",
+            f"{ranks.head:.1%}",
+            f"{ranks.tau:.4f}",
+        )
+        for (k, setup), ranks in agreement.ranks.items()
+    )
+    title = f"The engine against the {'other bundle' if name == AGAINST else name}"
     note = (
         f"Pair scores differ by {agreement.largest_pair_difference:.1e} at most. "
         "Kendall's tau: of the order of shortlisted images."
     )
-    rows = tuple(agreement_rows(agreement))
-    return Table(f"The engine against the {title(name)}", AGREEMENT_COLUMNS, rows, note)
+    return Table(title, AGREEMENT_COLUMNS, rows, note)

@@ -1,0 +1,76 @@
+"""A run of `bench`, whole: what is written as JSON, and what tables, plots and comparisons are made from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contenders.entrant import Agreement
+from benchmarks.latency.limits import Ceiling
+from benchmarks.latency.records import Record
+from engine.errors import DatasetError
+from engine.machine import Machine
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where, when and with what a run was made, and what it measured.
+
+    Attributes:
+        date: year, month and day, as in 2026-11-24.
+        seconds: that the run took.
+        agreement: image size -> method -> how far it is from PyTorch.
+        absent: what was not timed -> why.
+    """
+
+    command: str
+    date: str
+    machine: Machine
+    seconds: float
+    threads: int
+    model: str
+    trained: bool
+    limits: Ceiling
+    agreement: dict[str, dict[str, Agreement]]
+    absent: dict[str, str]
+    records: tuple[Record, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            **vars(self),
+            "limits": self.limits.to_json(),
+            "agreement": {
+                size: {name: asdict(a) for name, a in found.items()} for size, found in self.agreement.items()
+            },
+            "records": [record.to_json() for record in self.records],
+        }
+
+    @classmethod
+    def from_json(cls, file: Path) -> Report:
+        """What `bench --json` wrote to a file.
+
+        Raises:
+            DatasetError: something else, or no file.
+        """
+        try:
+            return cls._of(json.loads(file.read_text()))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise DatasetError(f"{file}: not readable ({error}); expected what 'bench --json' wrote") from error
+
+    @classmethod
+    def _of(cls, content: dict[str, Any]) -> Report:
+        missing = Machine.__required_keys__ - content["machine"].keys()
+        if missing:
+            raise ValueError(f"machine without {', '.join(sorted(missing))}")
+        typed = {
+            "limits": Ceiling.from_json(content["limits"]),
+            "agreement": {
+                size: {name: Agreement(**a) for name, a in found.items()}
+                for size, found in content["agreement"].items()
+            },
+            "records": tuple(map(Record.from_json, content["records"])),
+        }
+        return cls(**content | typed)

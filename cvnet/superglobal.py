@@ -1,0 +1,75 @@
+"""SuperGlobal's descriptor, from CVNet's weights unchanged (Shao et al., ICCV 2023, section 3).
+
+Its trunk never lets an activation of the first three stages fall to zero, so none of its maps beyond the stem are
+CVNet's; only the weights are shared.
+
+Shape legend: B batch, H W image pixels, h w stage-4 positions (stride 32).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.resnet import Bottleneck
+
+from cvnet.backbone import Backbone
+
+FLOOR = 0.014  # of an activation, in place of ReLU's 0
+REGION, REGION_P = 5, 2.5  # positions a side of a region, and the exponent of its mean
+GLOBAL_P = 4.6  # exponent of the mean over the map; the checkpoint's own is not used
+SMALLEST = 1e-8  # what that mean reads for less
+
+
+class SuperGlobal(nn.Module):
+    """One scale of an image to the output of the whitening layer, L2-normalised."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.trunk, self.whiten = backbone.trunk, backbone.whiten
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Descriptor (B, 2048) of unit norm, of an image (B, 3, H, W) float32, BGR, normalised.
+
+        Both H and W must come to three positions of stage 4 at least (65 px).
+        """
+        net = self.trunk
+        x = net.maxpool(net.relu(net.bn1(net.conv1(image))))  # (B, 64, H/4, W/4)
+        for stage, inner, outer in (
+            (net.layer1, FLOOR, FLOOR),
+            (net.layer2, 0.0, FLOOR),
+            (net.layer3, 0.0, FLOOR),
+            (net.layer4, 0.0, 0.0),
+        ):
+            for block in stage:
+                x = bottleneck(block, x, inner, outer)
+        pooled = global_mean(regional_mean(x))  # (B, 2048)
+        return F.normalize(self.whiten(F.normalize(pooled, dim=1)), dim=1)
+
+
+def bottleneck(block: Bottleneck, x: Tensor, inner: float, outer: float) -> Tensor:
+    """A residual block whose activations are clamped from below at `inner` within it and at `outer` behind its sum."""
+    out = block.bn1(block.conv1(x)).clamp(min=inner)
+    out = block.bn2(block.conv2(out)).clamp(min=inner)
+    shortcut = x if block.downsample is None else block.downsample(x)
+    total: Tensor = block.bn3(block.conv3(out)) + shortcut
+    return total.clamp(min=outer)
+
+
+def regional_mean(x: Tensor) -> Tensor:
+    """Each position averaged with the generalised mean of the region around it.
+
+    (B, C, h, w), not negative, to the same shape. The map is mirrored at its edges, which are not repeated.
+    """
+    mirrored = F.pad(x.pow(REGION_P), [REGION // 2] * 4, mode="reflect")
+    return 0.5 * F.avg_pool2d(mirrored, REGION, stride=1).pow(1 / REGION_P) + 0.5 * x
+
+
+def global_mean(x: Tensor) -> Tensor:
+    """Generalised mean over the map: (B, C, h, w) -> (B, C)."""
+    return x.clamp(min=SMALLEST).pow(GLOBAL_P).mean(dim=(2, 3)).pow(1 / GLOBAL_P)
+
+
+def over_scales(descriptors: Tensor) -> Tensor:
+    """Descriptors (S, D) of an image's scales, each of unit norm, to the image's: (D,) of unit norm."""
+    return F.normalize(torch.amax(descriptors, dim=0), dim=0)

@@ -1,0 +1,17 @@
+"""Where the program starts: Ctrl-C is provided for before anything that takes time is imported."""
+
+from __future__ import annotations
+
+from cvnet_engine import interrupts
+
+interrupts.arm()
+
+
+def main() -> None:
+    from cvnet_engine import cli
+
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

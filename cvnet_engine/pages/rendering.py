@@ -1,0 +1,53 @@
+"""One self-contained HTML page of rankings and tables: no network, no script, thumbnails inside."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from benchmarks.tables import Table
+from cvnet_engine.pages.page import Page
+from cvnet_engine.pages.thumbnail import thumbnail
+
+NAME_CHARS, TAIL_CHARS = 30, 12
+NUMBER = re.compile(r"[-+−±≈<>≤≥~]?\s?\d[\d.,eE+-]*\s?(%|×|x|s|ms|µs|px|B|[KMGT]i?B|GB/s|/s)?")
+NOTHING = {"", "-", "–", "—", "n/a"}
+
+
+def render(page: Page) -> str:
+    """The page as HTML, about 10 KB a picture."""
+    environment = Environment(
+        loader=PackageLoader("cvnet_engine.pages"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "name": name,
+        "shortened": shortened,
+        "numeric_columns": numeric_columns,
+        "thumbnail": cache(thumbnail),
+    }
+    return environment.get_template("page.html").render(page=page)
+
+
+def name(path: str) -> str:
+    return Path(path).name
+
+
+def shortened(text: str) -> str:
+    """At most NAME_CHARS, with what is left out in the middle."""
+    head = NAME_CHARS - TAIL_CHARS - 1
+    return text if len(text) <= NAME_CHARS else f"{text[:head]}…{text[-TAIL_CHARS:]}"
+
+
+def numeric_columns(table: Table) -> list[bool]:
+    """For each column, whether it holds numbers, with their units or signs, and gaps at most."""
+    columns = ([row[i].strip() for row in table.rows] for i in range(len(table.columns)))
+    filled = [[cell for cell in cells if cell not in NOTHING] for cells in columns]
+    return [bool(cells) and all(map(NUMBER.fullmatch, cells)) for cells in filled]

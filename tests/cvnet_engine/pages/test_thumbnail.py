@@ -1,0 +1,45 @@
+"""Thumbnails: upright, small, and absent where a picture cannot be read."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cvnet_engine.pages.thumbnail import Thumbnail, thumbnail
+
+
+def pixels(small: Thumbnail) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(small.uri.removeprefix("data:image/jpeg;base64,"))))
+
+
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned a quarter clockwise for display
+    sideways = Image.new("RGB", (400, 200), "white")
+    sideways.paste((255, 0, 0), (0, 0, 100, 200))
+    sideways.save(tmp_path / "turned.jpg", exif=exif)
+    shown = thumbnail(str(tmp_path / "turned.jpg"))
+    assert shown is not None
+    assert (shown.width_px, shown.height_px) == (200, 400)
+    picture = pixels(shown)
+    assert picture.size == (120, 240)
+    top, bottom = (picture.getpixel((60, y)) for y in (10, 230))
+    assert isinstance(top, tuple)
+    assert isinstance(bottom, tuple)
+    assert top[1] < 60 < 200 < bottom[1]  # the red quarter is on top
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "I;16"])
+def test_other_pixel_formats_are_shown(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / ("x.tif" if mode in ("CMYK", "I;16") else "x.png")
+    Image.new(mode, (40, 30)).save(path)
+    assert thumbnail(str(path)) is not None
+
+
+def test_truncated_picture_gives_a_placeholder(photo: str) -> None:
+    Path(photo).write_bytes(Path(photo).read_bytes()[:700])
+    assert thumbnail(photo) is None

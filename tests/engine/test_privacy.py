@@ -1,0 +1,106 @@
+"""Nothing is sent, nothing looked up, nothing written but where the user said and in our own cache folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from engine.backends import known
+from tests.pictures import photo
+
+PROGRAM = [sys.executable, "-c", "from cvnet_engine.cli import main; main()"]
+STRACE = shutil.which("strace")
+OPENED = re.compile(r"openat\(.*?, \"(?P<path>[^\"]*)\", (?P<flags>[^,)]*).* = \d+")
+MADE = re.compile(r"(?:mkdir|rename|symlink|link|creat|mknod)\w*\(.*?\"(?P<path>[^\"]*)\".* = 0")
+
+
+def traceable() -> bool:
+    """Whether this process may look into another one."""
+    return (
+        bool(STRACE) and subprocess.run([STRACE, "-qq", "-e", "trace=none", "true"], capture_output=True).stderr == b""
+    )
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What a command did: addresses that it turned to, and files that it wrote."""
+
+    addresses: list[str]
+    written: set[Path]
+
+
+def trace(command: list[str], home: Path, log: Path) -> Traced:
+    """Run a command with a home folder of its own, and read what it did."""
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.pop("XDG_CACHE_HOME", None)
+    syscalls = "trace=%network,openat,open,creat,mkdir,mkdirat,rename,renameat,renameat2,link,linkat,symlink,symlinkat"
+    subprocess.run(
+        [str(STRACE), "-f", "--seccomp-bpf", "-qq", "-e", syscalls, "-o", str(log), *command],
+        env=environment,
+        check=True,
+    )
+    calls = log.read_text().splitlines()
+    opened = (OPENED.search(call) for call in calls)
+    made = (MADE.search(call) for call in calls)
+    return Traced(
+        [call for call in calls if "AF_INET" in call or "AF_UNIX" in call or "/etc/resolv.conf" in call],
+        {Path(m["path"]) for m in opened if m and re.search("O_WRONLY|O_RDWR|O_CREAT", m["flags"])}
+        | {Path(m["path"]) for m in made if m},
+    )
+
+
+def allowed(path: Path, folder: Path) -> bool:
+    """Whether a command that was told to write into `folder` may write there, its home being within it."""
+    places = {Path("/dev"), Path("/proc"), folder / "gallery", folder / "home" / ".cache" / "cvnet-engine"}
+    sqlites_own = path.name.startswith("etilqs_")  # deleted as soon as it is open
+    return sqlites_own or path.parent == folder or bool(places & {path, *path.parents})
+
+
+@pytest.fixture(params=["onnxruntime", "openvino"])
+def bundle_of(request: pytest.FixtureRequest, bundle: Path, tmp_path: Path) -> Path:
+    """The bundle, its graphs to be run by one backend."""
+    if not known(request.param).is_here():
+        pytest.skip(f"{request.param} is not installed")
+    folder = shutil.copytree(bundle, tmp_path / "bundle")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for graph in manifest["graphs"].values():
+        graph["backend"] = request.param
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.mark.skipif(not traceable(), reason="strace is not here, or may not trace")
+def test_index_and_search_turn_to_nobody_and_write_nowhere_else(bundle_of: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for n in range(2):
+        photo(tmp_path / "photos" / f"{n}.jpg", seed=n)
+    (tmp_path / "home").mkdir()
+    where = ["--bundle", str(bundle_of), "--gallery", str(tmp_path / "gallery"), "--json", str(tmp_path / "out.json")]
+    for command in (["index", str(tmp_path / "photos")], ["search", str(tmp_path / "photos" / "0.jpg")]):
+        done = trace([*PROGRAM, *command, *where], tmp_path / "home", tmp_path / "log")
+        assert done.addresses == []
+        assert {path for path in done.written if not allowed(path, tmp_path)} == set()
+    assert {path.name for path in (tmp_path / "home").rglob("*")} <= {".cache", "cvnet-engine"}
+
+
+# The engine as a library, and the runtimes imported by whoever uses it.
+LIBRARY = """
+import engine
+import onnxruntime, openvino
+"""
+
+
+@pytest.mark.skipif(not known("openvino").is_here(), reason="openvino is not installed")
+def test_the_engine_as_a_library_is_as_silent(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run([sys.executable, "-c", LIBRARY], env=environment | {"HOME": str(tmp_path)}, check=True)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,67 @@
+"""The wheel, installed into a fresh environment, holds all that the program needs and nothing that it does not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.pictures import photo
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = {"benchmarks", "cvnet", "cvnet_engine", "engine", "export", "scenes"}
+
+Program = Callable[..., str]
+
+
+def run(*command: object, cwd: Path) -> str:
+    done = subprocess.run([*map(str, command)], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder, cwd=ROOT)
+    (file,) = folder.glob("*.whl")
+    return file
+
+
+@pytest.fixture(scope="module")
+def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Program:
+    """The installed program; what the wheel depends on is this environment's, this repository is not in reach."""
+    folder = tmp_path_factory.mktemp("fresh")
+    run(sys.executable, "-m", "venv", folder / "env", cwd=folder)
+    python = folder / "env" / "bin" / "python"
+    run(python, "-m", "pip", "install", "--no-index", "--no-deps", "--quiet", wheel, cwd=folder)
+    installed = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip())
+    # a folder named in a .pth file is searched last, and its own .pth files (an editable install's) are not read
+    (installed / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    return lambda *words: run(folder / "env" / "bin" / "cvnet-engine", *words, cwd=folder)
+
+
+def test_the_wheel_holds_the_packages_and_no_results(wheel):
+    names = [name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name]
+    assert {name.partition("/")[0] for name in names} == PACKAGES
+    assert not [name for name in names if name.startswith("benchmarks/results")]
+    assert {"cvnet/demo.npz", "engine/backends/native/pair_scorer.c"} <= set(names)
+
+
+def test_doctor_and_a_search_from_the_wheel(program, bundle, tmp_path):
+    for seed in range(3):
+        photo(tmp_path / f"{seed}.jpg", seed=seed)
+    program("doctor", "--json", tmp_path / "doctor.json")
+    assert json.loads((tmp_path / "doctor.json").read_text())["libraries"]["numpy"]
+    made = ("--bundle", bundle, "--gallery", tmp_path / "gallery")
+    program("index", *sorted(tmp_path.glob("*.jpg")), *made)
+    program("search", tmp_path / "1.jpg", *made, "--json", tmp_path / "found.json", "--html", tmp_path / "found.html")
+    (found,) = json.loads((tmp_path / "found.json").read_text())
+    assert found["results"][0]["path"] == str(tmp_path / "1.jpg")
+    assert len(found["results"]) == 3
