@@ -6,7 +6,7 @@ SYNC = $(UV) sync --frozen --python $(PYTHON) --extra export --extra bench
 NVIDIA := $(wildcard /proc/driver/nvidia/version)
 export UV_PYTHON_DOWNLOADS = never
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test lint native-check clean
 
 setup: .venv/ready
 
@@ -20,6 +20,9 @@ lint: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+native-check: setup
+	.venv/bin/python -m tests.engine.backends.native_check
 
 clean:
 	rm -rf .venv .uv demo

@@ -6,9 +6,10 @@ import contextlib
 import io
 import os
 import sys
+import warnings
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -16,7 +17,7 @@ from typer.core import TyperGroup
 from cvnet_engine import interrupts
 from cvnet_engine.outputs import STANDARD_OUTPUT, require_text, require_writable
 from engine.backends import PRECISIONS, WHOLE
-from engine.errors import OUT_OF_MEMORY, CvnetError
+from engine.errors import OUT_OF_MEMORY, CvnetError, CvnetWarning
 
 
 class Program(TyperGroup):
@@ -309,6 +310,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that is no UTF-8 one
+    warnings.showwarning = show_note
     try:
         app()
     except CvnetError as error:
@@ -323,7 +325,26 @@ def main() -> None:
 
 
 def fail(message: str) -> None:
+    tell("error", message)
+    sys.exit(1)
+
+
+def show_note(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """One line; where in the source it arose matters to nobody but the developers of what gave it."""
+    if issubclass(category, CvnetWarning):
+        tell("note", str(message))
+    else:
+        (file or sys.stderr).write(warnings.formatwarning(message, category, filename, lineno, line))
+
+
+def tell(kind: str, message: str) -> None:
     from cvnet_engine.console import printable
 
-    sys.stderr.write(f"error: {printable(' '.join(message.split()))}\n")
-    sys.exit(1)
+    sys.stderr.write(f"{kind}: {printable(' '.join(message.split()))}\n")

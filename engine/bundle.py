@@ -38,7 +38,8 @@ class Manifest:
     `versions` names the libraries that made the graphs, `parity` the largest difference from PyTorch by graph and
     output, `timings_ms` what each backend took where several were timed against each other, `gpu` what
     compiled plans are bound to (`engine.backends.Backend.bind`), `refused` why a backend was not chosen
-    whatever its speed, `accuracy` the `export.accuracy.Accuracy` of a bundle built with calibration photos.
+    whatever its speed, `accuracy` the `export.accuracy.Accuracy` of a bundle built with calibration photos, `fallback`
+    the reranker's graph for machines that cannot compile the native pair scorer, where the bundle has that one.
     """
 
     format: int
@@ -55,6 +56,12 @@ class Manifest:
     gpu: dict[str, str] | None
     built: str  # UTC, ISO 8601
     accuracy: dict[str, float] | None = None
+    fallback: GraphFile | None = None
+
+    @property
+    def files(self) -> dict[str, GraphFile]:
+        """Every file that the bundle names, by what it is for."""
+        return self.graphs | ({"fallback": self.fallback} if self.fallback else {})
 
     @property
     def backend(self) -> str:
@@ -88,22 +95,22 @@ class Bundle:
         """
         self.path = path
         self.manifest = read_manifest(path)
-        for name in GRAPH_NAMES:
-            self._check(name)
+        for graph in self.manifest.files.values():
+            self._check(graph)
 
     def graph(self, name: str) -> Path:
         """The file of one of `GRAPH_NAMES`."""
         return self.path / self.manifest.graphs[name].file
 
-    def _check(self, name: str) -> None:
-        file = self.graph(name)
+    def _check(self, graph: GraphFile) -> None:
+        file = self.path / graph.file
         if not file.is_file():
             raise BundleError(f"{file}: missing from the bundle; build it again")
         try:
             digest = sha256(file)
         except OSError as error:
             raise BundleError(f"{file}: not readable ({error.strerror}); build the bundle again") from error
-        if digest != self.manifest.graphs[name].sha256:
+        if digest != graph.sha256:
             raise BundleError(f"{file}: changed since it was built (SHA-256 differs); build the bundle again")
 
 
@@ -127,9 +134,9 @@ def require_own_files(manifest: Manifest) -> None:
         raise ValueError(f"format is {manifest.format}")
     if manifest.graphs.keys() != set(GRAPH_NAMES):
         raise ValueError(f"graphs are {', '.join(manifest.graphs)}; expected {', '.join(GRAPH_NAMES)}")
-    for name, graph in manifest.graphs.items():
+    for name, graph in manifest.files.items():
         if not PLAIN_PATH.fullmatch(graph.file):
-            raise ValueError(f"graphs.{name}.file is {graph.file!r}; expected a file within the bundle")
+            raise ValueError(f"the file of {name} is {graph.file!r}; expected a file within the bundle")
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
@@ -143,8 +150,9 @@ def take_over(path: Path, built: Path) -> None:
     `path` is a whole bundle whenever this is killed, the old one or the new one.
     """
     manifest = read_manifest(built)
-    graphs = {name: replace(graph, file=f"{built.name}/{graph.file}") for name, graph in manifest.graphs.items()}
-    write_manifest(replace(manifest, graphs=graphs), path)
+    files = {name: replace(graph, file=f"{built.name}/{graph.file}") for name, graph in manifest.files.items()}
+    fallback = files.pop("fallback", None)
+    write_manifest(replace(manifest, graphs=files, fallback=fallback), path)
     for old in path.iterdir():
         if old.is_dir() and old.name.startswith(BUILT) and old != built:
             shutil.rmtree(old, ignore_errors=True)

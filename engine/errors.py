@@ -47,6 +47,10 @@ class DatasetError(CvnetError):
     """A benchmark data set whose ground truth or images are missing or malformed."""
 
 
+class CvnetWarning(UserWarning):
+    """Something is done in another way than was asked for; one line that says how, and how to have it as asked."""
+
+
 def backend_failure(error: Exception, message: str) -> BackendError:
     """What to raise for a library's error: a BackendError with the message, or an OutOfMemoryError.
 

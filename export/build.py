@@ -76,7 +76,9 @@ def build(
             choices[graph] = choose(graph, files, cases[graph], precision, sizes[0])
         step("measuring what the precision costs")
         cost = measured_accuracy(choices, cases, precision) if photos else None
-        keep(folder, [choice.file for choice in choices.values()])
+        fallback = fallback_of(choices["reranker"], precision)
+        kept = [choice.file.name for choice in choices.values()] + ([fallback.file] if fallback else [])
+        keep(folder, kept)
 
         manifest = Manifest(
             format=FORMAT,
@@ -85,7 +87,8 @@ def build(
             weights_digest=checkpoint.digest(model),
             trained=seeded.parse(weights) is None,
             precision=precision,
-            graphs={name: graph_file(name, choice, precision) for name, choice in choices.items()},
+            graphs={name: graph_file(name, c.backend, c.file, precision) for name, c in choices.items()},
+            fallback=fallback,
             versions={"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
             parity={name: choice.parity for name, choice in choices.items()},
             timings_ms={name: choice.timings_ms for name, choice in choices.items()},
@@ -149,10 +152,16 @@ def engine_of(graph: str, choices: dict[str, Choice], precision: str) -> Engine:
     return open_engine(chosen.file, chosen.backend, BACKENDS[chosen.backend].precisions[graph][precision])
 
 
-def graph_file(graph: str, chosen: Choice, precision: str) -> GraphFile:
+def graph_file(graph: str, backend: str, file: Path, precision: str) -> GraphFile:
     """What the manifest says of a graph that was built for `precision`."""
-    computed = BACKENDS[chosen.backend].precisions[graph][precision]
-    return GraphFile(chosen.file.name, sha256(chosen.file), chosen.backend, computed)
+    return GraphFile(file.name, sha256(file), backend, BACKENDS[backend].precisions[graph][precision])
+
+
+def fallback_of(chosen: Choice, precision: str) -> GraphFile | None:
+    """The reranker's graph, where weights were chosen that have to be compiled on the machine that runs them."""
+    if chosen.backend != "native" or not chosen.runner_up:
+        return None
+    return graph_file("reranker", *chosen.runner_up, precision)
 
 
 def bound(choices: dict[str, Choice]) -> dict[str, str] | None:
@@ -160,10 +169,10 @@ def bound(choices: dict[str, Choice]) -> dict[str, str] | None:
     return next(filter(None, (BACKENDS[chosen.backend].bind() for chosen in choices.values())), None)
 
 
-def keep(folder: Path, files: list[Path]) -> None:
+def keep(folder: Path, names: list[str]) -> None:
     """Remove what was only a step on the way; a plan's layer report and TensorRT's timings stay."""
     for file in folder.iterdir():
-        if file not in files and file.suffix not in (".json", ".cache"):
+        if file.name not in names and file.suffix not in (".json", ".cache"):
             file.unlink()
 
 

@@ -27,6 +27,7 @@ class Choice:
         parity: its largest difference from PyTorch by output.
         timings_ms: median of every backend that agreed, where there were several.
         refused: why the other backends were out of the question.
+        runner_up: the next fastest of them, and its file; none where no other agreed.
     """
 
     backend: str
@@ -34,6 +35,7 @@ class Choice:
     parity: dict[str, float]
     timings_ms: dict[str, float]
     refused: dict[str, str]
+    runner_up: tuple[str, Path] | None = None
 
 
 def choose(graph: str, files: dict[str, Path], cases: list[parity.Case], precision: str, image_size: Size) -> Choice:
@@ -55,10 +57,11 @@ def choose(graph: str, files: dict[str, Path], cases: list[parity.Case], precisi
     agreed = [backend for backend in timings_ms if backend in differences]
     if not agreed:
         raise next(iter(errors.values()))
-    fastest = min(agreed, key=lambda backend: timings_ms[backend])
+    fastest, *others = sorted(agreed, key=lambda backend: timings_ms[backend])
     refused = {backend: str(error) for backend, error in errors.items()}
     timed = timings_ms if len(files) > 1 else {}
-    return Choice(fastest, files[fastest], differences[fastest], timed, refused)
+    runner_up = (others[0], files[others[0]]) if others else None
+    return Choice(fastest, files[fastest], differences[fastest], timed, refused, runner_up)
 
 
 def time_ms(engine: Engine, feeds: dict[str, Array]) -> float:

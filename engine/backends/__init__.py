@@ -7,16 +7,14 @@ help read the table.
 from __future__ import annotations
 
 import importlib.util
-import os
-import shlex
-import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine import machine
-from engine.errors import BackendError
+from engine.errors import BackendError, CvnetWarning
 from engine.graphs import GRAPH_NAMES, IMAGE_GRAPHS
 
 if TYPE_CHECKING:  # NumPy is not loaded for the command line's help
@@ -89,6 +87,12 @@ def open_native(weights: Path, precision: str, threads: int) -> Engine:
     return NativeReranker(weights, precision, threads)
 
 
+def native_is_here() -> bool:
+    from engine.backends.native.library import is_here
+
+    return is_here()
+
+
 def open_tensorrt(plan: Path, _precision: str, _threads: int) -> Engine:
     from engine.backends.tensorrt import TensorRtEngine
 
@@ -111,11 +115,6 @@ def installed(module: str) -> Callable[[], bool]:
     return lambda: importlib.util.find_spec(module) is not None
 
 
-def compiler() -> list[str]:
-    """The C compiler's command."""
-    return shlex.split(os.environ.get("CC", "cc"))
-
-
 BACKENDS = {
     backend.name: backend
     for backend in (  # the preferred ones of a device first
@@ -125,7 +124,7 @@ BACKENDS = {
             ".npz",
             "cpu",
             "",
-            lambda: shutil.which(compiler()[0]) is not None,
+            native_is_here,
             open_native,
         ),
         Backend(
@@ -180,12 +179,20 @@ def open_engine(file: Path, backend: str, precision: str = "fp32", threads: int 
     Args:
         file: of the backend's `suffix`.
         precision: of the arithmetic, where the file leaves it open, as it does on OpenVINO and the native engine.
-        threads: CPU threads; by default as many as this process may use.
+        threads: CPU threads; by default, and at most, as many as this process may use.
 
     Raises:
         BackendError: the backend or its device is not there, or does not take the file.
     """
-    return known(backend).open(file, precision, threads or machine.usable_cpus())
+    return known(backend).open(file, precision, usable_threads(threads))
+
+
+def usable_threads(threads: int | None) -> int:
+    """As many threads as are asked for and processors are there for; more would wait for each other."""
+    usable = machine.usable_cpus()
+    if threads and threads > usable:
+        warnings.warn(f"{threads} threads were asked for; this process may use {usable}", CvnetWarning, stacklevel=2)
+    return min(threads or usable, usable)
 
 
 def known(backend: str) -> Backend:

@@ -6,6 +6,7 @@ decode -> scale -> engines -> Features -> global search -> Ranking -> pair score
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,9 +17,9 @@ from typing import Protocol
 import numpy as np
 
 from engine.backends import known, open_engine
-from engine.bundle import Bundle
+from engine.bundle import Bundle, GraphFile
 from engine.contract import Array, Closing, Engine
-from engine.errors import BackendError, ImageError
+from engine.errors import BackendError, CvnetWarning, ImageError
 from engine.features import Features
 from engine.geometry import IMAGE_SCALES, Size
 from engine.graphs import GRAPH_NAMES
@@ -112,7 +113,7 @@ class Retriever(Closing):
         self, query: Features, collection: Collection, rows: Sequence[int], done: Callable[[int], None] = lambda _: None
     ) -> Array:
         """Pair scores (len(rows),) float32 of a query and rows of a collection; `done(n)` is called after each n."""
-        query_feeds = self._feeds("query", [query])  # the same arrays each time, so that an engine can keep its work
+        query_feeds = self._feeds("query", [query])  # the same values each time, so that an engine can keep its work
         scores: dict[int, float] = {}
         for batch, key_feeds in self._read_ahead(collection, batches_of_equal(rows, collection.map_size)):
             scores |= zip(batch, self._run_reranker(query_feeds | key_feeds), strict=True)
@@ -159,12 +160,25 @@ class Retriever(Closing):
 
 
 def open_graph(bundle: Bundle, name: str, threads: int | None) -> Engine:
-    """The engine of one of a bundle's graphs, known to take and give what that graph should.
+    """The engine of one of a bundle's graphs, or of what stands in for the native pair scorer where that cannot be had.
 
     Raises:
         BackendError: a backend or its device is not there, or the file is another graph.
     """
-    graph, file = bundle.manifest.graphs[name], bundle.graph(name)
+    graph, fallback = bundle.manifest.graphs[name], bundle.manifest.fallback
+    try:
+        return open_file(bundle, name, graph, threads)
+    except BackendError as error:
+        if graph.backend != "native" or not fallback:
+            raise
+        slower = f"until then {fallback.backend} scores pairs by the graph, more slowly"
+        warnings.warn(f"{error}; {slower}", CvnetWarning, stacklevel=2)
+        return open_file(bundle, name, fallback, threads)
+
+
+def open_file(bundle: Bundle, name: str, graph: GraphFile, threads: int | None) -> Engine:
+    """The engine of a graph's file, known to take and give what that graph should."""
+    file = bundle.path / graph.file
     if graph.precision not in known(graph.backend).precisions.get(name, {}).values():
         raise BackendError(f"{file}: {graph.backend} runs no {name} in {graph.precision!r}; build the bundle again")
     engine = open_engine(file, graph.backend, graph.precision, threads)

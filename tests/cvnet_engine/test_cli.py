@@ -25,10 +25,10 @@ from PIL import Image
 from typer.main import get_command
 
 from cvnet import checkpoint
-from cvnet_engine.cli import app, main
+from cvnet_engine.cli import app, main, show_note
 from cvnet_engine.commands.build import sizes_in
 from engine.bundle import Bundle
-from engine.errors import ImageError
+from engine.errors import CvnetWarning, ImageError
 from engine.gallery.reader import Gallery
 from engine.gallery.writer import GalleryWriter
 from engine.retrieval.retriever import Retriever
@@ -130,6 +130,11 @@ def test_help_loads_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code, "--help"], check=True, capture_output=True, text=True)
     assert "typer" in done.stdout.split()
     assert not {"numpy", "PIL", "cv2", "faiss", "onnxruntime", "openvino", "torch"} & set(done.stdout.split())
+
+
+def test_notes_are_one_line(capsys):
+    show_note(CvnetWarning("done\notherwise"), CvnetWarning, "some/file.py", 7)
+    assert capsys.readouterr().err == "note: done otherwise\n"
 
 
 @pytest.mark.parametrize(

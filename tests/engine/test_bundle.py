@@ -143,7 +143,7 @@ def test_deep_nesting(small):
 )
 def test_a_file_outside_the_folder(small, name):
     edit(small, lambda content: content["graphs"]["reranker"].update(file=name))
-    with pytest.raises(BundleError, match=r"graphs\.reranker\.file is .* expected a file within the bundle"):
+    with pytest.raises(BundleError, match=r"the file of reranker is .* expected a file within the bundle"):
         Bundle(small)
 
 

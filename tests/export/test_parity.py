@@ -1,5 +1,7 @@
 """The check that stands between an engine and a bundle."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,8 @@ from engine.backends import open_engine
 from engine.errors import ExportError
 from export import parity
 from export.artifacts import Artifacts
-from export.selection import choose
+from export.build import fallback_of, graph_file
+from export.selection import Choice, choose
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +81,16 @@ def test_the_fastest_that_agrees_is_chosen(cases, candidates):
     choice = choose("reranker", candidates, cases["reranker"], "fp32", (160, 160))
     assert choice.timings_ms.keys() == {"native", "onnxruntime"}
     assert choice.backend == min(choice.timings_ms, key=choice.timings_ms.get)
+    other = max(choice.timings_ms, key=choice.timings_ms.get)
+    assert choice.runner_up == (other, candidates[other])
+
+
+def test_native_weights_are_accompanied_by_the_next_best_graph(candidates):
+    others = {name: file for name, file in candidates.items() if name != "native"}
+    chosen = Choice("native", candidates["native"], {}, {}, {}, *others.items())
+    assert fallback_of(chosen, "fp32") == graph_file("reranker", "onnxruntime", candidates["onnxruntime"], "fp32")
+    assert fallback_of(replace(chosen, backend="onnxruntime"), "fp32") is None
+    assert fallback_of(replace(chosen, runner_up=None), "fp32") is None
 
 
 def test_a_single_candidate_is_not_timed(cases, candidates):

@@ -8,33 +8,40 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.backends.native.library import MapPointers, library
+from engine.backends.native.library import Maps, Tensor, expect, library
+from engine.backends.native.weights import load
 from engine.contract import Array, Closing, TensorSpec, check_feeds
 from engine.errors import BackendError
-from engine.geometry import AREA_SCALES, MAP_DIM
+from engine.geometry import AREA_SCALES, MAP_DIM, unit_map_sizes
 
 PRECISIONS = {"fp32": 0, "bf16": 1, "int8": 2}  # of every product; sums and statistics are float32
-CONVOLUTIONS = ("1.0", "2.0", "2.3", "3.0", "3.3", "3.6", "4.0", "4.3", "4.6")  # block.index, in the order of use
 
 
 class NativeReranker(Closing):
-    """An `Engine` with the inputs and outputs of the reranker graph. Takes maps in float16 as they are stored."""
+    """An `Engine` with the inputs and outputs of the reranker graph. Takes maps in float16 as they are stored.
+
+    A query meets many batches of keys, so what is computed of it is kept for as long as the same values are fed.
+    """
 
     def __init__(self, weights: Path, precision: str, threads: int) -> None:
         """
         Args:
             weights: `.npz` of the published `cv_learner` tensors, without that prefix.
+
+        Raises:
+            BackendError: the library cannot be had, this processor lacks the precision's instructions, the weights are
+                not what they should be, or there is no memory or no thread left.
         """
+        self._handle = ctypes.c_void_p()  # of the model in C
+        self._query: list[Array] = []  # copies of the maps of the query that is prepared
         self._library = library()
         if not self._library.cvnet_accelerated(PRECISIONS[precision]):
             raise BackendError(f"this processor has no {precision} instructions for the native pair scorer; use fp32")
-        with np.load(weights) as stored:
-            tensors = [np.ascontiguousarray(stored[name], np.float32) for name in tensor_names()]
-        pointers = (ctypes.c_void_p * len(tensors))(*(t.ctypes.data for t in tensors))
-        self._handle: int | None = self._library.cvnet_create(pointers, PRECISIONS[precision], threads)
-        if not self._handle:
-            raise BackendError(f"{weights}: the native pair scorer could not be set up; it needs memory and threads")
-        self._query: Array | None = None  # the full-scale map of the query that is prepared
+        tensors = load(weights)
+        views = (Tensor * len(tensors))(*(Tensor(t.ctypes.data, t.size) for t in tensors))
+        expect(
+            self._library.cvnet_create(views, len(views), PRECISIONS[precision], threads, ctypes.byref(self._handle))
+        )
         self.inputs = {
             f"{side}_{s}": TensorSpec("floating", (batch, MAP_DIM, f"{side}_height_{s}", f"{side}_width_{s}"))
             for side, batch in (("query", 1), ("key", "batch"))
@@ -43,38 +50,62 @@ class NativeReranker(Closing):
         self.outputs = {"logits": TensorSpec("float32", ("batch", 2)), "score": TensorSpec("float32", ("batch",))}
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        if not self._handle:
+            raise BackendError("the native pair scorer is closed; open it again")
         check_feeds(feeds, self.inputs)
-        queries, keys = ([np.ascontiguousarray(feeds[f"{side}_{s}"]) for s in range(3)] for side in ("query", "key"))
-        if self._query is not feeds["query_2"]:  # one query meets many batches of keys
-            self._library.cvnet_prepare_query(self._handle, *side_arguments(queries, 0))
-            self._query = feeds["query_2"]
+        query, keys = maps_of("query", feeds), maps_of("key", feeds)
+        self._prepare(query)
         logits = np.empty((len(keys[0]), 2), np.float32)
         for row, out in enumerate(logits):
-            self._library.cvnet_score(self._handle, *side_arguments(keys, row), out.ctypes.data)
+            expect(self._library.cvnet_score(self._handle, image(keys, row), out.ctypes.data))
         return {"logits": logits, "score": softmax_of_second(logits)}
 
     def close(self) -> None:
         if self._handle:
             self._library.cvnet_free(self._handle)
-            self._handle = None
+            self._handle = ctypes.c_void_p()
+
+    def _prepare(self, query: list[Array]) -> None:
+        if self._query and all(map(same, query, self._query)):
+            return
+        self._query = []
+        expect(self._library.cvnet_prepare_query(self._handle, image(query, 0)))
+        self._query = [m.copy() for m in query]
 
 
-def tensor_names() -> list[str]:
-    """Names of the learner's tensors, in the order in which the C code takes them."""
-    names = []
-    for position in CONVOLUTIONS:
-        block, index = position.split(".")
-        convolution, norm = f"block{block}.{index}", f"block{block}.{int(index) + 1}"
-        names += [f"{convolution}.conv{side}.{leaf}" for side in (1, 2) for leaf in ("weight", "bias")]
-        names += [f"{norm}.{leaf}" for leaf in ("weight", "bias")]
-    return names + [f"mlp.{layer}.{leaf}" for layer in (0, 2) for leaf in ("weight", "bias")]
+def maps_of(side: str, feeds: Mapping[str, Array]) -> list[Array]:
+    """A side's maps (B, 256, h_s, w_s), contiguous.
+
+    Raises:
+        BackendError: maps that are not of one dtype, float16 or float32, or whose sizes are not those of one image.
+    """
+    maps = [feeds[f"{side}_{s}"] for s in range(len(AREA_SCALES))]
+    if maps[0].dtype not in (np.float16, np.float32) or any(m.dtype != maps[0].dtype for m in maps):
+        dtypes = ", ".join(str(m.dtype) for m in maps)
+        raise BackendError(f"{side} maps are {dtypes}; expected float16, or float32, for all of an image's maps")
+    sizes = [m.shape[2:] for m in maps]
+    if sizes != unit_map_sizes(sizes[-1]) or not all(map(all, sizes)):
+        raise BackendError(
+            f"{side} maps are of {', '.join(f'{h}x{w}' for h, w in sizes)} positions, which belong to no image; "
+            "expected engine.geometry.unit_map_sizes of the last, all of at least one position"
+        )
+    return [np.require(m, requirements=["C", "A"]) for m in maps]
 
 
-def side_arguments(maps: Sequence[Array], row: int) -> tuple[int, int, ctypes.Array[ctypes.c_void_p], int]:
-    """One image of a batch of maps as the C code takes it: full-scale size, three addresses, whether in float16."""
-    height, width = maps[-1].shape[2:]
-    addresses = MapPointers(*(m[row].ctypes.data for m in maps))
-    return height, width, addresses, int(maps[0].dtype == np.float16)
+def image(maps: Sequence[Array], row: int) -> Maps:
+    """One image of a batch of maps as the C code takes it. Holds addresses, not the maps."""
+    found = Maps(is_half=int(maps[0].dtype == np.float16))
+    for s, m in enumerate(maps):
+        found.grid[s][:] = m.shape[2:]
+        found.map[s] = m[row].ctypes.data
+    return found
+
+
+def same(one: Array, other: Array) -> bool:
+    """Whether two contiguous arrays are equal in every bit. MAP_DIM values make whole 64-bit words."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    return np.array_equal(one.reshape(-1).view(np.uint64), other.reshape(-1).view(np.uint64))
 
 
 def softmax_of_second(logits: Array) -> Array:

@@ -2,67 +2,149 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-from engine.errors import BackendError, one_line
-from engine.files import rename
-from engine.geometry import AREA_SCALES
+from engine.errors import OUT_OF_MEMORY, BackendError, OutOfMemoryError, one_line
+from engine.files import rename, sync
+from engine.geometry import AREA_SCALES, MAP_DIM
 
-SOURCE = Path(__file__).with_name("pair_scorer.c")
-FLAGS = ("-std=gnu11", "-O3", "-march=native", "-pthread", "-shared", "-fPIC")
+SOURCE = Path(__file__).with_name("pair_scorer.c")  # the one translation unit; it includes every header beside it
+FLAGS = (
+    *("-std=gnu11", "-O3", "-march=native", "-pthread", "-shared", "-fPIC", "-D_GNU_SOURCE"),
+    *(f"-DDIM={MAP_DIM}", f"-DSCALES={len(AREA_SCALES)}"),
+)
+ANOTHER = "or build the bundle with --backend onnxruntime"
 
-MapPointers = ctypes.c_void_p * len(AREA_SCALES)
+# What to say of each `Status` in memory.h, in its order.
+FAILURES = (
+    "",
+    OUT_OF_MEMORY,
+    "its threads could not be started; use fewer --threads, or allow this process more of them or more memory (ulimit)",
+    "maps or weights of another size than it was told; feed maps of engine.geometry.unit_map_sizes",
+    "an unknown precision; expected fp32, bf16 or int8",
+    "a map has positions that are no unit vectors (NaN, infinite or too long); extract the image's features again",
+    "the score is no finite number, as of weights far too large; build the bundle again from a sound checkpoint",
+    "no query has been prepared since the last one failed; feed a query again",
+)
+
+
+class Maps(ctypes.Structure):
+    """One image's maps: size (h, w) and address of each scale's, and whether they are float16."""
+
+    _fields_ = (
+        ("grid", ctypes.c_int * 2 * len(AREA_SCALES)),
+        ("map", ctypes.c_void_p * len(AREA_SCALES)),
+        ("is_half", ctypes.c_int),
+    )
+
+
+class Tensor(ctypes.Structure):
+    """Address and number of float32 values."""
+
+    _fields_ = (("values", ctypes.c_void_p), ("size", ctypes.c_int64))
 
 
 @cache
 def library() -> ctypes.CDLL:
-    """The compiled library, from the cache where this processor and source have been compiled before.
+    """The compiled library, from the cache where this source has been compiled for this processor before.
 
     Raises:
-        BackendError: no C compiler, or it does not take the source.
+        BackendError: it is neither there nor can it be made: no C compiler, one that does not take the source, or a
+            cache folder that cannot be trusted or written.
     """
-    compiler = shlex.split(os.environ.get("CC", "cc"))
-    if shutil.which(compiler[0]) is None:
-        raise BackendError(
-            f"no C compiler ({compiler[0]}) for the native pair scorer; install gcc or clang, "
-            "or build the bundle with --backend onnxruntime"
-        )
-    file = cache_folder() / f"pair_scorer-{fingerprint(compiler)}.so"
-    if not file.is_file():
-        compile_to(file, compiler)
-    return declare(ctypes.CDLL(str(file)))
-
-
-def compile_to(file: Path, compiler: list[str]) -> None:
-    unfinished = file.with_suffix(f".{os.getpid()}")
-    command = [*compiler, *FLAGS, str(SOURCE), "-o", str(unfinished), "-lm"]
+    folder = private(cache_folder())
+    file = cached(folder) or compile_into(folder)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        subprocess.run(command, check=True, capture_output=True, text=True)
-        rename(unfinished, file)
-    except subprocess.CalledProcessError as error:
-        raise BackendError(
-            f"{' '.join(command)} failed ({one_line(error.stderr)}); try another compiler with CC="
-        ) from error
+        return declare(ctypes.CDLL(str(file)))
     except OSError as error:
-        raise BackendError(f"{file.parent}: cannot be written ({error.strerror}); set XDG_CACHE_HOME") from error
+        raise BackendError(
+            f"{file}: cannot be loaded ({one_line(error)}); set XDG_CACHE_HOME to a folder whose files may be executed"
+        ) from error
 
 
-def fingerprint(compiler: list[str]) -> str:
-    """What a compiled library depends on: the source, the compiler, and the processor that `-march=native` means."""
+def is_here() -> bool:
+    """Whether the library is compiled, or can be."""
+    ways: tuple[Callable[[], object], ...] = (compiler, lambda: cached(cache_folder()))
+    for way in ways:
+        with contextlib.suppress(BackendError):
+            if way():
+                return True
+    return False
+
+
+def expect(status: int) -> None:
+    """Raise BackendError, or OutOfMemoryError, unless a function of the library returned 0."""
+    if status:
+        kind = OutOfMemoryError if FAILURES[status] is OUT_OF_MEMORY else BackendError
+        raise kind(f"the native pair scorer stopped: {FAILURES[status]}")
+
+
+# the cache
+
+
+def cache_folder() -> Path:
+    """
+    Raises:
+        BackendError: this user has no home.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cvnet-engine"
+    except RuntimeError as error:
+        raise BackendError("no folder to keep the compiled pair scorer in (no home); set XDG_CACHE_HOME") from error
+
+
+def private(folder: Path) -> Path:
+    """The folder, made where it is missing. Files in it are run, so that nobody else may write there.
+
+    Raises:
+        BackendError: somebody else may, or has; or it cannot be made.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.stat()
+        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            raise BackendError(
+                f"{folder}: others may write there, and files in it are run; expected a folder of this user alone: "
+                "remove it, or set XDG_CACHE_HOME to another"
+            )
+        folder.chmod(0o700)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    return folder
+
+
+def cached(folder: Path) -> Path | None:
+    """The library of this source and processor, if it is in the folder whole: its digest is in its name."""
+    for file in folder.glob(f"pair_scorer-{fingerprint()}-*.so"):
+        with contextlib.suppress(OSError):  # what cannot be read is of no use
+            if file.stem.endswith(digest(file.read_bytes())):
+                return file
+            file.unlink()
+    return None
+
+
+def fingerprint() -> str:
+    """What a compiled library depends on: the source, the command, and the processor that `-march=native` means."""
     flags = next((line for line in cpuinfo() if line.startswith(("flags", "Features"))), "")
-    version = subprocess.run([*compiler, "--version"], check=False, capture_output=True).stdout
-    parts = (SOURCE.read_bytes(), version, " ".join(FLAGS).encode(), platform.machine().encode(), flags.encode())
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+    command = (os.environ.get("CC", "cc"), *FLAGS, platform.machine(), flags)
+    sources = sorted(SOURCE.parent.glob("*.[ch]"))
+    return digest(b"\0".join([*map(str.encode, command), *(file.read_bytes() for file in sources)]))
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
 
 
 def cpuinfo() -> list[str]:
@@ -72,16 +154,80 @@ def cpuinfo() -> list[str]:
         return []
 
 
-def cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cvnet-engine"
+# the compiler
+
+
+def compiler() -> list[str]:
+    """The C compiler's command, `CC` or `cc`.
+
+    Raises:
+        BackendError: it is no command, or not there.
+    """
+    text = os.environ.get("CC", "cc")
+    try:
+        command = shlex.split(text)
+    except ValueError as error:
+        raise BackendError(
+            f"CC is {text!r}, which is no command ({error}); set it to a C compiler, or unset it"
+        ) from error
+    if not command:
+        raise BackendError("CC is empty; set it to a C compiler, such as gcc or clang, or unset it")
+    if shutil.which(command[0]) is None:
+        raise BackendError(f"no C compiler ({command[0]}) for the native pair scorer; install gcc or clang, {ANOTHER}")
+    return command
+
+
+def compile_into(folder: Path) -> Path:
+    """The library, compiled and put into the folder whole, under a name that holds its digest."""
+    command = compiler()
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix="compiling-") as unfinished:
+            made = Path(unfinished) / "pair_scorer.so"
+            run_compiler([*command, *FLAGS, str(SOURCE), "-o", str(made), "-lm"])
+            sync(made)
+            file = folder / f"pair_scorer-{fingerprint()}-{digest(made.read_bytes())}.so"
+            rename(made, file)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    return file
+
+
+def run_compiler(command: Sequence[str]) -> None:
+    """
+    Raises:
+        BackendError: it cannot be run, crashes, or does not take the source.
+    """
+    name = command[0]
+    try:
+        done = subprocess.run(command, check=False, capture_output=True, text=True, errors="replace")
+    except OSError as error:
+        raise BackendError(f"{name}: cannot be run ({error.strerror}); set CC to a C compiler, {ANOTHER}") from error
+    if done.returncode < 0:
+        raise BackendError(
+            f"{name} was stopped by {signal.Signals(-done.returncode).name} while it compiled the native pair scorer; "
+            f"free some memory, set CC to another compiler, {ANOTHER}"
+        )
+    if done.returncode:
+        raise BackendError(
+            f"{name} does not compile the native pair scorer ({one_line(done.stderr or 'it gave no reason')}); "
+            f"set CC to another compiler (gcc from 12, clang from 14), {ANOTHER}"
+        )
+
+
+def unwritable(folder: Path, error: OSError) -> BackendError:
+    return BackendError(
+        f"{folder}: cannot be written ({error.strerror}), and the compiled pair scorer is kept there; "
+        "set XDG_CACHE_HOME to a folder that can"
+    )
 
 
 def declare(lib: ctypes.CDLL) -> ctypes.CDLL:
     """The library with its functions' types; see the end of pair_scorer.c."""
-    side: list[Any] = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int, MapPointers, ctypes.c_int]
-    lib.cvnet_create.argtypes, lib.cvnet_create.restype = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int], ctypes.c_void_p
-    lib.cvnet_prepare_query.argtypes, lib.cvnet_prepare_query.restype = side, None
-    lib.cvnet_score.argtypes, lib.cvnet_score.restype = [*side, ctypes.c_void_p], None
-    lib.cvnet_accelerated.argtypes, lib.cvnet_accelerated.restype = [ctypes.c_int], ctypes.c_int
-    lib.cvnet_free.argtypes, lib.cvnet_free.restype = [ctypes.c_void_p], None
+    model, maps, number = ctypes.c_void_p, ctypes.POINTER(Maps), ctypes.c_int
+    lib.cvnet_accelerated.argtypes, lib.cvnet_accelerated.restype = [number], number
+    lib.cvnet_create.argtypes = [ctypes.POINTER(Tensor), number, number, number, ctypes.POINTER(model)]
+    lib.cvnet_prepare_query.argtypes = [model, maps]
+    lib.cvnet_score.argtypes = [model, maps, ctypes.c_void_p]
+    lib.cvnet_create.restype = lib.cvnet_prepare_query.restype = lib.cvnet_score.restype = number
+    lib.cvnet_free.argtypes, lib.cvnet_free.restype = [model], None
     return lib

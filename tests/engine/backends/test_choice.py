@@ -6,6 +6,7 @@ import pytest
 
 from engine import backends, machine
 from engine.backends import choice
+from engine.backends.native import library
 
 GPU = "NVIDIA H100"
 CUDA = "CUDAExecutionProvider"
@@ -18,7 +19,7 @@ def on(monkeypatch):
     def pretend(gpus=(), modules=("onnxruntime",), providers=("CPUExecutionProvider",), compiler=True):
         monkeypatch.setattr(machine, "cuda_devices", lambda: list(gpus))
         monkeypatch.setattr(machine, "onnxruntime_providers", lambda: list(providers))
-        monkeypatch.setattr(backends.shutil, "which", lambda _: "/usr/bin/cc" if compiler else None)
+        monkeypatch.setattr(library, "is_here", lambda: compiler)
         monkeypatch.setattr(
             backends.importlib.util, "find_spec", lambda name: SimpleNamespace() if name in modules else None
         )

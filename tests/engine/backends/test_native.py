@@ -1,5 +1,6 @@
 """The native pair scorer against outputs of the published code, in every precision that it offers."""
 
+import re
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from engine.backends.native.engine import NativeReranker
+from engine.backends.native.library import FAILURES, SOURCE
 from engine.errors import BackendError
 from export.artifacts import Artifacts
 from export.reranker import UnitMaps
@@ -109,6 +111,117 @@ def test_wrong_shapes_are_refused(scorers, feeds):
     pair = feeds(*golden_pair(8, 8, 8, 8))
     with pytest.raises(BackendError, match="key_2"):
         scorers["fp32"].run(pair | {"key_2": pair["key_2"][:, :128]})
+
+
+def test_maps_of_two_dtypes_or_of_none_that_is_taken_are_refused(scorers, feeds):
+    pair = feeds(*golden_pair(8, 8, 8, 8))
+    for dtype in (np.float64, np.float16):
+        with pytest.raises(BackendError, match="expected float16, or float32"):
+            scorers["fp32"].run(pair | {"key_1": pair["key_1"].astype(dtype)})
+
+
+def test_map_sizes_that_belong_to_no_image_are_refused(scorers, feeds):
+    """Each map alone is well formed; the C code would read the small ones as if they were large."""
+    pair = feeds(*golden_pair(8, 8, 8, 8))
+    with pytest.raises(BackendError, match="key maps are of 1x1, 6x6, 8x8 positions"):
+        scorers["fp32"].run(pair | {"key_0": pair["key_0"][..., :1, :1]})
+
+
+@pytest.mark.parametrize("precision", SCORE_DRIFT)
+@pytest.mark.parametrize("name", ["query_0", "key_2"])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_position_that_is_no_unit_vector_is_refused(scorers, feeds, precision, name, dtype):
+    pair = feeds(*golden_pair(8, 8, 8, 8), dtype)
+    for value in (np.nan, np.inf, 3):
+        broken = pair[name].copy()
+        broken[0, 17, 1, 2] = value
+        with pytest.raises(BackendError, match="no unit vectors"):
+            scorers[precision].run(pair | {name: broken})
+    assert np.isfinite(scorers[precision].run(pair)["score"]).all()  # nothing is left of it
+
+
+def test_a_query_changed_in_place_is_another_query(scorers, feeds):
+    pair, other = (feeds(feature_map(name, 8, 6), feature_map("key", 6, 8)) for name in ("one", "other"))
+    scorer = scorers["fp32"]
+    scorer.run(pair)
+    for s in range(3):
+        pair[f"query_{s}"][...] = other[f"query_{s}"]
+    np.testing.assert_array_equal(scorer.run(pair)["score"], scorer.run(other)["score"])
+
+
+def test_a_closed_scorer_says_so(weights, feeds):
+    scorer = NativeReranker(weights, "fp32", threads=1)
+    scorer.close()
+    scorer.close()
+    with pytest.raises(BackendError, match="closed"):
+        scorer.run(feeds(*golden_pair(8, 8, 8, 8)))
+
+
+def test_every_status_has_its_words():
+    """memory.h and library.py list the same failures."""
+    header = SOURCE.with_name("memory.h").read_text()
+    names = re.search(r"typedef enum \{(.*)\} Status;", header)[1].split(",")
+    assert len(names) == len(FAILURES)
+
+
+WITHIN_LIMITS = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from engine.backends.native.engine import NativeReranker
+from engine.errors import BackendError
+from engine.geometry import unit_map_sizes
+
+weights, limit_mb, threads, side = Path(sys.argv[1]), *map(int, sys.argv[2:])
+maps = {f"{name}_{s}": np.full((1, 256, *size), 1 / 16, np.float16)
+        for name in ("query", "key") for s, size in enumerate(unit_map_sizes((side, side)))}
+used = next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]
+resource.setrlimit(resource.RLIMIT_AS, (int(used) * 1024 + limit_mb * 2**20,) * 2)
+try:
+    NativeReranker(weights, "fp32", threads).run(maps)
+except BackendError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(("threads", "side", "words"), [(1, 120, "out of memory"), (1024, 8, "threads could not be")])
+def test_too_little_memory_is_an_error_with_a_remedy(weights, threads, side, words):
+    """400 MB more than Python and NumPy have: neither a pair of large maps nor a thousand stacks fit."""
+    command = [sys.executable, "-c", WITHIN_LIMITS, str(weights), "400", str(threads), str(side)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert words in done.stdout
+
+
+BESIDE_A_GUARD_PAGE = """
+import ctypes, mmap, sys
+from pathlib import Path
+import numpy as np
+from engine.backends.native.engine import NativeReranker
+from engine.geometry import unit_map_sizes
+
+def guarded(shape):  # an array that ends where its memory does
+    size = int(np.prod(shape)) * 2
+    pages = -(-size // mmap.PAGESIZE) + 1
+    memory = mmap.mmap(-1, pages * mmap.PAGESIZE)
+    array = np.frombuffer(memory, np.uint8)[(pages - 1) * mmap.PAGESIZE - size:][:size].view(np.float16).reshape(shape)
+    array[...] = 1 / 16
+    end = array.ctypes.data + size
+    no_access = 0
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(end), ctypes.c_size_t(mmap.PAGESIZE), no_access) == 0
+    return array
+
+maps = {f"{name}_{s}": guarded((1, 256, *size))
+        for name in ("query", "key") for s, size in enumerate(unit_map_sizes((9, 7)))}
+assert np.isfinite(NativeReranker(Path(sys.argv[1]), sys.argv[2], 1).run(maps)["score"]).all()
+"""
+
+
+@pytest.mark.parametrize("precision", SCORE_DRIFT)
+def test_nothing_is_read_behind_the_maps(weights, precision):
+    command = [sys.executable, "-c", BESIDE_A_GUARD_PAGE, str(weights), precision]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 SCORE_LARGE_PHOTOS = """

@@ -1,0 +1,71 @@
+"""The reranker's weights as the native pair scorer takes them: the published tensors, each of its published shape."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from engine.contract import Array
+from engine.errors import BackendError
+from engine.geometry import AREA_SCALES
+
+LAYERS = (  # block.index of a centre-pivot convolution: input channels, output channels, kernel; its GroupNorm is next
+    ("1.0", len(AREA_SCALES) ** 2, 16, 5),
+    ("2.0", 16, 16, 3),
+    ("2.3", 16, 32, 3),
+    ("3.0", 32, 32, 3),
+    ("3.3", 32, 32, 3),
+    ("3.6", 32, 64, 3),
+    ("4.0", 64, 64, 3),
+    ("4.3", 64, 64, 3),
+    ("4.6", 64, 128, 3),
+)
+LINEARS = (("mlp.0", 128, 128), ("mlp.2", 128, 2))  # inputs, outputs
+
+
+def shapes() -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every tensor, in the order in which the C code takes them."""
+    return dict(_shapes())
+
+
+def _shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
+    for position, inputs, outputs, kernel in LAYERS:
+        block, index = position.split(".")
+        for side in (1, 2):
+            yield f"block{block}.{index}.conv{side}.weight", (outputs, inputs, kernel, kernel)
+            yield f"block{block}.{index}.conv{side}.bias", (outputs,)
+        for leaf in ("weight", "bias"):
+            yield f"block{block}.{int(index) + 1}.{leaf}", (outputs,)
+    for name, inputs, outputs in LINEARS:
+        yield f"{name}.weight", (outputs, inputs)
+        yield f"{name}.bias", (outputs,)
+
+
+def load(file: Path) -> list[Array]:
+    """The tensors of an `.npz`, float32 and contiguous, in the order of `shapes`.
+
+    Raises:
+        BackendError: a name, shape or dtype that differs, a value that is not finite, or no such file at all.
+    """
+    try:
+        with np.load(file) as stored:
+            if set(stored.files) != set(shapes()):
+                raise refused(file, f"{len(stored.files)} tensors; expected the {len(shapes())} of the reranker")
+            return [checked(file, name, stored[name], shape) for name, shape in shapes().items()]
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise refused(file, f"not readable ({error})") from error
+
+
+def checked(file: Path, name: str, tensor: Array, shape: tuple[int, ...]) -> Array:
+    if tensor.shape != shape or tensor.dtype != np.float32:
+        raise refused(file, f"{name} is {tensor.dtype} {tensor.shape}; expected float32 {shape}")
+    if not np.isfinite(tensor).all():
+        raise refused(file, f"{name} holds values that are not finite")
+    return np.require(tensor, requirements=["C", "A"])
+
+
+def refused(file: Path, reason: str) -> BackendError:
+    return BackendError(f"{file}: {reason}; build the bundle again")

@@ -1,0 +1,70 @@
+"""The native pair scorer for every processor and compiler, compiled without a warning and fuzzed, under sanitizers too.
+
+`make native-check` runs it. A compiler that is not here is skipped, and what this processor cannot run is compiled
+only; a line says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from engine.backends.native.library import FLAGS, SOURCE
+from engine.machine import cpuinfo
+
+STRICT = ("-Wall", "-Wextra", "-Werror")
+SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
+PROCESSORS = {  # -march and more -> the instructions that it needs
+    "x86-64-v4 -mavx512vnni -mavx512bf16": "avx512_bf16",
+    "x86-64-v4 -mavx512vnni": "avx512_vnni",
+    "x86-64-v3 -mavxvnni": "avx_vnni",
+    "x86-64-v3": "avx2",
+    "x86-64": "sse2",
+}
+SANITIZED_ON = ("x86-64-v4 -mavx512vnni -mavx512bf16", "x86-64-v3", "x86-64")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=10_000, help="feeds in all")
+    each = -(-parser.parse_args().count // (2 * len(PROCESSORS) + len(SANITIZED_ON)))
+    for processor, needed in PROCESSORS.items():
+        for compiler in ("gcc", "clang"):
+            check(compiler, processor, needed, (), each)
+        if processor in SANITIZED_ON:
+            check("gcc", processor, needed, SANITIZED, each)
+
+
+def check(compiler: str, processor: str, needed: str, more: tuple[str, ...], count: int) -> None:
+    """Compile for a processor, and fuzz where this machine is one."""
+    label = f"{compiler} -march={processor}{' sanitized' if more else ''}"
+    if shutil.which(compiler) is None:
+        print(f"{label}: skipped, no {compiler} here", flush=True)  # noqa: T201
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / "pair_scorer.so"
+        target = f"-march={processor}".split()
+        command = [compiler, *FLAGS, *target, *STRICT, *more, str(SOURCE), "-o", str(library), "-lm"]
+        subprocess.run(command, check=True)
+        if needed not in cpuinfo("flags").split():
+            print(f"{label}: compiled; not run, this processor has no {needed}", flush=True)  # noqa: T201
+            return
+        preloaded = {"LD_PRELOAD": runtime(), "ASAN_OPTIONS": "detect_leaks=0"} if more else {}
+        fuzz = [sys.executable, "-m", "tests.engine.backends.native_fuzz", str(library), "--count", str(count)]
+        subprocess.run(fuzz, check=True, stdout=subprocess.DEVNULL, env=os.environ | preloaded)
+    print(f"{label}: compiled, {count} feeds", flush=True)  # noqa: T201
+
+
+def runtime() -> str:
+    """AddressSanitizer's library, which has to be there before Python is."""
+    asked = subprocess.run(["gcc", "-print-file-name=libasan.so"], check=True, capture_output=True, text=True)
+    return asked.stdout.strip()
+
+
+if __name__ == "__main__":
+    main()
