@@ -329,7 +329,9 @@ def fail(message: str) -> None:
     sys.exit(1)
 
 
-def show_note(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+def show_note(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object, **__: object
+) -> None:
     """One line; where in the source it arose matters to nobody but the developers of what gave it."""
     if issubclass(category, CvnetWarning):
         tell("note", str(message))
