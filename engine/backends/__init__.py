@@ -191,7 +191,8 @@ def usable_threads(threads: int | None) -> int:
     """As many threads as are asked for and processors are there for; more would wait for each other."""
     usable = machine.usable_cpus()
     if threads and threads > usable:
-        warnings.warn(f"{threads} threads were asked for; this process may use {usable}", CvnetWarning, stacklevel=2)
+        note = f"{threads} threads were asked for; {usable} are used, one for each processor that this process may use"
+        warnings.warn(note, CvnetWarning, stacklevel=2)
     return min(threads or usable, usable)
 
 
