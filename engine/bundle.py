@@ -32,7 +32,9 @@ class Manifest:
     `versions` names the libraries that made the graphs, `parity` the largest difference from PyTorch by graph and
     output, `timings_ms` what each backend took where several were timed against each other, `gpu` what
     compiled plans are bound to (`engine.backends.Backend.bind`), `refused` why a backend was not chosen
-    whatever its speed, `accuracy` the `export.accuracy.Accuracy` of a bundle built with calibration photos.
+    whatever its speed, `accuracy` the `export.accuracy.Accuracy` of a bundle built with calibration photos,
+    `not_run` why plans compiled ahead of time were not run where they were built: all that is known of them is that
+    they compile.
     """
 
     format: int
@@ -49,6 +51,7 @@ class Manifest:
     gpu: dict[str, str] | None
     built: str  # UTC, ISO 8601
     accuracy: dict[str, float] | None = None
+    not_run: str | None = None
 
     @property
     def backend(self) -> str:
