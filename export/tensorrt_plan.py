@@ -120,10 +120,12 @@ def map_shapes(side: str, sizes: SizeRange, batches: tuple[int, int, int]) -> di
 
 
 def largest_tensor(graph: Path, shapes: Mapping[str, Shape]) -> tuple[int, str]:
-    """Elements and name of the largest tensor inside a graph fed with inputs of these shapes.
+    """Elements and name of the largest tensor inside a graph fed with inputs of these shapes."""
+    return max((elements(value), str(value.name)) for node in sized(graph, shapes).graph for value in node.outputs)
 
-    The shapes are those of the graph itself: with its inputs fixed, its shape arithmetic folds into constants.
-    """
+
+def sized(graph: Path, shapes: Mapping[str, Shape]) -> ir.Model:
+    """A graph fed with inputs of these shapes: its shape arithmetic folds into constants, and every size is known."""
     model = ir.load(graph)
     for value in model.graph.inputs:
         value.shape = ir.Shape(shapes[str(value.name)])
@@ -131,7 +133,7 @@ def largest_tensor(graph: Path, shapes: Mapping[str, Shape]) -> tuple[int, str]:
     for value in outputs:
         value.shape = None  # the symbolic one
     optimizer.optimize_ir(model, num_iterations=1)
-    return max((elements(value), str(value.name)) for node in model.graph for value in node.outputs)
+    return model
 
 
 def elements(value: ir.Value) -> int:
