@@ -47,12 +47,12 @@ class Artifacts:
             case ".npz":
                 return self._make("reranker.npz", self._write_weights)
             case ".plan":
-                typed = self._typed(graph, precision)
+                typed = self.typed(graph, precision)
                 return self._make(f"{graph}.plan", lambda plan: self._build_plan(graph, typed, plan))
             case _:
-                return self._typed(graph, precision)
+                return self.typed(graph, precision)
 
-    def _typed(self, graph: str, precision: str) -> Path:
+    def typed(self, graph: str, precision: str) -> Path:
         """The graph in a precision, where the graph decides it."""
         plain = self._plain(graph)
         match precision:

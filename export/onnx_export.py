@@ -20,7 +20,7 @@ OPSET = 20
 
 
 def export(graph: Graph, model: CVNet, file: Path) -> None:
-    """Write `graph` of `model` as ONNX.
+    """Write `graph` of `model` as ONNX, traced, or built where it has no module.
 
     Raises:
         ExportError: PyTorch could not trace or translate it.

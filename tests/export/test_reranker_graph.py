@@ -5,7 +5,8 @@ from collections import Counter
 import onnx
 import pytest
 
-from benchmarks.latency.graph_costs import graph_cost, handed_on
+from benchmarks.latency.costs import pair
+from benchmarks.latency.graph_costs import node_costs
 from engine.backends.tensorrt import error_log
 from engine.geometry import MAP_DIM, unit_map_sizes
 from export.precision import to_fp16
@@ -38,15 +39,17 @@ def test_nodes(graphs):
     counts = Counter(node.op_type for node in onnx.load(graphs["fp32"]).graph.node)
     assert counts["Transpose"] == 2  # of the keys' maps
     assert counts["Conv"] == 18
-    assert not {"Add", "Mul", "Div", "Sub"} & set(counts) - {"Add"}  # no arithmetic on shapes
-    assert counts["Add"] == 9
+    assert counts["Add"] == 9  # a layer's two halves
+    assert not {"Mul", "Div", "Sub"} & set(counts)  # no arithmetic on shapes
 
 
 @pytest.mark.parametrize(("precision", "share"), [("fp32", 0.73), ("fp16", 0.51)])
 def test_bytes_handed_on(graphs, precision, share):
-    assert handed_on(graphs[precision], PAIR) <= share * TRACED_BYTES[precision]
+    written = sum(node.written_bytes for node in node_costs(graphs[precision], PAIR))
+    assert written <= share * TRACED_BYTES[precision]
 
 
 def test_operations_are_those_of_the_formula(graphs):
-    """Correlation 10.9 GMAC, block 1 4.2, block 2 3.0, blocks 3 and 4 2.2; twice as many operations."""
-    assert graph_cost(graphs["fp32"], PAIR).flop == pytest.approx(2 * 20.3e9, rel=0.02)
+    """The classifier is all that the formula leaves out."""
+    counted = sum(node.cost.flop for node in node_costs(graphs["fp32"], PAIR))
+    assert counted == pytest.approx(pair((1024, 768), (1024, 768)).flop, rel=1e-4)
