@@ -1,10 +1,12 @@
 """TensorRT for RTX without a GPU: its targets against the real library, what a bundle is bound to, its kernel cache."""
 
+from unittest.mock import MagicMock
+
 import pytest
 
 from engine import machine
 from engine.backends import BACKENDS, tensorrt, tensorrt_rtx
-from engine.backends.tensorrt_rtx import DEFAULT_TARGETS, TARGETS, bind, require_bound, resolve
+from engine.backends.tensorrt_rtx import DEFAULT_TARGETS, TARGETS, TensorRtRtxEngine, bind, require_bound, resolve
 from engine.errors import BackendError, BundleError
 
 library = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
@@ -83,3 +85,26 @@ def test_kernels_are_kept_by_plan_and_architecture(on, tmp_path, monkeypatch):
         files.add(tensorrt_rtx.kernels_file(plan))
     assert len(files) == 3
     assert {file.parent for file in files} == {tmp_path / "cvnet-engine"}
+
+
+def test_compiled_kernels_outlive_the_engine(on, tmp_path, monkeypatch):
+    """On a stand-in for the library's engine; a folder that cannot be written costs only the time to compile again."""
+    on("8.9")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(tensorrt.TensorRtEngine, "close", lambda _: None)
+    plan = tmp_path / "x.plan"
+    plan.write_bytes(b"plan")
+
+    def kernels_of_a_run():
+        library_engine = MagicMock()
+        kernels = library_engine.create_runtime_config.return_value.create_runtime_cache.return_value
+        kernels.serialize.return_value = b"kernels"
+        engine = TensorRtRtxEngine.__new__(TensorRtRtxEngine)
+        engine._create_context(library_engine, plan)
+        engine.close()
+        return kernels
+
+    kernels_of_a_run().deserialize.assert_not_called()
+    kernels_of_a_run().deserialize.assert_called_once_with(b"kernels")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(plan))  # a file
+    kernels_of_a_run().deserialize.assert_not_called()
