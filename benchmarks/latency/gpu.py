@@ -1,8 +1,9 @@
 """Everything that runs on an NVIDIA GPU, side by side: `python -m benchmarks.latency.gpu --out FILE`.
 
-PyTorch as published (eager and compiled, float32 and float16), ONNX Runtime's CUDA provider (float32, float16), TensorRT
-and TensorRT for RTX (float32, float16, int8), each where it is installed. Results are checked before anything is timed,
-against PyTorch in float32 on the CPU; a method that differs too much, or is not there, is listed with the reason instead.
+PyTorch as published (eager and compiled, float32 and float16), ONNX Runtime's CUDA provider (float32, float16),
+TensorRT and TensorRT for RTX (float32, float16, int8), each where it is installed. Results are checked before anything
+is timed, against PyTorch in float32 on the CPU; a method that differs too much, or is not there, is listed with the
+reason instead.
 
 All methods take turns in one run (A B A B). PyTorch's tensors stay on the GPU, while the engines' times include
 bringing images and maps there and results back: the comparison leans towards PyTorch.

@@ -38,7 +38,10 @@ CALIBRATION_SIZE = (192, 256)
 
 @dataclass(frozen=True)
 class Build:
-    """One compilation; `refused` is the library's reason where there is one, and then nothing else is known."""
+    """One compilation; `refused` is the library's reason where there is one, and then nothing else is known.
+
+    `layers` are those of the parsed network, `seconds` from reading the graph to the plan's file.
+    """
 
     graph: str
     precision: str
