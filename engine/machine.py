@@ -33,17 +33,17 @@ def describe() -> dict[str, Any]:
 
 
 def libraries() -> dict[str, str]:
-    """What the package asks for: distribution -> the extra that brings it, empty where it always comes."""
+    """What the package asks for: distribution -> the first extra that brings it, empty where it always comes."""
     try:
         requirements = metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:  # run from its source
         return {}
-    found = {}
+    found: dict[str, str] = {}
     for requirement in requirements:  # `onnxruntime>=1.20; extra == 'cpu'`
         name = re.match(r"[\w.-]+", requirement)
         extra = re.search(r"extra == ['\"]([\w-]+)", requirement)
         if name:
-            found[name[0]] = extra[1] if extra else ""
+            found.setdefault(name[0], extra[1] if extra else "")
     return found
 
 
