@@ -123,6 +123,13 @@ def build(
         Path | None,
         typer.Option(help="Folder of photos like those to come: int8 needs it, other precisions are measured on it."),
     ] = None,
+    targets: Annotated[
+        str,
+        typer.Option(
+            help="GPU architectures that tensorrt-rtx compiles for ahead of time, as in sm86,sm89,sm120; 'current' is "
+            "this machine's. By default Ampere and later."
+        ),
+    ] = "",
     json: JsonOption = None,
 ) -> None:
     """Export a PyTorch model to a bundle of engines, each checked against PyTorch."""
@@ -138,6 +145,7 @@ def build(
             sizes=sizes,
             max_side_px=max_side or None,
             calibration=calibration,
+            targets=targets,
             json=json,
         )
     )

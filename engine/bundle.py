@@ -39,7 +39,9 @@ class Manifest:
     output, `timings_ms` what each backend took where several were timed against each other, `gpu` what
     compiled plans are bound to (`engine.backends.Backend.bind`), `refused` why a backend was not chosen
     whatever its speed, `accuracy` the `export.accuracy.Accuracy` of a bundle built with calibration photos, `fallback`
-    the reranker's graph for machines that cannot compile the native pair scorer, where the bundle has that one.
+    the reranker's graph for machines that cannot compile the native pair scorer, where the bundle has that one,
+    `not_run` why plans compiled ahead of time were not run where they were built: all that is known of them is that
+    they compile.
     """
 
     format: int
@@ -57,6 +59,7 @@ class Manifest:
     built: str  # UTC, ISO 8601
     accuracy: dict[str, float] | None = None
     fallback: GraphFile | None = None
+    not_run: str | None = None
 
     @property
     def files(self) -> dict[str, GraphFile]:

@@ -9,9 +9,10 @@ import platform
 import re
 from importlib import metadata
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")  # that inference libraries use
+COMPUTE_CAPABILITY = (75, 76)  # the driver's attributes of a device, major and minor
 CGROUP = Path("/sys/fs/cgroup")
 DISTRIBUTION = "cvnet-engine"
 
@@ -46,17 +47,17 @@ def describe() -> Machine:
 
 
 def libraries() -> dict[str, str]:
-    """What the package asks for: distribution -> the extra that brings it, empty where it always comes."""
+    """What the package asks for: distribution -> the first extra that brings it, empty where it always comes."""
     try:
         requirements = metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:  # run from its source
         return {}
-    found = {}
+    found: dict[str, str] = {}
     for requirement in requirements:  # `onnxruntime>=1.20; extra == 'cpu'`
         name = re.match(r"[\w.-]+", requirement)
         extra = re.search(r"extra == ['\"]([\w-]+)", requirement)
         if name:
-            found[name[0]] = extra[1] if extra else ""
+            found.setdefault(name[0], extra[1] if extra else "")
     return found
 
 
@@ -77,12 +78,9 @@ def cpu_quota(cgroup: Path) -> float:
 
 def cuda_devices() -> list[str]:
     """Names of the CUDA devices, asked of the driver itself; none where there is no driver."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return []
+    driver = cuda_driver()
     count = ctypes.c_int()
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+    if driver is None or driver.cuDeviceGetCount(ctypes.byref(count)):
         return []
     names = []
     for device in range(count.value):
@@ -90,6 +88,28 @@ def cuda_devices() -> list[str]:
         driver.cuDeviceGetName(name, len(name), device)
         names.append(name.value.decode())
     return names
+
+
+def compute_capability() -> str | None:
+    """Of the first CUDA device, as in `8.9`; None where there is none."""
+    driver, numbers = cuda_driver(), []
+    if driver is None:
+        return None
+    for attribute in COMPUTE_CAPABILITY:
+        number = ctypes.c_int()
+        if driver.cuDeviceGetAttribute(ctypes.byref(number), attribute, 0):
+            return None
+        numbers.append(number.value)
+    return "{}.{}".format(*numbers)
+
+
+def cuda_driver() -> Any:
+    """NVIDIA's driver library, initialised; None where there is none."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    return None if driver.cuInit(0) else driver
 
 
 def onnxruntime_providers() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ class Artifacts:
     Attributes:
         calibration: normalised images (1, 3, H, W) float32 for int8.
         sizes: image sizes (height, width) px that TensorRT plans are made for.
+        targets: GPU architectures that they are compiled for ahead of time, where a backend does that.
         step: told what takes long.
     """
 
@@ -34,6 +36,7 @@ class Artifacts:
     precision: str
     calibration: list[Array]
     sizes: list[tuple[int, int]]
+    targets: tuple[str, ...]
     step: Callable[[str], None]
     _made: dict[str, Path] = field(default_factory=dict)
 
@@ -44,12 +47,12 @@ class Artifacts:
             case ".npz":
                 return self._make("reranker.npz", self._write_weights)
             case ".plan":
-                typed = self._typed(graph, precision)
+                typed = self.typed(graph, precision)
                 return self._make(f"{graph}.plan", lambda plan: self._build_plan(graph, typed, plan))
             case _:
-                return self._typed(graph, precision)
+                return self.typed(graph, precision)
 
-    def _typed(self, graph: str, precision: str) -> Path:
+    def typed(self, graph: str, precision: str) -> Path:
         """The graph in a precision, where the graph decides it."""
         plain = self._plain(graph)
         match precision:
@@ -85,11 +88,12 @@ class Artifacts:
         if not self.sizes:
             raise ExportError("TensorRT plans are made for image sizes; expected --sizes, such as 1024x768,768x1024")
         batch = 1 if graph in IMAGE_GRAPHS else BATCH
+        started = time.perf_counter()
         build_plan(
             source,
             plan,
             profiles(graph, size_ranges(self.sizes), batch),
             self.folder / "timing.cache",
-            PlanOptions(),
-            lambda phase, done: self.step(f"{plan.name}: {phase} {done:.0%}"),
+            PlanOptions(targets=self.targets),
+            lambda phase, done: self.step(f"{plan.name}: {phase} {done:.0%}, {time.perf_counter() - started:.0f} s"),
         )

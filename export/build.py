@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -39,6 +39,7 @@ def build(
     precision: str = "fp32",
     sizes: Sequence[tuple[int, int]] = ((768, 1024),),
     calibration: Path | None = None,
+    targets: Sequence[str] = (),
     step: Callable[[str], None] = lambda _: None,
     note: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
@@ -62,20 +63,27 @@ def build(
         raise BundleError(f"{out}: exists and is not a bundle; expected a new folder or a bundle to replace")
     candidates = {graph: candidate_backends(graph, backend, precision) for graph in GRAPH_NAMES}
     photos = calibration_photos(calibration, precision)
+    targets = resolved_targets(candidates["features"], targets)
+    not_run = why_not_run(candidates["features"], targets)
     step(f"loading {weights}")
     model = checkpoint.load(weights, depth, note)
     with unfinished_folder(out) as folder:
-        artifacts = Artifacts(folder, model, precision, photos, list(sizes), step)
-        step("running PyTorch to compare with")
+        artifacts = Artifacts(folder, model, precision, photos, list(sizes), targets, step)
         planned = any(BACKENDS[name].suffix == ".plan" for name in candidates["features"])
-        cases = parity.cases(model, parity.samples(list(sizes) if planned else None, photos))
+        cases: dict[str, list[parity.Case]] = {}
+        if not not_run:
+            step("running PyTorch to compare with")
+            cases = parity.cases(model, parity.samples(list(sizes) if planned else None, photos))
         choices: dict[str, Choice] = {}
         for graph, backends in candidates.items():
             files = {name: artifacts.file(graph, name) for name in backends}
-            step(f"checking {graph} on {', '.join(backends)}")
-            choices[graph] = choose(graph, files, cases[graph], precision, sizes[0])
+            if cases:
+                step(f"checking {graph} on {', '.join(backends)}")
+                choices[graph] = choose(graph, files, cases[graph], precision, sizes[0])
+            else:
+                choices[graph] = Choice(*files.popitem(), parity={}, timings_ms={}, refused={})
         step("measuring what the precision costs")
-        cost = measured_accuracy(choices, cases, precision) if photos else None
+        cost = measured_accuracy(choices, cases, precision) if photos and cases else None
         fallback = fallback_of(choices["reranker"], precision)
         kept = [choice.file.name for choice in choices.values()] + ([fallback.file] if fallback else [])
         keep(folder, kept)
@@ -93,7 +101,8 @@ def build(
             parity={name: choice.parity for name, choice in choices.items()},
             timings_ms={name: choice.timings_ms for name, choice in choices.items()},
             refused={name: choice.refused for name, choice in choices.items()},
-            gpu=bound(choices),
+            gpu=bound(choices, targets),
+            not_run=not_run,
             accuracy=cost,
             built=datetime.now(UTC).isoformat(timespec="seconds"),
         )
@@ -119,6 +128,31 @@ def candidate_backends(graph: str, backend: str, precision: str) -> list[str]:
             f"{' and '.join(backends)} cannot run {graph} in {precision}; expected {' or '.join(takers)}"
         )
     return able
+
+
+def resolved_targets(backends: Iterable[str], targets: Sequence[str]) -> tuple[str, ...]:
+    """The architectures to compile for ahead of time; none where all is compiled for the machine it is on.
+
+    Raises:
+        BackendError: targets of backends that take none, or that they do not have.
+    """
+    for resolve in filter(None, (BACKENDS[name].resolve_targets for name in backends)):
+        return resolve(targets)
+    if targets:
+        takers = [name for name, backend in BACKENDS.items() if backend.resolve_targets is not None]
+        raise BackendError(f"--targets {','.join(targets)}: only for --backend {' or '.join(takers)}; leave it out")
+    return ()
+
+
+def why_not_run(backends: Iterable[str], targets: Sequence[str]) -> str | None:
+    """Why what is compiled ahead of time for these targets cannot run here; None where it can."""
+    try:
+        for backend in (BACKENDS[name] for name in backends):
+            if backend.resolve_targets is not None:
+                backend.require_bound(backend.bind(targets))
+    except (BackendError, BundleError) as error:
+        return str(error)
+    return None
 
 
 def calibration_photos(folder: Path | None, precision: str) -> list[Array]:
@@ -164,9 +198,9 @@ def fallback_of(chosen: Choice, precision: str) -> GraphFile | None:
     return graph_file("reranker", *chosen.runner_up, precision)
 
 
-def bound(choices: dict[str, Choice]) -> dict[str, str] | None:
-    """What the files chosen are bound to."""
-    return next(filter(None, (BACKENDS[chosen.backend].bind() for chosen in choices.values())), None)
+def bound(choices: dict[str, Choice], targets: Sequence[str]) -> dict[str, str] | None:
+    """What the files chosen, made for some targets, are bound to."""
+    return next(filter(None, (BACKENDS[chosen.backend].bind(targets) for chosen in choices.values())), None)
 
 
 def keep(folder: Path, names: list[str]) -> None:

@@ -9,21 +9,23 @@ from torch import Tensor, nn
 
 from cvnet.model import CVNet
 from engine.geometry import MAP_DIM
-from export.reranker import FactoredReranker, UnitMaps
+from export.reranker import UnitMaps
 
 
 @dataclass(frozen=True)
 class Graph:
     """One graph to export: how it is made from the model, and the names of its axes.
 
+    `module` is traced; the graph without one, the reranker, is built operator by operator.
+
     An axis is a number where it is fixed and a name where it is free; equal names are equal sizes.
     """
 
     name: str
-    module: Callable[[CVNet], nn.Module]
+    module: Callable[[CVNet], nn.Module] | None
     inputs: dict[str, tuple[int | str, ...]]
     outputs: tuple[str, ...]
-    trace_size: int  # of the first free axis when the graph is traced; the others follow, one larger each
+    trace_size: int = 0  # of the first free axis when the graph is traced; the others follow, one larger each
 
 
 class Features(nn.Module):
@@ -39,20 +41,15 @@ class Features(nn.Module):
         return descriptor, *self.unit_maps(feature_map)
 
 
-def reranker(model: CVNet) -> nn.Module:
-    return FactoredReranker(model.reranker)
-
-
 FEATURES = Graph(
     "features", Features, {"image": ("batch", 3, "height", "width")}, ("descriptor", "map_0", "map_1", "map_2"), 96
 )
 DESCRIPTOR = replace(FEATURES, name="descriptor", outputs=("descriptor",))  # cut out of FEATURES, not exported
 RERANKER = Graph(
     "reranker",
-    reranker,
+    None,
     {f"query_{s}": (1, MAP_DIM, f"query_height_{s}", f"query_width_{s}") for s in range(3)}
     | {f"key_{s}": ("batch", MAP_DIM, f"key_height_{s}", f"key_width_{s}") for s in range(3)},
     ("logits", "score"),
-    5,
 )
 GRAPHS = (DESCRIPTOR, FEATURES, RERANKER)

@@ -7,10 +7,12 @@ import warnings
 from pathlib import Path
 
 import onnx.utils
+import onnx_ir as ir
 import torch
 
 from cvnet.model import CVNet
 from engine.errors import ExportError
+from export import reranker_graph
 from export.graphs import Graph
 
 # 21 would emit GroupNormalization, which TensorRT before 10.9 rejects and ONNX Runtime's CPU takes apart again
@@ -18,11 +20,16 @@ OPSET = 20
 
 
 def export(graph: Graph, model: CVNet, file: Path) -> None:
-    """Write `graph` of `model` as ONNX.
+    """Write `graph` of `model` as ONNX, traced, or built where it has no module.
 
     Raises:
         ExportError: PyTorch could not trace or translate it.
     """
+    if graph.module is None:
+        logits, score = graph.outputs
+        outputs = {logits: ("batch", 2), score: ("batch",)}
+        ir.save(reranker_graph.build(model.reranker, graph.inputs, outputs, OPSET), file)
+        return
     dynamic = tuple({i: a for i, a in enumerate(axes) if isinstance(a, str)} for axes in graph.inputs.values())
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():

@@ -9,10 +9,12 @@ float16. Types are chosen by operator, as safe by default: what is not named her
   activations behind a norm, or unit vectors; hardware adds their products up in float32.
 - `CARRIERS` only move, pick or blend values. They are float16 where what they read is, or where all that reads
   them is, so that a value is cast once and at its source.
-- A residual `Add` is float16 where both summands are. The `Add` of a GroupNorm is not, one summand being float32.
+- An `Add` is float16 where both summands are.
+- `NORMS` are float16 where what they read is: InstanceNormalization adds up in float32 whatever it reads and writes,
+  and BatchNormalization is only its scale and shift behind it.
 - All else is an island in float32: GeM (Clip, Pow, ReduceMean, Pow: its cube overflows float16 from 41 on), the
-  whitening behind it (a vector an image: nothing to gain), L2 norms and their epsilons (1e-12 would be 0),
-  GroupNorm's mean, mean of squares, rsqrt, scale and shift, the final mean, the classifier and the softmax.
+  whitening behind it (a vector an image: nothing to gain), L2 norms and their epsilons (1e-12 would be 0), the final
+  mean, the classifier and the softmax.
 
 Casts stand only where an edge of the graph changes type, one per value; graph inputs and outputs stay float32.
 
@@ -40,6 +42,7 @@ from engine.machine import usable_cpus
 
 MATRIX_OPS = frozenset({"Conv", "MatMul"})
 CARRIERS = frozenset({"Relu", "MaxPool", "Resize", "Reshape", "Transpose", "Slice", "Concat", "Squeeze", "Unsqueeze"})
+NORMS = frozenset({"InstanceNormalization", "BatchNormalization"})
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 HALF_MAX = float(np.finfo(np.float16).max)  # 65504
 INT8_MAX = 127  # -128 is left out: the range is symmetric
@@ -135,7 +138,8 @@ def half_nodes(graph: ir.Graph) -> set[ir.Node]:
     for node in graph:
         sources = [value.producer() for _, value in float_inputs(node)]
         follows = (node.op_type in CARRIERS or node.op_type == "Add") and is_float(node.outputs[0])
-        if node in readers_half or (follows and all(source in half for source in sources)):
+        normalises = node.op_type in NORMS and sources[0] in half
+        if node in readers_half or normalises or (follows and all(source in half for source in sources)):
             half.add(node)
     return half
 

@@ -1,8 +1,8 @@
 """ONNX graph to TensorRT plan: optimisation profiles from image sizes, and the builder that compiles.
 
 The network is strongly typed: precision is decided in the graph (`export.precision`), the builder only picks kernels.
-Works with TensorRT 10.12 to 10.16 and 11. Objects of TensorRT are annotated throughout, for the contract test of
-tests/engine/backends/tensorrt_contract.py.
+Works with TensorRT 10.12 to 10.16 and 11, and with TensorRT for RTX 1.7, which compiles without a GPU. Objects of
+TensorRT are annotated throughout, for the contract test of tests/engine/backends/tensorrt_contract.py.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import onnx_ir as ir
 from onnxscript import optimizer
 
 from engine.backends.tensorrt import Shape, error_log, first_error, import_tensorrt, require_device, x_joined
+from engine.backends.tensorrt_rtx import import_tensorrt_rtx, set_targets
 from engine.errors import ExportError
 from engine.geometry import IMAGE_SCALES, MAP_DIM, Size, map_size, scaled, unit_map_sizes
 from export.graphs import GRAPHS
@@ -31,10 +32,16 @@ LARGEST_ELEMENTS = 2**31 - 1  # of one tensor, whose elements TensorRT counts in
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """How much the builder may take, and how hard it tries."""
+    """How much the builder may take, how hard it tries, and what for.
+
+    Attributes:
+        targets: GPU architectures that TensorRT for RTX compiles for ahead of time, some of
+            `engine.backends.tensorrt_rtx.TARGETS`; by default TensorRT compiles for this machine's GPU.
+    """
 
     workspace_bytes: int = 4 << 30
     optimization_level: int = 3  # 0 builds fastest, 5 tries most kernels
+    targets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,10 +120,12 @@ def map_shapes(side: str, sizes: SizeRange, batches: tuple[int, int, int]) -> di
 
 
 def largest_tensor(graph: Path, shapes: Mapping[str, Shape]) -> tuple[int, str]:
-    """Elements and name of the largest tensor inside a graph fed with inputs of these shapes.
+    """Elements and name of the largest tensor inside a graph fed with inputs of these shapes."""
+    return max((elements(value), str(value.name)) for node in sized(graph, shapes).graph for value in node.outputs)
 
-    The shapes are those of the graph itself: with its inputs fixed, its shape arithmetic folds into constants.
-    """
+
+def sized(graph: Path, shapes: Mapping[str, Shape]) -> ir.Model:
+    """A graph fed with inputs of these shapes: its shape arithmetic folds into constants, and every size is known."""
     model = ir.load(graph)
     for value in model.graph.inputs:
         value.shape = ir.Shape(shapes[str(value.name)])
@@ -124,7 +133,7 @@ def largest_tensor(graph: Path, shapes: Mapping[str, Shape]) -> tuple[int, str]:
     for value in outputs:
         value.shape = None  # the symbolic one
     optimizer.optimize_ir(model, num_iterations=1)
-    return max((elements(value), str(value.name)) for node in model.graph for value in node.outputs)
+    return model
 
 
 def elements(value: ir.Value) -> int:
@@ -163,39 +172,52 @@ def build_plan(
     options: PlanOptions,
     progress: Callable[[str, float], None],
 ) -> None:
-    """Compile `graph` (ONNX) to `plan` for this machine's GPU; beside it, `plan` with .json says what was compiled.
+    """Compile `graph` (ONNX) to `plan`; where that is for this machine's GPU, `plan` with .json says what was compiled.
 
     Args:
-        timing_cache: measured kernels, read if there and written anew; it makes the next build faster.
+        timing_cache: measured kernels, read if there and written anew; it makes the next build for this GPU faster.
         progress: told the name of each outermost phase and the fraction of it that is done.
 
     Raises:
-        BackendError: no GPU or TensorRT here.
+        BackendError: no GPU or TensorRT here, a target that there is not.
         ExportError: a profile too large, or a graph that TensorRT does not parse or compile.
     """
-    require_device()
+    if options.targets:
+        tensorrt = import_tensorrt_rtx()
+    else:
+        require_device()
+        tensorrt = import_tensorrt()
     for profile in profiles:
         check_batch(graph, profile)
-    tensorrt = import_tensorrt()
     log = error_log(tensorrt)
+    log.errors.clear()
     builder: trt.Builder = tensorrt.Builder(log)
     network = parse(tensorrt, builder, log, graph)
     config = configure(tensorrt, builder, options)
     for profile in profiles:
-        config.add_optimization_profile(optimization_profile(builder, profile))
-    read_timing_cache(config, timing_cache)
+        if config.add_optimization_profile(optimization_profile(builder, profile)) < 0:
+            raise ExportError(f"{graph.name}: a profile does not fit ({first_error(log)}); expected other --sizes")
+    if not options.targets:
+        read_timing_cache(config, timing_cache)
     monitor = progress_monitor(tensorrt, progress)
     config.progress_monitor = monitor
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
         raise ExportError(
-            f"{graph.name}: TensorRT {tensorrt.__version__} does not compile it ({first_error(log)}); "
+            f"{graph.name}: {library(tensorrt)} does not compile it ({first_error(log)}); "
             "give the GPU's memory free, a larger workspace or smaller --sizes"
         )
     plan.write_bytes(serialized)
-    cache: trt.ITimingCache = config.get_timing_cache()
-    timing_cache.write_bytes(cache.serialize())
-    plan.with_suffix(".json").write_text(inspect(tensorrt, log, plan))
+    if not options.targets:
+        cache: trt.ITimingCache = config.get_timing_cache()
+        timing_cache.write_bytes(cache.serialize())
+        plan.with_suffix(".json").write_text(inspect(tensorrt, log, plan))
+
+
+def library(tensorrt: Any) -> str:
+    """A module's name and version in words."""
+    name = "TensorRT for RTX" if tensorrt.__name__ == "tensorrt_rtx" else "TensorRT"
+    return f"{name} {tensorrt.__version__}"
 
 
 def parse(tensorrt: Any, builder: trt.Builder, log: trt.ILogger, graph: Path) -> trt.INetworkDefinition:
@@ -214,8 +236,8 @@ def parse(tensorrt: Any, builder: trt.Builder, log: trt.ILogger, graph: Path) ->
             error: trt.ParserError = parser.get_error(0)
             reason = f"{error.node_operator()} {error.node_name()}: {' '.join(error.desc().split())[:300]}"
         raise ExportError(
-            f"{graph.name}: TensorRT {tensorrt.__version__} does not read it ({reason}); "
-            "expected 10.12 to 10.16 or 11: install the 'tensorrt' extra's version, or build for another --backend"
+            f"{graph.name}: {library(tensorrt)} does not read it ({reason}); "
+            "expected the version of the extra (TensorRT 10.12 to 10.16 or 11), or another --backend"
         )
     return network
 
@@ -226,6 +248,8 @@ def configure(tensorrt: Any, builder: trt.Builder, options: PlanOptions) -> trt.
     config.builder_optimization_level = options.optimization_level
     config.clear_flag(tensorrt.BuilderFlag.TF32)  # on by default; float32 in the graph means float32
     config.profiling_verbosity = tensorrt.ProfilingVerbosity.DETAILED  # layer types and kernels, for `inspect`
+    if options.targets:
+        set_targets(tensorrt, config, options.targets)
     return config
 
 

@@ -96,7 +96,7 @@ class Database:
 
 def open_retriever(precision: Precision, model: CVNet, photos: list[Array], folder: Path, threads: int) -> Retriever:
     """Engines of the model in that precision, their graphs written to `folder`."""
-    artifacts = Artifacts(folder, model, precision.name, photos, [], lambda _: None)
+    artifacts = Artifacts(folder, model, precision.name, photos, [], (), lambda _: None)
     with contextlib.ExitStack() as opened:
         engines = []
         for graph in GRAPH_NAMES:

@@ -1,8 +1,9 @@
 """Everything that runs on an NVIDIA GPU, side by side: `python -m benchmarks.latency.gpu --out FILE`.
 
-PyTorch as published (eager and compiled, float32 and float16), ONNX Runtime's CUDA provider (float32, float16) and
-TensorRT (float32, float16, int8), each where it is installed. Results are checked before anything is timed, against
-PyTorch in float32 on the CPU; a method that differs too much, or is not there, is listed with the reason instead.
+PyTorch as published (eager and compiled, float32 and float16), ONNX Runtime's CUDA provider (float32, float16),
+TensorRT and TensorRT for RTX (float32, float16, int8), each where it is installed. Results are checked before anything
+is timed, against PyTorch in float32 on the CPU; a method that differs too much, or is not there, is listed with the
+reason instead.
 
 All methods take turns in one run (A B A B). PyTorch's tensors stay on the GPU, while the engines' times include
 bringing images and maps there and results back: the comparison leans towards PyTorch.
@@ -32,6 +33,7 @@ from cvnet.model import CVNet
 from engine import machine
 from engine.backends.onnxruntime import OnnxRuntimeEngine
 from engine.backends.tensorrt import TensorRtEngine, require_device
+from engine.backends.tensorrt_rtx import CURRENT, TensorRtRtxEngine, resolve
 from engine.contract import Array, Engine
 from engine.errors import BackendError, CvnetError
 from engine.files import write_atomically
@@ -120,11 +122,25 @@ def cuda_provider(files: dict[str, Path], precision: str) -> Method:
 
 
 def tensorrt(files: dict[str, Path], precision: str, size: tuple[int, int], batch: int) -> Method:
-    plans = {name: file.with_name(f"{name}_{precision}.plan") for name, file in files.items()}
+    plans = planned(files, precision, size, batch, PlanOptions())
+    return engine_method(TensorRtEngine(plans["features"]), TensorRtEngine(plans["reranker"]), precision)
+
+
+def tensorrt_rtx(files: dict[str, Path], precision: str, size: tuple[int, int], batch: int) -> Method:
+    plans = planned(files, precision, size, batch, PlanOptions(targets=resolve([CURRENT])))
+    return engine_method(TensorRtRtxEngine(plans["features"]), TensorRtRtxEngine(plans["reranker"]), precision)
+
+
+def planned(
+    files: dict[str, Path], precision: str, size: tuple[int, int], batch: int, options: PlanOptions
+) -> dict[str, Path]:
+    """Plans of each graph, for images of one size."""
+    suffix = "-".join((precision, *options.targets))
+    plans = {name: file.with_name(f"{name}_{suffix}.plan") for name, file in files.items()}
     for name, plan in plans.items():
         shapes = profiles(name, [SizeRange(size, size, size)], batch)
-        build_plan(files[name], plan, shapes, plan.with_name("timings"), PlanOptions(), lambda *_: None)
-    return engine_method(TensorRtEngine(plans["features"]), TensorRtEngine(plans["reranker"]), precision)
+        build_plan(files[name], plan, shapes, plan.with_name("timings"), options, lambda *_: None)
+    return plans
 
 
 def openers(
@@ -138,6 +154,7 @@ def openers(
         found[f"ONNX Runtime CUDA {precision}"] = partial(cuda_provider, files[precision], precision)
     for precision in MAX_DRIFT:
         found[f"TensorRT {precision}"] = partial(tensorrt, files[precision], precision, size, batch)
+        found[f"TensorRT for RTX {precision}"] = partial(tensorrt_rtx, files[precision], precision, size, batch)
     return found
 
 

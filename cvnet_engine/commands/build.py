@@ -29,6 +29,7 @@ class Options:
         sizes: image sizes to come, `WIDTHxHEIGHT,...`, or a folder of such images.
         max_side_px: as `index` will be told, where `sizes` is a folder.
         calibration: folder of photos like those to come.
+        targets: GPU architectures to compile for ahead of time, comma-separated; the backend's default where empty.
     """
 
     weights: str
@@ -39,6 +40,7 @@ class Options:
     sizes: str = "1024x768"
     max_side_px: int | None = 1024
     calibration: Path | None = None
+    targets: str = ""
     json: Path | None = None
 
     @property
@@ -65,6 +67,7 @@ def run(options: Options) -> None:
             options.precision,
             sizes,
             options.calibration,
+            [target for target in options.targets.split(",") if target],
             lambda step: status.update(step),
             notes.append,
         )
@@ -75,6 +78,8 @@ def run(options: Options) -> None:
     show(manifest)
     for note in notes:
         console.warn(note)
+    if manifest.not_run and manifest.gpu:
+        console.warn(f"compiled for {manifest.gpu['targets']} and not run: {manifest.not_run}")
     if manifest.accuracy:
         console.say(accuracy_line(manifest.accuracy))
     console.warn_of_model(manifest)
@@ -88,7 +93,7 @@ def show(manifest: Manifest) -> None:
     for name, graph in manifest.graphs.items():
         timings = ", ".join(f"{backend} {ms:.0f} ms" for backend, ms in manifest.timings_ms[name].items())
         worst = ", ".join(f"{output} {difference:.0e}" for output, difference in manifest.parity[name].items())
-        rows.append((name, graph.backend, graph.precision, timings or "-", worst))
+        rows.append((name, graph.backend, graph.precision, timings or "-", worst or "not run"))
     console.table("", ("graph", "backend", "in", "timed", "largest difference from PyTorch"), rows)
     for name, refused in manifest.refused.items():
         for backend, reason in refused.items():

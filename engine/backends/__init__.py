@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,8 +41,11 @@ class Backend:
         extra: of the package, that brings it; empty where none is needed.
         is_here: whether it is installed; whether its device is there is another question.
         open: a file, the precision of its arithmetic where the file leaves that open, CPU threads -> an engine.
-        bind: what files made here are bound to, for the manifest; nothing where they run anywhere.
-        require_bound: raises BundleError where files bound so cannot run here.
+        bind: what files made here, for some targets, are bound to, for the manifest; nothing where they run anywhere.
+        require_bound: raises CvnetError where files bound so cannot run here.
+        takes_device: whether it runs on the device that is here.
+        resolve_targets: what `--targets` says -> GPU architectures to compile for ahead of time, on any machine; None
+            where a file is made on the machine that runs it.
     """
 
     name: str
@@ -52,8 +55,10 @@ class Backend:
     extra: str
     is_here: Callable[[], bool]
     open: Callable[[Path, str, int], Engine]
-    bind: Callable[[], dict[str, str]] = dict
+    bind: Callable[[Sequence[str]], dict[str, str]] = lambda _: {}
     require_bound: Callable[[Mapping[str, str]], None] = lambda _: None
+    takes_device: Callable[[], bool] = lambda: True
+    resolve_targets: Callable[[Sequence[str]], tuple[str, ...]] | None = None
 
     @property
     def runs_every_graph(self) -> bool:
@@ -99,7 +104,7 @@ def open_tensorrt(plan: Path, _precision: str, _threads: int) -> Engine:
     return TensorRtEngine(plan)
 
 
-def bind_tensorrt() -> dict[str, str]:
+def bind_tensorrt(_targets: Sequence[str]) -> dict[str, str]:
     from engine.backends.tensorrt import bind
 
     return bind()
@@ -109,6 +114,36 @@ def require_tensorrt(gpu: Mapping[str, str]) -> None:
     from engine.backends.tensorrt import require_bound
 
     require_bound(gpu)
+
+
+def open_tensorrt_rtx(plan: Path, _precision: str, _threads: int) -> Engine:
+    from engine.backends.tensorrt_rtx import TensorRtRtxEngine
+
+    return TensorRtRtxEngine(plan)
+
+
+def bind_tensorrt_rtx(targets: Sequence[str]) -> dict[str, str]:
+    from engine.backends.tensorrt_rtx import bind
+
+    return bind(targets)
+
+
+def require_tensorrt_rtx(gpu: Mapping[str, str]) -> None:
+    from engine.backends.tensorrt_rtx import require_bound
+
+    require_bound(gpu)
+
+
+def tensorrt_rtx_takes_device() -> bool:
+    from engine.backends.tensorrt_rtx import takes_device
+
+    return takes_device()
+
+
+def tensorrt_rtx_targets(named: Sequence[str]) -> tuple[str, ...]:
+    from engine.backends.tensorrt_rtx import resolve
+
+    return resolve(named)
 
 
 def installed(module: str) -> Callable[[], bool]:
@@ -155,6 +190,19 @@ BACKENDS = {
             open_tensorrt,
             bind_tensorrt,
             require_tensorrt,
+        ),
+        Backend(
+            "tensorrt-rtx",
+            image_graphs(computes("fp32", "fp16", "int8")) | {"reranker": computes("fp32", "fp16", int8="fp16")},
+            ".plan",
+            "cuda",
+            "tensorrt-rtx",
+            installed("tensorrt_rtx"),
+            open_tensorrt_rtx,
+            bind_tensorrt_rtx,
+            require_tensorrt_rtx,
+            tensorrt_rtx_takes_device,
+            tensorrt_rtx_targets,
         ),
         Backend(
             "onnxruntime-cuda",

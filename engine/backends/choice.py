@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine import machine
-from engine.backends import BACKENDS, Backend
+from engine.backends import BACKENDS
 
 
 def candidates(graph: str) -> list[str]:
@@ -13,7 +13,11 @@ def candidates(graph: str) -> list[str]:
 
 
 def usable(device: str, graph: str) -> list[str]:
-    return [name for name, b in BACKENDS.items() if b.device == device and graph in b.precisions and b.is_here()]
+    return [
+        name
+        for name, backend in BACKENDS.items()
+        if backend.device == device and graph in backend.precisions and backend.is_here() and backend.takes_device()
+    ]
 
 
 def reason() -> str:
@@ -24,22 +28,28 @@ def reason() -> str:
     match usable("cuda", "features"):
         case ["tensorrt", *_]:
             return f"{devices[0]} and TensorRT are present"
+        case ["tensorrt-rtx", *_]:
+            return f"{devices[0]} and TensorRT for RTX are present"
         case ["onnxruntime-cuda"]:
             return (
-                f"{devices[0]} and ONNX Runtime's CUDA provider are present; no TensorRT: install that extra to use it"
+                f"{devices[0]} and ONNX Runtime's CUDA provider are present; "
+                f"no TensorRT: install the {tensorrt_extra()!r} extra to use it"
             )
         case _:
-            return f"{devices[0]} is present, but nothing that uses it: install the 'gpu' or the 'tensorrt' extra"
+            extras = f"'gpu' or the {tensorrt_extra()!r}"
+            return f"{devices[0]} is present, but nothing that uses it: install the {extras} extra"
+
+
+def tensorrt_extra() -> str:
+    """Of the two TensorRTs the one to install for this GPU: where both run on it, that of PyPI alone."""
+    return "tensorrt-rtx" if BACKENDS["tensorrt-rtx"].takes_device() else "tensorrt"
 
 
 def useful_extras() -> list[str]:
     """Extras of the package that this machine has a use for."""
-    return [*dict.fromkeys(b.extra for b in on_this_device() if b.extra), "export"]
-
-
-def on_this_device() -> list[Backend]:
-    device = "cuda" if machine.cuda_devices() else "cpu"
-    return [backend for backend in BACKENDS.values() if backend.device == device]
+    if machine.cuda_devices():
+        return [tensorrt_extra(), "gpu", "export"]
+    return [*dict.fromkeys(b.extra for b in BACKENDS.values() if b.device == "cpu" and b.extra), "export"]
 
 
 def missing_extras() -> list[str]:

@@ -1,7 +1,8 @@
 """TensorRT as an engine: a plan run at any shape within its optimisation profiles, and only on the GPU it is made for.
 
 Device and pinned host memory come from NVIDIA's cuda-bindings; PyTorch is not needed. Buffers stay between calls and
-grow when a call needs more. Works with TensorRT 10.12 to 10.16 and 11.
+grow when a call needs more. Works with TensorRT 10.12 to 10.16 and 11; TensorRT for RTX (`tensorrt_rtx`) is the same
+engine but for how its library is imported and its context made.
 
 Objects of TensorRT are annotated throughout: tests/engine/backends/tensorrt_contract.py reads the annotations and
 asks the real bindings for every name that is used here.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +39,9 @@ class TensorRtEngine(Closing):
             BackendError: no GPU, TensorRT or cuda-bindings here, or a plan that this TensorRT does not take.
         """
         require_device()
-        tensorrt, self._cudart = import_tensorrt(), import_cudart()
+        tensorrt, self._cudart = self._import_library(), import_cudart()
         self._log = error_log(tensorrt)
+        self._log.errors.clear()
         runtime: trt.Runtime = tensorrt.Runtime(self._log)
         engine: trt.ICudaEngine | None = runtime.deserialize_cuda_engine(plan.read_bytes())
         if engine is None:
@@ -46,7 +49,7 @@ class TensorRtEngine(Closing):
                 f"{plan}: TensorRT {tensorrt.__version__} does not open it ({first_error(self._log)}); "
                 "a plan fits the GPU model and TensorRT that built it: build the bundle again on this machine"
             )
-        context: trt.IExecutionContext | None = engine.create_execution_context()
+        context: trt.IExecutionContext | None = self._create_context(engine, plan)
         if context is None:
             raise BackendError(
                 f"{plan}: no room on the GPU ({first_error(self._log)}); free GPU memory, or build for smaller --sizes"
@@ -84,6 +87,12 @@ class TensorRtEngine(Closing):
             buffer.free()
         checked(self._cudart.cudaStreamDestroy(self._stream))
         del self._context, self._engine, self._runtime  # in this order, as TensorRT asks for
+
+    def _import_library(self) -> Any:
+        return import_tensorrt()
+
+    def _create_context(self, engine: trt.ICudaEngine, _plan: Path) -> trt.IExecutionContext | None:
+        return engine.create_execution_context()
 
     def _set_shapes(self, shapes: Mapping[str, Shape]) -> None:
         context: trt.IExecutionContext = self._context
@@ -251,8 +260,12 @@ def import_tensorrt() -> Any:
     return tensorrt
 
 
+@cache
 def error_log(tensorrt: Any) -> Any:
-    """A TensorRT logger that keeps the errors in `errors`, so that they can become exceptions."""
+    """The logger of a TensorRT module, which keeps the errors in `errors`, so that they can become exceptions.
+
+    One a process: TensorRT goes on telling the first that it was given. Clear `errors` before what may fail.
+    """
 
     class ErrorLog(tensorrt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:

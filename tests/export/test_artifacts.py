@@ -5,7 +5,7 @@ import pytest
 from engine.backends import BACKENDS, PRECISIONS
 from engine.errors import BackendError
 from engine.graphs import GRAPH_NAMES
-from export.build import build, candidate_backends
+from export.build import build, candidate_backends, resolved_targets, why_not_run
 
 CPU = ("onnxruntime", "openvino", "native")
 
@@ -16,18 +16,19 @@ def test_every_precision_has_its_backends(graph):
         precision: {name for name, b in BACKENDS.items() if b.supports(graph, precision)} for precision in PRECISIONS
     }
     native = {"native"} if graph == "reranker" else set()
+    tensorrts = {"tensorrt", "tensorrt-rtx"}
     assert able == {
-        "fp32": {"onnxruntime", "openvino", "onnxruntime-cuda", "tensorrt"} | native,
+        "fp32": {"onnxruntime", "openvino", "onnxruntime-cuda"} | tensorrts | native,
         "bf16": {"openvino"} | native,
-        "fp16": {"onnxruntime-cuda", "tensorrt"},
-        "int8": {"openvino", "tensorrt"} | native,
+        "fp16": {"onnxruntime-cuda"} | tensorrts,
+        "int8": {"openvino"} | tensorrts | native,
     }
 
 
 @pytest.mark.parametrize(
     ("backend", "precision", "message"),
     [
-        ("auto", "fp16", r"cannot run features in fp16; expected tensorrt or onnxruntime-cuda"),
+        ("auto", "fp16", r"cannot run features in fp16; expected tensorrt or tensorrt-rtx or onnxruntime-cuda"),
         ("onnxruntime", "int8", r"onnxruntime cannot run features in int8; expected openvino or tensorrt"),
         ("tensorrt", "bf16", r"tensorrt cannot run features in bf16; expected openvino"),
         ("native", "fp32", "'native' is unknown"),
@@ -59,3 +60,17 @@ def test_a_gpu_that_is_not_there_is_an_error_and_never_the_cpu(tmp_path, monkeyp
     with pytest.raises(BackendError, match=message):
         build("seeded:0", 50, tmp_path / "b", backend, sizes=[(64, 64)])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_targets_are_for_one_backend():
+    with pytest.raises(BackendError, match=r"^--targets sm89: only for --backend tensorrt-rtx; leave it out"):
+        resolved_targets(["openvino", "native"], ["sm89"])
+    assert resolved_targets(["openvino"], []) == ()
+    assert resolved_targets(["tensorrt-rtx"], ["sm89"]) == ("sm89",)
+
+
+def test_what_is_compiled_ahead_of_time_is_not_run_without_a_gpu(monkeypatch):
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
+    monkeypatch.setattr("engine.backends.tensorrt.cuda_devices", list)
+    assert why_not_run(["tensorrt-rtx"], ["sm89"]).startswith("no NVIDIA GPU")
+    assert why_not_run(["openvino", "native"], []) is None

@@ -73,7 +73,7 @@ def test_nan_is_a_difference(cases):
 @pytest.fixture(scope="module")
 def candidates(bundle, seeded_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
-    native = Artifacts(folder, seeded_model(50), "fp32", [], [], print).file("reranker", "native")
+    native = Artifacts(folder, seeded_model(50), "fp32", [], [], (), print).file("reranker", "native")
     return {"native": native, "onnxruntime": bundle / "reranker.onnx"}
 
 

@@ -169,7 +169,7 @@ def test_half_graph_types(half_graphs, graph):
         if node.op_type in ISLANDS:
             assert types[node.output[0]] != TensorProto.FLOAT16
     weights = [len(w.dims) for w in model.graph.initializer if w.data_type == TensorProto.FLOAT16]
-    assert weights.count(4) == sum(node.op_type == "Conv" for node in model.graph.node)
+    assert weights.count(4) + weights.count(5) == sum(node.op_type == "Conv" for node in model.graph.node)
 
 
 @pytest.mark.parametrize("graph", GRAPHS, ids=lambda graph: graph.name)

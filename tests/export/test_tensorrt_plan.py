@@ -1,4 +1,7 @@
-"""Plans without a GPU: profiles, the limit of 2^31 elements, and the build on a stand-in for TensorRT."""
+"""Plans without a GPU: profiles, the limit of 2^31 elements, and the build on a stand-in for TensorRT.
+
+The real builder is in test_tensorrt_rtx_plan.py; the stand-in has what that one lacks: timings, a GPU to inspect on.
+"""
 
 import json
 from unittest.mock import MagicMock
@@ -78,13 +81,14 @@ def test_no_gpu(bundle, tmp_path, monkeypatch):
 def tensorrt(monkeypatch):
     """A stand-in for TensorRT on a machine with a GPU; the builder's steps can be read off it."""
     module = MagicMock()
-    module.__version__ = "11.4.0.106"
+    module.__name__, module.__version__ = "tensorrt", "11.4.0.106"
     module.ILogger = type("ILogger", (), {"Severity": MagicMock(INTERNAL_ERROR=0, ERROR=1)})
     module.IProgressMonitor = object
     module.NetworkDefinitionCreationFlag.STRONGLY_TYPED = 1
     builder = module.Builder.return_value
     builder.build_serialized_network.return_value = b"plan"
     config = builder.create_builder_config.return_value
+    config.add_optimization_profile.return_value = 0
     config.get_timing_cache.return_value.serialize.return_value = b"new timings"
     inspector = module.Runtime.return_value.deserialize_cuda_engine.return_value.create_engine_inspector.return_value
     inspector.get_engine_information.return_value = '{"Layers": []}'
@@ -150,7 +154,7 @@ def test_a_parser_error_is_one_line(bundle, tmp_path, tensorrt):
     error = parser.get_error.return_value
     error.node_operator.return_value, error.node_name.return_value = "Resize", "node_7"
     error.desc.return_value = "Assertion failed:\n  unsupported mode"
-    with pytest.raises(ExportError, match=r"\(Resize node_7: Assertion failed: unsupported mode\); expected 10.12"):
+    with pytest.raises(ExportError, match=r"\(Resize node_7: Assertion failed: unsupported mode\); expected"):
         build(bundle, tmp_path)
     parser.get_error.assert_called_once_with(0)
 

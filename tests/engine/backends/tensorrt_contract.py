@@ -4,8 +4,8 @@
 annotations and constructor calls, and lists every name that is read, called, set or overridden. An object of TensorRT
 whose class it cannot tell is an error, so that nothing goes unchecked.
 
-`missing` asks the bindings; run as a program (`python tensorrt_contract.py < uses.json`) it prints what they lack, so
-that each version of the bindings gets a process of its own.
+`missing` asks the bindings; run as a program (`python tensorrt_contract.py MODULE < uses.json`) it prints what they
+lack, so that each version of the bindings gets a process of its own.
 """
 
 from __future__ import annotations
@@ -203,6 +203,6 @@ def argument_counts(function: Any) -> list[tuple[int, int]]:
 
 
 if __name__ == "__main__":
-    bindings = importlib.import_module("tensorrt_bindings")
+    bindings = importlib.import_module(sys.argv[1])
     asked = [Use(*use) for use in json.load(sys.stdin)]
     json.dump({"version": bindings.__version__, "missing": missing(asked, bindings)}, sys.stdout)

@@ -8,7 +8,9 @@ from engine import backends, machine
 from engine.backends import choice
 from engine.backends.native import library
 
-GPU = "NVIDIA H100"
+GPU, RTX = "NVIDIA H100", "NVIDIA L4"
+CAPABILITIES = {GPU: "9.0", RTX: "8.9"}  # TensorRT for RTX does not take the first
+TENSORRTS = ["tensorrt", "tensorrt_rtx", "onnxruntime"]
 CUDA = "CUDAExecutionProvider"
 
 
@@ -18,6 +20,7 @@ def on(monkeypatch):
 
     def pretend(gpus=(), modules=("onnxruntime",), providers=("CPUExecutionProvider",), compiler=True):
         monkeypatch.setattr(machine, "cuda_devices", lambda: list(gpus))
+        monkeypatch.setattr(machine, "compute_capability", lambda: CAPABILITIES[gpus[0]] if gpus else None)
         monkeypatch.setattr(machine, "onnxruntime_providers", lambda: list(providers))
         monkeypatch.setattr(library, "is_here", lambda: compiler)
         monkeypatch.setattr(
@@ -45,9 +48,23 @@ def on(monkeypatch):
             {"gpus": [GPU], "providers": [CUDA]},
             ["onnxruntime-cuda"],
             ["onnxruntime-cuda"],
-            "no TensorRT: install that extra",
+            "no TensorRT: install the 'tensorrt' extra",
         ),
-        ({"gpus": [GPU]}, ["onnxruntime"], ["native", "onnxruntime"], "nothing that uses it: install the 'gpu'"),
+        ({"gpus": [RTX], "modules": TENSORRTS}, ["tensorrt"], ["tensorrt"], "NVIDIA L4 and TensorRT are present"),
+        (
+            {"gpus": [RTX], "modules": TENSORRTS[1:], "providers": [CUDA]},
+            ["tensorrt-rtx"],
+            ["tensorrt-rtx"],
+            "NVIDIA L4 and TensorRT for RTX are present",
+        ),
+        (
+            {"gpus": [GPU], "modules": TENSORRTS[1:], "providers": [CUDA]},
+            ["onnxruntime-cuda"],
+            ["onnxruntime-cuda"],
+            "no TensorRT: install the 'tensorrt' extra",
+        ),
+        ({"gpus": [RTX]}, ["onnxruntime"], ["native", "onnxruntime"], "install the 'gpu' or the 'tensorrt-rtx' extra"),
+        ({"gpus": [GPU]}, ["onnxruntime"], ["native", "onnxruntime"], "install the 'gpu' or the 'tensorrt' extra"),
     ],
 )
 def test_auto_chooses_the_gpu_where_there_is_one_and_says_why(on, here, features, reranker, reason):
@@ -57,9 +74,12 @@ def test_auto_chooses_the_gpu_where_there_is_one_and_says_why(on, here, features
     assert reason in choice.reason()
 
 
-@pytest.mark.parametrize(("gpus", "missing"), [([], ["cpu", "openvino"]), ([GPU], ["tensorrt", "gpu"])])
+@pytest.mark.parametrize(
+    ("gpus", "missing"),
+    [([], ["cpu", "openvino"]), ([GPU], ["tensorrt", "gpu"]), ([RTX], ["tensorrt-rtx", "gpu"])],
+)
 def test_missing_extras_are_those_of_use_here(on, monkeypatch, gpus, missing):
     on(gpus=gpus)
-    absent = ("onnxruntime", "onnxruntime-gpu", "openvino", "cuda-bindings")
+    absent = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt-cu13", "tensorrt-rtx-cu13")
     monkeypatch.setattr(machine, "installed_version", lambda name: None if name in absent else "1.0")
     assert choice.missing_extras() == missing

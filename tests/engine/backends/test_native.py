@@ -21,7 +21,7 @@ SCORE_DRIFT = {"fp32": 1e-5, "bf16": 2e-3, "int8": 1e-2}
 
 @pytest.fixture(scope="module")
 def weights(seeded_model, tmp_path_factory):
-    return Artifacts(tmp_path_factory.mktemp("native"), seeded_model(50), "fp32", [], [], print).file(
+    return Artifacts(tmp_path_factory.mktemp("native"), seeded_model(50), "fp32", [], [], (), print).file(
         "reranker", "native"
     )
 

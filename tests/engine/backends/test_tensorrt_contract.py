@@ -1,6 +1,6 @@
-"""Every name of TensorRT and CUDA that our source touches exists in the real bindings, 10.16 and 11.4.
+"""Every name of TensorRT and CUDA that our source touches exists in the real bindings: 10.16, 11.4 and for RTX.
 
-The bindings import without TensorRT once stubs stand in for its three libraries (DESIGN.md, section 5).
+TensorRT's bindings import without its libraries once stubs stand in for the three; TensorRT for RTX is installed whole.
 """
 
 import json
@@ -18,8 +18,13 @@ from tests.engine.backends.fetch_tensorrt_wheels import FOLDER, VERSIONS
 from tests.engine.backends.tensorrt_contract import UnknownClassError, Use, uses
 
 ROOT = Path(__file__).parents[3]
-SOURCES = [(ROOT / file).read_text() for file in ("engine/backends/tensorrt.py", "export/tensorrt_plan.py")]
-USES = set().union(*map(uses, SOURCES))
+SHARED = ("engine/backends/tensorrt.py", "export/tensorrt_plan.py")
+RTX = "RTX"
+SOURCES = {  # version of the bindings -> the modules that must go with it
+    **{version: [(ROOT / file).read_text() for file in SHARED] for version in VERSIONS},
+    RTX: [(ROOT / file).read_text() for file in (*SHARED, "engine/backends/tensorrt_rtx.py")],
+}
+USES = {version: set().union(*map(uses, sources)) for version, sources in SOURCES.items()}
 LIBRARIES = ("nvinfer", "nvinfer_plugin", "nvonnxparser")
 SYMBOLS = (
     "createInferBuilder_INTERNAL",
@@ -34,9 +39,12 @@ SYMBOLS = (
 )
 
 
-@pytest.fixture(scope="module", params=VERSIONS)
+@pytest.fixture(scope="module", params=SOURCES)
 def bindings(request, tmp_path_factory):
     """Environment variables with which a process can import one version of the bindings."""
+    if request.param == RTX:
+        module = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
+        return os.environ | {"CVNET_BINDINGS": RTX, "CVNET_VERSION": module.__version__}
     wheels = list(FOLDER.glob(f"tensorrt_cu13_bindings-{request.param}-cp{sys.version_info[0]}{sys.version_info[1]}-*"))
     if not wheels:
         pytest.skip(f"no wheel of TensorRT {request.param} in {FOLDER}: run fetch_tensorrt_wheels.py")
@@ -52,12 +60,20 @@ def bindings(request, tmp_path_factory):
         subprocess.run(
             ["cc", "-shared", "-fPIC", f"-Wl,-soname,{library}", str(code), "-o", str(folder / library)], check=True
         )
-    return os.environ | {"PYTHONPATH": str(folder), "LD_LIBRARY_PATH": str(folder), "CVNET_VERSION": request.param}
+    return (
+        os.environ
+        | {"PYTHONPATH": str(folder), "LD_LIBRARY_PATH": str(folder)}
+        | {
+            "CVNET_BINDINGS": request.param,
+            "CVNET_VERSION": request.param,
+        }
+    )
 
 
 def missing(asked, bindings):
     """The uses that the bindings lack, asked in a process of their own."""
-    command = [sys.executable, tensorrt_contract.__file__]
+    module = "tensorrt_rtx" if bindings["CVNET_BINDINGS"] == RTX else "tensorrt_bindings"
+    command = [sys.executable, tensorrt_contract.__file__, module]
     done = subprocess.run(
         command, input=json.dumps(sorted(asked)), env=bindings, capture_output=True, text=True, check=True
     )
@@ -71,7 +87,7 @@ def of_tensorrt(asked):
 
 
 def test_every_name_exists(bindings):
-    assert missing(of_tensorrt(USES), bindings) == []
+    assert missing(of_tensorrt(USES[bindings["CVNET_BINDINGS"]]), bindings) == []
 
 
 @pytest.mark.parametrize(
@@ -87,8 +103,9 @@ def test_every_name_exists(bindings):
     ],
 )
 def test_a_wrong_name_is_found(right, wrong, fault, bindings):
-    assert any(right in source for source in SOURCES)
-    doctored = [source.replace(right, wrong) for source in SOURCES]
+    sources = SOURCES[bindings["CVNET_BINDINGS"]]
+    assert any(right in source for source in sources)
+    doctored = [source.replace(right, wrong) for source in sources]
     faults = missing(of_tensorrt(set().union(*map(uses, doctored))), bindings)
     assert any(fault in text for text in faults), faults
 
@@ -98,14 +115,19 @@ def test_a_read_only_property_that_is_set_is_found(bindings):
     assert missing(asked, bindings) == ["ICudaEngine.num_io_tensors: cannot be set"]
 
 
-def test_a_flag_that_11_removed_is_found_there(bindings):
+def test_a_flag_that_11_removed_is_found_there_and_in_rtx(bindings):
     faults = missing([Use("tensorrt", "BuilderFlag.FP16", "get", -1)], bindings)
-    assert bool(faults) == bindings["CVNET_VERSION"].startswith("11")
+    assert bool(faults) != bindings["CVNET_BINDINGS"].startswith("10")
+
+
+def test_what_only_rtx_has_is_asked_of_it_alone():
+    only = {use.path for use in USES[RTX] - USES[VERSIONS[0]]}
+    assert {"IBuilderConfig.set_compute_capability", "IRuntimeConfig.create_runtime_cache"} <= only
 
 
 def test_names_of_the_cuda_runtime_exist():
     runtime = pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
-    asked = {use for use in USES if use.module == "cuda"}
+    asked = {use for use in USES[RTX] if use.module == "cuda"}
     assert {"cudaMalloc", "cudaMemcpyAsync", "cudaMemcpyKind.cudaMemcpyHostToDevice"} <= {use.path for use in asked}
     assert tensorrt_contract.missing(asked, runtime) == []
     assert tensorrt_contract.missing([Use("cuda", "cudaMallocc", "get", 1)], runtime)
@@ -122,7 +144,7 @@ def test_names_are_collected_from_the_source():
         Use("tensorrt", "IProgressMonitor.phase_start", "override", 4),
         Use("tensorrt", "ILogger.Severity.ERROR", "get", -1),
         Use("tensorrt", "ParserError.desc", "get", 0),
-    } <= USES
+    } <= USES[VERSIONS[0]]
 
 
 def test_an_object_of_unknown_class_is_refused():

@@ -1,0 +1,124 @@
+"""What TensorRT for RTX makes of each graph, on any machine: `python -m benchmarks.latency.tensorrt_builds --out FILE`.
+
+Every graph in every precision is parsed and compiled ahead of time for each target, with the profile of one photo size.
+Nothing is run.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.latency.photos import photo
+from benchmarks.tables import Table, markdown
+from cvnet import checkpoint
+from engine import machine
+from engine.backends import BACKENDS
+from engine.backends.tensorrt import error_log
+from engine.backends.tensorrt_rtx import import_tensorrt_rtx
+from engine.errors import CvnetError
+from engine.files import write_atomically
+from engine.graphs import IMAGE_GRAPHS
+from engine.images import normalise
+from engine.retrieval.retriever import BATCH
+from export.artifacts import Artifacts
+from export.tensorrt_plan import PlanOptions, SizeRange, build_plan, parse, profiles
+
+TARGETS = ("sm86", "sm89", "sm120")
+SIZE = (768, 1024)  # height, width px
+CALIBRATION_SIZE = (192, 256)
+
+
+@dataclass(frozen=True)
+class Build:
+    """One compilation; `refused` is the library's reason where there is one, and then nothing else is known.
+
+    `layers` are those of the parsed network, `seconds` from reading the graph to the plan's file.
+    """
+
+    graph: str
+    precision: str
+    target: str
+    layers: int = 0
+    seconds: float = 0.0
+    plan_bytes: int = 0
+    refused: str = ""
+
+
+def compiled(graph: str, precision: str, target: str, file: Path) -> Build:
+    tensorrt = import_tensorrt_rtx()
+    batch = 1 if graph in IMAGE_GRAPHS else BATCH
+    shapes = profiles(graph, [SizeRange(SIZE, SIZE, SIZE)], batch)
+    plan = file.with_suffix(".plan")
+    try:
+        log = error_log(tensorrt)
+        builder = tensorrt.Builder(log)
+        layers = parse(tensorrt, builder, log, file).num_layers
+        started = time.perf_counter()
+        build_plan(file, plan, shapes, file.with_suffix(".cache"), PlanOptions(targets=(target,)), lambda *_: None)
+        seconds = time.perf_counter() - started
+    except CvnetError as error:
+        return Build(graph, precision, target, refused=str(error))
+    return Build(graph, precision, target, layers, round(seconds, 1), plan.stat().st_size)
+
+
+def graphs(folder: Path, weights: str, depth: int) -> dict[tuple[str, str], Path]:
+    """(graph, precision that it computes in) -> its file."""
+    model = checkpoint.load(weights, depth)
+    backend = BACKENDS["tensorrt-rtx"]
+    found: dict[tuple[str, str], Path] = {}
+    photos = [normalise(photo(*CALIBRATION_SIZE, seed=0))]
+    for precision in ("fp32", "fp16", "int8"):
+        artifacts = Artifacts(folder, model, precision, photos, [], (), lambda step: typer.echo(step, err=True))
+        for graph, computed in backend.precisions.items():
+            if computed[precision] == precision:
+                found[graph, precision] = artifacts.typed(graph, precision)
+    return found
+
+
+def table(builds: list[Build], title: str) -> Table:
+    rows = tuple(
+        (b.graph, b.precision, b.target, b.refused or str(b.layers), f"{b.seconds:.1f}", f"{b.plan_bytes / 1e6:.1f}")
+        for b in builds
+    )
+    return Table(title, ("graph", "precision", "target", "layers", "seconds", "plan, MB"), rows)
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Written as OUT.json and OUT.md.")],
+    weights: Annotated[str, typer.Option(help="As for 'build'.")] = "seeded:0",
+    depth: Annotated[int, typer.Option(help="Of the ResNet: 50 or 101.")] = 50,
+) -> None:
+    """Compile every graph in every precision for each target, and write the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = graphs(Path(folder), weights, depth)
+        builds = []
+        for (graph, precision), file in files.items():
+            for target in TARGETS:
+                typer.echo(f"compiling {graph} in {precision} for {target}", err=True)
+                builds.append(compiled(graph, precision, target, file))
+    version = import_tensorrt_rtx().__version__
+    report = {
+        "command": "python -m benchmarks.latency.tensorrt_builds",
+        "date": date.today().isoformat(),
+        "machine": machine.describe(),
+        "model": f"ResNet-{depth} {weights}",
+        "tensorrt_rtx": version,
+        "size": SIZE,
+        "builds": [asdict(build) for build in builds],
+    }
+    model = f"ResNet-{depth} {weights}, images of {SIZE[1]}x{SIZE[0]}"
+    title = f"Compiled and not run: TensorRT for RTX {version}, {model}, on {machine.cpu_name()}"
+    write_atomically(out.with_suffix(".json"), json.dumps(report, indent=2) + "\n")
+    write_atomically(out.with_suffix(".md"), markdown(table(builds, title), text_columns=3))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,153 @@
+"""TensorRT for RTX as an engine: plans compiled ahead of time for a list of GPU architectures, on any machine.
+
+The kernels themselves are compiled where a plan runs, for the card that is there and for shapes as they come; they are
+kept among the user's caches. Works with TensorRT for RTX 1.7.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine import machine
+from engine.backends.tensorrt import TensorRtEngine, require_device
+from engine.errors import BackendError, BundleError
+from engine.files import write_atomically
+
+if TYPE_CHECKING:
+    import tensorrt_rtx as trt
+
+TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")  # the GPU architectures it compiles for
+DEFAULT_TARGETS = TARGETS[1:]  # Ampere and later, as the library's own default
+CURRENT = "current"
+
+
+class TensorRtRtxEngine(TensorRtEngine):
+    """An `Engine` that runs a plan of TensorRT for RTX on the first CUDA device."""
+
+    def _import_library(self) -> Any:
+        return import_tensorrt_rtx()
+
+    def _create_context(self, engine: trt.ICudaEngine, plan: Path) -> trt.IExecutionContext | None:
+        config: trt.IRuntimeConfig = engine.create_runtime_config()
+        kernels: trt.IRuntimeCache = config.create_runtime_cache()
+        file = kernels_file(plan)
+        if file.is_file():
+            kernels.deserialize(file.read_bytes())  # it takes none of another GPU, driver or version
+        config.set_runtime_cache(kernels)
+        self._kernels, self._kernels_file = kernels, file
+        return engine.create_execution_context(config)
+
+    def close(self) -> None:
+        """Keep the kernels that were compiled, where that is possible, and give back device and host memory."""
+        kernels: trt.IRuntimeCache = self._kernels
+        with contextlib.suppress(OSError):
+            self._kernels_file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._kernels_file, bytes(kernels.serialize()))
+        super().close()
+
+
+def kernels_file(plan: Path) -> Path:
+    """Where the kernels of a plan are kept: not beside it, where other machines may read it and nobody write."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    digest = hashlib.sha256(plan.read_bytes()).hexdigest()[:16]
+    return home / "cvnet-engine" / f"{plan.stem}-{digest}-{machine.compute_capability()}.kernels"
+
+
+# targets
+
+
+def resolve(targets: Sequence[str]) -> tuple[str, ...]:
+    """The architectures to compile for, each once: those named, `current` being this machine's, or the default.
+
+    Raises:
+        BackendError: one that TensorRT for RTX does not compile for, or `current` without a GPU that it takes.
+    """
+    named = [here() if target == CURRENT else target for target in targets] or DEFAULT_TARGETS
+    for target in named:
+        require_target(target)
+    return tuple(dict.fromkeys(named))
+
+
+def require_target(target: str) -> None:
+    if target not in TARGETS:
+        raise BackendError(
+            f"target {target!r} is none of TensorRT for RTX's; expected {', '.join(TARGETS)} or {CURRENT}"
+        )
+
+
+def here() -> str:
+    """The architecture of this machine's GPU.
+
+    Raises:
+        BackendError: there is none, or one that TensorRT for RTX does not take.
+    """
+    device = require_device()
+    target = architecture()
+    if target not in TARGETS:
+        raise BackendError(
+            f"{device} has compute capability {machine.compute_capability()}, which TensorRT for RTX does not take; "
+            "build the bundle with --backend tensorrt"
+        )
+    return target
+
+
+def architecture() -> str:
+    """The first CUDA device's, as in `sm89`; empty where there is none."""
+    capability = machine.compute_capability()
+    return f"sm{capability.replace('.', '')}" if capability else ""
+
+
+def takes_device() -> bool:
+    return architecture() in TARGETS
+
+
+def set_targets(tensorrt: Any, config: trt.IBuilderConfig, targets: Sequence[str]) -> None:
+    """Have the builder compile for some of `TARGETS`.
+
+    Raises:
+        BackendError: another one.
+    """
+    config.num_compute_capabilities = len(targets)
+    for index, target in enumerate(targets):
+        require_target(target)
+        config.set_compute_capability(getattr(tensorrt.ComputeCapability, target.upper()), index)
+
+
+# the manifest
+
+
+def bind(targets: Sequence[str]) -> dict[str, str]:
+    """What plans for these targets are bound to, as a manifest keeps it."""
+    return {"targets": ",".join(targets), "tensorrt_rtx": import_tensorrt_rtx().__version__}
+
+
+def require_bound(gpu: Mapping[str, str]) -> None:
+    """Raise BackendError where there is no GPU for plans bound to `gpu`, BundleError where it is another one."""
+    target = here()
+    differing = []
+    if target not in gpu["targets"].split(","):
+        differing.append(f"a GPU of {target} (built for {gpu['targets']})")
+    if (version := import_tensorrt_rtx().__version__) != gpu["tensorrt_rtx"]:
+        differing.append(f"TensorRT for RTX {version} (built with {gpu['tensorrt_rtx']})")
+    if differing:
+        raise BundleError(
+            f"this machine has {', '.join(differing)}; "
+            f"build the bundle again with --backend tensorrt-rtx --targets {target}"
+        )
+
+
+def import_tensorrt_rtx() -> Any:
+    """The module, or a BackendError that says how to get it."""
+    try:
+        import tensorrt_rtx
+    except ImportError as error:
+        raise BackendError(
+            f"TensorRT for RTX cannot be imported ({error}); install the 'tensorrt-rtx' extra of cvnet-engine, "
+            "or build the bundle with another --backend"
+        ) from error
+    return tensorrt_rtx

@@ -1,0 +1,55 @@
+"""How lean the reranker's graph is: layers as a real parser counts them, transposes, bytes handed from node to node."""
+
+from collections import Counter
+
+import onnx
+import pytest
+
+from benchmarks.latency.costs import pair
+from benchmarks.latency.graph_costs import node_costs
+from engine.backends.tensorrt import error_log
+from engine.geometry import MAP_DIM, unit_map_sizes
+from export.precision import to_fp16
+from export.tensorrt_plan import parse
+
+MAPS = unit_map_sizes((64, 48))
+PAIR = {f"{side}_{s}": (1, MAP_DIM, *size) for side in ("query", "key") for s, size in enumerate(MAPS)}
+TRACED_BYTES = {
+    "fp32": 1.2731e9,
+    "fp16": 0.9198e9,
+}  # handed on by the graph that PyTorch's exporter made (decision 018)
+
+
+@pytest.fixture(scope="module")
+def graphs(bundle, tmp_path_factory):
+    half = tmp_path_factory.mktemp("half") / "reranker.onnx"
+    to_fp16(bundle / "reranker.onnx", half)
+    return {"fp32": bundle / "reranker.onnx", "fp16": half}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_layers_of_the_parsed_network(graphs, precision):
+    tensorrt = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
+    log = error_log(tensorrt)
+    builder = tensorrt.Builder(log)
+    assert parse(tensorrt, builder, log, graphs[precision]).num_layers <= 400
+
+
+def test_nodes(graphs):
+    counts = Counter(node.op_type for node in onnx.load(graphs["fp32"]).graph.node)
+    assert counts["Transpose"] == 2  # of the keys' maps
+    assert counts["Conv"] == 18
+    assert counts["Add"] == 9  # a layer's two halves
+    assert not {"Mul", "Div", "Sub"} & set(counts)  # no arithmetic on shapes
+
+
+@pytest.mark.parametrize(("precision", "share"), [("fp32", 0.73), ("fp16", 0.51)])
+def test_bytes_handed_on(graphs, precision, share):
+    written = sum(node.written_bytes for node in node_costs(graphs[precision], PAIR))
+    assert written <= share * TRACED_BYTES[precision]
+
+
+def test_operations_are_those_of_the_formula(graphs):
+    """The classifier is all that the formula leaves out."""
+    counted = sum(node.cost.flop for node in node_costs(graphs["fp32"], PAIR))
+    assert counted == pytest.approx(pair((1024, 768), (1024, 768)).flop, rel=1e-4)

@@ -1,0 +1,122 @@
+"""The real parser and builder of TensorRT for RTX, which compile without a GPU, on every graph and precision."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from engine.backends import BACKENDS
+from engine.errors import BackendError, ExportError
+from engine.graphs import GRAPH_NAMES
+from export.precision import to_fp16, to_int8
+from export.tensorrt_plan import PlanOptions, SizeRange, build_plan, profiles
+
+pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
+
+TARGETS = ("sm86", "sm89", "sm120")
+LANDSCAPE, PORTRAIT = SizeRange((64, 96), (96, 128), (128, 160)), SizeRange((96, 64), (128, 96), (160, 128))
+FIXED = SizeRange((96, 128), (96, 128), (96, 128))
+# graph, precision that it computes in: int8 has the float16 reranker
+MATRIX = sorted({(g, p) for g, asked in BACKENDS["tensorrt-rtx"].precisions.items() for p in asked.values()})
+
+
+@pytest.fixture(scope="session")
+def typed(bundle, tmp_path_factory):
+    """(graph, precision) -> its ONNX file, each made once."""
+    folder = tmp_path_factory.mktemp("typed")
+    photos = [np.random.default_rng(0).standard_normal((1, 3, 64, 96), np.float32)]
+
+    def make(graph, precision):
+        plain, file = bundle / f"{graph}.onnx", folder / f"{graph}.{precision}.onnx"
+        if precision == "fp32":
+            return plain
+        if not file.exists():
+            to_fp16(plain, file) if precision == "fp16" else to_int8(plain, file, photos)
+        return file
+
+    return make
+
+
+def compile_plan(graph, folder, shapes, targets=TARGETS, progress=lambda *_: None):
+    plan = folder / "x.plan"
+    build_plan(graph, plan, shapes, folder / "timings", PlanOptions(targets=targets), progress)
+    return plan
+
+
+@pytest.mark.parametrize(("graph", "precision"), MATRIX)
+@pytest.mark.parametrize("ranges", [[LANDSCAPE, PORTRAIT], [FIXED]], ids=["dynamic", "fixed"])
+def test_every_graph_compiles(typed, tmp_path, graph, precision, ranges):
+    """For three architectures at once; no file but the plan is left."""
+    batch = 4 if graph == "reranker" else 1
+    plan = compile_plan(typed(graph, precision), tmp_path, profiles(graph, ranges, batch))
+    assert plan.stat().st_size > 1 << 20
+    assert list(tmp_path.iterdir()) == [plan]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("graph", "precision"), MATRIX)
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_graph_compiles_for_photos_for_each_target(typed, tmp_path, graph, precision, target):
+    ranges = [SizeRange((683, 1024), (768, 1024), (768, 1024)), SizeRange((1024, 683), (1024, 768), (1024, 768))]
+    compile_plan(typed(graph, precision), tmp_path, profiles(graph, ranges, 1), [target])
+
+
+def test_the_matrix_is_every_graph():
+    assert {graph for graph, _ in MATRIX} == set(GRAPH_NAMES)
+    assert {precision for _, precision in MATRIX} == {"fp32", "fp16", "int8"}
+
+
+def test_progress_is_told(bundle, tmp_path):
+    reports = []
+    shapes = profiles("reranker", [FIXED], 1)
+    compile_plan(bundle / "reranker.onnx", tmp_path, shapes, progress=lambda phase, done: reports.append((phase, done)))
+    assert reports[0][1] == 0.0
+    assert max(done for _, done in reports) == 1.0
+
+
+def small_graph(folder, operator, domain=""):
+    """x (n, 4) -> y by one operator."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in "xy")
+    node = helper.make_node(operator, ["x"], ["y"], name="the_node", domain=domain)
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("elsewhere", 1)]
+    model = helper.make_model(helper.make_graph([node], "g", [x], [y]), opset_imports=opsets, ir_version=10)
+    onnx.save(model, folder / "small.onnx")
+    return folder / "small.onnx"
+
+
+ROWS = {"x": ((1, 4), (2, 4), (4, 4))}
+
+
+def test_an_operator_that_it_does_not_know_is_refused_in_its_words(tmp_path):
+    graph = small_graph(tmp_path, "Frobnicate", "elsewhere")
+    with pytest.raises(ExportError, match=r"^small.onnx: TensorRT for RTX 1\S+ does not read it \(Frobnicate the"):
+        compile_plan(graph, tmp_path, [])
+
+
+@pytest.mark.parametrize(
+    ("shapes", "words"),
+    [
+        ([{"x": ((1, 4), (8, 4), (4, 4))}], r"a profile does not fit \(.*MIN<=OPT<=MAX"),
+        ([{"x": ((1, 3), (2, 3), (4, 3))}], r"does not compile it \(.*Dimension mismatch for tensor x"),
+        ([], r"does not compile it \(.*no optimization profile"),
+    ],
+)
+def test_a_profile_that_does_not_fit_is_refused_in_its_words(tmp_path, monkeypatch, shapes, words):
+    monkeypatch.setattr("export.tensorrt_plan.check_batch", lambda *_: None)  # it has a test of its own
+    with pytest.raises(ExportError, match=words):
+        compile_plan(small_graph(tmp_path, "Relu"), tmp_path, shapes)
+    assert not (tmp_path / "x.plan").exists()
+
+
+def test_a_build_after_a_failed_one_gives_its_own_reason(tmp_path):
+    """The library knows one logger a process."""
+    with pytest.raises(ExportError, match="does not read it"):
+        compile_plan(small_graph(tmp_path, "Frobnicate", "elsewhere"), tmp_path, [])
+    assert compile_plan(small_graph(tmp_path, "Relu"), tmp_path, [ROWS]).stat().st_size
+    with pytest.raises(ExportError, match="no optimization profile"):
+        compile_plan(small_graph(tmp_path, "Relu"), tmp_path, [])
+
+
+def test_a_target_that_does_not_exist(tmp_path):
+    with pytest.raises(BackendError, match="target 'sm90' is none of"):
+        compile_plan(small_graph(tmp_path, "Relu"), tmp_path, [ROWS], ["sm90"])
