@@ -56,7 +56,7 @@ def test_outputs_outlive_the_next_run(bundle, pair):
 
 @pytest.mark.parametrize(("bytes_kept", "cause"), [(0, "Unable to read the model"), (100_000, "Model can't be parsed")])
 def test_a_corrupt_graph_is_one_line_with_the_cause(bundle, tmp_path, bytes_kept, cause):
-    (tmp_path / "graph.onnx").write_bytes(Bundle(bundle).graph("reranker").read_bytes()[:bytes_kept])
+    (tmp_path / "graph.onnx").write_bytes(Bundle(bundle).graph("features").read_bytes()[:bytes_kept])
     with pytest.raises(BackendError, match=rf"OpenVINO does not open it \(.*{cause}") as caught:
         open_engine(tmp_path / "graph.onnx", "openvino")
     assert "\n" not in str(caught.value)
