@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
+from typing import IO
 
 from PIL import Image, ImageOps
 
@@ -35,8 +36,17 @@ def thumbnail(path: str) -> Thumbnail | None:
 
     None where it cannot be read, since a report on a thousand images should not fail over one.
     """
+    small = reduced(path)
+    if small is None:
+        return None
+    jpeg, width, height = small
+    return Thumbnail("data:image/jpeg;base64," + base64.b64encode(jpeg).decode(), width, height)
+
+
+def reduced(source: str | IO[bytes]) -> tuple[bytes, int, int] | None:
+    """The bytes of `thumbnail`'s JPEG, with the width and height in pixels of the upright original."""
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             width, height = image.size
             if image.getexif().get(ORIENTATION_TAG, 1) >= FIRST_SIDEWAYS:
                 width, height = height, width
@@ -47,4 +57,4 @@ def thumbnail(path: str) -> Thumbnail | None:
     small.thumbnail((LONGER_SIDE_PX, LONGER_SIDE_PX), Image.Resampling.LANCZOS)
     jpeg = io.BytesIO()
     small.save(jpeg, "JPEG", quality=QUALITY)
-    return Thumbnail("data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode(), width, height)
+    return jpeg.getvalue(), width, height

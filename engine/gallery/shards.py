@@ -44,6 +44,7 @@ CREATE TABLE maps (
 """
 SELECT_IMAGES = "SELECT id, path, height, width, descriptor, checksum FROM images ORDER BY id"
 SELECT_STAMPS = "SELECT id, path, size, mtime_ns, digest FROM images"
+SELECT_STAMP = "SELECT size, mtime_ns, digest FROM images WHERE id = ? AND path = ?"
 SELECT_MAPS = "SELECT image, scale, channels, height, width, data, checksum FROM maps WHERE image = ? ORDER BY scale"
 
 
