@@ -39,7 +39,7 @@ def create_app(
     retriever: Retriever, served: Served, about: About, access: Access, scheduler: Scheduler | None = None
 ) -> Guard:
     """The server as an ASGI application. The retriever is used on the scheduler's thread alone, and not closed."""
-    scheduler = scheduler or Scheduler()
+    scheduler = Scheduler() if scheduler is None else scheduler
     metrics = Metrics(queue=lambda: len(scheduler), images=lambda: len(served.snapshot))
     app = FastAPI(
         title="cvnet-engine",

@@ -97,7 +97,7 @@ class Searcher(Closing):
 
     def refine(self, query: Features, ranking: Ranking, plan: Plan) -> Ranking:
         """A ranking by similarity in the order whose first `plan.pairs` images are to be scored: the second step."""
-        if plan.refinement is None:
+        if plan.refinement is None or not len(ranking.rows):
             return ranking
         return superglobal.rerank(query.descriptor, ranking, self._descriptors, plan.refinement)
 
