@@ -19,6 +19,7 @@ from starlette.responses import FileResponse
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from cvnet_engine import pages
 from cvnet_engine.server import api
 from cvnet_engine.server.collection import Served
 from cvnet_engine.server.metrics import Metrics
@@ -30,6 +31,7 @@ from engine.errors import CvnetError
 from engine.retrieval.retriever import Retriever
 
 PAGE = Path(__file__).parent / "page"
+HOUSE_STYLE = Path(pages.__file__).parent / "templates" / "page.css"
 REFRESH_S = 5.0  # between looks at the gallery's files
 OPENING_SHARE = 1 / 20  # of the time that opening a growing gallery again and again may take
 logger = logging.getLogger(__name__)
@@ -129,5 +131,9 @@ def add_page(app: FastAPI) -> None:
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
+
+    @app.get("/page/house.css", include_in_schema=False)
+    async def house_style() -> FileResponse:
+        return FileResponse(HOUSE_STYLE)
 
     app.mount("/page", StaticFiles(directory=PAGE))
