@@ -15,6 +15,7 @@ from engine.gallery.info import read_info
 from engine.retrieval.retriever import Retriever
 
 try:
+    import python_multipart  # noqa: F401  (without it the server would start, and fail at the first form)
     import uvicorn
 
     from cvnet_engine.server.app import create_app
