@@ -43,6 +43,7 @@ function described({ seconds, pairs, images }) {
 function failed(error) {
   if (error.name === "AbortError") return;
   $("progress").hidden = true;
+  $("results").replaceChildren(); // what is there belongs to an earlier query
   say("");
   if (error.status === 401) return askForToken();
   complain(error.status === 0 ? `${error.message} Waiting for it…` : error.message || String(error));
@@ -105,7 +106,7 @@ $("photo").addEventListener("load", () => drawer.show(query.box));
 $("photo").addEventListener("error", () => {
   if (!$("photo").hasAttribute("src")) return;
   $("frame").classList.add("plain");
-  $("hint").textContent = "This browser cannot show the photo; it can be searched all the same.";
+  $("hint").textContent = "This browser cannot show the photo.";
 });
 
 const filters = () => ({ name: $("name").value.trim(), folder: $("folder").value });
@@ -142,10 +143,12 @@ async function run() {
   $("more").hidden = $("progress").hidden = true;
   $("heading").textContent = asking ? "What looks like it" : "Photos of the gallery";
   try {
+    $("results").ariaBusy = "true";
     await (asking ? find(search.signal) : browse(0));
   } catch (error) {
     failed(error);
   }
+  $("results").ariaBusy = "false";
 }
 
 async function find(signal) {
@@ -160,6 +163,7 @@ async function find(signal) {
       say(`Reranking: ${data.done} of ${plural(data.total, "pair")}`);
       showScores(list, data.scores);
     } else {
+      list.ariaBusy = "false";
       arrange(list, data.results.map((hit) => hitCard(hit, { similar, copy })));
       say(described(data));
       if (!data.results.length) nothing();

@@ -196,8 +196,10 @@ def test_a_permalink_filters_and_the_keyboard(run, visit, photos, tmp_path):
 
 def test_an_unreadable_upload_is_explained_and_a_dark_page_is_legible(run, visit):
     page = visit(run().url, color_scheme="dark")
+    expect(page.locator(".hit img")).to_have_count(IMAGES)
     page.set_input_files("#file", {"name": "notes.jpg", "mimeType": "image/jpeg", "buffer": b"no image"})
     expect(page.locator("#trouble")).to_contain_text("not an image")
+    expect(page.locator(".hit")).to_have_count(0)
     require_accessible(page)
 
 
