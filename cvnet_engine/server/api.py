@@ -261,8 +261,7 @@ async def respond(
     """A search's results, at once or as a stream; what is wrong with its image is a status in either case."""
     events = service.events(work, seconds)
     if "text/event-stream" not in request.headers.get("accept", ""):
-        async with aclosing(events):
-            return await unless_gone(request, results_of(events, answers))
+        return await unless_gone(request, results_of(events, answers))
     await unless_gone(request, anext(events))  # the query's features, which have nothing to tell
     return EventStream(frames(events, answers, service))
 

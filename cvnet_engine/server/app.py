@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from http import HTTPStatus
+from http import HTTPMethod, HTTPStatus
 from importlib.metadata import version
 from pathlib import Path
 
@@ -60,7 +60,8 @@ def create_app(
 
     def answered(scope: Scope, status: int, problem: str | None) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
-        metrics.requests.labels(scope["method"], route, status).inc()
+        method = scope["method"] if scope["method"] in HTTPMethod.__members__ else "other"
+        metrics.requests.labels(method, route, status).inc()
         if problem:
             metrics.errors.labels(problem).inc()
 

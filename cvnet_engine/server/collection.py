@@ -56,7 +56,10 @@ class Snapshot:
 
     def row_of(self, name: str) -> int | None:
         """The row of an id or a path, None where there is neither."""
-        return self._rows.get(name, self._rows.get(id_of(Path(name))))
+        try:
+            return self._rows.get(name, self._rows.get(id_of(Path(name))))
+        except UnicodeEncodeError:  # JSON can spell what no file is called
+            return None
 
     @cached_property
     def shown_paths(self) -> list[str]:

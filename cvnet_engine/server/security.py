@@ -73,7 +73,7 @@ class Access:
 def equal(one: str, other: str) -> bool:
     """Compares in a time that says nothing of where they differ, nor of their lengths."""
     return hmac.compare_digest(
-        *(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest() for text in (one, other))
+        *(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in (one, other))
     )
 
 

@@ -104,6 +104,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Re
     finally:
         working.cancel()
         leaving.cancel()
+        await asyncio.wait((working, leaving))
 
 
 async def left(request: Request) -> None:

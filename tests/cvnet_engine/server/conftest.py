@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,3 +87,19 @@ def serve(served: Served) -> Iterator[Serve]:
 @pytest.fixture
 def client(serve: Serve) -> TestClient:
     return serve()
+
+
+@pytest.fixture
+def run(gallery: Path) -> Iterator[Callable[..., Any]]:
+    """Starts servers with ports of their own, see `Running`."""
+    from tests.cvnet_engine.server.running import Running
+
+    running: list[Running] = []
+
+    def start(path: Path = gallery, **options: Any) -> Running:
+        running.append(Running(path, **options))
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.stop()

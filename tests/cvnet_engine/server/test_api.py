@@ -145,6 +145,9 @@ def test_an_external_shortlist_is_put_in_order(client, photos):
     assert [hit["id"] for hit in uploaded.json()["results"]] == ids
     unknown = client.post("/v1/rerank", json={"id": id_of(photos[5]), "candidates": [*names, "/etc/passwd"]})
     assert "1 of 5 candidates" in problem(unknown, 422, "unknown-candidates")
+    body = json.dumps({"id": id_of(photos[5]), "candidates": ["\ud800", "\0"]})
+    unspeakable = client.post("/v1/rerank", content=body, headers={"Content-Type": "application/json"})
+    problem(unspeakable, 422, "unknown-candidates")
 
 
 def test_descriptors(client, served, photos):
@@ -318,11 +321,13 @@ def test_unknown_paths_and_methods_are_problems(client):
 def test_metrics(client, photos):
     client.post("/v1/search", json={"id": id_of(photos[0]), "rerank": 6})
     client.get("/nothing")
+    client.request("BREW", "/nothing")
     text = client.get("/metrics").text
     for line in (
         'cvnet_requests_total{method="POST",route="/v1/search",status="200"} 1.0',
         'cvnet_requests_total{method="GET",route="unmatched",status="404"} 1.0',
-        'cvnet_errors_total{kind="not-found"} 1.0',
+        'cvnet_requests_total{method="other",route="unmatched",status="404"} 1.0',
+        'cvnet_errors_total{kind="not-found"} 2.0',
         'cvnet_stage_seconds_count{stage="rerank"} 1.0',
         "cvnet_pairs_total 6.0",
         "cvnet_queue 0.0",

@@ -1,22 +1,15 @@
-"""The page in a real browser, over fake engines that wait where a test wants to look."""
+"""The page in a real browser, over fake engines."""
 
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
-import uvicorn
 
-from cvnet_engine.commands.serve import listen
-from cvnet_engine.server.app import create_app
-from cvnet_engine.server.collection import Served, id_of
-from cvnet_engine.server.security import Access
-from cvnet_engine.server.service import About
+from cvnet_engine.server.collection import id_of
 from engine.gallery.writer import GalleryWriter
-from tests.cvnet_engine.server.conftest import IMAGES, TOKEN, Retriever
+from tests.cvnet_engine.server.conftest import IMAGES, TOKEN
 from tests.engine.fakes import INFO
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -26,63 +19,6 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium: apt-get install chromium"),
 ]
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
-
-
-class Gated(Retriever):
-    """Scores a batch when the gate is open."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = threading.Event()
-        self.gate.set()
-        self.shapes: list[tuple[int, ...]] = []  # of the images that were looked at
-
-    def extract(self, image):
-        self.shapes.append(image.shape)
-        return super().extract(image)
-
-    def score_batches(self, query, collection, rows):
-        for batch in super().score_batches(query, collection, rows):
-            assert self.gate.wait(60)
-            yield batch
-
-
-class Running:
-    """A server on a port of its own, in a thread."""
-
-    def __init__(self, gallery: Path, token: str | None = None, port: int = 0) -> None:
-        self.retriever = Gated()
-        served = Served(gallery, INFO, self.retriever)
-        about = About("fake model", INFO.features_id, "The model is untrained.")
-        app = create_app(self.retriever, served, about, Access("127.0.0.1", token))
-        self.listener = listen("127.0.0.1", port)
-        self.port = self.listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/"
-        self.server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
-        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listener]})
-        self.thread.start()
-
-    def stop(self) -> None:
-        self.retriever.gate.set()
-        self.server.should_exit = True
-        self.thread.join(60)
-        self.listener.close()
-
-
-Run = Callable[..., Running]
-
-
-@pytest.fixture
-def run(gallery: Path) -> Iterator[Run]:
-    running = []
-
-    def start(path: Path = gallery, **options) -> Running:
-        running.append(Running(path, **options))
-        return running[-1]
-
-    yield start
-    for server in running:
-        server.stop()
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from starlette.datastructures import Headers
 from cvnet_engine.server.security import COOKIE, Access, is_loopback
 from tests.cvnet_engine.server.conftest import LOCAL, TOKEN
 
+JSON = {"Content-Type": "application/json"}
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
@@ -77,6 +78,10 @@ def test_a_session_ends_with_the_server():
 
 def test_without_a_token_nobody_logs_in(client):
     assert client.post("/v1/login", json={"token": ""}).status_code == 401
+
+
+def test_a_token_that_is_no_text(guarded):
+    assert guarded.post("/v1/login", content=b'{"token": "\\ud800"}', headers=JSON).status_code == 401
 
 
 @pytest.mark.parametrize("path", ["/", "/page/app.js", "/v1/gallery", "/nothing"])
