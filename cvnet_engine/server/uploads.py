@@ -33,19 +33,20 @@ async def bounded(request: Request) -> AsyncGenerator[bytes, None]:
     Raises:
         ProblemError: 413, as soon as it is known to be too long.
     """
-    declared = request.headers.get("content-length", "0")
-    received = 0 if not declared.isdecimal() or int(declared) <= MAX_UPLOAD_BYTES else int(declared)
-    if received <= MAX_UPLOAD_BYTES:
-        async for chunk in request.stream():
-            received += len(chunk)
-            if received > MAX_UPLOAD_BYTES:
-                break
-            yield chunk
-    if received > MAX_UPLOAD_BYTES:
+    require_short(int(request.headers.get("content-length", 0)))
+    received = 0
+    async for chunk in request.stream():
+        received += len(chunk)
+        require_short(received)
+        yield chunk
+
+
+def require_short(length: int) -> None:
+    if length > MAX_UPLOAD_BYTES:
         raise ProblemError(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             "too-large",
-            f"more than {MAX_UPLOAD_BYTES // 2**20} MiB were sent; send a smaller image",
+            f"more than {MAX_UPLOAD_BYTES // 2**20} MiB; send a smaller image",
         )
 
 
