@@ -12,8 +12,7 @@ async function ask(path, options) {
   let answer;
   try {
     answer = await fetch(path, options);
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
+  } catch {
     throw new Problem(0, "The server does not answer.");
   }
   if (answer.ok) return answer;
@@ -60,8 +59,7 @@ async function* events(stream) {
         yield [name.slice("event: ".length), JSON.parse(data.slice("data: ".length))];
       }
     }
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
+  } catch {
     throw new Problem(0, "The server stopped in the middle of the search.");
   }
 }

@@ -41,7 +41,6 @@ function described({ seconds, pairs, images }) {
 
 /** What to tell when something failed; a server that is gone is waited for. */
 function failed(error) {
-  if (error.name === "AbortError") return;
   $("progress").hidden = true;
   $("results").replaceChildren(); // what is there belongs to an earlier query
   say("");
@@ -135,6 +134,7 @@ function recall() {
 async function run() {
   search?.abort();
   search = new AbortController();
+  const { signal } = search;
   complain("");
   remember();
   const asking = Boolean(query.id || query.file);
@@ -144,11 +144,11 @@ async function run() {
   $("heading").textContent = asking ? "What looks like it" : "Photos of the gallery";
   try {
     $("results").ariaBusy = "true";
-    await (asking ? find(search.signal) : browse(0));
+    await (asking ? find(signal) : browse(0, signal));
   } catch (error) {
-    failed(error);
+    if (!signal.aborted) failed(error);
   }
-  $("results").ariaBusy = "false";
+  if (!signal.aborted) $("results").ariaBusy = "false";
 }
 
 async function find(signal) {
@@ -172,9 +172,10 @@ async function find(signal) {
   $("progress").hidden = true;
 }
 
-async function browse(offset) {
+async function browse(offset, signal) {
   const list = $("results");
   const shown = await api.images({ ...filters(), offset, limit: PAGE_SIZE });
+  if (signal.aborted) return;
   if (!offset) list.replaceChildren();
   list.append(...shown.images.map((image) => photoCard(image, similar)));
   $("more").hidden = list.children.length >= shown.total;
@@ -253,7 +254,7 @@ $("home").addEventListener("click", (event) => {
   run();
 });
 $("link").addEventListener("click", () => copy(location.href, $("link")));
-$("more").addEventListener("click", () => browse($("results").children.length).catch(failed));
+$("more").addEventListener("click", () => browse($("results").children.length, search.signal).catch(failed));
 addEventListener("popstate", () => {
   recall();
   run();

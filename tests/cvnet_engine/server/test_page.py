@@ -149,6 +149,7 @@ def test_a_server_that_is_lost_in_the_middle_is_waited_for(run, visit, photos):
     server = run()
     page = visit(server.url)
     expect(page.locator(".hit img")).to_have_count(IMAGES)
+    page.wait_for_load_state("networkidle")
     server.stop()
     page.set_input_files("#file", photos[3])
     expect(page.locator("#trouble")).to_contain_text("Waiting for it")
