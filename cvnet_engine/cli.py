@@ -306,6 +306,26 @@ def bench(
 
 
 @app.command()
+def serve(
+    bundle: BundleOption,
+    gallery: GalleryOption,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; any but this machine's own needs --token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for one that is free.")] = 8080,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="CVNET_ENGINE_TOKEN", help="What requests must bring: 'Authorization: Bearer TOKEN'."),
+    ] = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Serve a search page and an HTTP API."""
+    from cvnet_engine.commands import serve
+
+    serve.run(serve.Options(bundle=bundle, gallery=gallery, host=host, port=port, token=token, threads=threads))
+
+
+@app.command()
 def doctor(json: JsonOption = None) -> None:
     """Show what this machine can run: processor, GPU, runtimes, versions, and the backend that 'auto' picks."""
     from cvnet_engine.commands import doctor

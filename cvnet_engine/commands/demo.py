@@ -57,6 +57,7 @@ def run(out: Path, threads: int | None) -> None:
     page = out / "report.html"
     console.write_file(page, render(report(dataset, bundle, outcomes)))
     console.say(f"\n6. The rankings, with pictures: {page}")
+    console.say(f"\n7. Search it yourself: cvnet-engine serve --bundle {bundle_path} --gallery {gallery_path}")
 
 
 def report(dataset: Dataset, bundle: Bundle, outcomes: dict[str, Timed]) -> Page:

@@ -6,6 +6,7 @@ import base64
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from PIL import Image, ImageOps
 
@@ -39,15 +40,28 @@ def thumbnail(path: str) -> Thumbnail | None:
     None where it cannot be read, since a report on a thousand images should not fail over one.
     """
     try:
-        with open_regular(Path(path)) as stream, Image.open(stream, formats=FORMATS) as image:
+        with open_regular(Path(path)) as stream:
+            small = reduced(stream)
+    except ImageError:
+        return None
+    if small is None:
+        return None
+    jpeg, width, height = small
+    return Thumbnail("data:image/jpeg;base64," + base64.b64encode(jpeg).decode(), width, height)
+
+
+def reduced(stream: IO[bytes]) -> tuple[bytes, int, int] | None:
+    """The bytes of `thumbnail`'s JPEG, with the width and height in pixels of the upright original."""
+    try:
+        with Image.open(stream, formats=FORMATS) as image:
             width, height = image.size
             if image.getexif().get(ORIENTATION_TAG, 1) >= FIRST_SIDEWAYS:
                 width, height = height, width
             image.draft("RGB", (2 * LONGER_SIDE_PX, 2 * LONGER_SIDE_PX))  # JPEG decodes at a fraction of its size
             small = ImageOps.exif_transpose(image).convert("RGB")
-    except (ImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # all that bad files raise
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # what Pillow raises for bad files
         return None
     small.thumbnail((LONGER_SIDE_PX, LONGER_SIDE_PX), Image.Resampling.LANCZOS)
     jpeg = io.BytesIO()
     small.save(jpeg, "JPEG", quality=QUALITY)
-    return Thumbnail("data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode(), width, height)
+    return jpeg.getvalue(), width, height

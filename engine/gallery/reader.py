@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from engine.gallery.shards import (
     REPAIR,
     SELECT_COUNT,
     SELECT_IMAGES,
+    SELECT_STAMP,
+    FileStamp,
     Location,
     connect,
     damage,
@@ -82,6 +85,19 @@ class Gallery(Closing):
     def map_size(self, row: int) -> Size:
         """Positions (h, w) of the row's full-scale map."""
         return self._map_sizes[row]
+
+    def stamp(self, row: int) -> FileStamp:
+        """What the row's file looked like when it was last indexed.
+
+        Raises:
+            GalleryError: the image is no longer in the gallery.
+        """
+        location, path = self._locations[row], self.paths[row]
+        with translated_errors(self.path):
+            stored = self._shards[location.shard].execute(SELECT_STAMP, (location.id, os.fsencode(path))).fetchone()
+        if stored is None:
+            raise GalleryError(f"{path}: no longer in the gallery; open the gallery again")
+        return FileStamp(*stored)
 
     def features(self, row: int) -> Features:
         """The row's features, maps as `decode_map` gives them.

@@ -52,6 +52,7 @@ CREATE INDEX IF NOT EXISTS maps_images ON maps (image, scale);  -- which maps ar
 CREATE TABLE IF NOT EXISTS contents (images INTEGER NOT NULL);  -- one row: how many there should be
 """
 SELECT_IMAGES = "SELECT id, path, height, width, descriptor, checksum, size, mtime_ns, digest FROM images ORDER BY id"
+SELECT_STAMP = "SELECT size, mtime_ns, digest FROM images WHERE id = ? AND path = ?"
 SELECT_MAPS = "SELECT image, scale, channels, height, width, data, checksum FROM maps WHERE image = ? ORDER BY scale"
 SELECT_COUNT = "SELECT CAST(coalesce(max(images), 0) AS INTEGER) FROM contents"
 # images that have all their maps

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,12 +113,22 @@ class Retriever(Closing):
         self, query: Features, collection: Collection, rows: Sequence[int], done: Callable[[int], None] = lambda _: None
     ) -> Array:
         """Pair scores (len(rows),) float32 of a query and rows of a collection; `done(n)` is called after each n."""
-        query_feeds = self._feeds("query", [query])  # the same values each time, so that an engine can keep its work
         scores: dict[int, float] = {}
-        for batch, key_feeds in self._read_ahead(collection, batches_of_equal(rows, collection.map_size)):
-            scores |= zip(batch, self._run_reranker(query_feeds | key_feeds), strict=True)
+        for batch, found in self.score_batches(query, collection, rows):
+            scores |= zip(batch, found, strict=True)
             done(len(batch))
         return np.array([scores[row] for row in rows], np.float32)
+
+    def score_batches(
+        self, query: Features, collection: Collection, rows: Sequence[int]
+    ) -> Generator[tuple[list[int], Array], None, None]:
+        """Pair scores of a query and rows of a collection, step by step: some of the rows, their scores float32.
+
+        A batch is scored when it is asked for, so steps for several queries can take turns on one thread.
+        """
+        query_feeds = self._feeds("query", [query])  # the same values each time, so that an engine can keep its work
+        for batch, key_feeds in self._read_ahead(collection, batches_of_equal(rows, collection.map_size)):
+            yield batch, self._run_reranker(query_feeds | key_feeds)
 
     def _run_reranker(self, feeds: dict[str, Array]) -> Array:
         """Pair scores (B,), one for each of the keys fed.

@@ -36,9 +36,13 @@ class DescriptorIndex(Closing):
         self._half: Any = half_index(descriptors) if len(descriptors) >= half_from else None
         self._error = SUM_ERROR if self._half is None else HALF_ERROR
 
-    def search(self, query: Array, k: int) -> Ranking:
-        """The `k` most similar rows to a query descriptor (2048,) float32, best first; equals by row number."""
-        rows = self._candidates(query, k)
+    def search(self, query: Array, k: int, among: Array | None = None) -> Ranking:
+        """The `k` most similar rows to a query descriptor (2048,) float32, best first; equals by row number.
+
+        Args:
+            among: rows (n,) int64 to choose from, ascending; None for all.
+        """
+        rows = self._candidates(query, k) if among is None else among
         descriptors = self._descriptors if len(rows) == len(self._descriptors) else self._descriptors[rows]
         return Ranking.by_similarity(similarities(descriptors, query), rows).first(k)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from engine.contract import Closing
+from engine.contract import Array, Closing
 from engine.features import Features
 from engine.retrieval import superglobal
 from engine.retrieval.ranking import Ranking
@@ -79,15 +79,30 @@ class Searcher(Closing):
             done: `done(n)` is called after each n pairs.
         """
         started = time.perf_counter()
-        before = self._index.search(query.descriptor, plan.depth)
+        before = self.rank(query, plan)
         searched = time.perf_counter()
-        ranking = before
-        if plan.refinement:
-            ranking = superglobal.rerank(query.descriptor, ranking, self._descriptors, plan.refinement)
+        ranking = self.refine(query, before, plan)
         shortlist = ranking.rows[: plan.pairs].tolist()
         ranking = ranking.reranked(self._retriever.score_rows(query, self._collection, shortlist, done))
         seconds = {"global": searched - started, "rerank": time.perf_counter() - searched}
         return Found(before, ranking, seconds)
+
+    def rank(self, query: Features, plan: Plan, among: Array | None = None) -> Ranking:
+        """The best `plan.depth` images by similarity, of the rows `among` (n,) int64, ascending, where they are given.
+
+        The first of the steps that `find` takes at once.
+        """
+        return self._index.search(query.descriptor, plan.depth, among)
+
+    def refine(self, query: Features, ranking: Ranking, plan: Plan) -> Ranking:
+        """A ranking by similarity in the order whose first `plan.pairs` images are to be scored: the second step."""
+        if plan.refinement is None or not len(ranking.rows):
+            return ranking
+        return superglobal.rerank(query.descriptor, ranking, self._descriptors, plan.refinement)
+
+    def score_batches(self, query: Features, rows: Sequence[int]) -> Generator[tuple[list[int], Array], None, None]:
+        """Pair scores of rows, batch by batch: the third step, see `Retriever.score_batches`."""
+        return self._retriever.score_batches(query, self._collection, rows)
 
     def close(self) -> None:
         self._index.close()

@@ -59,6 +59,18 @@ def read_all(folder: Path) -> None:
 # ------------------------------------------------------------------------------------------------- contents
 
 
+def test_a_row_knows_what_its_file_looked_like(tmp_path):
+    stamps = [replace(STAMP, size=n) for n in range(3)]
+    with GalleryWriter(tmp_path / "g", INFO, images_per_shard=2) as writer:
+        for n, stamp in enumerate(stamps):
+            writer.put(PATHS[n], stamp, features(n))
+    with Gallery(tmp_path / "g") as gallery:
+        assert [gallery.stamp(row) for row in range(3)] == stamps
+        edit(tmp_path / "g", "DELETE FROM images WHERE id = 1")
+        with pytest.raises(GalleryError, match="no longer in the gallery"):
+            gallery.stamp(1)
+
+
 @pytest.mark.parametrize(("per_shard", "shards"), [(100, 1), (7, 1), (3, 3), (1, 7)])
 def test_round_trip_in_order_over_shards(tmp_path, per_shard, shards):
     write(tmp_path / "g", 7, images_per_shard=per_shard)

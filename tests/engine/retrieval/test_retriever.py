@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import onnx
@@ -229,3 +230,37 @@ def test_a_graph_is_opened_in_the_precision_that_its_file_has(bundle, monkeypatc
     open_graph(opened, "features", threads=3)
     open_graph(opened, "descriptor", threads=3)
     assert asked == [("openvino", "int8", 3), ("onnxruntime", "fp32", 3)]
+
+
+class Reranker(Closing):
+    """Counts its runs."""
+
+    inputs: ClassVar = {
+        f"{side}_{scale}": TensorSpec("floating", ()) for side in ("query", "key") for scale in range(3)
+    }
+    runs = 0
+
+    def run(self, feeds):
+        self.runs += 1
+        return {"score": np.arange(len(feeds["key_0"]), dtype=np.float32)}
+
+
+class Collection:
+    """Images of two map sizes, even rows and odd ones."""
+
+    def map_size(self, row):
+        return self.features(row).map_size
+
+    def features(self, row):
+        return features(row, ((2, 3), (3, 4), (4, 6 + row % 2)))
+
+
+def test_a_batch_is_scored_when_it_is_asked_for():
+    """Rows of a map size come together, at most four, and those that nobody asks for are not scored."""
+    reranker = Reranker()
+    batches = Retriever(None, None, reranker).score_batches(features(99), Collection(), range(10))
+    rows, scores = next(batches)
+    assert (rows, scores.tolist(), reranker.runs) == ([0, 2, 4, 6], [0, 1, 2, 3], 1)
+    assert next(batches)[0] == [8]
+    batches.close()
+    assert reranker.runs == 2

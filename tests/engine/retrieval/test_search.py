@@ -65,3 +65,12 @@ def test_equal_rows_are_equally_similar_wherever_they_stand():
     row, query = unit(np.random.default_rng(0).standard_normal((2, 2048)))
     for n in range(1, 40):
         assert len(set(similarities(np.tile(row, (n, 1)), query).tolist())) == 1
+
+
+def test_a_search_among_some_is_that_of_a_collection_of_them():
+    rows, query = collection("duplicates", 1003)
+    some = np.arange(3, 1003, 7)
+    ranking, alone = DescriptorIndex(rows).search(query, 20, some), DescriptorIndex(rows[some]).search(query, 20)
+    assert np.array_equal(ranking.rows, some[alone.rows])
+    assert np.array_equal(ranking.similarities, alone.similarities)
+    assert len(DescriptorIndex(rows).search(query, 20, some[:0]).rows) == 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engine.retrieval.ranking import Ranking
-from engine.retrieval.searcher import Plan, Searcher
+from engine.retrieval.searcher import METHODS, Plan, Searcher
 from engine.retrieval.superglobal import Refinement, rerank
 from tests.engine.fakes import features
 
@@ -71,3 +71,11 @@ def test_pairs_of_the_best_that_refinement_leaves(collection):
     first = found.ranking.first(20)
     np.testing.assert_allclose(first.scores, first.refined + first.pair_scores / 2, rtol=1e-6)
     assert (np.diff(first.scores) <= 0).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_to_choose_from_is_nothing_found(collection, method):
+    query, plan = features(1), Plan(method=method)
+    with Searcher(Scorer(), collection) as searcher:
+        before = searcher.rank(query, plan, np.arange(0))
+        assert len(searcher.refine(query, before, plan).rows) == 0

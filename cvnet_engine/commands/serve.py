@@ -1,0 +1,91 @@
+"""`serve`: the search page and the API over HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cvnet_engine import console
+from cvnet_engine.commands.index import info
+from engine.bundle import Bundle
+from engine.errors import CvnetError
+from engine.gallery.info import read_info
+from engine.retrieval.retriever import Retriever
+
+try:
+    import python_multipart  # noqa: F401  (without it the server would start, and fail at the first form)
+    import uvicorn
+
+    from cvnet_engine.server.app import create_app
+    from cvnet_engine.server.collection import Served
+    from cvnet_engine.server.security import Access, is_loopback
+    from cvnet_engine.server.service import About
+except ImportError as error:
+    raise CvnetError(f"serving needs {error.name}; install it with: pip install 'cvnet-engine[serve]'") from error
+
+BACKLOG = 128  # connections that wait to be taken
+GRACE_S = 5  # for answers under way when the server is stopped
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to serve, and to whom.
+
+    Attributes:
+        host: address or name to listen on; anything but this machine's own needs a token.
+        port: 0 for one that is free.
+    """
+
+    bundle: Path
+    gallery: Path
+    host: str = "127.0.0.1"
+    port: int = 8080
+    token: str | None = field(default=None, repr=False)
+    threads: int | None = None
+
+
+def run(options: Options) -> None:
+    if not is_loopback(options.host) and not options.token:
+        raise CvnetError(
+            f"--host {options.host} lets other machines in; expected a --token too, which they have to bring"
+        )
+    bundle = Bundle(options.bundle)
+    made = read_info(options.gallery)
+    about = About(bundle.manifest.model, bundle.manifest.features_id, console.notice(bundle.manifest))
+    with (
+        contextlib.closing(listen(options.host, options.port)) as listener,
+        Retriever.open(bundle, options.threads) as retriever,
+    ):
+        served = Served(options.gallery, info(bundle.manifest, made.max_side_px, made.maps), retriever)
+        app = create_app(retriever, served, about, Access(options.host, options.token or None))
+        console.warn_of_model(bundle.manifest)
+        port = listener.getsockname()[1]
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        console.say(f"{len(served.snapshot)} images at http://{host}:{port} (Ctrl-C stops)")
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listener])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to an address.
+
+    Raises:
+        CvnetError: the address is not this machine's, or the port is taken.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise CvnetError(
+            f"{host}:{port}: cannot be listened on ({error.strerror}); choose another --port or --host"
+        ) from error

@@ -1,0 +1,299 @@
+"""The routes under /v1."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import mimetypes
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
+from http import HTTPStatus
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from cvnet_engine.pages.thumbnail import reduced
+from cvnet_engine.server import models, steps
+from cvnet_engine.server.collection import Snapshot, gone
+from cvnet_engine.server.problems import MEDIA_TYPE, ProblemError, problem_of
+from cvnet_engine.server.scheduler import Event
+from cvnet_engine.server.security import COOKIE
+from cvnet_engine.server.service import Service, last, unless_gone
+from cvnet_engine.server.steps import Described, Ranked, Scored
+from cvnet_engine.server.uploads import read
+from engine.retrieval.ranking import Ranking
+from engine.retrieval.searcher import Found, Plan
+
+IMAGE_READERS = 4  # photos read and decoded at once for the page, each of which may take hundreds of MB
+IMAGE_HEADERS = {
+    "Cache-Control": "private, no-cache",  # asked again each time, answered 304
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+}
+Answer = tuple[str, BaseModel]  # of a stream: the event's name, and its data
+
+
+def service_of(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+Shared = Annotated[Service, Depends(service_of)]
+
+
+def accepts(model: type[BaseModel]) -> dict[str, Any]:
+    """A route's body in OpenAPI: `model` as JSON or as a form, which may bring an image."""
+    schema = model.model_json_schema()
+    upload = {"image": {"type": "string", "format": "binary", "description": "The image, instead of an id."}}
+    form = schema | {"properties": upload | schema["properties"]}
+    content = {
+        "multipart/form-data": {"schema": form},
+        "application/x-www-form-urlencoded": {"schema": schema},
+        "application/json": {"schema": schema},
+    }
+    return {"requestBody": {"required": True, "content": content}}
+
+
+STREAM = {
+    "description": "Results; with `Accept: text/event-stream` the events `global`, `scores` and `result`.",
+    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+}
+PROBLEM = {
+    "description": "Why not.",
+    "content": {MEDIA_TYPE: {"schema": models.ProblemDocument.model_json_schema()}},
+}
+router = APIRouter(prefix="/v1", responses={"default": PROBLEM})
+
+
+@router.post(
+    "/search", response_model=models.Results, responses={200: STREAM}, openapi_extra=accepts(models.SearchRequest)
+)
+async def search(request: Request, service: Shared) -> Any:
+    """The images of the gallery that show what a query shows."""
+    service.scheduler.require_room()
+    asked, image = await read(request, models.SearchRequest)
+    snapshot = service.served.snapshot
+    query = service.query(snapshot, asked.id, image, asked.box)
+    among = await asyncio.to_thread(snapshot.matching, asked.name, asked.folder)
+    work = steps.search(query, snapshot, asked.plan, among)
+    answers = Answers(service, snapshot, asked.top_k, len(snapshot) if among is None else len(among))
+    return await respond(request, service, work, asked.deadline_s, answers)
+
+
+@router.post(
+    "/rerank", response_model=models.Results, responses={200: STREAM}, openapi_extra=accepts(models.RerankRequest)
+)
+async def rerank(request: Request, service: Shared) -> Any:
+    """A shortlist found elsewhere, each of its images scored beside the query and put in order."""
+    service.scheduler.require_room()
+    asked, image = await read(request, models.RerankRequest)
+    snapshot = service.served.snapshot
+    query = service.query(snapshot, asked.id, image, asked.box)
+    rows = rows_of(asked.candidates, snapshot)
+    work = steps.search(query, snapshot, Plan(top_k=len(rows), rerank=len(rows)), np.array(sorted(rows), np.int64))
+    return await respond(
+        request, service, work, asked.deadline_s, Answers(service, snapshot, len(rows), len(rows), rows)
+    )
+
+
+@router.post("/descriptors", response_model=models.Descriptor, openapi_extra=accepts(models.QueryRequest))
+async def descriptors(request: Request, service: Shared) -> Any:
+    """An image's global descriptor, for a vector database of one's own."""
+    service.scheduler.require_room()
+    asked, image = await read(request, models.QueryRequest)
+    query = service.query(service.served.snapshot, asked.id, image, asked.box)
+    described = await unless_gone(request, last(service.events(steps.describe(query), asked.deadline_s)))
+    assert isinstance(described, Described)
+    return models.Descriptor(descriptor=described.features.descriptor.tolist(), features_id=service.about.features_id)
+
+
+@router.get("/gallery")
+def gallery(service: Shared) -> models.GalleryDescription:
+    """What is searched, and with which model."""
+    snapshot, about = service.served.snapshot, service.about
+    return models.GalleryDescription(
+        images=len(snapshot),
+        folders=snapshot.folders,
+        model=about.model,
+        features_id=about.features_id,
+        max_side_px=snapshot.gallery.info.max_side_px,
+        maps=snapshot.gallery.info.maps,
+        notice=about.notice,
+    )
+
+
+@router.get("/images")
+def images(
+    service: Shared,
+    name: str = "",
+    folder: str = "",
+    offset: Annotated[int, Query(ge=0)] = 0,
+    limit: Annotated[int, Query(ge=1, le=models.MOST)] = 60,
+) -> models.ImageList:
+    """Images of the gallery in the order in which they were indexed, filtered as in a search."""
+    snapshot = service.served.snapshot
+    rows = snapshot.matching(name, folder)
+    matching = range(len(snapshot)) if rows is None else rows.tolist()
+    listed = matching[offset : offset + limit]
+    return models.ImageList(
+        images=[models.ImageEntry(id=snapshot.ids[row], path=snapshot.shown_paths[row]) for row in listed],
+        total=len(matching),
+    )
+
+
+reading = threading.BoundedSemaphore(IMAGE_READERS)
+PICTURE: dict[int | str, Any] = {200: {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}}
+
+
+@router.get("/images/{id}", response_class=Response, responses=PICTURE)
+def original(id: str, request: Request, service: Shared) -> Response:
+    """The file of a gallery image, as it was indexed."""
+    snapshot = service.served.snapshot
+    row = snapshot.row(id)
+    kind = mimetypes.guess_type(snapshot.gallery.paths[row].name)[0] or "application/octet-stream"
+    return picture(request, snapshot, row, kind, lambda data: data)
+
+
+@router.get("/images/{id}/thumbnail", response_class=Response, responses=PICTURE)
+def thumbnail(id: str, request: Request, service: Shared) -> Response:
+    """A gallery image, small, as JPEG."""
+    snapshot = service.served.snapshot
+    row = snapshot.row(id)
+
+    def small(data: bytes) -> bytes:
+        found = reduced(io.BytesIO(data))
+        if found is None:
+            raise gone(f"{snapshot.gallery.paths[row]}: cannot be decoded")
+        return found[0]
+
+    return picture(request, snapshot, row, "image/jpeg", small)
+
+
+def picture(request: Request, snapshot: Snapshot, row: int, kind: str, made: Callable[[bytes], bytes]) -> Response:
+    """What is made of a row's file, or 304 where the client has it already."""
+    headers = {**IMAGE_HEADERS, "ETag": f'"{snapshot.gallery.stamp(row).digest}"'}
+    if request.headers.get("if-none-match") == headers["ETag"]:
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    with reading:
+        return Response(made(snapshot.read(row)), media_type=kind, headers=headers)
+
+
+@router.post(
+    "/login",
+    status_code=HTTPStatus.NO_CONTENT,
+    openapi_extra={"requestBody": {"content": {"application/json": {"schema": models.Login.model_json_schema()}}}},
+)
+async def login(request: Request, service: Shared) -> Response:
+    """Trade the token for a cookie that lasts until the browser or the server is closed."""
+    asked, _ = await read(request, models.Login)
+    if not service.access.knows(asked.token):
+        raise ProblemError(HTTPStatus.UNAUTHORIZED, "wrong-token", "that is not the token")
+    response = Response(status_code=HTTPStatus.NO_CONTENT)
+    response.set_cookie(
+        COOKIE, service.access.session, httponly=True, samesite="strict", secure=request.url.scheme == "https"
+    )
+    return response
+
+
+def rows_of(candidates: list[str], snapshot: Snapshot) -> list[int]:
+    """Rows of ids or paths, each once.
+
+    Raises:
+        ProblemError: 422, some are not in the gallery.
+    """
+    rows = {name: snapshot.row_of(name) for name in candidates}
+    unknown = [name for name, row in rows.items() if row is None]
+    if unknown:
+        raise ProblemError(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            "unknown-candidates",
+            f"{len(unknown)} of {len(rows)} candidates are not in the gallery, among them {unknown[0]!r}",
+        )
+    return list(dict.fromkeys(row for row in rows.values() if row is not None))
+
+
+class Answers:
+    """A search's events as what the client is told."""
+
+    def __init__(
+        self, service: Service, snapshot: Snapshot, top_k: int, images: int, shortlist: list[int] | None = None
+    ) -> None:
+        """
+        Args:
+            shortlist: rows in the order that results are compared with, None for that of global search.
+        """
+        self._notice, self._snapshot, self._top_k, self._images = service.about.notice, snapshot, top_k, images
+        self._shortlist = shortlist
+        self._pairs = self._done = 0
+
+    def of(self, event: Event) -> Answer | None:
+        match event:
+            case Ranked(before, pairs, seconds):
+                self._pairs = pairs
+                return "global", self._results(before, before, seconds)
+            case Scored(rows, scores):
+                self._done += len(rows)
+                found = dict(zip((self._snapshot.ids[row] for row in rows), scores.tolist(), strict=True))
+                return "scores", models.Scores(done=self._done, total=self._pairs, scores=found)
+            case Found(before, ranking, seconds):
+                return "result", self._results(ranking, before, seconds)
+        return None
+
+    def _results(self, ranking: Ranking, before: Ranking, seconds: dict[str, float]) -> models.Results:
+        order = before.rows.tolist() if self._shortlist is None else self._shortlist
+        return models.Results(
+            results=models.hits(ranking.first(self._top_k), order, self._snapshot),
+            pairs=self._done,
+            images=self._images,
+            seconds=seconds,
+            notice=self._notice,
+        )
+
+
+async def respond(
+    request: Request, service: Service, work: Iterator[Event], seconds: float, answers: Answers
+) -> models.Results | Response:
+    """A search's results, at once or as a stream; what is wrong with its image is a status in either case."""
+    events = service.events(work, seconds)
+    if "text/event-stream" not in request.headers.get("accept", ""):
+        return await unless_gone(request, results_of(events, answers))
+    await unless_gone(request, anext(events))  # the query's features, which have nothing to tell
+    return EventStream(frames(events, answers, service))
+
+
+async def results_of(events: AsyncGenerator[Event, None], answers: Answers) -> models.Results:
+    async for event in events:
+        answer = answers.of(event)
+    assert answer is not None
+    assert isinstance(answer[1], models.Results)
+    return answer[1]
+
+
+async def frames(events: AsyncGenerator[Event, None], answers: Answers, service: Service) -> AsyncGenerator[str, None]:
+    """Server-sent events; the last is `result`, or `problem` where the search failed on its way."""
+    async with aclosing(events):
+        try:
+            async for event in events:
+                if answer := answers.of(event):
+                    yield f"event: {answer[0]}\ndata: {answer[1].model_dump_json()}\n\n"
+        except Exception as error:
+            problem = problem_of(error)
+            service.metrics.errors.labels(problem.kind).inc()
+            yield f"event: problem\ndata: {json.dumps(problem.document())}\n\n"
+
+
+class EventStream(StreamingResponse):
+    """A stream that is closed, and its job cancelled, as soon as the client has gone."""
+
+    def __init__(self, content: AsyncGenerator[str, None]) -> None:
+        super().__init__(content, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        self._content = content
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._content):
+            await super().__call__(scope, receive, send)

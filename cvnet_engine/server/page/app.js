@@ -1,0 +1,282 @@
+// The page: what is asked, what is found, and what goes wrong.
+
+import * as api from "./api.js";
+import { BoxDrawer } from "./box.js";
+import { arrange, el, hitCard, photoCard, showScores } from "./cards.js";
+
+const PAGE_SIZE = 60; // photos of the gallery shown at once
+const RESULTS = 50;
+const RETRY_MS = 2000; // between asking whether the server is back
+const SETTLE_MS = 350; // after the last key in a field
+const WIDE = matchMedia("(min-width: 46.01rem)"); // as in search.css
+const $ = (id) => document.getElementById(id);
+
+/** The query: an id of the gallery or a File, and the box on it. Nothing asked means browsing. */
+const query = { id: "", file: null, box: null };
+let about = null;
+let search = null; // what stops the search under way
+const drawer = new BoxDrawer($("frame"), $("photo"), $("bbx"), (box) => setBox(box) || run());
+
+// ------------------------------------------------------------------------------------------------- words
+
+const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+const duration = (s) => (s < 0.1 ? `${(1000 * s).toFixed(s < 0.01 ? 1 : 0)} ms` : `${s.toFixed(2)} s`);
+
+function say(text) {
+  $("status").textContent = text;
+}
+
+function complain(text) {
+  $("trouble").hidden = !text;
+  $("trouble").textContent = text;
+}
+
+function described({ seconds, pairs, images }) {
+  const parts = [`features ${duration(seconds.features)}`, `search of ${plural(images, "image")} ${duration(seconds.global)}`];
+  if (pairs) parts.push(`reranking of ${plural(pairs, "pair")} ${duration(seconds.rerank)}`);
+  return parts.join(" · ");
+}
+
+// ----------------------------------------------------------------------------------------------- trouble
+
+/** What to tell when something failed; a server that is gone is waited for. */
+function failed(error) {
+  $("progress").hidden = true;
+  $("results").replaceChildren(); // what is there belongs to an earlier query
+  say("");
+  if (error.status === 401) return askForToken();
+  complain(error.status === 0 ? `${error.message} Waiting for it…` : error.message || String(error));
+  if (error.status === 0) setTimeout(waitForServer, RETRY_MS);
+}
+
+async function waitForServer() {
+  if (await fetch("/healthz").then((answer) => answer.ok, () => false)) {
+    complain("");
+    start();
+  } else {
+    setTimeout(waitForServer, RETRY_MS);
+  }
+}
+
+function askForToken() {
+  $("login").hidden = false;
+  $("search").hidden = true;
+  $("about").textContent = "";
+  $("token").focus();
+}
+
+$("login").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  try {
+    await api.login($("token").value);
+    $("token").value = "";
+    $("login").hidden = true;
+    complain("");
+    await start();
+  } catch (error) {
+    complain(error.message);
+    $("token").select();
+  }
+});
+
+// ------------------------------------------------------------------------------------------------ asking
+
+function ask({ id = "", file = null, box = null }) {
+  if ($("photo").src.startsWith("blob:")) URL.revokeObjectURL($("photo").src);
+  Object.assign(query, { id, file });
+  $("asked").hidden = $("box-field").hidden = !(id || file);
+  $("photo").removeAttribute("src");
+  $("frame").classList.remove("plain");
+  $("hint").textContent = "Draw a box on the photo to look for a part of it.";
+  if (file) $("photo").src = URL.createObjectURL(file);
+  if (id) $("photo").src = api.original(id);
+  $("photo").alt = file ? `The query, ${file.name || "a pasted picture"}` : "The query, a photo of the gallery";
+  $("asked-name").textContent = file ? file.name || "Pasted picture" : "A photo of the gallery";
+  setBox(box);
+}
+
+function setBox(box) {
+  query.box = box;
+  $("box").value = box ? box.join(",") : "";
+  drawer.show(box);
+}
+
+$("photo").addEventListener("load", () => drawer.show(query.box));
+$("photo").addEventListener("error", () => {
+  if (!$("photo").hasAttribute("src")) return;
+  $("frame").classList.add("plain");
+  $("hint").textContent = "This browser cannot show the photo.";
+});
+
+const filters = () => ({ name: $("name").value.trim(), folder: $("folder").value });
+
+function remember() {
+  const fields = { id: query.id, box: query.box?.join(","), ...filters(), rerank: $("rerank").value, method: $("method").value };
+  const kept = Object.entries(fields).filter(([name, value]) => value && !(name === "rerank" && value === "100") && !(name === "method" && value === "cvnet"));
+  const hash = query.file ? "" : new URLSearchParams(kept).toString();
+  const url = hash ? `#${hash}` : location.pathname;
+  if (location.hash !== (hash && `#${hash}`)) history.pushState(null, "", url);
+}
+
+function recall() {
+  const kept = new URLSearchParams(location.hash.slice(1));
+  $("name").value = kept.get("name") ?? "";
+  $("folder").value = kept.get("folder") ?? "";
+  $("rerank").value = kept.get("rerank") ?? "100";
+  $("method").value = kept.get("method") ?? "cvnet";
+  const box = kept.get("box")?.split(",").map(Number);
+  ask({ id: kept.get("id") ?? "", box: box ?? null });
+}
+
+// ------------------------------------------------------------------------------------------------- doing
+
+/** Search with what is asked, or show the gallery where nothing is. */
+async function run() {
+  search?.abort();
+  search = new AbortController();
+  const { signal } = search;
+  complain("");
+  remember();
+  const asking = Boolean(query.id || query.file);
+  $("browse").hidden = !asking;
+  $("link").hidden = !query.id;
+  $("more").hidden = $("progress").hidden = true;
+  $("heading").textContent = asking ? "What looks like it" : "Photos of the gallery";
+  try {
+    $("results").ariaBusy = "true";
+    await (asking ? find(signal) : browse(0, signal));
+  } catch (error) {
+    if (!signal.aborted) failed(error);
+  }
+  if (!signal.aborted) $("results").ariaBusy = "false";
+}
+
+async function find(signal) {
+  const list = $("results");
+  const fields = { ...filters(), rerank: $("rerank").value, method: $("method").value, top_k: RESULTS };
+  say("Looking at the photo…");
+  const asked = { ...fields, image: query.file, id: query.id, box: query.box?.join(",") };
+  for await (const [name, data] of api.search(asked, signal)) {
+    if (signal.aborted) return;
+    if (name === "scores") {
+      Object.assign($("progress"), { hidden: false, max: data.total, value: data.done });
+      say(`Reranking: ${data.done} of ${plural(data.total, "pair")}`);
+      showScores(list, data.scores);
+    } else {
+      list.ariaBusy = "false";
+      arrange(list, data.results.map((hit) => hitCard(hit, { similar, copy })));
+      say(described(data));
+      if (!data.results.length) nothing();
+    }
+  }
+  $("progress").hidden = true;
+}
+
+async function browse(offset, signal) {
+  const list = $("results");
+  const shown = await api.images({ ...filters(), offset, limit: PAGE_SIZE });
+  if (signal.aborted) return;
+  if (!offset) list.replaceChildren();
+  list.append(...shown.images.map((image) => photoCard(image, similar)));
+  $("more").hidden = list.children.length >= shown.total;
+  say(shown.total ? `${plural(shown.total, "photo")}; choose one to see what looks like it` : "");
+  if (!about.images) empty();
+  else if (!shown.total) nothing();
+}
+
+function nothing() {
+  $("results").replaceChildren(el("li", { className: "empty", textContent: "No photo matches: try another name or folder." }));
+}
+
+function empty() {
+  const command = el("code", { textContent: "cvnet-engine index PHOTOS --bundle BUNDLE --gallery GALLERY" });
+  $("results").replaceChildren(el("li", { className: "empty" }, "The gallery holds no photos yet. Add some, then reload this page:", command));
+}
+
+function similar(id) {
+  ask({ id });
+  run();
+  scrollTo({ top: 0 });
+  $("results").focus({ preventScroll: true });
+}
+
+async function copy(text, button) {
+  const words = button.textContent;
+  button.textContent = await navigator.clipboard.writeText(text).then(() => "Copied", () => "Not allowed to copy");
+  setTimeout(() => (button.textContent = words), 1500);
+}
+
+// ---------------------------------------------------------------------------------------------- controls
+
+function take(file) {
+  if (!file) return;
+  ask({ file });
+  run();
+}
+
+$("file").addEventListener("change", () => {
+  take($("file").files[0]);
+  $("file").value = "";
+});
+addEventListener("paste", (event) => take([...event.clipboardData.files][0]));
+addEventListener("dragover", (event) => {
+  event.preventDefault();
+  $("over").hidden = false;
+});
+addEventListener("dragleave", (event) => ($("over").hidden = !event.relatedTarget));
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  $("over").hidden = true;
+  take(event.dataTransfer.files[0]);
+});
+$("options").open = WIDE.matches;
+WIDE.addEventListener("change", () => ($("options").open = WIDE.matches));
+let settling;
+$("name").addEventListener("input", () => {
+  clearTimeout(settling);
+  settling = setTimeout(run, SETTLE_MS);
+});
+for (const id of ["folder", "rerank", "method"]) $(id).addEventListener("change", run);
+$("box").addEventListener("change", () => {
+  const box = $("box").value.split(",").map(Number);
+  setBox(box.length === 4 && box.every(Number.isFinite) ? box : null);
+  run();
+});
+$("ask").addEventListener("submit", (event) => event.preventDefault());
+$("browse").addEventListener("click", () => {
+  ask({});
+  run();
+});
+$("home").addEventListener("click", (event) => {
+  event.preventDefault();
+  history.pushState(null, "", location.pathname);
+  recall();
+  run();
+});
+$("link").addEventListener("click", () => copy(location.href, $("link")));
+$("more").addEventListener("click", () => browse($("results").children.length, search.signal).catch(failed));
+addEventListener("popstate", () => {
+  recall();
+  run();
+});
+
+// ------------------------------------------------------------------------------------------------- start
+
+async function start() {
+  try {
+    about = await api.gallery();
+  } catch (error) {
+    return failed(error);
+  }
+  $("search").hidden = false;
+  $("about").textContent = `${plural(about.images, "photo")}, searched by what they show.`;
+  $("banner").hidden = !about.notice;
+  $("banner").querySelector("span").textContent = about.notice ?? "";
+  $("footer").textContent = `cvnet-engine, ${about.model}`;
+  const folders = Object.entries(about.folders).map(([path, count]) => el("option", { value: path, textContent: `${path} (${count})` }));
+  $("folder").replaceChildren(el("option", { value: "", textContent: "all folders" }), ...folders);
+  if (!query.file) recall();
+  await run();
+}
+
+start();

@@ -1,0 +1,89 @@
+// Photos in a list: of the gallery, or of a ranking.
+
+import { original, thumbnail } from "./api.js";
+
+const STILL = matchMedia("(prefers-reduced-motion: reduce)");
+
+/** An element with properties and children. */
+export function el(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+const basename = (path) => path.slice(path.lastIndexOf("/") + 1);
+
+function picture(id, path) {
+  const image = el("img", { src: thumbnail(id), alt: basename(path), loading: "lazy", decoding: "async" });
+  image.addEventListener("error", () =>
+    image.replaceWith(el("span", { className: "missing", textContent: `${basename(path)}: moved, changed or not shown since it was indexed` })),
+  );
+  return image;
+}
+
+/** A photo of the gallery, to be searched with. */
+export function photoCard({ id, path }, find) {
+  const button = el("button", { type: "button", className: "picture", title: path }, picture(id, path));
+  button.setAttribute("aria-label", `Search with ${basename(path)}`);
+  button.addEventListener("click", () => find(id));
+  return el("li", { className: "hit" }, button, name(path));
+}
+
+const name = (path) => el("p", { className: "name", title: path }, el("bdi", { textContent: path }));
+
+const figure = (value) => (value == null ? "–" : value.toFixed(3));
+
+/** A result: `acts` is { similar(id), copied(text) }. */
+export function hitCard(hit, acts) {
+  const open = el("a", { className: "picture", href: original(hit.id), target: "_blank", rel: "noopener" }, picture(hit.id, hit.path));
+  open.setAttribute("aria-label", `Open ${basename(hit.path)}`);
+  const similar = el("button", { type: "button", textContent: "More like this" });
+  similar.addEventListener("click", () => acts.similar(hit.id));
+  const copy = el("button", { type: "button", textContent: "Copy path" });
+  copy.addEventListener("click", () => acts.copy(hit.path, copy));
+  const row = (term, value, key) => el("div", {}, el("dt", { textContent: term }), el("dd", { className: key, textContent: figure(value) }));
+  const card = el(
+    "li", { className: "hit" }, open,
+    el("p", { className: "place" }, el("b", { textContent: hit.rank }), move(hit)),
+    el("dl", {}, row("score", hit.score, "score"), row("similarity", hit.similarity, "similarity"), row("pair", hit.rerank_score, "pair")),
+    name(hit.path), el("div", { className: "acts" }, similar, copy),
+  );
+  card.dataset.id = hit.id;
+  return card;
+}
+
+function move({ rank, before }) {
+  const places = before == null ? 0 : before - rank;
+  if (!places) return el("span", { className: "move" });
+  const [sign, word] = places > 0 ? ["▲", "up"] : ["▼", "down"];
+  const mark = el("span", { className: `move ${word}`, textContent: `${sign} ${Math.abs(places)}`, title: `was ${before}` });
+  mark.setAttribute("role", "img");
+  mark.setAttribute("aria-label", `${word} ${Math.abs(places)} from ${before}`);
+  return mark;
+}
+
+/** Pair scores as they come in. */
+export function showScores(list, scores) {
+  for (const card of list.children) {
+    const score = scores[card.dataset.id];
+    if (score == null) continue;
+    const cell = card.querySelector(".pair");
+    cell.textContent = figure(score);
+    cell.classList.add("fresh");
+  }
+}
+
+/** Replace a list's cards; those that were there move to their new places. */
+export function arrange(list, cards) {
+  const places = new Map([...list.children].map((card) => [card.dataset.id, card.getBoundingClientRect()]));
+  list.replaceChildren(...cards);
+  if (STILL.matches) return;
+  for (const card of cards) {
+    const from = places.get(card.dataset.id);
+    const to = card.getBoundingClientRect();
+    const frames = from
+      ? [{ transform: `translate(${from.left - to.left}px, ${from.top - to.top}px)` }, { transform: "none" }]
+      : [{ opacity: 0 }, { opacity: 1 }];
+    card.animate(frames, { duration: 450, easing: "cubic-bezier(.2, .7, .2, 1)" });
+  }
+}

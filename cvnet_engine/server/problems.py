@@ -1,0 +1,53 @@
+"""What can go wrong with a request, as RFC 9457 problem documents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+from cvnet_engine.console import printable
+from engine.errors import CvnetError, ImageError
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 5
+
+
+class ProblemError(Exception):
+    """A refusal: its HTTP status, its kind (a stable word for programs), and a line for people."""
+
+    def __init__(self, status: HTTPStatus, kind: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status, self.kind, self.detail, self.headers = status, kind, detail, headers or {}
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "type": f"urn:cvnet-engine:problem:{self.kind}",
+            "title": self.status.phrase,
+            "status": int(self.status),
+            "detail": printable(self.detail),
+        }
+
+    def response(self) -> JSONResponse:
+        return JSONResponse(self.document(), int(self.status), dict(self.headers), MEDIA_TYPE)
+
+
+def busy(detail: str) -> ProblemError:
+    return ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "busy", detail, {"Retry-After": str(RETRY_AFTER_S)})
+
+
+def problem_of(error: Exception) -> ProblemError:
+    """Any error as a problem. What is ours to mend keeps its details to itself: they are in the log."""
+    match error:
+        case ProblemError():
+            return error
+        case ImageError():
+            return ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "unusable-image", str(error))
+        case MemoryError():
+            return busy("out of memory; try again with a smaller image, or later")
+        case CvnetError():
+            return ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, "engine", str(error))
+        case _:
+            return ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "the server failed; its log says more")

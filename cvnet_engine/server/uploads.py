@@ -1,0 +1,114 @@
+"""Request bodies, bounded while they arrive and kept in memory: nothing uploaded touches a disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from http import HTTPStatus
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from cvnet_engine.server.problems import ProblemError
+
+MAX_UPLOAD_BYTES = 32 * 2**20
+MAX_FIELDS = 2000  # candidates of a rerank form are a field each
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+class MemoryParser(MultiPartParser):
+    """Starlette's parser, which would spool a file beyond this size to a temporary one on the disk."""
+
+    spool_max_size = MAX_UPLOAD_BYTES + 1
+
+
+async def bounded(request: Request) -> AsyncGenerator[bytes, None]:
+    """The body's chunks.
+
+    Raises:
+        ProblemError: 413, as soon as it is known to be too long.
+    """
+    require_short(int(request.headers.get("content-length", 0)))
+    received = 0
+    async for chunk in request.stream():
+        received += len(chunk)
+        require_short(received)
+        yield chunk
+
+
+def require_short(length: int) -> None:
+    if length > MAX_UPLOAD_BYTES:
+        raise ProblemError(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            "too-large",
+            f"more than {MAX_UPLOAD_BYTES // 2**20} MiB; send a smaller image",
+        )
+
+
+async def read(request: Request, model: type[Body]) -> tuple[Body, bytes | None]:
+    """The fields of a request, from JSON or a form, and the bytes of its image where one was uploaded.
+
+    Raises:
+        ProblemError: 400 malformed, 413 too large, 415 of another type, 422 fields that do not fit.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    image: bytes | None = None
+    try:
+        match kind:
+            case "application/json":
+                fields = json.loads(await whole(request))
+            case "application/x-www-form-urlencoded":
+                fields = collected(parse_qsl((await whole(request)).decode(), keep_blank_values=True), model)
+            case "multipart/form-data":
+                fields, image = await multipart(request, model)
+            case _:
+                raise ProblemError(
+                    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                    "unsupported-type",
+                    f"a body of type {kind or 'unknown'!r}; expected multipart/form-data, "
+                    "application/x-www-form-urlencoded or application/json",
+                )
+        return model.model_validate(fields), image
+    except ValidationError as error:
+        details = (f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
+        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "; ".join(details)) from error
+    except (ValueError, RecursionError, MultiPartException) as error:
+        raise ProblemError(
+            HTTPStatus.BAD_REQUEST, "malformed", f"the body is not the {kind} that it says it is"
+        ) from error
+
+
+async def whole(request: Request) -> bytes:
+    return b"".join([chunk async for chunk in bounded(request)])
+
+
+async def multipart(request: Request, model: type[Body]) -> tuple[dict[str, Any], bytes | None]:
+    """A form's fields, and the file in its field `image`."""
+    form = await MemoryParser(request.headers, bounded(request), max_files=1, max_fields=MAX_FIELDS).parse()
+    image: bytes | None = None
+    fields: list[tuple[str, str]] = []
+    for name, value in form.multi_items():
+        if not isinstance(value, UploadFile):
+            fields.append((name, value))
+        elif name == "image":
+            image = await value.read()
+        else:
+            fields.append((name, "a file"))  # refused as the unknown field that it is
+    await form.close()
+    return collected(fields, model), image
+
+
+def collected(fields: list[tuple[str, str]], model: type[Body]) -> dict[str, Any]:
+    """A form's fields by name; what the model takes as a list may come more than once. Empty ones count as not sent."""
+    found: dict[str, Any] = {}
+    for name, value in fields:
+        if name == "candidates" and "candidates" in model.model_fields:
+            found.setdefault(name, []).append(value)
+        elif value:
+            found[name] = value
+    return found

@@ -1,0 +1,105 @@
+"""A server of twelve small photos, its engines made of nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from cvnet_engine.server.app import create_app
+from cvnet_engine.server.collection import Served
+from cvnet_engine.server.scheduler import Scheduler
+from cvnet_engine.server.security import Access
+from cvnet_engine.server.service import About
+from engine.features import Features
+from engine.gallery.indexing import IndexReport, index
+from engine.gallery.writer import GalleryWriter
+from engine.images import check_size
+from engine.retrieval.retriever import batches_of_equal
+from tests.engine.fakes import INFO, FakeRetriever
+from tests.pictures import photo
+
+IMAGES = 12
+TOKEN = "correct horse battery"
+LOCAL = "http://127.0.0.1:8080"
+
+
+class Retriever(FakeRetriever):
+    """Pair scores that depend on the two descriptors alone."""
+
+    def extract(self, image):
+        check_size(image)
+        return super().extract(image)
+
+    def score_batches(self, query: Features, collection, rows):
+        for batch in batches_of_equal(rows, collection.map_size):
+            keys = collection.descriptors[batch]
+            yield batch, (np.abs(keys @ query.descriptor * 997) % 1).astype(np.float32)
+
+
+def add(gallery: Path, photos: list[Path]) -> None:
+    with GalleryWriter(gallery, INFO) as writer:
+        index(photos, Retriever(), writer, INFO.max_side_px, IndexReport())
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[Path]:
+    """Photos in two folders."""
+    for folder in ("harbour", "Abbey"):
+        (tmp_path / folder).mkdir()
+    return [photo(tmp_path / ("harbour", "Abbey")[seed % 2] / f"view {seed}.jpg", seed=seed) for seed in range(IMAGES)]
+
+
+@pytest.fixture
+def gallery(photos: list[Path], tmp_path: Path) -> Path:
+    add(tmp_path / "gallery", photos)
+    return tmp_path / "gallery"
+
+
+@pytest.fixture
+def served(gallery: Path) -> Served:
+    return Served(gallery, INFO, Retriever())
+
+
+Serve = Callable[..., TestClient]
+
+
+@pytest.fixture
+def serve(served: Served) -> Iterator[Serve]:
+    """Starts a server and gives a client of it."""
+    clients = []
+
+    def start(access: Access | None = None, scheduler: Scheduler | None = None, base_url: str = LOCAL) -> TestClient:
+        about = About("fake model", INFO.features_id, "a notice")
+        app = create_app(Retriever(), served, about, access or Access("127.0.0.1"), scheduler)
+        clients.append(TestClient(app, base_url, raise_server_exceptions=False))
+        return clients[-1].__enter__()
+
+    yield start
+    for client in clients:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def client(serve: Serve) -> TestClient:
+    return serve()
+
+
+@pytest.fixture
+def run(gallery: Path) -> Iterator[Callable[..., Any]]:
+    """Starts servers with ports of their own, see `Running`."""
+    from tests.cvnet_engine.server.running import Running
+
+    running: list[Running] = []
+
+    def start(path: Path = gallery, **options: Any) -> Running:
+        running.append(Running(path, **options))
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.stop()

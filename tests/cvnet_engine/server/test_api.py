@@ -1,0 +1,394 @@
+"""The API as its clients meet it, over fake engines."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from typing import ClassVar
+
+import cv2
+import numpy as np
+import pytest
+
+from cvnet_engine.server import uploads
+from cvnet_engine.server.collection import id_of
+from cvnet_engine.server.problems import ProblemError
+from cvnet_engine.server.scheduler import Scheduler
+from cvnet_engine.server.service import unless_gone
+from engine.images import decode
+from engine.retrieval.searcher import Plan, Searcher
+from tests.cvnet_engine.server.conftest import IMAGES, Retriever, add
+from tests.pictures import photo, png
+
+
+def problem(answer, status: int, kind: str) -> str:
+    """The detail of the problem document that an answer is expected to be."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    document = answer.json()
+    assert (document["status"], document["type"]) == (status, f"urn:cvnet-engine:problem:{kind}")
+    return document["detail"]
+
+
+def events_of(answer) -> list[tuple[str, dict]]:
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    frames = [frame.split("\n") for frame in answer.text.split("\n\n") if frame]
+    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in frames]
+
+
+def expected(served, data: bytes, plan: Plan):
+    """What the engine itself finds."""
+
+    class Scorer(Retriever):
+        def score_rows(self, query, collection, rows, _done):
+            scores = {
+                row: s
+                for batch, found in self.score_batches(query, collection, rows)
+                for row, s in zip(batch, found, strict=True)
+            }
+            return np.array([scores[row] for row in rows], np.float32)
+
+    with Searcher(Scorer(), served.snapshot.gallery) as searcher:
+        return searcher.find(Retriever().extract(decode(data)), plan)
+
+
+@pytest.mark.parametrize("method", ["cvnet", "superglobal", "both"])
+def test_an_upload_is_searched_as_the_engine_does(client, served, photos, method):
+    data = photos[4].read_bytes()
+    answer = client.post("/v1/search", files={"image": data}, data={"top_k": "7", "rerank": "5", "method": method})
+    found = expected(served, data, Plan(7, 5, method))
+    content, top = answer.json(), found.ranking.first(7)
+    assert [hit["id"] for hit in content["results"]] == [served.snapshot.ids[row] for row in top.rows]
+    assert [hit["score"] for hit in content["results"]] == top.scores.tolist()
+    assert [hit["rank"] for hit in content["results"]] == list(range(1, 8))
+    before = found.before.rows.tolist()
+    assert [hit["before"] for hit in content["results"]] == [before.index(row) + 1 for row in top.rows]
+    assert content["pairs"] == (0 if method == "superglobal" else 5)
+    assert content["notice"] == "a notice"
+    assert set(content["seconds"]) == {"features", "global", "rerank"}
+
+
+def test_a_gallery_image_is_searched_by_what_is_stored_of_it(client, photos):
+    photos[2].unlink()
+    asked = {"id": id_of(photos[2]), "top_k": 3}
+    by_json, by_form = client.post("/v1/search", json=asked).json(), client.post("/v1/search", data=asked).json()
+    assert by_json["results"] == by_form["results"]
+    assert max(by_json["results"], key=lambda hit: hit["similarity"])["id"] == id_of(photos[2])
+    assert len(by_json["results"]) == 3
+
+
+def test_a_box_is_the_cropped_image(client, photos, tmp_path):
+    cropped = tmp_path / "cropped.png"
+    cv2.imwrite(str(cropped), cv2.imread(str(photos[0]))[4:60, 8:72])
+    whole = client.post("/v1/search", files={"image": cropped.read_bytes()}).json()["results"]
+    upload = client.post("/v1/search", files={"image": photos[0].read_bytes()}, data={"box": "8,4,72,60"})
+    assert upload.json()["results"] == whole
+    stored = client.post("/v1/search", json={"id": id_of(photos[0]), "box": [8, 4, 72, 60]})
+    assert stored.json()["results"] == whole
+
+
+def test_a_stream_tells_the_global_ranking_then_scores_then_the_result(client, photos):
+    asked = {"id": id_of(photos[1]), "top_k": 12, "rerank": 9}
+    plain = client.post("/v1/search", json=asked).json()
+    events = events_of(client.post("/v1/search", json=asked, headers={"Accept": "text/event-stream"}))
+    assert [name for name, _ in events] == ["global", "scores", "scores", "scores", "result"]
+    ranking, *scores, result = (data for _, data in events)
+    assert all(hit["rerank_score"] is None for hit in ranking["results"])
+    assert [hit["rank"] for hit in ranking["results"]] == [hit["before"] for hit in ranking["results"]]
+    assert [(s["done"], s["total"]) for s in scores] == [(4, 9), (8, 9), (9, 9)]
+    told = {id_: score for s in scores for id_, score in s["scores"].items()}
+    assert told == {hit["id"]: hit["rerank_score"] for hit in result["results"] if hit["rerank_score"] is not None}
+    assert result["results"] == plain["results"]
+
+
+def test_a_failure_on_the_way_is_the_last_event(client, served, photos, monkeypatch):
+    def damaged(*_):
+        yield [0], np.zeros(1, np.float32)
+        raise MemoryError
+
+    monkeypatch.setattr(served.snapshot.searcher, "score_batches", damaged)
+    asked = {"id": id_of(photos[1])}
+    name, data = events_of(client.post("/v1/search", json=asked, headers={"Accept": "text/event-stream"}))[-1]
+    assert (name, data["status"]) == ("problem", 503)
+    assert 'cvnet_errors_total{kind="busy"} 1.0' in client.get("/metrics").text
+
+
+def test_filters_narrow_a_search(client, photos, tmp_path):
+    asked = {"id": id_of(photos[0]), "folder": str(tmp_path / "Abbey"), "name": "VIEW 1", "top_k": 50}
+    content = client.post("/v1/search", json=asked).json()
+    assert {hit["path"] for hit in content["results"]} == {str(photos[1]), str(photos[11])}
+    assert content["images"] == content["pairs"] == 2
+    for method in ("cvnet", "superglobal", "both"):
+        content = client.post("/v1/search", json=asked | {"name": "nothing of the kind", "method": method}).json()
+        assert (content["results"], content["pairs"], content["images"]) == ([], 0, 0)
+
+
+def test_an_external_shortlist_is_put_in_order(client, photos):
+    names = [str(photos[7]), id_of(photos[2]), id_of(photos[9]), str(photos[2])]
+    for sent in (
+        {"json": {"id": id_of(photos[5]), "candidates": names}},
+        {"data": {"id": id_of(photos[5]), "candidates": names}},
+    ):
+        content = client.post("/v1/rerank", **sent).json()
+        ids = [hit["id"] for hit in content["results"]]
+        assert set(ids) == {id_of(photos[place]) for place in (7, 2, 9)}
+        assert [hit["before"] for hit in content["results"]] == [
+            [id_of(photos[place]) for place in (7, 2, 9)].index(id_) + 1 for id_ in ids
+        ]
+        scores = [hit["score"] for hit in content["results"]]
+        assert scores == sorted(scores, reverse=True)
+        assert all(
+            hit["score"] == pytest.approx(hit["similarity"] + hit["rerank_score"] / 2) for hit in content["results"]
+        )
+    uploaded = client.post("/v1/rerank", files={"image": photos[5].read_bytes()}, data={"candidates": names})
+    assert [hit["id"] for hit in uploaded.json()["results"]] == ids
+    unknown = client.post("/v1/rerank", json={"id": id_of(photos[5]), "candidates": [*names, "/etc/passwd"]})
+    assert "1 of 5 candidates" in problem(unknown, 422, "unknown-candidates")
+    body = json.dumps({"id": id_of(photos[5]), "candidates": ["\ud800", "\0"]})
+    unspeakable = client.post("/v1/rerank", content=body, headers={"Content-Type": "application/json"})
+    problem(unspeakable, 422, "unknown-candidates")
+
+
+def test_descriptors(client, served, photos):
+    content = client.post("/v1/descriptors", files={"image": photos[3].read_bytes()}).json()
+    row = served.snapshot.row(id_of(photos[3]))
+    np.testing.assert_array_equal(np.float32(content["descriptor"]), served.snapshot.gallery.descriptors[row])
+    assert content["features_id"] == served.snapshot.gallery.info.features_id
+
+
+def test_the_gallery_and_its_images(client, photos, tmp_path):
+    content = client.get("/v1/gallery").json()
+    assert (content["images"], content["model"]) == (IMAGES, "fake model")
+    assert content["folders"] == {str(tmp_path / "Abbey"): 6, str(tmp_path / "harbour"): 6}
+    page = client.get("/v1/images", params={"offset": 4, "limit": 3}).json()
+    assert [entry["path"] for entry in page["images"]] == [str(path) for path in photos[4:7]]
+    assert page["total"] == IMAGES
+    assert client.get("/v1/images", params={"name": "view 1", "folder": str(tmp_path / "Abbey")}).json()["total"] == 2
+    problem(client.get("/v1/images", params={"limit": 0}), 422, "invalid-request")
+
+
+def test_images_are_served_by_id_alone_and_as_they_were(client, photos):
+    answer = client.get(f"/v1/images/{id_of(photos[0])}")
+    assert (answer.content, answer.headers["content-type"]) == (photos[0].read_bytes(), "image/jpeg")
+    assert "sandbox" in answer.headers["content-security-policy"]
+    small = client.get(f"/v1/images/{id_of(photos[0])}/thumbnail")
+    assert max(decode(small.content).shape) <= 240
+    again = client.get(f"/v1/images/{id_of(photos[0])}/thumbnail", headers={"If-None-Match": small.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    photo(photos[0], seed=77)
+    for path in ("", "/thumbnail"):
+        problem(client.get(f"/v1/images/{id_of(photos[0])}{path}"), 410, "changed-image")
+    for name in ("..%2f..%2fetc%2fpasswd", "%2fetc%2fpasswd", "x"):
+        assert client.get(f"/v1/images/{name}").status_code == 404
+    problem(client.post("/v1/search", json={"id": id_of(photos[0]), "box": [0, 0, 40, 40]}), 410, "changed-image")
+
+
+def test_a_gallery_that_has_grown(client, served, gallery, tmp_path):
+    new = photo(tmp_path / "new.jpg", seed=99)
+    add(gallery, [new])
+    served.refresh()
+    assert client.get("/v1/gallery").json()["images"] == IMAGES + 1
+    answer = client.post("/v1/search", files={"image": new.read_bytes()}, data={"rerank": "0"}).json()
+    assert answer["results"][0]["path"] == str(new)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"no image", "not an image"),
+        (b"", "not an image"),
+        (png(4, 4), "too few"),
+        (png(20000, 20000, whole=False), "too many"),
+    ],
+    ids=["text", "empty", "small", "huge"],
+)
+@pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
+def test_unusable_uploads(client, data, message, accept):
+    answer = client.post("/v1/search", files={"image": data}, headers={"Accept": accept})
+    assert message in problem(answer, 422, "unusable-image")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "either an image"),
+        ({"top_k": "0"}, "top_k"),
+        ({"top_k": "many"}, "top_k"),
+        ({"rerank": "100000"}, "rerank"),
+        ({"method": "magic"}, "method"),
+        ({"box": "1,2,3"}, "box"),
+        ({"colour": "red"}, "colour"),
+        ({"deadline_s": "0"}, "deadline_s"),
+    ],
+)
+def test_fields_that_do_not_fit(client, fields, message):
+    assert message in problem(client.post("/v1/search", data=fields or {"top_k": "3"}), 422, "invalid-request")
+
+
+@pytest.mark.parametrize("box", ["0,0,1000,10", "50,10,20,60", "0,0,nan,50"])
+def test_boxes_that_miss_the_image(client, photos, box):
+    answer = client.post("/v1/search", files={"image": photos[0].read_bytes()}, data={"box": box})
+    assert "bbox" in problem(answer, 422, "unusable-image")
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status"),
+    [
+        ("text/plain", b"x", 415),
+        ("application/json", b"{", 400),
+        ("application/json", b"\xff", 400),
+        ("application/json", b"[" * 100_000, 400),
+        ("application/json", b"[]", 422),
+        ("multipart/form-data", b"x", 400),
+        ("multipart/form-data; boundary=x", b"--x\r\nnonsense", 422),
+    ],
+)
+def test_malformed_bodies(client, kind, body, status):
+    answer = client.post("/v1/search", content=body, headers={"Content-Type": kind})
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_an_upload_that_is_too_long_is_refused_while_it_arrives(client, monkeypatch):
+    monkeypatch.setattr(uploads, "MAX_UPLOAD_BYTES", 2**20)
+    answer = client.post("/v1/search", files={"image": bytes(2**20)})
+    problem(answer, 413, "too-large")
+
+
+def test_a_body_of_no_declared_length_is_read_no_further_than_it_may_be():
+    read = []
+
+    class Endless:
+        headers: ClassVar = {}
+
+        async def stream(self):
+            while True:
+                read.append(2**20)
+                yield bytes(2**20)
+
+    async def whole():
+        async for _ in uploads.bounded(Endless()):
+            pass
+
+    with pytest.raises(ProblemError) as refused:
+        asyncio.run(whole())
+    assert refused.value.status == 413
+    assert sum(read) == uploads.MAX_UPLOAD_BYTES + 2**20
+
+
+def test_nothing_uploaded_touches_a_disk(client, photos, monkeypatch):
+    def refuse(*_arguments, **_options):
+        pytest.fail("a temporary file was made")
+
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", refuse)
+    data = photos[0].read_bytes() + bytes(8 * 2**20)  # a JPEG ends where it ends
+    answer = client.post("/v1/search", files={"image": data}, data={"top_k": "1"})
+    assert answer.status_code == 200, answer.text
+
+
+def test_a_full_queue_is_told_at_once(serve, photos):
+    client = serve(scheduler=Scheduler(capacity=0))
+    for answer in (
+        client.post("/v1/search", files={"image": photos[0].read_bytes()}),
+        client.post("/v1/rerank", json={"id": id_of(photos[0]), "candidates": [id_of(photos[1])]}),
+        client.post("/v1/descriptors", json={"id": id_of(photos[0])}),
+        client.get("/readyz"),
+    ):
+        problem(answer, 503, "busy")
+        assert int(answer.headers["retry-after"]) > 0
+    assert client.get("/healthz").status_code == 200
+
+
+def test_a_deadline_that_has_passed(serve, photos):
+    late = iter(range(0, 10**6, 100))
+    client = serve(scheduler=Scheduler(clock=lambda: next(late)))
+    asked = {"id": id_of(photos[0]), "deadline_s": 1}
+    problem(client.post("/v1/search", json=asked), 504, "deadline")
+
+
+def test_errors_of_ours_are_problems_that_tell_nothing(client, served, photos, monkeypatch):
+    monkeypatch.setattr(served.snapshot.searcher, "rank", lambda *_: {}["secret"])
+    detail = problem(client.post("/v1/search", json={"id": id_of(photos[0])}), 500, "internal")
+    assert "secret" not in detail
+
+
+def test_unknown_paths_and_methods_are_problems(client):
+    problem(client.get("/nothing"), 404, "not-found")
+    problem(client.get("/v1/search"), 405, "method-not-allowed")
+
+
+def test_metrics(client, photos):
+    client.post("/v1/search", json={"id": id_of(photos[0]), "rerank": 6})
+    client.get("/nothing")
+    client.request("BREW", "/nothing")
+    text = client.get("/metrics").text
+    for line in (
+        'cvnet_requests_total{method="POST",route="/v1/search",status="200"} 1.0',
+        'cvnet_requests_total{method="GET",route="unmatched",status="404"} 1.0',
+        'cvnet_requests_total{method="other",route="unmatched",status="404"} 1.0',
+        'cvnet_errors_total{kind="not-found"} 2.0',
+        'cvnet_stage_seconds_count{stage="rerank"} 1.0',
+        "cvnet_pairs_total 6.0",
+        "cvnet_queue 0.0",
+        "cvnet_gallery_images 12.0",
+    ):
+        assert line in text
+
+
+def test_openapi_tells_of_uploads_and_problems(client):
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {"/v1/search", "/v1/rerank", "/v1/descriptors", "/v1/images/{id}/thumbnail", "/readyz"} <= set(paths)
+    search = paths["/v1/search"]["post"]
+    form = search["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert {"image", "id", "box", "top_k", "rerank", "method"} <= set(form["properties"])
+    assert "application/problem+json" in search["responses"]["default"]["content"]
+    assert "text/event-stream" in search["responses"]["200"]["content"]
+
+
+class Leaver:
+    """A request whose client goes away."""
+
+    async def receive(self):
+        return {"type": "http.disconnect"}
+
+
+def test_a_client_that_goes_away_cancels_its_job(client):
+    """Waited for or streamed: the job is cancelled, and its work closed at its next turn."""
+    service, log = client.app._app.state.service, []
+
+    def work():
+        try:
+            while True:
+                yield "step"
+        finally:
+            log.append("closed")
+
+    async def waited():
+        scheduler = Scheduler()  # takes no turns by itself
+        events = type(service)(**{**vars(service), "scheduler": scheduler}).events(work(), 60)
+
+        async def all_of_it():
+            async for _ in events:
+                pass
+
+        with pytest.raises(ProblemError, match="went away"):
+            await unless_gone(Leaver(), all_of_it())
+        return scheduler
+
+    async def streamed():
+        scheduler = Scheduler()
+        events = type(service)(**{**vars(service), "scheduler": scheduler}).events(work(), 60)
+        first = asyncio.create_task(anext(events))
+        while not len(scheduler):
+            await asyncio.sleep(0)
+        scheduler.turn()
+        assert await first == "step"
+        await events.aclose()
+        return scheduler
+
+    for way in (waited, streamed):
+        scheduler = asyncio.run(way())
+        while scheduler.turn():
+            pass
+    assert log == ["closed"]  # the first had not begun

@@ -1,0 +1,86 @@
+"""Snapshots: ids, filters, files that have changed, and a gallery that grows."""
+
+from __future__ import annotations
+
+import gc
+import sqlite3
+from dataclasses import replace
+
+import pytest
+
+from cvnet_engine.server.collection import Served, id_of
+from cvnet_engine.server.problems import ProblemError
+from engine.errors import GalleryError
+from engine.gallery.info import write_info
+from tests.cvnet_engine.server.conftest import IMAGES, Retriever, add
+from tests.engine.fakes import INFO
+from tests.pictures import photo
+
+
+def test_ids_are_of_paths_and_lead_back(served, photos):
+    snapshot = served.snapshot
+    assert len(set(snapshot.ids)) == IMAGES
+    for path in photos:
+        row = snapshot.row(id_of(path))
+        assert snapshot.gallery.paths[row] == path
+        assert snapshot.row_of(str(path)) == snapshot.row_of(id_of(path)) == row
+    assert snapshot.row_of("nowhere") is None
+    with pytest.raises(ProblemError, match="nowhere") as missing:
+        snapshot.row("nowhere")
+    assert missing.value.status == 404
+
+
+def test_filters(served, tmp_path):
+    snapshot = served.snapshot
+
+    def matching(name: str, folder: str) -> set[str]:
+        return {snapshot.gallery.paths[row].name for row in snapshot.matching(name, folder)}
+
+    assert snapshot.matching("", "") is None
+    assert matching("VIEW 1", "") == {"view 1.jpg", "view 10.jpg", "view 11.jpg"}
+    assert matching("view 1", str(tmp_path / "Abbey")) == {"view 1.jpg", "view 11.jpg"}
+    assert matching("", f"{tmp_path}/Abb") == set()
+    assert len(matching("abbey", "")) == IMAGES // 2
+    assert snapshot.folders == {str(tmp_path / "Abbey"): 6, str(tmp_path / "harbour"): 6}
+
+
+def test_a_file_is_read_as_it_was_indexed(served, photos):
+    snapshot, path = served.snapshot, photos[3]
+    row, content = snapshot.row(id_of(path)), path.read_bytes()
+    assert snapshot.read(row) == content
+    path.touch()  # a new time, the same content
+    assert snapshot.read(row) == content
+    for change in (content[:-1] + b"!", content + b"!", content[:-1]):
+        path.write_bytes(change)
+        with pytest.raises(ProblemError, match="has changed") as changed:
+            snapshot.read(row)
+        assert changed.value.status == 410
+    path.unlink()
+    with pytest.raises(ProblemError, match="cannot be read any more"):
+        snapshot.read(row)
+
+
+def test_a_gallery_that_grows_is_opened_again_and_the_old_one_closed(served, gallery, tmp_path):
+    assert not served.refresh()
+    before = served.snapshot
+    add(gallery, [photo(tmp_path / "new.jpg", seed=99)])
+    assert served.refresh()
+    assert (len(before), len(served.snapshot)) == (IMAGES, IMAGES + 1)
+    before.gallery.features(0)  # still of use to a search under way
+    old = before.gallery
+    del before
+    gc.collect()
+    with pytest.raises((GalleryError, sqlite3.ProgrammingError)):
+        old.features(0)
+    assert not served.refresh()
+
+
+def test_a_gallery_of_another_model_is_not_taken_on(served, gallery, tmp_path):
+    snapshot = served.snapshot
+    add(gallery, [photo(tmp_path / "new.jpg", seed=99)])
+    write_info(gallery, replace(INFO, features_id="other"))
+    with pytest.raises(GalleryError, match="another model"):
+        served.refresh()
+    assert served.snapshot is snapshot
+    with pytest.raises(GalleryError, match="another model"):
+        Served(gallery, INFO, Retriever())

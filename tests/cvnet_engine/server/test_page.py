@@ -1,0 +1,172 @@
+"""The page in a real browser, over fake engines."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from cvnet_engine.server.collection import id_of
+from engine.gallery.writer import GalleryWriter
+from tests.cvnet_engine.server.conftest import IMAGES, TOKEN
+from tests.engine.fakes import INFO
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium: apt-get install chromium"),
+]
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser) -> Iterator[Callable]:
+    """Opens a page in a fresh browser; what its console complains of fails the test."""
+    complaints, contexts = [], []
+
+    def open_page(url: str, **options):
+        context = browser.new_context(**options)
+        context.set_default_timeout(30_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda line: complaints.append(line.text) if "Security Policy" in line.text else None)
+        page.goto(url)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def expect(locator):
+    return playwright.expect(locator)
+
+
+def fits(page) -> bool:
+    return page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+def require_accessible(page) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
+    found = axe.Axe().run(page).response["violations"]
+    assert [v["id"] for v in found if v["impact"] in ("serious", "critical")] == []
+
+
+def finished(page) -> None:
+    expect(page.locator("#status")).to_contain_text("reranking of")
+
+
+@pytest.mark.parametrize("options", [{"viewport": {"width": 1280, "height": 900}}, PHONE], ids=["desktop", "phone"])
+def test_upload_stream_box_and_more_like_this(run, visit, photos, tmp_path, options):
+    server = run()
+    page = visit(server.url, **options)
+    expect(page.locator(".hit img")).to_have_count(IMAGES)
+    expect(page.locator("#banner")).to_contain_text("untrained")
+    require_accessible(page)
+
+    server.retriever.gate.clear()
+    page.set_input_files("#file", photos[3])
+    expect(page.locator(".hit .similarity").first).to_have_text("1.000")  # the global ranking, before any pair
+    expect(page.locator(".hit .pair").first).to_have_text("–")
+    first_ranking = page.locator(".hit .name").all_text_contents()
+    server.retriever.gate.set()
+    finished(page)
+    scores = [float(text) for text in page.locator(".hit .score").all_text_contents()]
+    assert scores == sorted(scores, reverse=True)
+    assert page.locator(".hit .name").all_text_contents() != first_ranking
+    assert page.locator(".hit .move.up").count() > 0
+    assert fits(page)
+    require_accessible(page)
+    page.screenshot(path=tmp_path / "found.png")
+
+    at = page.locator("#photo").bounding_box()
+    page.mouse.move(at["x"] + at["width"] / 4, at["y"] + at["height"] / 4)
+    page.mouse.down()
+    page.mouse.move(at["x"] + at["width"] * 3 / 4, at["y"] + at["height"])
+    page.mouse.up()
+    finished(page)
+    width, height = 80, 64  # of the photo
+    assert page.locator("#box").input_value() == f"{width // 4},{height // 4},{width * 3 // 4},{height}"
+    assert server.retriever.shapes == [(height, width, 3), (height * 3 // 4, width // 2, 3)]
+    outline = page.locator("#bbx").bounding_box()
+    assert outline["width"] == pytest.approx(at["width"] / 2, abs=3)
+
+    second = page.locator(".hit").nth(1)
+    id_ = second.get_attribute("data-id")
+    second.get_by_role("button", name="More like this").click()
+    expect(page.locator(f'.hit[data-id="{id_}"] .similarity')).to_have_text("1.000")
+    finished(page)
+    assert page.url.endswith(f"#id={id_}")
+    page.go_back()
+    expect(page.locator("#heading")).to_have_text("Photos of the gallery")
+
+
+def test_a_permalink_filters_and_the_keyboard(run, visit, photos, tmp_path):
+    page = visit(f"{run().url}#id={id_of(photos[0])}&name=VIEW+1&box=8,4,72,60")
+    finished(page)
+    expect(page.locator(".hit")).to_have_count(3)
+    expect(page.locator("#bbx")).to_be_visible()
+    page.select_option("#folder", str(tmp_path / "Abbey"))
+    expect(page.locator(".hit")).to_have_count(2)
+    page.fill("#name", "nothing of the kind")
+    expect(page.locator(".empty")).to_contain_text("No photo matches")
+    page.get_by_role("button", name="Back to the gallery").press("Enter")
+    page.fill("#name", "view 1")
+    expect(page.locator(".hit")).to_have_count(2)
+    page.locator(".hit button").first.press("Enter")
+    finished(page)
+    expect(page.locator("#results")).to_be_focused()
+
+
+def test_an_unreadable_upload_is_explained_and_a_dark_page_is_legible(run, visit):
+    page = visit(run().url, color_scheme="dark")
+    expect(page.locator(".hit img")).to_have_count(IMAGES)
+    page.set_input_files("#file", {"name": "notes.jpg", "mimeType": "image/jpeg", "buffer": b"no image"})
+    expect(page.locator("#trouble")).to_contain_text("not an image")
+    expect(page.locator(".hit")).to_have_count(0)
+    require_accessible(page)
+
+
+def test_an_empty_gallery_says_how_to_fill_it(run, visit, tmp_path):
+    GalleryWriter(tmp_path / "empty", INFO).close()
+    page = visit(run(tmp_path / "empty").url)
+    expect(page.locator(".empty")).to_contain_text("cvnet-engine index")
+
+
+def test_a_server_that_is_lost_in_the_middle_is_waited_for(run, visit, photos):
+    server = run()
+    page = visit(server.url)
+    expect(page.locator(".hit img")).to_have_count(IMAGES)
+    page.wait_for_load_state("networkidle")
+    server.stop()
+    page.set_input_files("#file", photos[3])
+    expect(page.locator("#trouble")).to_contain_text("Waiting for it")
+    run(port=server.port)
+    finished(page)  # what was asked is asked again
+    expect(page.locator("#trouble")).to_be_hidden()
+
+
+def test_the_token_is_asked_for_once(run, visit):
+    page = visit(run(token=TOKEN).url)
+    expect(page.locator("#search")).to_be_hidden()
+    page.get_by_label("This server asks for a token").fill("wrong")
+    page.get_by_role("button", name="Log in").click()
+    expect(page.locator("#trouble")).to_contain_text("not the token")
+    require_accessible(page)
+    page.locator("#token").fill(TOKEN)
+    page.locator("#token").press("Enter")
+    expect(page.locator(".hit img")).to_have_count(IMAGES)
+    page.reload()
+    expect(page.locator(".hit img")).to_have_count(IMAGES)

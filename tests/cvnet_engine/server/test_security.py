@@ -1,0 +1,100 @@
+"""Who is let in, what a browser is told, and what the guard turns away."""
+
+from __future__ import annotations
+
+import pytest
+from starlette.datastructures import Headers
+
+from cvnet_engine.server.security import COOKIE, Access, is_loopback
+from tests.cvnet_engine.server.conftest import LOCAL, TOKEN
+
+JSON = {"Content-Type": "application/json"}
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+
+
+@pytest.fixture
+def guarded(serve):
+    return serve(Access("127.0.0.1", TOKEN))
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:8080", "127.0.0.1:1", "[::1]:8080", "10.0.0.7", "box.lan:80"])
+def test_names_and_addresses_of_this_server(host):
+    assert Access("box.lan").goes_by(host)
+
+
+@pytest.mark.parametrize(
+    "host", ["", "evil.example", "evil.example:8080", "localhost.evil.example", "[", "127.0.0.1.nip.io"]
+)
+def test_names_that_are_anothers(host):
+    assert not Access("box.lan").goes_by(host)
+
+
+def test_a_rebound_name_gets_nothing(client):
+    answer = client.get("/v1/gallery", headers={"Host": "evil.example"})
+    assert answer.status_code == 400
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:9999"])
+def test_another_site_cannot_post(client, origin):
+    assert client.post("/v1/search", data={"id": "x"}, headers={"Origin": origin}).status_code == 403
+    assert client.post("/v1/search", data={"id": "x"}, headers={"Origin": LOCAL}).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/v1/gallery", "/v1/images", "/v1/images/x", "/metrics", "/v1/search", "/nothing"])
+def test_everything_else_needs_the_token(guarded, path):
+    answer = guarded.get(path)
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+    assert guarded.get(path, headers=BEARER).status_code in (200, 404, 405)
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/"])
+def test_health_and_the_page_are_open(guarded, path):
+    assert guarded.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("value", ["", "Bearer", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer \xff"])
+def test_wrong_credentials(guarded, value):
+    assert guarded.get("/v1/gallery", headers={"Authorization": value.encode("latin-1")}).status_code == 401
+
+
+def test_a_login_is_a_cookie_that_scripts_and_other_sites_do_not_get(guarded):
+    assert guarded.post("/v1/login", json={"token": "wrong"}).status_code == 401
+    answer = guarded.post("/v1/login", json={"token": TOKEN})
+    assert answer.status_code == 204
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    assert TOKEN not in cookie
+    assert guarded.get("/v1/gallery").status_code == 200
+
+
+def test_a_session_ends_with_the_server():
+    before = Access("127.0.0.1", TOKEN)
+    headers = Headers({"cookie": f"{COOKIE}={before.session}"})
+    assert before.admits(headers)
+    assert not Access("127.0.0.1", TOKEN).admits(headers)
+
+
+def test_without_a_token_nobody_logs_in(client):
+    assert client.post("/v1/login", json={"token": ""}).status_code == 401
+
+
+def test_a_token_that_is_no_text(guarded):
+    assert guarded.post("/v1/login", content=b'{"token": "\\ud800"}', headers=JSON).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/", "/page/app.js", "/v1/gallery", "/nothing"])
+def test_what_browsers_are_told(client, path):
+    headers = client.get(path).headers
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("host", "own"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("box", False)]
+)
+def test_what_needs_a_token(host, own):
+    assert is_loopback(host) is own
