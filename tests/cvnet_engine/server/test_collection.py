@@ -56,7 +56,7 @@ def test_a_file_is_read_as_it_was_indexed(served, photos):
             snapshot.read(row)
         assert changed.value.status == 410
     path.unlink()
-    with pytest.raises(ProblemError, match="cannot be read any more"):
+    with pytest.raises(ProblemError, match="cannot be read"):
         snapshot.read(row)
 
 

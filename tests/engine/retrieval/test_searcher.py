@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 
 from engine.retrieval.ranking import Ranking
-from engine.retrieval.searcher import METHODS, Plan, Searcher
+from engine.retrieval.searcher import Plan, RerankWith, Searcher
 from engine.retrieval.superglobal import Refinement, rerank
 from tests.engine.fakes import features
 
@@ -73,7 +75,7 @@ def test_pairs_of_the_best_that_refinement_leaves(collection):
     assert (np.diff(first.scores) <= 0).all()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", get_args(RerankWith))
 def test_nothing_to_choose_from_is_nothing_found(collection, method):
     query, plan = features(1), Plan(method=method)
     with Searcher(Scorer(), collection) as searcher:
