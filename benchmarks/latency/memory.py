@@ -46,8 +46,9 @@ def random_features(contender: Contender, image: Size, seed: int) -> Features:
         shapes = [(LOCAL_DIM, *map_size(image))]
     else:
         shapes = [(MAP_DIM, *size) for size in unit_map_sizes(map_size(image))]
+    maps = (rng.standard_normal(shape, np.float32) for shape in shapes)
     empty: Array = np.empty(0)
-    return Features(empty, tuple(rng.standard_normal(shape, np.float32) / 16 for shape in shapes))
+    return Features(empty, tuple(m / np.linalg.norm(m, axis=0) for m in maps))  # unit vectors, as a reranker asks for
 
 
 def peak_growth(call: Callable[[], object]) -> int:
