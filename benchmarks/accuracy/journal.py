@@ -21,6 +21,7 @@ import numpy as np
 from engine.bundle import sha256
 from engine.contract import Array, Closing
 from engine.errors import DatasetError, one_line
+from engine.files import require_regular
 
 Facts = tuple[object, ...]  # what a row depends on; plain values, fit for JSON
 
@@ -40,6 +41,8 @@ class Journal(Closing):
         try:
             if file:
                 file.parent.mkdir(parents=True, exist_ok=True)
+                if file.exists():
+                    require_regular(file, file.stat())  # SQLite would wait for whoever writes into a pipe
             self._connection = sqlite3.connect(file or ":memory:")
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")

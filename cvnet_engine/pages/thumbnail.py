@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from cvnet_engine.pages.page import Box
 from engine.errors import ImageError
-from engine.images import FORMATS, open_regular
+from engine.images import FORMATS, open_image
 
 LONGER_SIDE_PX = 240
 QUALITY = 80
@@ -39,7 +39,7 @@ def thumbnail(path: str) -> Thumbnail | None:
     None where it cannot be read, since a report on a thousand images should not fail over one.
     """
     try:
-        with open_regular(Path(path)) as stream, Image.open(stream, formats=FORMATS) as image:
+        with open_image(Path(path)) as stream, Image.open(stream, formats=FORMATS) as image:
             width, height = image.size
             if image.getexif().get(ORIENTATION_TAG, 1) >= FIRST_SIDEWAYS:
                 width, height = height, width

@@ -81,7 +81,7 @@ def descriptor_nodes(weights: Array) -> tuple[list[NodeProto], dict[str, Array]]
 def feature_nodes(weights: Array) -> tuple[list[NodeProto], dict[str, Array]]:
     """(B, 3, H, W) -> (B, 256, h, w), unit norm, and the same at the smaller scales."""
     node = helper.make_node
-    pooled = dict(kernel_shape=[STRIDE_PX] * 2, strides=[STRIDE_PX] * 2, ceil_mode=1)
+    pooled = {"kernel_shape": [STRIDE_PX] * 2, "strides": [STRIDE_PX] * 2, "ceil_mode": 1}
     nodes = [
         node("AveragePool", ["image"], ["pooled"], **pooled),
         node("Conv", ["pooled", "to_map"], ["grid"]),

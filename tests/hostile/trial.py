@@ -1,4 +1,4 @@
-"""An input put to the code that reads it, in a process of its own with bounds on time and memory, and what came of it."""
+"""An input put to the code that reads it, in a process of its own, bounded in time and memory, and what came of it."""
 
 from __future__ import annotations
 

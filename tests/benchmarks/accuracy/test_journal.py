@@ -71,3 +71,9 @@ def test_something_else_than_a_journal(tmp_path):
     (tmp_path / "j.sqlite").write_text("no database " * 100)
     with pytest.raises(DatasetError, match="delete the file to start anew"):
         Journal(tmp_path / "j.sqlite")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "j.sqlite")
+    with pytest.raises(DatasetError, match="a pipe"):
+        Journal(tmp_path / "j.sqlite")
