@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from engine.contract import Array
-from engine.images import FORMATS, MAX_BYTES, SUFFIXES, read, read_size
+from engine.images import FORMATS, MAX_BYTES, SUFFIXES, decode, read, read_size
 from tests.hostile.trial import Anything, Case, Refusal, digest
 from tests.pictures import encode, oriented, picture, png
 
@@ -38,7 +38,7 @@ class Images:
     def __init__(self) -> None:
         image = Image.fromarray(picture(60, 80))
         self.whole = {kind: encode(image, kind) for kind in FORMATS}
-        self.pixels = {kind: digest(see(decoded(data))) for kind, data in self.whole.items()}
+        self.pixels = {kind: digest(see(decode(data))) for kind, data in self.whole.items()}
         self.foreign = {kind: encode(image, kind) for kind in FOREIGN}
         self.makers: list[tuple[int, Callable[[random.Random], Case]]] = [
             (6, self.damaged),
@@ -50,6 +50,10 @@ class Images:
             (2, self.huge),
             (1, self.odd_exif),
         ]
+
+    def make(self, rng: random.Random) -> Case:
+        ((_, maker),) = rng.choices(self.makers, [weight for weight, _ in self.makers])
+        return maker(rng)
 
     def damaged(self, rng: random.Random) -> Case:
         kind = rng.choice(FORMATS)
@@ -128,12 +132,6 @@ def see(found: object) -> object:
     assert image.dtype == "uint8"
     assert image.size
     return repr(image.shape).encode() + image.tobytes()
-
-
-def decoded(data: bytes) -> Array:
-    from engine.images import decode
-
-    return decode(data)
 
 
 def suffix(kind: str) -> str:

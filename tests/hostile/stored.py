@@ -46,7 +46,7 @@ class Bundles:
 
 class Galleries:
     def __init__(self, folder: Path) -> None:
-        self.good = folder / "gallery"
+        self.good = folder
         with GalleryWriter(self.good, MADE, images_per_shard=2) as writer:
             for n in range(IMAGES):
                 writer.put(Path(f"/photos/{n}.jpg"), STAMP, features(n))
