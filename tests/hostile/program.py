@@ -158,7 +158,7 @@ def results(folder: Path, words: str) -> Any:
     """What a search finds."""
     run(folder, f"{words} --json {folder / 'found.json'}")
     found = json.loads((folder / "found.json").read_text())
-    return [[(Path(hit["path"]).name, hit["score"]) for hit in query["results"]] for query in found]
+    return [[[Path(hit["path"]).name, hit["score"]] for hit in query["results"]] for query in found]
 
 
 def run(folder: Path, words: str) -> None:

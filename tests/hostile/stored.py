@@ -53,7 +53,7 @@ class Galleries:
         self.expected = see_gallery(self.good)
         self.changes: list[tuple[int, str, Change, bool]] = [
             (5, "galleries: flipped bits", lambda p, r: flip(p / r.choice(shards(p)), r), False),
-            (2, "galleries: files cut or gone", lambda p, r: take_away(p / r.choice(names(p)), r), True),
+            (2, "galleries: files cut or gone", lambda p, r: take_away(p / r.choice(names(p)), r), False),
             (3, "galleries: rows and tables gone", delete, True),
             (3, "galleries: forged rows", forge, False),
             (2, "galleries: wrong types", lambda p, r: retype(p / INFO, r), False),
