@@ -102,9 +102,11 @@ def read_manifest(bundles: Bundles, data: st.DataObject) -> None:
     file = bundles.good / MANIFEST
     whole = file.read_text()
     file.write_text(data.draw(changed(json.loads(whole))))
-    with one_line(BundleError):
-        assert see_bundle(bundles.good) == bundles.expected
-    file.write_text(whole)
+    try:
+        with one_line(BundleError):
+            assert see_bundle(bundles.good) == bundles.expected
+    finally:
+        file.write_text(whole)
 
 
 @BRIEF
@@ -128,9 +130,11 @@ def read_gallery(galleries: Galleries, place: Path, data: st.DataObject) -> None
         file.write_text(data.draw(changed(json.loads(whole))))
     else:
         file.write_bytes(data.draw(damaged(whole)))
-    with one_line(GalleryError):
-        assert see_gallery(folder) == galleries.expected
-    shutil.rmtree(folder)
+    try:
+        with one_line(GalleryError):
+            assert see_gallery(folder) == galleries.expected
+    finally:
+        shutil.rmtree(folder)
 
 
 @BRIEF
