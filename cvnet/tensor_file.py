@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ def load(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
+        require_checksums(path)
         return unpickled(path)
     except WeightsError:
         raise
@@ -56,6 +58,16 @@ def load(path: Path) -> Any:
         raise WeightsError(
             f"{path}: not a readable checkpoint ({one_line(error)}); expected a file of tensors: copy it again"
         ) from error
+
+
+def require_checksums(path: Path) -> None:
+    """Raise ValueError where a zip file's content is not what was saved: PyTorch does not look at its checksums."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            checked = any(entry.CRC for entry in archive.infolist())  # torch.save leaves them out if told to
+            damaged = archive.testzip() if checked else None
+        if damaged:
+            raise ValueError(f"the checksum of {damaged} differs")
 
 
 def unpickled(path: Path) -> Any:

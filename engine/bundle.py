@@ -11,7 +11,7 @@ from pathlib import Path
 
 from engine import typed_json
 from engine.errors import BundleError
-from engine.files import write_atomically
+from engine.files import read_text, write_atomically
 from engine.graphs import GRAPH_NAMES
 
 FORMAT = 2
@@ -120,7 +120,7 @@ class Bundle:
 def read_manifest(path: Path) -> Manifest:
     file = path / MANIFEST
     try:
-        manifest = typed_json.parse(file.read_text(), Manifest)
+        manifest = typed_json.parse(read_text(file), Manifest)
         require_own_files(manifest)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BundleError(f"{path}: not a bundle (no {MANIFEST}); make one with 'cvnet-engine build'") from error

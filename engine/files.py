@@ -1,9 +1,27 @@
-"""Files and folders that are whole or not there at all, and go by one name."""
+"""Files and folders that are whole or not there at all, and go by one name; only regular files are read."""
 
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
+from typing import BinaryIO
+
+MOST_TEXT = 1 << 24  # bytes of a manifest or the like
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}  # of what is no regular file
+
+
+class IrregularFileError(OSError):
+    """What is no regular file, or a larger one than can be meant; `strerror` says which."""
+
+    def __init__(self, what: str, path: Path) -> None:
+        super().__init__(0, what, str(path))
 
 
 def absolute(path: Path) -> Path:
@@ -32,6 +50,47 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         rename(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, opened without waiting for whoever may be at the other end of another kind.
+
+    Raises:
+        IrregularFileError: anything else.
+        OSError: it cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        require_regular(path, os.fstat(descriptor))
+    except IrregularFileError:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
+
+
+def require_regular(path: Path, status: os.stat_result) -> None:
+    """Raise IrregularFileError unless this is the status of a regular file."""
+    if not stat.S_ISREG(status.st_mode):
+        raise IrregularFileError(kind(status.st_mode), path)
+
+
+def read_text(path: Path) -> str:
+    """The text of a regular file of at most `MOST_TEXT` bytes.
+
+    Raises:
+        OSError: anything else; see `open_regular`.
+        UnicodeDecodeError: it is no UTF-8.
+    """
+    with open_regular(path) as stream:
+        data = stream.read(MOST_TEXT + 1)
+    if len(data) > MOST_TEXT:
+        raise IrregularFileError(f"more than {MOST_TEXT:,} bytes", path)
+    return data.decode()
+
+
+def kind(mode: int) -> str:
+    """What is no regular file, in a word, by its `st_mode`."""
+    return KINDS.get(stat.S_IFMT(mode), "no file")
 
 
 def rename(source: Path, target: Path) -> None:

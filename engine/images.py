@@ -10,9 +10,9 @@ import ctypes
 import io
 import logging
 import os
-import stat
 import struct
 import warnings
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +23,7 @@ from PIL import Image, UnidentifiedImageError, _imaging
 
 from engine.contract import Array
 from engine.errors import ImageError
+from engine.files import IrregularFileError, open_regular
 from engine.geometry import MIN_SIDE_PX
 
 SUFFIXES = {
@@ -41,13 +42,6 @@ FOREIGN = {".avif": "AVIF", ".heic": "HEIC", ".heif": "HEIC", ".hif": "HEIC"}  #
 FOREIGN_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC"}  # by content
 MAX_PIXELS = 89_478_485  # Pillow's own bound against decompression bombs
 MAX_BYTES = 8 * MAX_PIXELS  # of a file: as many pixels, uncompressed, in four channels of 16 bits
-KINDS = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}  # of what is no regular file
 
 # Mean and standard deviation of ImageNet in BGR order, on a scale of 0 to 1.
 MEAN = np.array((0.406, 0.456, 0.485), np.float32)
@@ -93,33 +87,25 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         ImageError: anything else, or a file that cannot be read.
     """
-    with open_regular(path) as stream:
+    with open_image(path) as stream:
         size = os.fstat(stream.fileno()).st_size
         if size > MAX_BYTES:
             raise ImageError(f"{size:,} bytes are too many; expected at most {MAX_BYTES:,}: save it compressed")
         return stream.read(size)
 
 
-def open_regular(path: Path) -> BinaryIO:
-    """A regular file, opened without waiting for whoever may be at the other end of another kind.
+def open_image(path: Path) -> BinaryIO:
+    """A regular file, opened; nothing else is waited for.
 
     Raises:
         ImageError: anything else, or a file that cannot be read.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        return open_regular(path)
+    except IrregularFileError as error:
+        raise ImageError(f"{error.strerror}; expected an image file") from error
     except OSError as error:  # of a socket, too
         raise ImageError(f"cannot be read ({error.strerror}); expected an image file") from error
-    mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode):
-        os.close(descriptor)
-        raise ImageError(f"{kind(mode)}; expected an image file")
-    return os.fdopen(descriptor, "rb")
-
-
-def kind(mode: int) -> str:
-    """What is no regular file, in a word, by its `st_mode`."""
-    return KINDS.get(stat.S_IFMT(mode), "no file")
 
 
 def decode(data: bytes) -> Array:
@@ -137,6 +123,8 @@ def decode(data: bytes) -> Array:
                 raise ImageError(
                     f"{width}x{height} pixels are too many; expected at most {MAX_PIXELS:,}: resize it first"
                 )
+            if image.format == "PNG":
+                require_checksums(data)
             image.load()
             turn = UPRIGHT.get(orientation(image.info.get("exif", b"")))
             return np.ascontiguousarray(to_bgr(image if turn is None else image.transpose(turn)))
@@ -150,6 +138,17 @@ def decode(data: bytes) -> Array:
         raise ImageError(f"damaged ({error}); expected a whole image: copy it again") from error
 
 
+def require_checksums(png: bytes) -> None:
+    """Raise ValueError where a PNG's pixels are not as they were written: Pillow passes over the checksums of these."""
+    view, start = memoryview(png), 8
+    while start + 8 <= len(png):
+        (length,), kind = struct.unpack_from(">I", png, start), png[start + 4 : start + 8]
+        end = start + 8 + length
+        if kind == b"IDAT" and png[end : end + 4] != struct.pack(">I", zlib.crc32(view[start + 4 : end])):
+            raise ValueError("a checksum differs")
+        start = end + 4
+
+
 def read_size(path: Path, max_side_px: int | None = None) -> tuple[int, int]:
     """The (height, width) px that an image file has once upright and shrunk by `limit_side`, from its header alone.
 
@@ -157,7 +156,7 @@ def read_size(path: Path, max_side_px: int | None = None) -> tuple[int, int]:
         ImageError: no image that can be read.
     """
     try:
-        with open_regular(path) as stream, Image.open(stream, formats=FORMATS) as image:
+        with open_image(path) as stream, Image.open(stream, formats=FORMATS) as image:
             width, height = image.size
             if orientation(image.info.get("exif", b"")) >= FIRST_SIDEWAYS:
                 width, height = height, width

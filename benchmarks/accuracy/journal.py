@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import sqlite3
-import zipfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 from engine.bundle import sha256
 from engine.contract import Array, Closing
 from engine.errors import DatasetError, one_line
+from engine.files import require_regular
 
 Facts = tuple[object, ...]  # what a row depends on; plain values, fit for JSON
 
@@ -40,12 +40,14 @@ class Journal(Closing):
         try:
             if file:
                 file.parent.mkdir(parents=True, exist_ok=True)
+                if file.exists():
+                    require_regular(file, file.stat())  # SQLite would wait for whoever writes into a pipe
             self._connection = sqlite3.connect(file or ":memory:")
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             with self._connection as transaction:
                 transaction.execute("CREATE TABLE IF NOT EXISTS work (key TEXT PRIMARY KEY, arrays BLOB NOT NULL)")
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, UnicodeDecodeError) as error:  # the last of SQLite's own messages, damaged
             raise self._refusal(error) from error
 
     def get(self, facts: Facts) -> dict[str, Array] | None:
@@ -57,7 +59,9 @@ class Journal(Closing):
         try:
             row = self._connection.execute("SELECT arrays FROM work WHERE key = ?", (digest(facts),)).fetchone()
             return None if row is None else unpack(row[0])
-        except (sqlite3.Error, zipfile.BadZipFile, ValueError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged row can raise nearly anything
             raise self._refusal(error) from error
 
     def put(self, facts: Facts, arrays: dict[str, Array]) -> None:
@@ -69,7 +73,7 @@ class Journal(Closing):
         try:
             with self._connection as transaction:
                 transaction.execute("INSERT OR REPLACE INTO work VALUES (?, ?)", (digest(facts), pack(arrays)))
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise self._refusal(error) from error
 
     def _refusal(self, error: Exception) -> DatasetError:

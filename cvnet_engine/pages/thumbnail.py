@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from cvnet_engine.pages.page import Box
 from engine.errors import ImageError
-from engine.images import FORMATS, open_regular
+from engine.images import FORMATS, open_image
 
 LONGER_SIDE_PX = 240
 QUALITY = 80
@@ -40,7 +40,7 @@ def thumbnail(path: str) -> Thumbnail | None:
     None where it cannot be read, since a report on a thousand images should not fail over one.
     """
     try:
-        with open_regular(Path(path)) as stream:
+        with open_image(Path(path)) as stream:
             small = reduced(stream)
     except ImageError:
         return None

@@ -20,7 +20,7 @@ from engine.errors import GalleryError, ImageError
 from engine.gallery.info import GalleryInfo, require_equal
 from engine.gallery.reader import Gallery
 from engine.gallery.shards import shard_files
-from engine.images import open_regular
+from engine.images import open_image
 from engine.retrieval.retriever import Retriever
 from engine.retrieval.searcher import Searcher
 
@@ -98,7 +98,7 @@ class Snapshot:
         """
         path, stamp = self.gallery.paths[row], self.gallery.stamp(row)
         try:
-            with open_regular(path) as stream:
+            with open_image(path) as stream:
                 status = os.fstat(stream.fileno())
                 data = stream.read(stamp.size + 1) if status.st_size == stamp.size else b""
         except (ImageError, OSError) as error:

@@ -14,11 +14,11 @@ from pathlib import Path
 from engine.contract import Array
 from engine.errors import ImageError
 from engine.features import Features
-from engine.files import absolute
+from engine.files import absolute, kind
 from engine.gallery.map_codec import decode_map, encode_map
 from engine.gallery.shards import FileStamp
 from engine.gallery.writer import GalleryWriter
-from engine.images import FOREIGN, SUFFIXES, decode, kind, limit_side, read_bytes, unread
+from engine.images import FOREIGN, SUFFIXES, decode, limit_side, read_bytes, unread
 from engine.retrieval.retriever import Retriever
 
 DRIFT_SAMPLE = 8  # images that the cost of 8-bit maps is measured on

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import zlib
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from engine import typed_json
 from engine.errors import GalleryError
-from engine.files import write_atomically
+from engine.files import read_text, write_atomically
 from engine.gallery.map_codec import MAP_TYPES
 
 FORMAT = 2
@@ -33,17 +34,38 @@ class GalleryInfo:
     shards: int = 0
 
 
+@dataclass(frozen=True)
+class StoredInfo(GalleryInfo):
+    """What is in the file: `checksum` is None in a gallery from before there was one."""
+
+    checksum: int | None = None
+
+    def unpacked(self) -> GalleryInfo:
+        """
+        Raises:
+            ValueError: it is not what was stored.
+        """
+        if self.checksum not in (None, checksum(self)):
+            raise ValueError("checksum differs")
+        return GalleryInfo(**{field.name: getattr(self, field.name) for field in fields(GalleryInfo)})
+
+
+def checksum(info: GalleryInfo) -> int:
+    """CRC-32 of what scores depend on: another `max_side_px` would change them without a word."""
+    return zlib.crc32(json.dumps([info.features_id, info.max_side_px, info.maps]).encode())
+
+
 def read_info(path: Path) -> GalleryInfo:
     file = path / INFO
     try:
-        info = typed_json.parse(file.read_text(), GalleryInfo)
+        info = typed_json.parse(read_text(file), StoredInfo)
         if info.format not in (UNCOUNTED, FORMAT):
             raise ValueError(f"format is {info.format}")
         if not 0 <= info.shards <= MOST_SHARDS:
             raise ValueError(f"shards is {info.shards}; expected at most {MOST_SHARDS}")
         if info.maps not in MAP_TYPES:
             raise ValueError(f"maps is {info.maps!r}; expected {' or '.join(MAP_TYPES)}")
-        return info
+        return info.unpacked()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise GalleryError(f"{path}: not a gallery (no {INFO}); make one with 'cvnet-engine index'") from error
     except OSError as error:
@@ -55,7 +77,8 @@ def read_info(path: Path) -> GalleryInfo:
 
 
 def write_info(path: Path, info: GalleryInfo) -> None:
-    write_atomically(path / INFO, json.dumps(asdict(info), indent=2) + "\n")
+    content = asdict(info) | {"checksum": checksum(info)}
+    write_atomically(path / INFO, json.dumps(content, indent=2) + "\n")
 
 
 def map_type_of(path: Path) -> str:

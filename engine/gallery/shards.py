@@ -18,7 +18,7 @@ import numpy as np
 from engine.contract import Array
 from engine.errors import GalleryError, one_line
 from engine.features import is_finite
-from engine.files import rename
+from engine.files import rename, require_regular
 from engine.gallery.map_codec import decode_map
 from engine.geometry import AREA_SCALES, DESCRIPTOR_DIM, MAP_DIM, Size, unit_map_sizes
 
@@ -176,6 +176,7 @@ def create_shard(file: Path) -> sqlite3.Connection:
 def connect(file: Path, readonly: bool = False) -> sqlite3.Connection:
     """A shard opened; `synchronous = FULL` makes a commit wait for the disk."""
     with translated_errors(file):
+        require_regular(file, file.stat())  # SQLite would wait for whoever writes into a pipe
         if not readonly:
             connection = sqlite3.connect(file, check_same_thread=False)
             require_plain_tables(connection)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cvnet import checkpoint
+from cvnet import checkpoint, tensor_file
 from engine.errors import WeightsError
 from tests.golden_inputs import GOLDEN
 
@@ -132,6 +132,25 @@ def test_truncated_file(tmp_path, state):
     (tmp_path / "w.pyth").write_bytes(data[: len(data) // 2])
     with pytest.raises(WeightsError, match="not a readable checkpoint"):
         checkpoint.load(str(tmp_path / "w.pyth"), 50)
+
+
+def test_a_flipped_bit_in_a_tensor(tmp_path):
+    torch.save({"a": torch.arange(1000.0)}, tmp_path / "w.pyth")
+    data = bytearray((tmp_path / "w.pyth").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "w.pyth").write_bytes(data)
+    torch.load(tmp_path / "w.pyth")  # says nothing
+    with pytest.raises(WeightsError, match="the checksum of w/data/0 differs"):
+        tensor_file.load(tmp_path / "w.pyth")
+
+
+def test_a_file_that_was_saved_without_checksums_is_read(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"a": torch.arange(3.0)}, tmp_path / "w.pyth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert tensor_file.load(tmp_path / "w.pyth")["a"].tolist() == [0, 1, 2]
 
 
 class Evil:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -49,6 +50,21 @@ def test_a_manifest_is_read_as_written(small, tmp_path_factory):
     manifest, elsewhere = read_manifest(small), tmp_path_factory.mktemp("copy")
     write_manifest(manifest, elsewhere)
     assert read_manifest(elsewhere) == manifest
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (os.mkfifo, "a pipe"),
+        (lambda file: file.symlink_to("/dev/zero"), "a device"),
+        (lambda file: (file.touch(), os.truncate(file, 1 << 40)), "more than 16,777,216 bytes"),
+    ],
+)
+def test_a_manifest_that_has_no_end_is_not_read(small, make, what):
+    (small / "manifest.json").unlink()
+    make(small / "manifest.json")
+    with pytest.raises(BundleError, match=rf"not readable \({what}\)"):
+        Bundle(small)
 
 
 @pytest.mark.parametrize("name", GRAPH_NAMES)

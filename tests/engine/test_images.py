@@ -238,6 +238,19 @@ def test_random_damage_is_an_image_or_an_error(name):
         assert image.shape[2:] == (3,)
 
 
+def test_a_flipped_bit_in_a_png_is_never_another_picture():
+    data, image = encode(RGB, "PNG"), decode(encode(RGB, "PNG"))
+    refused = 0
+    for position in range(0, len(data), 3):
+        flipped = bytearray(data)
+        flipped[position] ^= 1 << position % 8
+        try:
+            assert np.array_equal(decode(bytes(flipped)), image)
+        except ImageError:
+            refused += 1
+    assert refused > len(data) // 3 * 0.99
+
+
 def test_damaged_exif_leaves_the_image_as_it_is():
     rng, small = random.Random(0), Image.fromarray(picture(20, 30))
     whole = decode(encode(small, "JPEG"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from engine.contract import Array
 from engine.errors import BackendError
+from engine.files import open_regular
 from engine.geometry import AREA_SCALES
 
 LAYERS = (  # block.index of a centre-pivot convolution: input channels, output channels, kernel; its GroupNorm is next
@@ -51,11 +51,13 @@ def load(file: Path) -> list[Array]:
         BackendError: a name, shape or dtype that differs, a value that is not finite, or no such file at all.
     """
     try:
-        with np.load(file) as stored:
+        with open_regular(file) as stream, np.load(stream) as stored:
             if set(stored.files) != set(shapes()):
                 raise refused(file, f"{len(stored.files)} tensors; expected the {len(shapes())} of the reranker")
             return [checked(file, name, stored[name], shape) for name, shape in shapes().items()]
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (BackendError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything
         raise refused(file, f"not readable ({error})") from error
 
 

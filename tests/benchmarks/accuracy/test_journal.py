@@ -1,6 +1,7 @@
 """A journal gives back what it was given, for the facts that it was given for, and nothing else."""
 
 import os
+import random
 import sqlite3
 
 import numpy as np
@@ -71,3 +72,29 @@ def test_something_else_than_a_journal(tmp_path):
     (tmp_path / "j.sqlite").write_text("no database " * 100)
     with pytest.raises(DatasetError, match="delete the file to start anew"):
         Journal(tmp_path / "j.sqlite")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "j.sqlite")
+    with pytest.raises(DatasetError, match="a pipe"):
+        Journal(tmp_path / "j.sqlite")
+
+
+def test_flipped_bits_anywhere_are_an_error_or_change_nothing(tmp_path):
+    rng = random.Random(0)
+    with Journal(tmp_path / "whole.sqlite") as journal:
+        for n in range(5):
+            journal.put((n,), {"a": np.arange(n)})
+    whole, refused = (tmp_path / "whole.sqlite").read_bytes(), 0
+    for _ in range(150):
+        flipped = bytearray(whole)
+        for _ in range(10):
+            flipped[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
+        (tmp_path / "j.sqlite").write_bytes(flipped)
+        try:
+            with Journal(tmp_path / "j.sqlite") as journal:
+                found = [journal.get((n,)) for n in range(5)]
+            assert all(f is None or f["a"].tolist() == list(range(n)) for n, f in enumerate(found))
+        except DatasetError:
+            refused += 1
+    assert refused > 20

@@ -1,5 +1,7 @@
 """Weights of exactly the published shapes, or none."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -47,4 +49,10 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path, content):
     if content is not None:
         (tmp_path / "weights.npz").write_bytes(content)
     with pytest.raises(BackendError, match="build the bundle again"):
+        load(tmp_path / "weights.npz")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "weights.npz")
+    with pytest.raises(BackendError, match="a pipe"):
         load(tmp_path / "weights.npz")

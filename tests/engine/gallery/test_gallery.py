@@ -222,6 +222,7 @@ def test_damaged_gallery_json(tmp_path, content):
         {"shards": 10**9},
         {"shards": True},
         {"colour": "blue"},
+        {"checksum": "none"},
     ],
 )
 def test_other_fields_than_gallery_json_has(tmp_path, change):
@@ -230,6 +231,28 @@ def test_other_fields_than_gallery_json_has(tmp_path, change):
     for opening in (Gallery, lambda path: GalleryWriter(path, INFO)):
         with pytest.raises(GalleryError, match=f"gallery.json: not of a gallery of format 2 .*{next(iter(change))}"):
             opening(tmp_path / "g")
+
+
+@pytest.mark.parametrize(
+    "change", [{"max_side_px": 1004}, {"max_side_px": None}, {"features_id": "x"}, {"maps": "int8"}]
+)
+def test_fields_of_another_gallery_are_noticed(tmp_path, change):
+    """A query shrunk to another side than the gallery's images would score otherwise, and nothing would say so."""
+    info = json.loads((write(tmp_path / "g") / "gallery.json").read_text())
+    (tmp_path / "g" / "gallery.json").write_text(json.dumps(info | change))
+    with pytest.raises(GalleryError, match="checksum differs"):
+        Gallery(tmp_path / "g")
+
+
+@pytest.mark.parametrize("name", ["gallery.json", "shard-00000.sqlite"])
+def test_a_pipe_or_device_in_a_files_place_is_not_waited_for(tmp_path, name):
+    for make in (os.mkfifo, lambda file: file.symlink_to("/dev/zero")):
+        file = write(tmp_path / make.__name__) / name
+        file.unlink()
+        make(file)
+        for opening in (Gallery, lambda path: GalleryWriter(path, INFO)):
+            with pytest.raises(GalleryError, match=r"a pipe|a device"):
+                opening(file.parent)
 
 
 @pytest.mark.parametrize("name", ["absent", "folder", "file", "file/below"])

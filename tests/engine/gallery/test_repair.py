@@ -142,7 +142,7 @@ def test_a_gallery_of_the_format_before_is_read_and_brought_up_to_date(photos, t
     for number in range(3):
         execute(tmp_path / "g", "DROP TABLE contents", "DROP INDEX maps_images", shard=number)
     info = json.loads((tmp_path / "g" / "gallery.json").read_text())
-    del info["shards"]
+    del info["shards"], info["checksum"]
     (tmp_path / "g" / "gallery.json").write_text(json.dumps(info | {"format": 1}))
     assert contents(tmp_path / "g").keys() == whole.keys()
 

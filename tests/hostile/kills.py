@@ -1,0 +1,193 @@
+"""`index` and `eval` killed at random moments and run again until they are done: nothing is lost, nothing differs.
+
+`python -m tests.hostile.kills --index 100 --eval 50` kills the program itself (SIGKILL, moments drawn over the length
+of an undisturbed run) and runs the same command again. After each kill what is stored must be rows of the undisturbed
+run, no fewer than before; once a run comes to its end, everything must be as in the undisturbed one, row for row, and
+the next kill begins with nothing stored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.accuracy.journal import unpack
+from cvnet_engine.commands.evaluate import JOURNAL
+from tests.hostile import document
+from tests.hostile.tiny import write_bundle
+from tests.pictures import photo
+
+PROGRAM = [sys.executable, "-m", "cvnet_engine"]
+NAME = "killed"  # of the data set
+INDEXED, DATABASE, QUERIES = 400, 60, 60
+Rows = dict[str, Any]  # whatever names a row -> the row
+
+
+@dataclass(frozen=True)
+class Victim:
+    """A command to kill.
+
+    Attributes:
+        words: of the command line, for a gallery and a file for results.
+        stored: what is kept in the gallery's folder, seconds left out.
+    """
+
+    name: str
+    words: Callable[[Path], list[str]]
+    stored: Callable[[Path], Rows]
+
+    def start(self, folder: Path) -> subprocess.Popen[bytes]:
+        quiet = subprocess.DEVNULL
+        return subprocess.Popen([*PROGRAM, *self.words(folder)], stdout=quiet, stderr=quiet)
+
+
+@dataclass
+class Tally:
+    """What came of the kills of one command; `amid` are those that found some of the work done, and not all."""
+
+    kills: int = 0
+    amid: int = 0
+    completed: int = 0
+    lost: int = 0
+    differing: int = 0
+    rows: int = 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--index", type=int, default=100, help="kills")
+    parser.add_argument("--eval", type=int, default=50, help="kills")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--markdown", type=Path, help="put the figures into this document")
+    options = parser.parse_args()
+    rng = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        index, evaluate = victims(Path(folder))
+        tallies = {
+            victim.name: kill(victim, count, rng, Path(folder))
+            for victim, count in ((index, options.index), (evaluate, options.eval))
+            if count
+        }
+    text = document.kills_table(tallies)
+    print(text)  # noqa: T201
+    if options.markdown:
+        command = f"python -m tests.hostile.kills --index {options.index} --eval {options.eval}"
+        document.put(options.markdown, "kills", f"{document.circumstances(command)}\n\n{text}")
+    sys.exit(any(tally.lost or tally.differing for tally in tallies.values()))
+
+
+def victims(folder: Path) -> tuple[Victim, Victim]:
+    """Both commands, on photos and a data set made here."""
+    bundle = write_bundle(folder / "bundle")
+    photos = folder / "photos"
+    photos.mkdir()
+    for n in range(INDEXED):
+        photo(photos / f"{n:03}.jpg", 48, 64, seed=n)
+    write_dataset(folder / NAME, photos)
+    where = ["--bundle", str(bundle), "--threads", "1", "--gallery"]
+    evaluation = ["eval", "--dataset", NAME, "--data-dir", str(folder), "--rerank", "5,20", *where]
+    return (
+        Victim("index", lambda kept: ["index", str(photos), *where, str(kept)], gallery_rows),
+        Victim("eval", lambda kept: [*evaluation, str(kept), "--json", f"{kept}.json"], evaluation_rows),
+    )
+
+
+def write_dataset(folder: Path, photos: Path) -> None:
+    """Ground truth that makes every photo relevant to some query, in the layout of Revisited Oxford/Paris."""
+    jpg = folder / "jpg"
+    jpg.mkdir(parents=True)
+    names = [f"{n:03}" for n in range(DATABASE)]
+    queries = [f"{n:03}" for n in range(DATABASE, DATABASE + QUERIES)]
+    for name in names + queries:
+        shutil.copy(photos / f"{name}.jpg", jpg)
+    truth = [
+        {"bbx": [0, 0, 60, 40], "easy": [n % DATABASE], "hard": [(n + 1) % DATABASE], "junk": [(n + 2) % DATABASE]}
+        for n in range(QUERIES)
+    ]
+    content = {"imlist": names, "qimlist": queries, "gnd": truth}
+    (folder / f"gnd_{NAME}.json").write_text(json.dumps(content))
+
+
+def kill(victim: Victim, count: int, rng: random.Random, folder: Path) -> Tally:
+    """Kill a command `count` times."""
+    started = time.perf_counter()
+    with victim.start(folder / f"{victim.name}-whole") as process:
+        code = process.wait()
+    assert code == 0, f"{victim.name} fails undisturbed"
+    length_s = time.perf_counter() - started
+    whole = victim.stored(folder / f"{victim.name}-whole")
+    tally, kept, before, done = Tally(rows=len(whole)), folder / f"{victim.name}-killed", set(), False
+    while tally.kills < count or not done:
+        with victim.start(kept) as process:
+            try:
+                process.wait(rng.uniform(0, length_s) if tally.kills < count else None)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        done = process.returncode != -signal.SIGKILL
+        assert process.returncode == 0 or not done, f"{victim.name} fails after a kill"
+        found = victim.stored(kept)
+        tally.kills += not done
+        tally.amid += not done and 0 < len(found) < len(whole)
+        tally.completed += done
+        tally.lost += len((whole.keys() if done else before) - found.keys())
+        tally.differing += sum(row != whole.get(name) for name, row in found.items())
+        before = set() if done else set(found)
+        if done:
+            shutil.rmtree(kept)
+    return tally
+
+
+def gallery_rows(folder: Path) -> Rows:
+    """Every row of every table of every shard."""
+    found: Rows = {}
+    for file in sorted(folder.glob("shard-*.sqlite")):
+        for table, key in (("images", "id"), ("maps", "image, scale")):
+            rows = read(file, f"SELECT * FROM {table} ORDER BY {key}")
+            found |= {f"{file.name} {table} {row[:2]}": row for row in rows}
+    return found
+
+
+def evaluation_rows(folder: Path) -> Rows:
+    """Those of the gallery, the journal's arrays but for seconds, and the results."""
+    found = gallery_rows(folder)
+    if (folder / JOURNAL).exists():
+        for key, arrays in read(folder / JOURNAL, "SELECT key, arrays FROM work"):
+            found[key] = {name: a.tobytes() for name, a in unpack(arrays).items() if name != "seconds"}
+    results = folder.with_name(f"{folder.name}.json")
+    if results.exists():
+        found["results"] = without_seconds(json.loads(results.read_text()))
+        results.unlink()
+    return found
+
+
+def read(file: Path, query: str) -> list[tuple[Any, ...]]:
+    """Rows of a database that may have been killed while it was written, or before it had a table."""
+    connection = sqlite3.connect(file)
+    try:
+        return connection.execute(query).fetchall()
+    except sqlite3.OperationalError as error:
+        if "no such table" not in str(error):
+            raise
+        return []
+    finally:
+        connection.close()
+
+
+def without_seconds(content: Rows) -> Rows:
+    return {k: without_seconds(v) if isinstance(v, dict) else v for k, v in content.items() if k != "seconds"}
+
+
+if __name__ == "__main__":
+    main()

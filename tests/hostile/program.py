@@ -1,0 +1,196 @@
+"""The whole program: options out of range, results named like inputs, inputs of every other kind behind real commands.
+
+Each command runs in the child process of a trial, on a folder of its own; what it reads must be there afterwards as it
+was before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cvnet_engine.cli import main
+from engine.bundle import MANIFEST
+from engine.errors import CvnetError
+from engine.gallery.info import INFO
+from tests.hostile.stored import flip, retype, take_away
+from tests.hostile.tiny import write_bundle
+from tests.hostile.trial import Anything, Case, Refusal, digest
+from tests.pictures import photo
+
+Rng = random.Random
+SEARCH = "search photos/0.jpg --bundle bundle --gallery gallery --threads 1"
+INDEX = "index photos --bundle bundle --gallery gallery --threads 1"
+EVAL = "eval --dataset data --data-dir . --bundle bundle --threads 1"
+OPTIONS = (  # a command, and options that make no sense or are at the edge of it
+    *(f"{SEARCH} --top-k {n}" for n in (-1, 0, 10**9, 10**30, "many", "1e3", "0x10", "''")),
+    *(f"{SEARCH} --rerank {n}" for n in (-1, 10**9, 2**63, "nan", "")),
+    *(f"{SEARCH} --bbox {box}" for box in ("1,2,3", "0,0,0,0", "9,9,1,1", "nan,0,1,1", "0,0,1e99,1", "a,b,c,d", ",,,")),
+    *(f"{SEARCH} --bbox {box}" for box in ("-5,-5,40,40", "0,0,999999,999999", "inf,0,1,1", "0,0,1,1")),
+    *(f"{SEARCH} --threads {n}" for n in (0, -1, 1025, 1024, 10**12)),
+    f"{SEARCH} --rerank-with nothing",
+    *(f"{INDEX} --max-side {n}" for n in (-1, 1, 16, 10**12, "all", 512)),
+    *(f"{INDEX} --maps {kind}" for kind in ("int4", "INT8", "''", "int8")),
+    *(f"{EVAL} --rerank {n}" for n in (-1, "5,x", "1e3", ",", "''", 10**30, "5,5,0")),
+    f"{EVAL} --distractors photos/0.jpg",
+    f"{EVAL} --distractors absent",
+    "eval --dataset ../data --data-dir . --bundle bundle",
+    "search absent.jpg --bundle bundle --gallery gallery",
+    "search photos --bundle bundle --gallery gallery",
+    "search photos/0.jpg --bundle gallery --gallery bundle",
+    "search photos/0.jpg --bundle photos/0.jpg --gallery photos/0.jpg",
+    "index /dev/zero --bundle bundle --gallery new",
+    "index absent --bundle bundle --gallery new",
+    "index photos --bundle bundle --gallery photos/0.jpg",
+    "index photos --bundle bundle --gallery /proc/new",
+    "build --weights photos/0.jpg --depth 50 --out new",
+    "build --weights seeded:x --depth 50 --out new",
+    "build --weights seeded:0 --depth 34 --out new",
+    "build --weights seeded:0 --depth 50 --out photos/0.jpg",
+    "build --weights seeded:0 --depth 50 --out new --backend quantum",
+    "build --weights seeded:0 --depth 50 --out new --precision fp7",
+    "build --weights seeded:0 --depth 50 --out new --sizes 0x0",
+    "unknown",
+    "search",
+)
+RESULTS = (  # where results must not go
+    "photos/0.jpg",
+    "linked.jpg",
+    f"gallery/{INFO}",
+    "gallery/shard-00000.sqlite",
+    "gallery/new.json",
+    f"bundle/{MANIFEST}",
+    "bundle/reranker.onnx",
+    "photos",
+    "absent/new.json",
+    "new.jpg",
+)
+
+
+class Programs:
+    """Cases of the whole program, on a bundle, a gallery, photos and a data set that it has made here itself."""
+
+    def __init__(self, folder: Path) -> None:
+        self.good = folder / "good"
+        photos = self.good / "photos"
+        photos.mkdir(parents=True)
+        for n in range(4):
+            photo(photos / f"{n}.jpg", 50 + 4 * n, 70, seed=n)
+        write_bundle(self.good / "bundle")
+        (self.good / "linked.jpg").symlink_to("photos/0.jpg")
+        jpg = shutil.copytree(photos, self.good / "data" / "jpg")
+        record = {"bbx": [0, 0, 60, 40], "easy": [1], "hard": [2], "junk": [3]}
+        content = {"imlist": [file.stem for file in sorted(jpg.iterdir())], "qimlist": ["0"], "gnd": [record]}
+        (jpg.parent / "gnd_data.json").write_text(json.dumps(content))
+
+    def prepare(self) -> None:
+        """Index the photos, and search them as they are; for a process of its own, since it runs the engines."""
+        run(self.good, INDEX)
+        self.expected_file.write_text(json.dumps(results(self.good, SEARCH)))
+
+    @property
+    def expected_file(self) -> Path:
+        return self.good.with_name("expected.json")
+
+    def make(self, rng: Rng) -> Case:
+        return rng.choice((self.option, self.option, self.result_like_input, self.damaged))(rng)
+
+    def option(self, rng: Rng) -> Case:
+        words = rng.choice(OPTIONS)
+        return self.case("program: options out of range", words, lambda place: run(place, words), Anything)
+
+    def result_like_input(self, rng: Rng) -> Case:
+        words = f"{rng.choice((SEARCH, INDEX))} --json {rng.choice(RESULTS)}"
+        if words.startswith("search") and rng.random() < 0.3:
+            words = f"{SEARCH} --json out --html {rng.choice(('out', './out', *RESULTS))}"
+        return self.case("program: results named like inputs", words, lambda place: run(place, words), Refusal)
+
+    def damaged(self, rng: Rng) -> Case:
+        """A search whose bundle, gallery or photo has been tampered with finds what it found before, or is refused."""
+        seed = rng.randrange(2**32)
+        file = rng.choice(
+            (f"bundle/{MANIFEST}", "bundle/features.onnx", f"gallery/{INFO}", "gallery/shard-00000.sqlite")
+        )
+        change: Callable[[Path, Rng], str] = rng.choice(
+            (flip, take_away, retype) if file.endswith("json") else (flip, flip, take_away)
+        )
+
+        def search(place: Path) -> object:
+            change(place / file, Rng(seed))
+            return results(place, SEARCH)
+
+        expected = json.loads(self.expected_file.read_text())
+        return self.case(
+            "program: damaged bundles and galleries", f"{file} {change.__name__} seed {seed}", search, expected, (file,)
+        )
+
+    def case(
+        self, kind: str, what: str, act: Callable[[Path], object], expected: object, changed: tuple[str, ...] = ()
+    ) -> Case:
+        def read(place: Path) -> object:
+            here = shutil.copytree(self.good, place / "here", symlinks=True)
+            os.chdir(here)
+            before = inputs(here, changed)
+            try:
+                return act(here)
+            finally:
+                after = inputs(here, changed)
+                assert {name: after.get(name) for name in before} == before, "an input is no longer what it was"
+
+        return Case(kind, what, read, expected)
+
+
+def inputs(folder: Path, but: tuple[str, ...]) -> dict[str, str]:
+    """What must never be written to: photos, the bundle, ground truth; and the gallery's images, which may grow."""
+    places = ("photos", "bundle", "data")
+    files = (file for place in places for file in (folder / place).rglob("*") if file.is_file())
+    names = {str(file.relative_to(folder)): file for file in files}
+    return {name: digest(file.read_bytes()) for name, file in names.items() if name not in but}
+
+
+def results(folder: Path, words: str) -> Any:
+    """What a search finds."""
+    run(folder, f"{words} --json {folder / 'found.json'}")
+    found = json.loads((folder / "found.json").read_text())
+    return [[[Path(hit["path"]).name, hit["score"]] for hit in query["results"]] for query in found]
+
+
+def run(folder: Path, words: str) -> None:
+    """Run the program in this process, which is not used for anything else.
+
+    Raises:
+        CvnetError: it says in one line what is wrong, and exits with 1; or with 2, for bad usage.
+        AssertionError: it ends in any other way.
+    """
+    os.chdir(folder)
+    streams = [(folder / name).open("w+") for name in ("standard-output", "standard-error")]
+    kept = [os.dup(number) for number in (1, 2)]
+    for number, stream in enumerate(streams, start=1):
+        os.dup2(stream.fileno(), number)
+    sys.argv = ["cvnet-engine", *words.replace("''", "\0").split()]
+    sys.argv = [word.replace("\0", "") if word == "\0" else word for word in sys.argv]
+    try:
+        main()
+        code: object = 0
+    except SystemExit as stopped:
+        code = stopped.code or 0
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, descriptor in enumerate(kept, start=1):
+            os.dup2(descriptor, number)
+    said = (folder / "standard-error").read_text()
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in said, said
+    if code == 2:
+        raise CvnetError(f"usage: {' '.join(said.split())[:300]}")
+    assert (code, len(errors)) in ((0, 0), (1, 1)), f"exit {code}: {said}"
+    if errors:
+        assert said.rstrip("\n").endswith(errors[0]), said
+        raise CvnetError(errors[0])

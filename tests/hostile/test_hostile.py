@@ -1,0 +1,88 @@
+"""The short form of the hostile test, and that it would notice what it is there to notice."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.errors import CvnetError
+from tests.hostile import document
+from tests.hostile.trial import (
+    ACCEPTED,
+    CRASH,
+    HANG,
+    OUTCOMES,
+    REFUSED,
+    SILENT,
+    TRACEBACK,
+    Anything,
+    Case,
+    Refusal,
+    Verdict,
+    judge,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_nothing_hurts():
+    command = [sys.executable, "-m", "tests.hostile", "--inputs", "150", "--seed", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "| **all** | 150 |" in done.stdout
+
+
+def fail(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("read", "expected", "outcome"),
+    [
+        (lambda _: 1, 1, ACCEPTED),
+        (lambda _: 1, Anything, ACCEPTED),
+        (lambda _: 2, 1, SILENT),
+        (lambda _: None, Refusal, SILENT),
+        (lambda _: fail(CvnetError("3 of 4; expected 4")), Refusal, REFUSED),
+        (lambda _: fail(CvnetError("no")), Refusal, TRACEBACK),
+        (lambda _: fail(CvnetError("two lines;\nof them")), Refusal, TRACEBACK),
+        (lambda _: fail(KeyError("x")), Refusal, TRACEBACK),
+        (lambda _: np.ones(1 << 34), Refusal, CRASH),
+        (lambda _: ctypes.string_at(1), Refusal, CRASH),
+        (lambda _: os.kill(os.getpid(), signal.SIGKILL), Refusal, CRASH),
+        (lambda _: os._exit(0), Refusal, CRASH),
+    ],
+)
+def test_what_comes_of_an_input_is_told_apart(read, expected, outcome):
+    assert judge(Case("kind", "what", read, expected)).outcome == outcome
+
+
+def test_an_input_that_does_not_end_is_a_hang():
+    assert judge(Case("kind", "what", lambda _: signal.pause(), Refusal), limit_s=0.1).outcome == HANG
+
+
+def test_the_table_has_a_row_a_kind():
+    verdicts = [Verdict("a", "", REFUSED, "", 0), Verdict("a", "", HANG, "", 0), Verdict("b", "", ACCEPTED, "", 0)]
+    rows = document.trials_table(verdicts, OUTCOMES).splitlines()[2:]
+    assert rows == [
+        "| a | 2 | 1 | 0 | 0 | 0 | 1 | 0 |",
+        "| b | 1 | 0 | 1 | 0 | 0 | 0 | 0 |",
+        "| **all** | 3 | 1 | 1 | 0 | 0 | 1 | 0 |",
+    ]
+
+
+def test_the_document_says_what_was_measured(tmp_path: Path):
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    (tmp_path / "d.md").write_text(text)
+    document.put(tmp_path / "d.md", "trials", "figures")
+    assert "<!-- trials: measured -->\n\nfigures\n\n<!-- end of trials -->" in (tmp_path / "d.md").read_text()
+    total = next(line for line in text.splitlines() if line.startswith("| **all**"))
+    assert json.loads(f"[{total.removeprefix('| **all** | ').removesuffix(' |').replace('|', ',')}]")[3:] == [0] * 4
