@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from engine import typed_json
-from engine.errors import BundleError
+from engine.errors import BundleError, one_line
 from engine.files import read_text, write_atomically
 from engine.graphs import GRAPH_NAMES
 
@@ -127,7 +127,9 @@ def read_manifest(path: Path) -> Manifest:
     except OSError as error:
         raise BundleError(f"{file}: not readable ({error.strerror}); build the bundle again") from error
     except ValueError as error:
-        raise BundleError(f"{file}: not a bundle of format {FORMAT} ({error}); build the bundle again") from error
+        raise BundleError(
+            f"{file}: not a bundle of format {FORMAT} ({one_line(error)}); build the bundle again"
+        ) from error
     return manifest
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError, _imaging
 
 from engine.contract import Array
-from engine.errors import ImageError
+from engine.errors import ImageError, one_line
 from engine.files import IrregularFileError, open_regular
 from engine.geometry import MIN_SIDE_PX
 
@@ -135,7 +135,7 @@ def decode(data: bytes) -> Array:
     except Image.DecompressionBombError as error:
         raise ImageError(f"too many pixels; expected at most {MAX_PIXELS:,}: resize it first") from error
     except Exception as error:  # a damaged file can raise nearly anything
-        raise ImageError(f"damaged ({error}); expected a whole image: copy it again") from error
+        raise ImageError(f"damaged ({one_line(error)}); expected a whole image: copy it again") from error
 
 
 def require_checksums(png: bytes) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from engine.contract import Array
-from engine.errors import DatasetError
+from engine.errors import DatasetError, one_line
 from engine.files import absolute
 
 IMAGE_NAME = re.compile(r"(?!(?:.*/)?\.\.(?:/|$))[^/\0][^\0]*")  # never leaves the folder it starts from
@@ -167,7 +167,7 @@ def read_ground_truth(folder: Path, name: str) -> dict[str, Any]:
         raise
     except Exception as error:  # a damaged pickle can raise nearly anything
         raise DatasetError(
-            f"{folder}: ground truth not readable ({type(error).__name__}: {error}); copy it again"
+            f"{folder}: ground truth not readable ({type(error).__name__}: {one_line(error)}); copy it again"
         ) from error
     if not isinstance(content, dict):
         raise DatasetError(
@@ -181,7 +181,8 @@ class DataUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         raise DatasetError(
-            f"ground truth pickle asks for {module}.{name}; expected plain data only: do not use this file"
+            f"ground truth pickle asks for {one_line(f'{module}.{name}')}; "
+            "expected plain data only: do not use this file"
         )
 
 

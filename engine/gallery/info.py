@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from engine import typed_json
-from engine.errors import GalleryError
+from engine.errors import GalleryError, one_line
 from engine.files import read_text, write_atomically
 from engine.gallery.map_codec import MAP_TYPES
 
@@ -72,7 +72,7 @@ def read_info(path: Path) -> GalleryInfo:
         raise GalleryError(f"{file}: not readable ({error.strerror}); check the folder and its disk") from error
     except ValueError as error:
         raise GalleryError(
-            f"{file}: not of a gallery of format {FORMAT} ({error}); index the images into a new gallery"
+            f"{file}: not of a gallery of format {FORMAT} ({one_line(error)}); index the images into a new gallery"
         ) from error
 
 

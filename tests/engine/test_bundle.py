@@ -147,6 +147,14 @@ def test_other_fields_than_the_formats(small, change):
         Bundle(small)
 
 
+@pytest.mark.parametrize("field", ["graphs", "parity"])
+def test_a_name_of_two_lines_makes_no_error_of_two(small, field):
+    edit(small, lambda content: content[field].update({"two\nlines": []}))
+    with pytest.raises(BundleError, match="two") as refusal:
+        Bundle(small)
+    assert "\n" not in str(refusal.value)
+
+
 def test_deep_nesting(small):
     for content in ("[" * 200_000, '{"a":' * 200_000):
         (small / "manifest.json").write_text(content)

@@ -132,7 +132,8 @@ def read_gallery(galleries: Galleries, place: Path, data: st.DataObject) -> None
         file.write_bytes(data.draw(damaged(whole)))
     try:
         with one_line(GalleryError):
-            assert see_gallery(folder) == galleries.expected
+            # a gallery.json without a checksum, as of old, may say anything of what made the features
+            assert see_gallery(folder)[1:] == galleries.expected[1:]
     finally:
         shutil.rmtree(folder)
 
