@@ -10,8 +10,8 @@ float16. Types are chosen by operator, as safe by default: what is not named her
 - `CARRIERS` only move, pick or blend values. They are float16 where what they read is, or where all that reads
   them is, so that a value is cast once and at its source.
 - An `Add` is float16 where both summands are.
-- `NORMS` are float16 where what they read is: InstanceNormalization adds up in float32 whatever it reads and writes,
-  and BatchNormalization is only its scale and shift behind it.
+- `NORMS` are float16 where what they read is: how InstanceNormalization adds up inside is the runtime's affair
+  (decision 018), and BatchNormalization is only its scale and shift behind it.
 - All else is an island in float32: GeM (Clip, Pow, ReduceMean, Pow: its cube overflows float16 from 41 on), the
   whitening behind it (a vector an image: nothing to gain), L2 norms and their epsilons (1e-12 would be 0), the final
   mean, the classifier and the softmax.
