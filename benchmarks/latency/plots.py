@@ -88,8 +88,7 @@ def stages_at_largest(report: Report, projected: bool) -> list[Record]:
 def stage_times(panel: Axes, report: Report) -> None:
     """Median of each stage and method, with bounds and outliers."""
     records = stages_at_largest(report, projected=True)
-    labels = list(dict.fromkeys(r.label for r in records))
-    bars(panel, records, labels, lambda r: r.ms.median, report)
+    bars(panel, records, lambda r: r.ms.median, report)
     panel.set_xscale("log")
     panel.set_xlabel("median ms (bounds: 95 % where rounds allow; circles: outliers; hatched: made up)")
     panel.set_title(f"Stages, images of {records[0].size} px")
@@ -98,34 +97,30 @@ def stage_times(panel: Axes, report: Report) -> None:
 def limit_shares(panel: Axes, report: Report) -> None:
     """Share of the machine's limit."""
     records = [r for r in stages_at_largest(report, projected=False) if r.stage in COMPUTE and r.share]
-    labels = list(dict.fromkeys(r.label for r in records))
-    bars(panel, records, labels, lambda r: 100 * (r.share or 0), report, spread=False)
+    bars(panel, records, lambda r: 100 * (r.share or 0), report, spread=False)
     panel.set_xlabel("% of what counted operations allow at the measured matrix product rate")
     panel.set_title(f"Share of the limit, images of {records[0].size} px")
 
 
 def bars(
-    panel: Axes,
-    records: list[Record],
-    labels: list[str],
-    value: Callable[[Record], float],
-    report: Report,
-    spread: bool = True,
+    panel: Axes, records: list[Record], value: Callable[[Record], float], report: Report, spread: bool = True
 ) -> None:
-    """Horizontal bars, a group a label, the first label on top, PyTorch first in each."""
+    """Horizontal bars, a group a label, the first record's on top, PyTorch first in each."""
     colour = colours(report)
     methods = list(colour)
-    groups = {text: [r for r in records if r.label == text] for text in labels}
-    for row, text in enumerate(labels):
-        height = 0.8 / len(groups[text])
-        for place, r in enumerate(sorted(groups[text], key=lambda r: methods.index(r.method))):
+    groups: dict[str, list[Record]] = {}
+    for r in records:
+        groups.setdefault(r.label, []).append(r)
+    for row, group in enumerate(groups.values()):
+        height = 0.8 / len(group)
+        for place, r in enumerate(sorted(group, key=lambda r: methods.index(r.method))):
             y = row - 0.4 + (place + 0.5) * height
             hatch = "///" if r.projected else None
             panel.barh(y, value(r), 0.9 * height, color=colour[r.method], hatch=hatch, edgecolor="white")
             if spread:
                 panel.plot([r.ms.low, r.ms.high], [y, y], color="black", linewidth=1)
                 panel.plot(r.ms.outliers, [y] * len(r.ms.outliers), "o", color="black", markersize=2, fillstyle="none")
-    panel.set_yticks(range(len(labels)), labels)
+    panel.set_yticks(range(len(groups)), list(groups))
     panel.invert_yaxis()
 
 
