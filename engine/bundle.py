@@ -161,7 +161,7 @@ def take_over(path: Path, built: Path) -> None:
     for old in path.iterdir():
         if old.is_dir() and old.name.startswith(BUILT) and old != built:
             shutil.rmtree(old, ignore_errors=True)
-        elif old.name.startswith((*(f"{name}." for name in GRAPH_NAMES), "timing.", f".{MANIFEST}.")):
+        elif old.is_file() and old.name.startswith((*(f"{name}." for name in GRAPH_NAMES), "timing.", f".{MANIFEST}.")):
             old.unlink()
 
 

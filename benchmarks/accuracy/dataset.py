@@ -68,7 +68,7 @@ def load(data_dir: Path, name: str) -> Dataset:
     content = read_ground_truth(folder, name)
     try:
         dataset = parse(content, folder / "jpg", name)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:  # the latter of a number that no float holds
         raise DatasetError(f"{folder}: ground truth malformed: {error}; correct it, or copy it again") from error
     require_images(dataset, folder / "jpg")
     return dataset

@@ -222,7 +222,8 @@ def damage(what: Path, reason: object) -> str:
 def leave_note(path: Path) -> None:
     """Have the next writer look at every map of the gallery, where this process may write there."""
     with contextlib.suppress(OSError):
-        os.close(os.open(path / DAMAGED, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW, 0o666))
+        flags = os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # no link, and no pipe that keeps us waiting
+        os.close(os.open(path / DAMAGED, flags, 0o666))
 
 
 @contextlib.contextmanager

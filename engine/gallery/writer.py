@@ -128,7 +128,8 @@ class GalleryWriter(Closing):
 
     def _clear_note(self) -> None:
         if not self._damaged:
-            (self.path / DAMAGED).unlink(missing_ok=True)
+            with translated_errors(self.path):
+                (self.path / DAMAGED).unlink(missing_ok=True)
 
     def __len__(self) -> int:
         return len(self._known)
@@ -178,8 +179,9 @@ class GalleryWriter(Closing):
             if path not in self._known:
                 transaction.execute("UPDATE contents SET images = images + 1")
         self._known[path] = location, stamp
-        self._damaged.discard(path)
-        self._clear_note()
+        if path in self._damaged:
+            self._damaged.remove(path)
+            self._clear_note()
 
     def touch(self, path: Path, stamp: FileStamp) -> None:
         """Record a new modification time of a file whose content is as it was."""

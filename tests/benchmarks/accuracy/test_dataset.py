@@ -146,6 +146,7 @@ def test_something_else_than_a_dict(folder, truth):
         with_record(bbx=[1, 2, "x", 4]),
         with_record(bbx=[1, 2, float("nan"), 4]),
         with_record(bbx=[1, 2, float("inf"), 4]),
+        with_record(bbx=[1, 2, 10**400, 4]),
         with_record(easy=["a"]),
         with_record(easy=None),
         with_record(easy=[2**70]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
@@ -257,9 +258,13 @@ def test_features_that_are_no_numbers_are_not_stored(tmp_path, value):
     assert len(Gallery(tmp_path / "g")) == 0
 
 
-def test_a_note_is_not_written_through_a_link(photos, tmp_path):
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_note_is_not_written_through_a_link_nor_into_a_pipe(photos, tmp_path, kind):
     run(photos, tmp_path / "g")
-    (tmp_path / "g" / "damaged").symlink_to(tmp_path / "elsewhere")
+    if kind == "link":
+        (tmp_path / "g" / "damaged").symlink_to(tmp_path / "elsewhere")
+    else:
+        os.mkfifo(tmp_path / "g" / "damaged")
     flip(tmp_path / "g", "maps", "data")
     with pytest.raises(GalleryError, match="features damaged"):
         contents(tmp_path / "g")
