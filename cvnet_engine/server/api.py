@@ -25,10 +25,10 @@ from cvnet_engine.server.problems import MEDIA_TYPE, ProblemError, problem_of
 from cvnet_engine.server.scheduler import Event
 from cvnet_engine.server.security import COOKIE
 from cvnet_engine.server.service import Service, last, unless_gone
-from cvnet_engine.server.steps import Described, Ranked, Scored
+from cvnet_engine.server.steps import Described
 from cvnet_engine.server.uploads import read
 from engine.retrieval.ranking import Ranking
-from engine.retrieval.searcher import Found, Plan
+from engine.retrieval.searcher import Found, Plan, Ranked, Scored
 
 IMAGE_READERS = 4  # photos read and decoded at once for the page, each of which may take hundreds of MB
 IMAGE_HEADERS = {

@@ -16,10 +16,10 @@ from cvnet_engine.server.metrics import Metrics
 from cvnet_engine.server.problems import ProblemError
 from cvnet_engine.server.scheduler import Event, Finished, Scheduler
 from cvnet_engine.server.security import Access
-from cvnet_engine.server.steps import Box, Scored, extract
+from cvnet_engine.server.steps import Box, extract
 from engine.features import Features
 from engine.retrieval.retriever import Retriever
-from engine.retrieval.searcher import Found
+from engine.retrieval.searcher import Found, Scored
 
 Result = TypeVar("Result")
 

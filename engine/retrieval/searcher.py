@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
 
 from engine.contract import Array, Closing
 from engine.features import Features
@@ -56,6 +60,23 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Ranked:
+    """The ranking by similarity, how many pairs of it will be scored, and seconds of work by stage so far."""
+
+    before: Ranking
+    pairs: int
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Pairs that were scored: rows of the collection and scores (n,) float32."""
+
+    rows: list[int]
+    scores: Array
+
+
+@dataclass(frozen=True)
 class Found:
     """A query's outcome: the ranking by similarity, the final one, and what each stage took in seconds."""
 
@@ -78,31 +99,59 @@ class Searcher(Closing):
         Args:
             done: `done(n)` is called after each n pairs.
         """
-        started = time.perf_counter()
-        before = self.rank(query, plan)
-        searched = time.perf_counter()
-        ranking = self.refine(query, before, plan)
-        shortlist = ranking.rows[: plan.pairs].tolist()
-        ranking = ranking.reranked(self._retriever.score_rows(query, self._collection, shortlist, done))
-        seconds = {"global": searched - started, "rerank": time.perf_counter() - searched}
-        return Found(before, ranking, seconds)
+        for step in self.steps(query, plan):
+            if isinstance(step, Scored):
+                done(len(step.rows))
+        assert isinstance(step, Found)  # the last
+        return step
 
-    def rank(self, query: Features, plan: Plan, among: Array | None = None) -> Ranking:
-        """The best `plan.depth` images by similarity, of the rows `among` (n,) int64, ascending, where they are given.
+    def steps(
+        self, query: Features, plan: Plan, among: Array | None = None
+    ) -> Generator[Ranked | Scored | Found, None, None]:
+        """What `find` does, a piece of work a step, so that steps for several queries can take turns on one thread.
 
-        The first of the steps that `find` takes at once.
+        Args:
+            among: rows (n,) int64 to search, ascending; None for all.
         """
-        return self._index.search(query.descriptor, plan.depth, among)
+        stages = Stages()
+        with stages.timed("global"):
+            before = self._index.search(query.descriptor, plan.depth, among)
+        yield Ranked(before, min(plan.pairs, len(before.rows)), dict(stages.seconds))
+        with stages.timed("rerank"):
+            ranking = self._refined(query, before, plan)
+        shortlist = ranking.rows[: plan.pairs].tolist()
+        scores: dict[int, float] = {}
+        with contextlib.closing(self._retriever.score_batches(query, self._collection, shortlist)) as batches:
+            while True:
+                with stages.timed("rerank"):
+                    batch = next(batches, None)
+                if batch is None:
+                    break
+                scores |= zip(*batch, strict=True)
+                yield Scored(*batch)
+        ranking = ranking.reranked(np.array([scores[row] for row in shortlist], np.float32))
+        yield Found(before, ranking, dict(stages.seconds))
 
-    def refine(self, query: Features, ranking: Ranking, plan: Plan) -> Ranking:
-        """A ranking by similarity in the order whose first `plan.pairs` images are to be scored: the second step."""
+    def _refined(self, query: Features, ranking: Ranking, plan: Plan) -> Ranking:
+        """A ranking by similarity in the order whose first `plan.pairs` images are to be scored."""
         if plan.refinement is None or not len(ranking.rows):
             return ranking
         return superglobal.rerank(query.descriptor, ranking, self._descriptors, plan.refinement)
 
-    def score_batches(self, query: Features, rows: Sequence[int]) -> Generator[tuple[list[int], Array], None, None]:
-        """Pair scores of rows, batch by batch: the third step, see `Retriever.score_batches`."""
-        return self._retriever.score_batches(query, self._collection, rows)
-
     def close(self) -> None:
         self._index.close()
+
+
+class Stages:
+    """Seconds of work by stage; what a caller does between steps is not counted."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @contextlib.contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - started

@@ -40,16 +40,7 @@ def events_of(answer) -> list[tuple[str, dict]]:
 def expected(served, data: bytes, plan: Plan):
     """What the engine itself finds."""
 
-    class Scorer(Retriever):
-        def score_rows(self, query, collection, rows, _done):
-            scores = {
-                row: s
-                for batch, found in self.score_batches(query, collection, rows)
-                for row, s in zip(batch, found, strict=True)
-            }
-            return np.array([scores[row] for row in rows], np.float32)
-
-    with Searcher(Scorer(), served.snapshot.gallery) as searcher:
+    with Searcher(Retriever(), served.snapshot.gallery) as searcher:
         return searcher.find(Retriever().extract(decode(data)), plan)
 
 
@@ -102,12 +93,12 @@ def test_a_stream_tells_the_global_ranking_then_scores_then_the_result(client, p
     assert result["results"] == plain["results"]
 
 
-def test_a_failure_on_the_way_is_the_last_event(client, served, photos, monkeypatch):
+def test_a_failure_on_the_way_is_the_last_event(client, photos, monkeypatch):
     def damaged(*_):
         yield [0], np.zeros(1, np.float32)
         raise MemoryError
 
-    monkeypatch.setattr(served.snapshot.searcher, "score_batches", damaged)
+    monkeypatch.setattr(Retriever, "score_batches", damaged)
     asked = {"id": id_of(photos[1])}
     name, data = events_of(client.post("/v1/search", json=asked, headers={"Accept": "text/event-stream"}))[-1]
     assert (name, data["status"]) == ("problem", 503)
@@ -308,7 +299,7 @@ def test_a_deadline_that_has_passed(serve, photos):
 
 
 def test_errors_of_ours_are_problems_that_tell_nothing(client, served, photos, monkeypatch):
-    monkeypatch.setattr(served.snapshot.searcher, "rank", lambda *_: {}["secret"])
+    monkeypatch.setattr(served.snapshot.searcher, "steps", lambda *_: {}["secret"])
     detail = problem(client.post("/v1/search", json={"id": id_of(photos[0])}), 500, "internal")
     assert "secret" not in detail
 

@@ -31,10 +31,11 @@ class Scorer:
     def __init__(self) -> None:
         self.asked: list[int] = []
 
-    def score_rows(self, _query, _collection, rows, done):
+    def score_batches(self, _query, _collection, rows):
         self.asked = list(rows)
-        done(len(rows))
-        return np.array([row / IMAGES for row in rows], np.float32)
+        for start in range(0, len(rows), 4):
+            batch = rows[start : start + 4]
+            yield batch, np.array([row / IMAGES for row in batch], np.float32)
 
 
 @pytest.fixture
@@ -79,5 +80,5 @@ def test_pairs_of_the_best_that_refinement_leaves(collection):
 def test_nothing_to_choose_from_is_nothing_found(collection, method):
     query, plan = features(1), Plan(method=method)
     with Searcher(Scorer(), collection) as searcher:
-        before = searcher.rank(query, plan, np.arange(0))
-        assert len(searcher.refine(query, before, plan).rows) == 0
+        ranked, found = searcher.steps(query, plan, np.arange(0))
+        assert len(ranked.before.rows) == len(found.ranking.rows) == ranked.pairs == 0
