@@ -28,7 +28,7 @@ from engine.retrieval.ranking import Ranking
 from engine.retrieval.retriever import Collection, Retriever
 from engine.retrieval.search import similarities
 from engine.retrieval.searcher import Plan, RerankWith
-from engine.retrieval.superglobal import rerank
+from engine.retrieval.superglobal import Refinement, rerank
 
 GLOBAL = 0  # the shortlist length that stands for no reranking
 Case = tuple[int, str]  # shortlist length and setup
@@ -174,7 +174,7 @@ class Evaluator:
         work = QueryWork.unpack(stored) if stored else QueryWork(features().descriptor, {}, 0.0)
         ranking = Ranking.by_similarity(similarities(self.descriptors, work.descriptor))
         candidates = self.candidates(ranking, work.descriptor, truth)
-        rows = [] if self.method == "superglobal" else shortlisted(candidates)
+        rows = shortlisted(candidates, self.method)
         missing = [row for row in rows if row not in work.pair_scores]
         if missing or not stored:
             scores = self.retriever.score_rows(features(), self.collection, missing)
@@ -190,12 +190,13 @@ class Evaluator:
         As published, a list is refined once for all setups, before their ignored images leave it; pairs are scored on a
         shortlist of each setup's own.
         """
-        lists: dict[Case, Ranking] = {}
-        for k in self.shortlists:
-            refinement = Plan(rerank=k, method=self.method).refinement
-            refined = rerank(query, ranking, self.descriptors, refinement) if refinement else ranking
-            lists |= {(k, setup): refined.without(ignored(truth, setup)) for setup in SETUPS}
-        return lists
+
+        @cache
+        def refined(how: Refinement | None) -> Ranking:
+            return rerank(query, ranking, self.descriptors, how) if how else ranking
+
+        lists = {k: refined(Plan(rerank=k, method=self.method).refinement) for k in self.shortlists}
+        return {(k, setup): listed.without(ignored(truth, setup)) for k, listed in lists.items() for setup in SETUPS}
 
     @cached_property
     def descriptors(self) -> Array:
@@ -217,10 +218,10 @@ def evaluate(dataset: Dataset, retriever: Retriever, collection: Collection, sho
         return Evaluator(dataset, retriever, "", collection, shortlists, cropped=True, journal=journal).run()
 
 
-def shortlisted(candidates: Mapping[Case, Ranking]) -> list[int]:
-    """Rows on the shortlist of any length and setup, ascending."""
-    rows = {row for (k, _), ranking in candidates.items() for row in ranking.rows[:k].tolist()}
-    return sorted(rows)
+def shortlisted(candidates: Mapping[Case, Ranking], method: RerankWith) -> list[int]:
+    """Rows whose pairs are scored for a shortlist of any length and setup, ascending."""
+    pairs = {k: Plan(rerank=k, method=method).pairs for k, _ in candidates}
+    return sorted({row for (k, _), ranking in candidates.items() for row in ranking.rows[: pairs[k]].tolist()})
 
 
 def evaluate_query(

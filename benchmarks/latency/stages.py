@@ -29,6 +29,7 @@ from engine.geometry import DESCRIPTOR_DIM, IMAGE_SCALES
 from engine.images import MEAN, STD, decode, normalise, rescale
 from engine.retrieval.retriever import Retriever
 from engine.retrieval.search import HALF_FROM, DescriptorIndex
+from engine.retrieval.searcher import Plan, Searcher
 
 ENGINE = "cvnet-engine"  # the method of what all bundles share
 INDEXED = 2  # images in one go of the indexing stage
@@ -144,8 +145,8 @@ class Shelf:
     def query(self, file: Path, k: int) -> Array:
         """A query image file to its reranked list."""
         query = self.retriever.extract_file(file)
-        ranking = DescriptorIndex(self.gallery.descriptors).search(query.descriptor, k)
-        return ranking.reranked(self.retriever.score_rows(query, self.gallery, ranking.rows.tolist())).rows
+        with Searcher(self.retriever, self.gallery) as searcher:
+            return searcher.find(query, Plan(top_k=k, rerank=k)).ranking.rows
 
 
 def stock(entrant: Entrant, images: int, folder: Path) -> Shelf:

@@ -25,7 +25,7 @@ from engine.gallery.info import map_type_of
 from engine.gallery.reader import Gallery
 from engine.gallery.writer import GalleryWriter
 from engine.retrieval.retriever import Collection
-from engine.retrieval.searcher import RerankWith
+from engine.retrieval.searcher import Plan, RerankWith
 
 
 @dataclass(frozen=True)
@@ -137,8 +137,8 @@ def project(task: Task, contender: Contender, identity: str, images: list[Path])
         for row, (path, truth) in enumerate(zip(dataset.queries, dataset.ground_truth, strict=True))
         if task.journal.get(query_facts(identity, path, truth.bbx if task.cropped else None, database)) is None
     ]
-    pairs = 0 if task.method == "superglobal" else max(task.shortlists, default=0)
-    work = workload(dataset, images, left, pairs, task.cropped)
+    longest = Plan(rerank=max(task.shortlists, default=0), method=task.method)
+    work = workload(dataset, images, left, longest.pairs, task.cropped)
     if not work.images:
         return work, 0.0
     return work, rates(contender.retriever, dataset.images[0]).seconds(work)
