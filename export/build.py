@@ -52,6 +52,7 @@ def build(
         sizes: image sizes (height, width) px to come, the most frequent first.
         calibration: folder of photos like those to come: int8 is calibrated on them, and the cost of any reduced
             precision measured.
+        targets: GPU architectures to compile for ahead of time, where the backend does so.
         step: told each stage as it begins.
         note: told what the user should know of the weights, see `checkpoint.load`.
 

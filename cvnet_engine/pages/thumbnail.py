@@ -12,11 +12,10 @@ from PIL import Image, ImageOps
 
 from cvnet_engine.pages.page import Box
 from engine.errors import ImageError
-from engine.images import FORMATS, open_image
+from engine.images import FIRST_SIDEWAYS, FORMATS, ORIENTATION_TAG, open_image
 
 LONGER_SIDE_PX = 240
 QUALITY = 80
-ORIENTATION_TAG, FIRST_SIDEWAYS = 0x0112, 5  # EXIF orientations 5 to 8 swap width and height
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import machine
+from engine.backends.cache import cache_folder
 from engine.backends.tensorrt import TensorRtEngine, require_device
 from engine.errors import BackendError, BundleError
 from engine.files import write_atomically
@@ -53,9 +53,8 @@ class TensorRtRtxEngine(TensorRtEngine):
 
 def kernels_file(plan: Path) -> Path:
     """Where the kernels of a plan are kept: not beside it, where other machines may read it and nobody write."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     digest = hashlib.sha256(plan.read_bytes()).hexdigest()[:16]
-    return home / "cvnet-engine" / f"{plan.stem}-{digest}-{machine.compute_capability()}.kernels"
+    return cache_folder() / f"{plan.stem}-{digest}-{machine.compute_capability()}.kernels"
 
 
 # targets

@@ -17,8 +17,6 @@ from engine.contract import Array
 from engine.geometry import IMAGE_SCALES
 from engine.retrieval.ranking import Ranking
 
-MIN_SIDE_PX = 92  # of an image, whose smallest scale must leave three stage-4 positions to mirror a region in
-
 
 @dataclass(frozen=True)
 class Refinement:

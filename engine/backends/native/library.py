@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
+from engine import machine
+from engine.backends.cache import cache_folder
 from engine.errors import OUT_OF_MEMORY, BackendError, OutOfMemoryError, one_line
 from engine.files import rename, sync
 from engine.geometry import AREA_SCALES, MAP_DIM
@@ -94,17 +96,6 @@ def expect(status: int) -> None:
 # the cache
 
 
-def cache_folder() -> Path:
-    """
-    Raises:
-        BackendError: this user has no home.
-    """
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cvnet-engine"
-    except RuntimeError as error:
-        raise BackendError("no folder to keep the compiled pair scorer in (no home); set XDG_CACHE_HOME") from error
-
-
 def private(folder: Path) -> Path:
     """The folder, made where it is missing. Files in it are run, so that nobody else may write there.
 
@@ -137,7 +128,7 @@ def cached(folder: Path) -> Path | None:
 
 def fingerprint() -> str:
     """What a compiled library depends on: the source, the command, and the processor that `-march=native` means."""
-    flags = next((line for line in cpuinfo() if line.startswith(("flags", "Features"))), "")
+    flags = machine.cpuinfo("flags") or machine.cpuinfo("Features")  # as x86-64 and Arm call them
     command = (os.environ.get("CC", "cc"), *FLAGS, platform.machine(), flags)
     sources = sorted(SOURCE.parent.glob("*.[ch]"))
     return digest(b"\0".join([*map(str.encode, command), *(file.read_bytes() for file in sources)]))
@@ -145,13 +136,6 @@ def fingerprint() -> str:
 
 def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:32]
-
-
-def cpuinfo() -> list[str]:
-    try:
-        return Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return []
 
 
 # the compiler

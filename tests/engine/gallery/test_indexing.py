@@ -42,14 +42,6 @@ with GalleryWriter(gallery, INFO, images_per_shard=16) as writer:
 """
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    (tmp_path / "photos").mkdir()
-    for n in range(5):
-        photo(tmp_path / "photos" / f"{n}.jpg", seed=n)
-    return tmp_path / "photos"
-
-
 def run(
     sources: Sequence[Path],
     gallery: Path,

@@ -19,17 +19,8 @@ from engine.gallery.reader import Gallery
 from engine.gallery.shards import checksum
 from engine.gallery.writer import GalleryWriter
 from tests.engine.fakes import INFO, STAMP, FakeRetriever, assert_equal, features
-from tests.pictures import photo
 
 PER_SHARD = 2
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    (tmp_path / "photos").mkdir()
-    for n in range(5):
-        photo(tmp_path / "photos" / f"{n}.jpg", seed=n)
-    return tmp_path / "photos"
 
 
 def run(photos: Path, gallery: Path) -> tuple[list[str], IndexReport]:
