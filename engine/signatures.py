@@ -15,7 +15,7 @@ Signature = tuple[Mapping[str, TensorSpec], Mapping[str, TensorSpec]]  # inputs,
 def maps(side: str, batch: int | str) -> dict[str, TensorSpec]:
     """The unit maps of one side, by name; each scale has its own height and width."""
     return {
-        f"{side}_{s}": TensorSpec("floating", (batch, MAP_DIM, f"height_{s}", f"width_{s}"))
+        f"{side}_{s}": TensorSpec("floating", (batch, MAP_DIM, f"{side}_height_{s}", f"{side}_width_{s}"))
         for s in range(len(AREA_SCALES))
     }
 

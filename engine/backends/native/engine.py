@@ -12,7 +12,8 @@ from engine.backends.native.library import Maps, Tensor, expect, library
 from engine.backends.native.weights import load
 from engine.contract import Array, Closing, TensorSpec, check_feeds
 from engine.errors import BackendError
-from engine.geometry import AREA_SCALES, MAP_DIM, unit_map_sizes
+from engine.geometry import AREA_SCALES, unit_map_sizes
+from engine.signatures import SIGNATURES
 
 PRECISIONS = {"fp32": 0, "bf16": 1, "int8": 2}  # of every product; sums and statistics are float32
 
@@ -42,11 +43,7 @@ class NativeReranker(Closing):
         expect(
             self._library.cvnet_create(views, len(views), PRECISIONS[precision], threads, ctypes.byref(self._handle))
         )
-        self.inputs = {
-            f"{side}_{s}": TensorSpec("floating", (batch, MAP_DIM, f"{side}_height_{s}", f"{side}_width_{s}"))
-            for side, batch in (("query", 1), ("key", "batch"))
-            for s in range(len(AREA_SCALES))
-        }
+        self.inputs, _ = SIGNATURES["reranker"]
         self.outputs = {"logits": TensorSpec("float32", ("batch", 2)), "score": TensorSpec("float32", ("batch",))}
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
