@@ -14,6 +14,12 @@ LOCAL_DIM = 1024  # channels of the trunk's map
 MAP_DIM = 256  # channels of the projected unit maps
 IMAGE_SCALES = (0.7071, 1.0, 1.4142)  # of the image's sides, one descriptor each; the maps come from the middle one
 AREA_SCALES = (0.25, 0.5, 1.0)  # of the map's area, one unit map each
+PAIR_LAYERS = (
+    (len(AREA_SCALES) ** 2, 16, 5, 2),
+    (16, 16, 3, 1), (16, 32, 3, 2),
+    (32, 32, 3, 1), (32, 32, 3, 1), (32, 64, 3, 2),
+    (64, 64, 3, 1), (64, 64, 3, 1), (64, 128, 3, 1),
+)  # fmt: skip  # inputs, outputs, kernel, stride of the centre-pivot 4D convolutions that score a pair
 MIN_SIDE_PX = STRIDE_PX + 1  # two positions, the fewest that the quarter-area map can be made from
 
 

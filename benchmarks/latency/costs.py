@@ -17,6 +17,7 @@ from engine.geometry import (
     IMAGE_SCALES,
     LOCAL_DIM,
     MAP_DIM,
+    PAIR_LAYERS,
     Size,
     map_size,
     scaled,
@@ -25,12 +26,6 @@ from engine.geometry import (
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}  # bottlenecks of the four stages, by depth
 WIDTHS = (64, 128, 256, 512)  # of a bottleneck's inner channels, by stage; it puts out four times as many
-PAIR_LAYERS = (
-    (9, 16, 5, 2),
-    (16, 16, 3, 1), (16, 32, 3, 2),
-    (32, 32, 3, 1), (32, 32, 3, 1), (32, 64, 3, 2),
-    (64, 64, 3, 1), (64, 64, 3, 1), (64, 128, 3, 1),
-)  # fmt: skip  # inputs, outputs, kernel, stride of the centre-pivot 4D convolutions
 FLOAT, HALF = 4, 2  # bytes
 
 

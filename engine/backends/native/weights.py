@@ -10,19 +10,9 @@ import numpy as np
 from engine.contract import Array
 from engine.errors import BackendError
 from engine.files import open_regular
-from engine.geometry import AREA_SCALES
+from engine.geometry import PAIR_LAYERS
 
-LAYERS = (  # block.index of a centre-pivot convolution: input channels, output channels, kernel; its GroupNorm is next
-    ("1.0", len(AREA_SCALES) ** 2, 16, 5),
-    ("2.0", 16, 16, 3),
-    ("2.3", 16, 32, 3),
-    ("3.0", 32, 32, 3),
-    ("3.3", 32, 32, 3),
-    ("3.6", 32, 64, 3),
-    ("4.0", 64, 64, 3),
-    ("4.3", 64, 64, 3),
-    ("4.6", 64, 128, 3),
-)
+PLACES = ("1.0", "2.0", "2.3", "3.0", "3.3", "3.6", "4.0", "4.3", "4.6")  # block.index of `PAIR_LAYERS`; norms are next
 LINEARS = (("mlp.0", 128, 128), ("mlp.2", 128, 2))  # inputs, outputs
 
 
@@ -32,8 +22,8 @@ def shapes() -> dict[str, tuple[int, ...]]:
 
 
 def _shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
-    for position, inputs, outputs, kernel in LAYERS:
-        block, index = position.split(".")
+    for place, (inputs, outputs, kernel, _) in zip(PLACES, PAIR_LAYERS, strict=True):
+        block, index = place.split(".")
         for side in (1, 2):
             yield f"block{block}.{index}.conv{side}.weight", (outputs, inputs, kernel, kernel)
             yield f"block{block}.{index}.conv{side}.bias", (outputs,)
