@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,9 @@ from engine.bundle import Bundle
 from engine.retrieval.retriever import Retriever
 from export.build import build
 from tests.golden_inputs import GOLDEN
+
+# A suite that was started in the background has SIGINT ignored, and so would programs that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
