@@ -13,6 +13,7 @@ from engine.contract import Array, Closing
 from engine.errors import GalleryError
 from engine.features import Features
 from engine.gallery.info import UNCOUNTED, read_info
+from engine.gallery.map_codec import open_codec
 from engine.gallery.shards import (
     REPAIR,
     SELECT_COUNT,
@@ -44,6 +45,7 @@ class Gallery(Closing):
         """
         self.path = path
         self.info = read_info(path)
+        self._codec = open_codec(self.info.maps, path, self.info.code)
         self.paths: list[Path] = []
         self._locations: list[Location] = []
         self._map_sizes: list[Size] = []
@@ -100,7 +102,7 @@ class Gallery(Closing):
         return FileStamp(*stored)
 
     def features(self, row: int) -> Features:
-        """The row's features, maps as `decode_map` gives them.
+        """The row's features, maps as the gallery's codec gives them.
 
         Raises:
             GalleryError: the stored bytes are damaged.
@@ -108,7 +110,7 @@ class Gallery(Closing):
         location = self._locations[row]
         try:
             with translated_errors(self.path):
-                maps = read_maps(self._shards[location.shard], location.id, self._map_sizes[row], self.info.maps)
+                maps = read_maps(self._shards[location.shard], location.id, self._map_sizes[row], self._codec)
         except ValueError as error:
             leave_note(self.path)
             raise GalleryError(damage(self.paths[row], error)) from error

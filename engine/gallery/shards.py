@@ -19,7 +19,7 @@ from engine.contract import Array
 from engine.errors import GalleryError, one_line
 from engine.features import is_finite
 from engine.files import rename, require_regular
-from engine.gallery.map_codec import decode_map
+from engine.gallery.map_codec import MapCodec
 from engine.geometry import AREA_SCALES, DESCRIPTOR_DIM, MAP_DIM, Size, unit_map_sizes
 
 REPAIR = "run 'cvnet-engine index' with the gallery's images again: it takes in anew what is damaged or missing"
@@ -110,8 +110,8 @@ def parse_image(columns: Sequence[Any]) -> StoredImage:
     return StoredImage(id_, Path(os.fsdecode(name)), (height, width), descriptor, FileStamp(*stamp))
 
 
-def read_maps(shard: sqlite3.Connection, id_: int, map_size: Size, map_type: str) -> tuple[Array, ...]:
-    """An image's maps, as `decode_map` gives them.
+def read_maps(shard: sqlite3.Connection, id_: int, map_size: Size, codec: MapCodec) -> tuple[Array, ...]:
+    """An image's maps, as the codec gives them.
 
     Raises:
         ValueError: they are not what a writer stored.
@@ -124,20 +124,20 @@ def read_maps(shard: sqlite3.Connection, id_: int, map_size: Size, map_type: str
     for *columns, stored in rows:
         if checksum(*columns) != stored:
             raise ValueError("checksum differs")
-        *_, channels, height, width, data = columns
+        _, scale, _, height, width, data = columns
         if not isinstance(data, bytes):
             raise ValueError("a map is none")
         with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at below
-            maps.append(decode_map(data, (channels, height, width), map_type))
+            maps.append(codec.decode(scale, data, height, width))
     if not all(map(is_finite, maps)):
         raise ValueError("values that are no finite numbers")
     return tuple(maps)
 
 
-def has_maps(shard: sqlite3.Connection, image: StoredImage, map_type: str) -> bool:
+def has_maps(shard: sqlite3.Connection, image: StoredImage, codec: MapCodec) -> bool:
     """Whether an image's maps are what a writer stored."""
     try:
-        read_maps(shard, image.id, image.map_size, map_type)
+        read_maps(shard, image.id, image.map_size, codec)
     except ValueError:
         return False
     return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from engine.contract import Closing
 from engine.errors import GalleryError
 from engine.features import Features
 from engine.gallery.info import FORMAT, INFO, GalleryInfo, read_info, require_equal, write_info
-from engine.gallery.map_codec import encode_map
+from engine.gallery.learnt_codec import LearntCodec
+from engine.gallery.map_codec import MapCodec, open_codec, position_bytes
 from engine.gallery.shards import (
     DAMAGED,
     SCHEMA,
@@ -80,12 +82,15 @@ class GalleryWriter(Closing):
             raise GalleryError(f"{self.path}: its {INFO} is missing; copy it back, or index into another --gallery")
         else:
             self._write_info()
+        self.codec: MapCodec = open_codec(self.info.maps, self.path, self.info.code)
         for file in shard_files(self.path, self.info.shards):
             if file.exists():
                 self._open_shard(file)
             else:
                 self.repairs.append(f"{file.name} was missing")
                 self._shards.append(create_shard(file))
+        if self.unlearnt_bytes and self._known:
+            raise GalleryError(f"{self.path}: its {INFO} lacks the code of its maps; copy it back from a backup")
         if (self.info.format, self.info.shards) != (FORMAT, len(self._shards)):
             self._write_info()
         if self._damaged:
@@ -115,7 +120,7 @@ class GalleryWriter(Closing):
                     continue
                 found += 1
                 self._known[image.path] = Location(number, image.id), image.stamp
-                if image.id not in whole or (suspected and not has_maps(shard, image, self.info.maps)):
+                if image.id not in whole or (suspected and not has_maps(shard, image, self.codec)):
                     self._damaged.add(image.path)
             if removed or found != count:
                 with shard as transaction:
@@ -146,6 +151,21 @@ class GalleryWriter(Closing):
         """What the file looked like when it was indexed, None for one that is to be put in (anew)."""
         return self._known[path][1] if path in self._known and path not in self._damaged else None
 
+    @property
+    def unlearnt_bytes(self) -> int | None:
+        """Bytes a position of the code to be learnt before the first image is put in; None if there is none."""
+        return None if self.info.code else position_bytes(self.info.maps)
+
+    def learn(self, sample: Sequence[Features]) -> None:
+        """Learn the code that the gallery's maps will be kept in, from its first images."""
+        count = self.unlearnt_bytes
+        assert count is not None
+        self.codec = codec = LearntCodec.learn(sample, count)
+        with translated_errors(self.path):
+            code = codec.save(self.path)
+        self.info = replace(self.info, code=code)
+        self._write_info()
+
     def put(self, path: Path, stamp: FileStamp, features: Features) -> None:
         """Add an image, or replace what is known of it; on return it is on the disk.
 
@@ -174,7 +194,7 @@ class GalleryWriter(Closing):
                 ),
             )
             for scale, array in enumerate(features.maps):
-                row = (location.id, scale, *array.shape, encode_map(array, self.info.maps))
+                row = (location.id, scale, *array.shape, self.codec.encode(scale, array))
                 transaction.execute("INSERT INTO maps VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, checksum(*row)))
             if path not in self._known:
                 transaction.execute("UPDATE contents SET images = images + 1")
