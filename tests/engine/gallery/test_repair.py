@@ -139,7 +139,7 @@ def test_a_gallery_of_the_format_before_is_read_and_brought_up_to_date(photos, t
     assert contents(tmp_path / "g").keys() == whole.keys()
 
     assert run(photos, tmp_path / "g")[0] == []
-    assert json.loads((tmp_path / "g" / "gallery.json").read_text())["format"] == 2
+    assert json.loads((tmp_path / "g" / "gallery.json").read_text())["format"] == 3
     execute(tmp_path / "g", "DELETE FROM images WHERE id = 1")
     with pytest.raises(GalleryError, match="holds 1 of 2 images"):
         Gallery(tmp_path / "g")
