@@ -1,6 +1,6 @@
 """A shard's images by column, kept in a file beside it so that a gallery opens without reading its rows.
 
-    shard-00000.columns   `HEADER`, padded to a page
+    shard-00000.columns   `HEADER`, padded to 64 KiB
                           descriptors (n, 2048) float32, then the same in float16: for memory maps
                           table (n,) of `ENTRY`, then the paths, one after the other
 
@@ -15,7 +15,7 @@ import mmap
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -29,7 +29,7 @@ from engine.geometry import DESCRIPTOR_DIM
 
 MAGIC = b"cvnetcol"
 HEADER = struct.Struct("<8sqqqI")  # MAGIC, the shard's state, images, bytes of paths, CRC-32 of these, table and paths
-HEADER_BYTES = 4096
+HEADER_BYTES = 65536  # a whole number of pages, however large a system has them
 ENTRY = np.dtype([(name, "<i8") for name in ("id", "height", "width", "checksum", "name_end")])
 HALF_BYTES, ROW_BYTES = 2 * DESCRIPTOR_DIM, 4 * DESCRIPTOR_DIM
 
@@ -43,12 +43,14 @@ class Columns:
         names: the paths, one after the other.
         descriptors: (n, 2048) float32, unit norm.
         halves: the same in float16; None where they come from rows.
+        release: see `Block`.
     """
 
     table: Array
     names: bytes
     descriptors: Array
     halves: Array | None = None
+    release: Callable[[], object] = lambda: None
 
     @classmethod
     def of_images(cls, images: Sequence[StoredImage]) -> Self:
@@ -151,7 +153,11 @@ def map_columns(stream: BinaryIO, contents: Contents) -> Columns:
     def descriptors(dtype: type[np.floating], at: int) -> Array:
         return np.frombuffer(mapped, dtype, count * DESCRIPTOR_DIM, at).reshape(count, DESCRIPTOR_DIM)
 
-    columns = Columns(table, names, descriptors(np.float32, HEADER_BYTES), descriptors(np.float16, halves_at))
+    def release() -> None:
+        if count:
+            mapped.madvise(mmap.MADV_DONTNEED, HEADER_BYTES, count * ROW_BYTES)
+
+    columns = Columns(table, names, descriptors(np.float32, HEADER_BYTES), descriptors(np.float16, halves_at), release)
     columns.require_sound()
     return columns
 

@@ -56,6 +56,8 @@ INSERT INTO state SELECT random() WHERE NOT EXISTS (SELECT * FROM state);
 """
 SELECT_IMAGES = "SELECT id, path, height, width, descriptor, checksum FROM images ORDER BY id"
 SELECT_IMAGE = "SELECT id, path, height, width, descriptor, checksum FROM images WHERE id = ?"
+INSERT_IMAGE = "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT_MAP = "INSERT INTO maps VALUES (?, ?, ?, ?, ?, ?, ?)"
 SELECT_STAMP = "SELECT size, mtime_ns, digest FROM images WHERE id = ? AND path = ?"
 SELECT_MAPS = "SELECT image, scale, channels, height, width, data, checksum FROM maps WHERE image = ? ORDER BY scale"
 SELECT_COUNT = "SELECT CAST(coalesce(max(images), 0) AS INTEGER) FROM contents"

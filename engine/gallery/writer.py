@@ -20,6 +20,8 @@ from engine.gallery.info import FORMAT, INFO, GalleryInfo, read_info, require_eq
 from engine.gallery.map_codec import encode_map
 from engine.gallery.shards import (
     DAMAGED,
+    INSERT_IMAGE,
+    INSERT_MAP,
     SCHEMA,
     SELECT_IMAGES,
     SELECT_STAMP,
@@ -187,7 +189,7 @@ class GalleryWriter(Closing):
         with self._shards.use(number) as shard, translated_errors(self.path), shard as transaction:
             transaction.execute("DELETE FROM maps WHERE image = ?", (id_,))
             transaction.execute(
-                "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                INSERT_IMAGE,
                 (
                     id_,
                     name,
@@ -201,7 +203,7 @@ class GalleryWriter(Closing):
             )
             for scale, array in enumerate(features.maps):
                 row = (id_, scale, *array.shape, encode_map(array, self.info.maps))
-                transaction.execute("INSERT INTO maps VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, checksum(*row)))
+                transaction.execute(INSERT_MAP, (*row, checksum(*row)))
             if name not in self._known:
                 transaction.execute("UPDATE contents SET images = images + 1")
             mark_changed(transaction)

@@ -17,10 +17,18 @@ ROWS_PER_BLOCK = 4096  # where nothing else sets a block's bounds: what is made 
 
 @dataclass(frozen=True)
 class Block:
-    """Descriptors one after the other: (n, 2048) float32 of unit norm, and the same in float16 where that is there."""
+    """Descriptors one after the other.
+
+    Attributes:
+        rows: (n, 2048) float32, unit norm.
+        halves: the same in float16, where that is there.
+        release: lets go of the mapped pages of `rows`, which stay in the system's cache: a single row that is looked
+            at may count as megabytes of this process.
+    """
 
     rows: Array
     halves: Array | None = None
+    release: Callable[[], object] = lambda: None
 
     def in_half(self) -> Array:
         """(n, 2048) float16, made where it is not there."""
@@ -80,6 +88,11 @@ class Descriptors:
             if first < last:
                 places = order[first:last]
                 yield number, places, rows[places] - self._starts[number]
+
+    def release(self) -> None:
+        """Let go of the pages that rows have been copied from."""
+        for block in self.blocks:
+            block.release()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         """All of them; a copy always."""

@@ -50,6 +50,8 @@ class DescriptorIndex(Closing):
         """
         rows = self._candidates(query, k, among)
         found = [similarities(self._descriptors[rows[part]], query) for part in parts(len(rows))]
+        if self._in_half:
+            self._descriptors.release()  # of a small collection, they are what is scanned
         return Ranking.by_similarity(np.concatenate([np.empty(0, np.float32), *found]), rows).first(k)
 
     def close(self) -> None:
