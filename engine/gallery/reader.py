@@ -64,9 +64,8 @@ class Gallery(Closing):
             raise
         self._table = Table(shards)
         self.paths = Paths(self._table)
-        self.descriptors = Descriptors(
-            [Block(c.descriptors, c.halves, c.release) for c in shards], self._require_descriptor
-        )
+        blocks = [Block(columns.descriptors, columns.halves, columns.release) for columns in shards]
+        self.descriptors = Descriptors(blocks, self._require_descriptor)
 
     def _open_shard(self, file: Path) -> Columns:
         """The columns of the last shard."""

@@ -12,8 +12,6 @@ import numpy as np
 from engine.contract import Array
 from engine.geometry import DESCRIPTOR_DIM
 
-ROWS_PER_BLOCK = 4096  # where nothing else sets a block's bounds: what is made of one stays small
-
 
 @dataclass(frozen=True)
 class Block:
@@ -55,7 +53,7 @@ class Descriptors:
     @classmethod
     def of_array(cls, rows: Array) -> Self:
         """Of an array (n, 2048) float32, which may be a memory map."""
-        return cls([Block(rows[start : start + ROWS_PER_BLOCK]) for start in range(0, len(rows), ROWS_PER_BLOCK)])
+        return cls([Block(rows)])
 
     def __len__(self) -> int:
         return len(self._numbers)

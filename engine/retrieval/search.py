@@ -9,7 +9,7 @@ import numpy as np
 
 from engine.contract import Array, Closing
 from engine.geometry import DESCRIPTOR_DIM
-from engine.retrieval.descriptors import ROWS_PER_BLOCK, Descriptors
+from engine.retrieval.descriptors import Descriptors
 from engine.retrieval.ranking import Ranking
 
 # What rounding may do to a sum of 2048 products of two unit vectors, in whatever order it is taken (Higham, Accuracy
@@ -19,6 +19,7 @@ SUM_ERROR = 2 * DESCRIPTOR_DIM * 2.0**-24
 # 2^-11 of its norm, plus what values below float16's normal range lose (2^-25 each, 2048 of them).
 HALF_ERROR = SUM_ERROR + 2.0**-11 + DESCRIPTOR_DIM**0.5 * 2.0**-25
 HALF_FROM = 50_000  # descriptors; from here on half the memory and half the reading are worth the wider look
+ROWS_AT_ONCE = 4096  # copied for their sums: 32 MiB
 MARGIN = 64  # rows beyond the asked for that a scan returns at first
 
 
@@ -87,8 +88,8 @@ def similarities(descriptors: Array, query: Array) -> Array:
 
 
 def parts(n: int) -> Iterator[slice]:
-    """The numbers below n, a block's worth at a time."""
-    return (slice(start, start + ROWS_PER_BLOCK) for start in range(0, n, ROWS_PER_BLOCK))
+    """The numbers below n, `ROWS_AT_ONCE` at a time."""
+    return (slice(start, start + ROWS_AT_ONCE) for start in range(0, n, ROWS_AT_ONCE))
 
 
 def scan_products(blocks: Iterable[Array], query: Array, count: int) -> tuple[Array, Array]:
