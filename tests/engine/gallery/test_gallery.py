@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from engine.errors import GalleryError
+from engine.gallery.columns import columns_file
 from engine.gallery.info import GalleryInfo, require_equal
 from engine.gallery.reader import Gallery
 from engine.gallery.shards import FileStamp
@@ -293,6 +294,9 @@ def test_a_flipped_byte_in_a_descriptor_is_reported(tmp_path):
     write(tmp_path / "g")
     blob = flipped(features(1).descriptor.tobytes(), 77)
     edit(tmp_path / "g", "UPDATE images SET descriptor = ? WHERE id = 1", blob)
+    with Gallery(tmp_path / "g") as gallery, pytest.raises(GalleryError, match="features damaged"):
+        gallery.features(1)
+    columns_file(tmp_path / "g" / SHARD).unlink()  # all rows are read
     with pytest.raises(GalleryError, match="features damaged"):
         Gallery(tmp_path / "g")
 
