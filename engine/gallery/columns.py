@@ -111,15 +111,19 @@ def write_columns(shard: Path, state: int, columns: Columns) -> None:
     file = columns_file(shard)
     unfinished = file.with_suffix(".columns-new")
     unfinished.unlink(missing_ok=True)  # a killed writer's, or a link of someone's
-    with unfinished.open("xb") as stream:
-        header = HEADER.pack(MAGIC, state, len(columns), len(columns.names), crc(state, columns.table, columns.names))
-        stream.write(header.ljust(HEADER_BYTES, b"\0"))
-        for part in (columns.descriptors, columns.descriptors.astype(np.float16), columns.table):
-            stream.write(part.data)
-        stream.write(columns.names)
-        stream.flush()
-        os.fsync(stream.fileno())
-    rename(unfinished, file)
+    try:
+        with unfinished.open("xb") as stream:
+            sizes = len(columns), len(columns.names)
+            header = HEADER.pack(MAGIC, state, *sizes, crc(state, columns.table, columns.names))
+            stream.write(header.ljust(HEADER_BYTES, b"\0"))
+            for part in (columns.descriptors, columns.descriptors.astype(np.float16), columns.table):
+                stream.write(part.data)
+            stream.write(columns.names)
+            stream.flush()
+            os.fsync(stream.fileno())
+        rename(unfinished, file)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def open_columns(shard: Path, contents: Contents) -> Columns | None:
