@@ -200,7 +200,7 @@ class Evaluator:
 
     @cached_property
     def descriptors(self) -> Array:
-        return self.collection.descriptors  # (n, 2048)
+        return self.collection.descriptors[:]  # (n, 2048)
 
     @cached_property
     def database(self) -> str:

@@ -141,7 +141,7 @@ def images(
     matching = range(len(snapshot)) if rows is None else rows.tolist()
     listed = matching[offset : offset + limit]
     return models.ImageList(
-        images=[models.ImageEntry(id=snapshot.ids[row], path=snapshot.shown_paths[row]) for row in listed],
+        images=[models.ImageEntry(id=snapshot.id(row), path=snapshot.shown_path(row)) for row in listed],
         total=len(matching),
     )
 
@@ -238,7 +238,7 @@ class Answers:
                 return "global", self._results(before, before, seconds)
             case Scored(rows, scores):
                 self._done += len(rows)
-                found = dict(zip((self._snapshot.ids[row] for row in rows), scores.tolist(), strict=True))
+                found = dict(zip((self._snapshot.id(row) for row in rows), scores.tolist(), strict=True))
                 return "scores", models.Scores(done=self._done, total=self._pairs, scores=found)
             case Found(before, ranking, seconds):
                 return "result", self._results(ranking, before, seconds)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import weakref
 from collections import Counter
+from collections.abc import Iterable
 from functools import cached_property
 from http import HTTPStatus
 from pathlib import Path
@@ -24,13 +26,40 @@ from engine.images import open_image
 from engine.retrieval.retriever import Retriever
 from engine.retrieval.searcher import Searcher
 
-ID_DIGITS = 32  # 128 bits of the path's SHA-256, in hexadecimal
+ID_BYTES = 16  # of the path's SHA-256, in hexadecimal
+ID = re.compile(f"[0-9a-f]{{{2 * ID_BYTES}}}")
 Signature = list[tuple[str, int, int]]
 
 
 def id_of(path: Path) -> str:
     """An image's id: opaque, and the same in every gallery and snapshot, as long as its path is."""
-    return hashlib.sha256(os.fsencode(path)).hexdigest()[:ID_DIGITS]
+    return digest(os.fsencode(path)).hex()
+
+
+def digest(name: bytes) -> bytes:
+    return hashlib.sha256(name).digest()[:ID_BYTES]
+
+
+class Ids:
+    """Which row has an id, in 24 bytes an image."""
+
+    def __init__(self, names: Iterable[bytes], count: int) -> None:
+        """
+        Args:
+            names: paths of the rows, `count` of them.
+        """
+        ids = np.fromiter(map(digest, names), f"V{ID_BYTES}", count).view(f"S{ID_BYTES}")
+        self._order = np.argsort(ids, kind="stable")
+        self._sorted = ids[self._order]
+
+    def find(self, id_: str) -> int | None:
+        """The row of an id, None where it is none's."""
+        if not ID.fullmatch(id_):
+            return None
+        wanted = np.array([bytes.fromhex(id_)], self._sorted.dtype)
+        place = int(np.searchsorted(self._sorted, wanted)[0])
+        found = place < len(self._sorted) and self._sorted[place] == wanted[0]
+        return int(self._order[place]) if found else None
 
 
 class Snapshot:
@@ -39,42 +68,55 @@ class Snapshot:
     def __init__(self, gallery: Gallery, retriever: Retriever) -> None:
         self.gallery = gallery
         self.searcher = Searcher(retriever, gallery)
-        self.ids = [id_of(path) for path in gallery.paths]
-        self._rows = {id_: row for row, id_ in enumerate(self.ids)}
         weakref.finalize(self, gallery.close)
 
     def __len__(self) -> int:
         return len(self.gallery)
+
+    def id(self, row: int) -> str:
+        return id_of(self.gallery.paths[row])
 
     def row(self, id_: str) -> int:
         """
         Raises:
             ProblemError: 404, no image of that id.
         """
-        if id_ not in self._rows:
+        row = self._rows.find(id_)
+        if row is None:
             raise ProblemError(HTTPStatus.NOT_FOUND, "unknown-image", f"no image {id_!r} in the gallery")
-        return self._rows[id_]
+        return row
 
     def row_of(self, name: str) -> int | None:
         """The row of an id or a path, None where there is neither."""
+        row = self._rows.find(name)
         try:
-            return self._rows.get(name, self._rows.get(id_of(Path(name))))
+            return self._rows.find(id_of(Path(name))) if row is None else row
         except UnicodeEncodeError:  # JSON can spell what no file is called
             return None
 
     @cached_property
-    def shown_paths(self) -> list[str]:
-        """Every path as text."""
-        return [printable(str(path)) for path in self.gallery.paths]
+    def _rows(self) -> Ids:
+        return Ids(self.gallery.names(), len(self))
+
+    def shown_path(self, row: int) -> str:
+        """A row's path as text."""
+        return printable(str(self.gallery.paths[row]))
+
+    @cached_property
+    def _shown_paths(self) -> list[str]:
+        return [printable(os.fsdecode(name)) for name in self.gallery.names()]
 
     @cached_property
     def _folded_paths(self) -> list[str]:
-        return [path.casefold() for path in self.shown_paths]
+        return [path.casefold() for path in self._shown_paths]
 
     @cached_property
     def folders(self) -> dict[str, int]:
         """Folders that images are in, with how many, by name."""
-        return dict(sorted(Counter(os.path.dirname(path) for path in self.shown_paths).items()))  # noqa: PTH120
+        counts: Counter[str] = Counter()
+        for folder, images in Counter(os.path.dirname(name) for name in self.gallery.names()).items():  # noqa: PTH120
+            counts[printable(os.fsdecode(folder))] += images
+        return dict(sorted(counts.items()))
 
     def matching(self, name: str, folder: str) -> Array | None:
         """Rows (n,) int64, ascending, whose path contains `name` in any case and is below `folder`; None for all."""
@@ -85,7 +127,7 @@ class Snapshot:
             [
                 row
                 for row, path in enumerate(self._folded_paths)
-                if part in path and (not folder or self.shown_paths[row].startswith(below))
+                if part in path and (not folder or self._shown_paths[row].startswith(below))
             ],
             np.int64,
         )

@@ -130,8 +130,8 @@ def hits(ranking: Ranking, before: Iterable[int], snapshot: Snapshot) -> list[Hi
     return [
         Hit(
             rank=rank,
-            id=snapshot.ids[row],
-            path=snapshot.shown_paths[row],
+            id=snapshot.id(row),
+            path=snapshot.shown_path(row),
             score=score,
             similarity=similarity,
             refined=known(refined),

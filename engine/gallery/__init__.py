@@ -2,9 +2,13 @@
 
     GALLERY/gallery.json       what made it: the model and the image size limit; how many shards it has
     GALLERY/shard-00000.sqlite one row an image in `images`, one row a map in `maps`; how many images, in `contents`
+    GALLERY/shard-00000.columns  what opening needs of the shard, written once it has been; it can be done without
     GALLERY/writer.lock        held by the one writer
     GALLERY/damaged            left by a reader that met damage, until a writer has mended it
 
 An image is committed in one transaction and synced to disk before the next one; a kill at any moment costs
 the image in flight and nothing else. Readers may read while the writer writes.
+
+The shards are the truth. Columns (see `columns`) count where they name the state that their shard is in; of any other
+shard, rows are read. Descriptors stay on the disk, mapped into memory, and each is checked when its row is used.
 """

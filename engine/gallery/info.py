@@ -12,8 +12,9 @@ from engine.errors import GalleryError, one_line
 from engine.files import read_text, write_atomically
 from engine.gallery.map_codec import parse_kind
 
-FORMAT = 2
-UNCOUNTED = 1  # the format before: its shards do not say how many images they hold
+FORMAT = 3
+STATELESS = 2  # the format before: its shards do not say whether their images have changed
+UNCOUNTED = 1  # and the one before that: nor how many they hold
 INFO = "gallery.json"
 MOST_SHARDS = 100_000  # their names have five digits
 
@@ -62,7 +63,7 @@ def read_info(path: Path) -> GalleryInfo:
     file = path / INFO
     try:
         info = typed_json.parse(read_text(file), StoredInfo)
-        if info.format not in (UNCOUNTED, FORMAT):
+        if info.format not in (UNCOUNTED, STATELESS, FORMAT):
             raise ValueError(f"format is {info.format}")
         if not 0 <= info.shards <= MOST_SHARDS:
             raise ValueError(f"shards is {info.shards}; expected at most {MOST_SHARDS}")

@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
-import os
-import sqlite3
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
-from engine.contract import Array, Closing
+from engine.contract import Closing
 from engine.errors import GalleryError
 from engine.features import Features
-from engine.gallery.info import UNCOUNTED, read_info
+from engine.gallery.columns import Columns, columns_file, open_columns
+from engine.gallery.connections import Connections
+from engine.gallery.info import read_info
 from engine.gallery.map_codec import open_codec
 from engine.gallery.shards import (
     REPAIR,
-    SELECT_COUNT,
     SELECT_IMAGES,
     SELECT_STAMP,
+    Contents,
     FileStamp,
-    Location,
-    connect,
     damage,
     leave_note,
     parse_image,
+    read_contents,
+    read_image,
     read_maps,
     shard_files,
     translated_errors,
 )
-from engine.geometry import DESCRIPTOR_DIM, Size
+from engine.gallery.table import Paths, Table
+from engine.geometry import Size
+from engine.retrieval.descriptors import Block, Descriptors
 
 
 class Gallery(Closing):
     """A gallery opened for reading: a snapshot of the images committed by then.
 
-    Rows are numbered 0..n-1 in the order in which the images were indexed.
+    Rows are numbered 0..n-1 in the order in which the images were indexed. Of a shard whose columns are kept,
+    descriptors are mapped into memory and rows are looked at when they are used; of any other, every row is read now.
+
+    Attributes:
+        paths: of the images, by row.
+        descriptors: (n, 2048) float32, unit norm.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,47 +52,48 @@ class Gallery(Closing):
         self.path = path
         self.info = read_info(path)
         self._codec = open_codec(self.info.maps, path, self.info.code)
-        self.paths: list[Path] = []
-        self._locations: list[Location] = []
-        self._map_sizes: list[Size] = []
-        self._shards: list[sqlite3.Connection] = []
-        descriptors: list[Array] = []
+        self._connections = Connections(readonly=True)
+        self._contents: list[Contents] = []
+        shards: list[Columns] = []
         try:
             for file in shard_files(path, self.info.shards):
                 if not file.exists():
                     raise GalleryError(f"{file}: missing from the gallery; {REPAIR}")
-                self._shards.append(connect(file, readonly=True))
-                descriptors += self._read_images(file)
+                self._connections.files.append(file)
+                shards.append(self._open_shard(file))
         except BaseException:
             self.close()
             raise
-        self.descriptors: Array = np.stack(descriptors) if descriptors else np.empty((0, DESCRIPTOR_DIM), np.float32)
+        self._table = Table(shards)
+        self.paths = Paths(self._table)
+        blocks = [Block(columns.descriptors, columns.halves, columns.release) for columns in shards]
+        self.descriptors = Descriptors(blocks, self._require_descriptor)
 
-    def _read_images(self, file: Path) -> Iterator[Array]:
-        """Take note of the last shard's images and yield their descriptors (2048,) float32."""
-        shard, before = self._shards[-1], len(self.paths)
-        with translated_errors(file):
-            # counted first: a writer may be adding more
-            count = 0 if self.info.format == UNCOUNTED else shard.execute(SELECT_COUNT).fetchone()[0]
-            for columns in shard.execute(SELECT_IMAGES):
+    def _open_shard(self, file: Path) -> Columns:
+        """The columns of the last shard."""
+        with self._connections.use(len(self._connections.files) - 1) as shard, translated_errors(file):
+            contents = read_contents(shard, self.info.format)  # before its rows: a writer may be adding more
+            self._contents.append(contents)
+            columns = open_columns(file, contents)
+            if columns is None:
                 try:
-                    image = parse_image(columns)
+                    columns = Columns.of_images([parse_image(row) for row in shard.execute(SELECT_IMAGES)])
                 except ValueError as error:
                     raise GalleryError(damage(file, error)) from error
-                self.paths.append(image.path)
-                self._locations.append(Location(len(self._shards) - 1, image.id))
-                self._map_sizes.append(image.map_size)
-                yield image.descriptor
-        found = len(self.paths) - before
-        if found < count:
-            raise GalleryError(f"{file}: holds {found} of {count} images; {REPAIR}")
+        if len(columns) < contents.images:
+            raise GalleryError(f"{file}: holds {len(columns)} of {contents.images} images; {REPAIR}")
+        return columns
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self._table)
+
+    def names(self) -> Iterator[bytes]:
+        """Every path in the file system's own encoding, by row."""
+        return self._table.names()
 
     def map_size(self, row: int) -> Size:
         """Positions (h, w) of the row's full-scale map."""
-        return self._map_sizes[row]
+        return self._table.entry(row).map_size
 
     def stamp(self, row: int) -> FileStamp:
         """What the row's file looked like when it was last indexed.
@@ -94,28 +101,55 @@ class Gallery(Closing):
         Raises:
             GalleryError: the image is no longer in the gallery.
         """
-        location, path = self._locations[row], self.paths[row]
-        with translated_errors(self.path):
-            stored = self._shards[location.shard].execute(SELECT_STAMP, (location.id, os.fsencode(path))).fetchone()
+        entry = self._table.entry(row)
+        with self._connections.use(entry.location.shard) as shard, translated_errors(self.path):
+            stored = shard.execute(SELECT_STAMP, (entry.location.id, entry.name)).fetchone()
         if stored is None:
-            raise GalleryError(f"{path}: no longer in the gallery; open the gallery again")
+            raise GalleryError(f"{self.paths[row]}: no longer in the gallery; open the gallery again")
         return FileStamp(*stored)
 
     def features(self, row: int) -> Features:
         """The row's features, maps as the gallery's codec gives them.
 
         Raises:
-            GalleryError: the stored bytes are damaged.
+            GalleryError: what is stored is damaged, or the image has gone or changed since the gallery was opened.
         """
-        location = self._locations[row]
+        entry, descriptor = self._table.entry(row), self.descriptors[row]
+        number = entry.location.shard
+        with self._connections.use(number) as shard, translated_errors(self.path):
+            try:
+                image = read_image(shard, entry.location.id)
+                if image is None or (image.name, image.map_size) != (entry.name, entry.map_size):
+                    raise ValueError("its row is missing, or another image's")
+                maps = read_maps(shard, image.id, image.map_size, self._codec)
+            except ValueError as error:
+                if read_contents(shard, self.info.format) != self._contents[number]:
+                    raise GalleryError(f"{self.paths[row]}: has changed since; open the gallery again") from error
+                leave_note(self.path)
+                raise GalleryError(damage(self.paths[row], error)) from error
+        return Features(descriptor, maps)
+
+    def damaged(self) -> Iterator[tuple[Path, str]]:
+        """Images that are not what was stored, and why, every byte of the gallery having been read."""
+        for row in range(len(self)):
+            try:
+                self.features(row)
+            except GalleryError as error:
+                yield self.paths[row], str(error)
+
+    def _require_descriptor(self, row: int) -> None:
+        """Raise GalleryError where a row's descriptor is not the stored one; the file that has it is done without."""
+        number, place = self._table.place(row)
         try:
-            with translated_errors(self.path):
-                maps = read_maps(self._shards[location.shard], location.id, self._map_sizes[row], self._codec)
+            self._table.shards[number].image(place)
         except ValueError as error:
-            leave_note(self.path)
-            raise GalleryError(damage(self.paths[row], error)) from error
-        return Features(self.descriptors[row], maps)
+            file = columns_file(self._connections.files[number])
+            with contextlib.suppress(OSError):
+                file.unlink(missing_ok=True)
+            raise GalleryError(
+                f"{self.paths[row]}: damaged in {file} ({error}); remove that file if it is still there, "
+                "and run the same command again: a shard is read without it"
+            ) from error
 
     def close(self) -> None:
-        for connection in self._shards:
-            connection.close()
+        self._connections.close()

@@ -19,6 +19,7 @@ from engine.contract import Array
 from engine.errors import GalleryError, one_line
 from engine.features import is_finite
 from engine.files import rename, require_regular
+from engine.gallery.info import STATELESS, UNCOUNTED
 from engine.gallery.map_codec import MapCodec
 from engine.geometry import AREA_SCALES, DESCRIPTOR_DIM, MAP_DIM, Size, unit_map_sizes
 
@@ -50,16 +51,22 @@ CREATE TABLE IF NOT EXISTS maps (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS maps_images ON maps (image, scale);  -- which maps are there, without reading past them
 CREATE TABLE IF NOT EXISTS contents (images INTEGER NOT NULL);  -- one row: how many there should be
+CREATE TABLE IF NOT EXISTS state (number INTEGER NOT NULL);     -- one row: see mark_changed()
+INSERT INTO state SELECT random() WHERE NOT EXISTS (SELECT * FROM state);
 """
-SELECT_IMAGES = "SELECT id, path, height, width, descriptor, checksum, size, mtime_ns, digest FROM images ORDER BY id"
+SELECT_IMAGES = "SELECT id, path, height, width, descriptor, checksum FROM images ORDER BY id"
+SELECT_IMAGE = "SELECT id, path, height, width, descriptor, checksum FROM images WHERE id = ?"
+INSERT_IMAGE = "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT_MAP = "INSERT INTO maps VALUES (?, ?, ?, ?, ?, ?, ?)"
 SELECT_STAMP = "SELECT size, mtime_ns, digest FROM images WHERE id = ? AND path = ?"
 SELECT_MAPS = "SELECT image, scale, channels, height, width, data, checksum FROM maps WHERE image = ? ORDER BY scale"
 SELECT_COUNT = "SELECT CAST(coalesce(max(images), 0) AS INTEGER) FROM contents"
+SELECT_STATE = "SELECT CAST(max(number) AS INTEGER) FROM state"
 # images that have all their maps
 SELECT_WHOLE = f"SELECT image FROM maps GROUP BY image HAVING count(*) = {len(AREA_SCALES)}"
 BROKEN = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)  # no tables, damage, no database
 UNIT_TOLERANCE = 1e-3  # of a descriptor's squared norm
-DAMAGED = "damaged"  # a note beside the shards that a reader leaves: the next writer looks at every map
+DAMAGED = "damaged"  # a note beside the shards that a reader leaves: the next writer looks at every row and map
 
 
 @dataclass(frozen=True)
@@ -84,10 +91,34 @@ class StoredImage:
     """A row of `images`: the file, positions (h, w) of its full-scale map, descriptor (2048,) float32 of unit norm."""
 
     id: int
-    path: Path
+    name: bytes
     map_size: Size
     descriptor: Array
-    stamp: FileStamp
+    checksum: int
+
+    @property
+    def path(self) -> Path:
+        return Path(os.fsdecode(self.name))
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a shard says of itself: how many images it holds, and their state, None where it keeps none."""
+
+    images: int
+    state: int | None
+
+
+def read_contents(shard: sqlite3.Connection, format_: int) -> Contents:
+    """What a shard of a gallery of this format says of itself; earlier ones say less."""
+    (images,) = shard.execute(SELECT_COUNT).fetchone() if format_ > UNCOUNTED else (0,)
+    (state,) = shard.execute(SELECT_STATE).fetchone() if format_ > STATELESS else (None,)
+    return Contents(images, state)
+
+
+def mark_changed(transaction: sqlite3.Connection) -> None:
+    """To be called in each transaction that adds, replaces or removes images: what is kept of them elsewhere is old."""
+    transaction.execute("UPDATE state SET number = random()")
 
 
 def parse_image(columns: Sequence[Any]) -> StoredImage:
@@ -96,7 +127,7 @@ def parse_image(columns: Sequence[Any]) -> StoredImage:
     Raises:
         ValueError: it is not what a writer stored.
     """
-    id_, name, height, width, data, stored, *stamp = columns
+    id_, name, height, width, data, stored = columns
     if checksum(id_, name, height, width, data) != stored:
         raise ValueError("checksum differs")
     sizes_fit = isinstance(height, int) and isinstance(width, int) and min(height, width) > 1
@@ -107,7 +138,17 @@ def parse_image(columns: Sequence[Any]) -> StoredImage:
         is_unit = abs(descriptor @ descriptor - 1) < UNIT_TOLERANCE
     if descriptor.shape != (DESCRIPTOR_DIM,) or not is_unit:
         raise ValueError("its descriptor is no unit vector")
-    return StoredImage(id_, Path(os.fsdecode(name)), (height, width), descriptor, FileStamp(*stamp))
+    return StoredImage(id_, name, (height, width), descriptor, stored)
+
+
+def read_image(shard: sqlite3.Connection, id_: int) -> StoredImage | None:
+    """A row of `images`, None where there is none.
+
+    Raises:
+        ValueError: it is not what a writer stored.
+    """
+    columns = shard.execute(SELECT_IMAGE, (id_,)).fetchone()
+    return parse_image(columns) if columns else None
 
 
 def read_maps(shard: sqlite3.Connection, id_: int, map_size: Size, codec: MapCodec) -> tuple[Array, ...]:
@@ -220,7 +261,7 @@ def damage(what: Path, reason: object) -> str:
 
 
 def leave_note(path: Path) -> None:
-    """Have the next writer look at every map of the gallery, where this process may write there."""
+    """Have the next writer look at every row and map of the gallery, where this process may write there."""
     with contextlib.suppress(OSError):
         flags = os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # no link, and no pipe that keeps us waiting
         os.close(os.open(path / DAMAGED, flags, 0o666))

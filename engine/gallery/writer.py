@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -14,22 +15,27 @@ import numpy as np
 from engine.contract import Closing
 from engine.errors import GalleryError
 from engine.features import Features
+from engine.gallery.columns import Columns, open_columns, write_columns
+from engine.gallery.connections import Connections
 from engine.gallery.info import FORMAT, INFO, GalleryInfo, read_info, require_equal, write_info
 from engine.gallery.learnt_codec import LearntCodec
 from engine.gallery.map_codec import MapCodec, open_codec, position_bytes
 from engine.gallery.shards import (
     DAMAGED,
+    INSERT_IMAGE,
+    INSERT_MAP,
     SCHEMA,
-    SELECT_COUNT,
     SELECT_IMAGES,
+    SELECT_STAMP,
     SELECT_WHOLE,
     FileStamp,
-    Location,
     checksum,
-    connect,
     create_shard,
     has_maps,
+    leave_note,
+    mark_changed,
     parse_image,
+    read_contents,
     set_count,
     shard_file,
     shard_files,
@@ -63,14 +69,15 @@ class GalleryWriter(Closing):
             raise GalleryError(
                 f"{path}: another process is writing to this gallery; wait for it, or stop it"
             ) from error
-        self._shards: list[sqlite3.Connection] = []
-        self._known: dict[Path, tuple[Location, FileStamp]] = {}
+        self._shards = Connections()
+        self._known: dict[bytes, tuple[int, int]] = {}  # shard and id, by the path in the file system's own encoding
         self._damaged: set[Path] = set()
+        self._unkept: set[int] = set()  # shards whose columns are not kept as they are
         self.repairs: list[str] = []
         try:
             self._start()
         except BaseException:
-            self.close()
+            self._release()
             raise
 
     def _start(self) -> None:
@@ -83,53 +90,69 @@ class GalleryWriter(Closing):
         else:
             self._write_info()
         self.codec: MapCodec = open_codec(self.info.maps, self.path, self.info.code)
+        suspected = (self.path / DAMAGED).exists()
         for file in shard_files(self.path, self.info.shards):
             if file.exists():
-                self._open_shard(file)
+                self._open_shard(file, suspected)
             else:
                 self.repairs.append(f"{file.name} was missing")
-                self._shards.append(create_shard(file))
+                self._add_shard(file)
         if self.unlearnt_bytes and self._known:
             raise GalleryError(f"{self.path}: its {INFO} lacks the code of its maps; copy it back from a backup")
-        if (self.info.format, self.info.shards) != (FORMAT, len(self._shards)):
+        if (self.info.format, self.info.shards) != (FORMAT, len(self._shards.files)):
             self._write_info()
         if self._damaged:
             self.repairs.append(f"maps of {len(self._damaged)} images were damaged")
+            leave_note(self.path)
         self._clear_note()
 
     def _write_info(self) -> None:
-        self.info = replace(self.info, format=FORMAT, shards=len(self._shards))
+        self.info = replace(self.info, format=FORMAT, shards=len(self._shards.files))
         with translated_errors(self.path):
             write_info(self.path, self.info)
 
-    def _open_shard(self, file: Path) -> None:
-        """Take note of a shard's images and of what is damaged; rows that cannot be trusted are removed."""
-        shard, number = connect(file), len(self._shards)
-        self._shards.append(shard)
-        suspected = (self.path / DAMAGED).exists()
-        with translated_errors(file):
+    def _add_shard(self, file: Path) -> None:
+        create_shard(file).close()
+        self._shards.files.append(file)
+        self._unkept.add(len(self._shards.files) - 1)
+
+    def _open_shard(self, file: Path, suspected: bool) -> None:
+        """Take note of a shard's images: by its columns or, where these are old or damage is suspected, row by row."""
+        number = len(self._shards.files)
+        self._shards.files.append(file)
+        with self._shards.use(number) as shard, translated_errors(file):
             shard.executescript(SCHEMA)  # what a shard of an earlier format lacks
-            (count,) = shard.execute(SELECT_COUNT).fetchone()
-            whole = {id_ for (id_,) in shard.execute(SELECT_WHOLE)}
-            found, removed = 0, []
-            for columns in shard.execute(SELECT_IMAGES):
-                try:
-                    image = parse_image(columns)
-                except ValueError:
-                    removed.append(columns[:1])
-                    continue
-                found += 1
-                self._known[image.path] = Location(number, image.id), image.stamp
-                if image.id not in whole or (suspected and not has_maps(shard, image, self.codec)):
-                    self._damaged.add(image.path)
-            if removed or found != count:
-                with shard as transaction:
-                    transaction.executemany("DELETE FROM maps WHERE image = ?", removed)
-                    transaction.executemany("DELETE FROM images WHERE id = ?", removed)
-                    set_count(transaction, found)
-        lost = max(len(removed), count - found)
-        if lost:
-            self.repairs.append(f"{lost} images of {file.name} were lost")
+            contents = read_contents(shard, FORMAT)
+            columns = None if suspected else open_columns(file, contents)
+            if columns is None:
+                self._unkept.add(number)
+                self._look_at_rows(number, shard, contents.images, suspected)
+            else:
+                names, ids = columns.each_name(), columns.table["id"].tolist()
+                self._known.update((name, (number, id_)) for name, id_ in zip(names, ids, strict=True))
+
+    def _look_at_rows(self, number: int, shard: sqlite3.Connection, count: int, suspected: bool) -> None:
+        """Take note of a shard's images and of what is damaged; rows that cannot be trusted are removed."""
+        whole = {id_ for (id_,) in shard.execute(SELECT_WHOLE)}
+        found, removed = 0, []
+        for columns in shard.execute(SELECT_IMAGES):
+            try:
+                image = parse_image(columns)
+            except ValueError:
+                removed.append(columns[:1])
+                continue
+            found += 1
+            self._known[image.name] = number, image.id
+            if image.id not in whole or (suspected and not has_maps(shard, image, self.codec)):
+                self._damaged.add(image.path)
+        if removed or found != count:
+            with shard as transaction:
+                transaction.executemany("DELETE FROM maps WHERE image = ?", removed)
+                transaction.executemany("DELETE FROM images WHERE id = ?", removed)
+                set_count(transaction, found)
+                mark_changed(transaction)
+        if lost := max(len(removed), count - found, 0):
+            self.repairs.append(f"{lost} images of {self._shards.files[number].name} were lost")
 
     def _clear_note(self) -> None:
         if not self._damaged:
@@ -140,7 +163,7 @@ class GalleryWriter(Closing):
         return len(self._known)
 
     def __contains__(self, path: Path) -> bool:
-        return path in self._known
+        return os.fsencode(path) in self._known
 
     @property
     def damaged(self) -> list[Path]:
@@ -149,7 +172,13 @@ class GalleryWriter(Closing):
 
     def stamp(self, path: Path) -> FileStamp | None:
         """What the file looked like when it was indexed, None for one that is to be put in (anew)."""
-        return self._known[path][1] if path in self._known and path not in self._damaged else None
+        name = os.fsencode(path)
+        if name not in self._known or path in self._damaged:
+            return None
+        number, id_ = self._known[name]
+        with self._shards.use(number) as shard, translated_errors(self.path):
+            stored = shard.execute(SELECT_STAMP, (id_, name)).fetchone()
+        return FileStamp(*stored) if stored else None
 
     @property
     def unlearnt_bytes(self) -> int | None:
@@ -176,51 +205,73 @@ class GalleryWriter(Closing):
         if not features.is_finite:
             raise GalleryError(f"{path}: features that are no finite numbers; build the bundle again, in fp32")
         name, descriptor = os.fsencode(path), features.descriptor.astype(np.float32).tobytes()
-        with translated_errors(self.path):
-            location = self._known[path][0] if path in self._known else self._next_location()
-        with translated_errors(self.path), self._shards[location.shard] as transaction:
-            transaction.execute("DELETE FROM maps WHERE image = ?", (location.id,))
+        number, id_ = self._known.get(name) or self._next_place()
+        with self._shards.use(number) as shard, translated_errors(self.path), shard as transaction:
+            transaction.execute("DELETE FROM maps WHERE image = ?", (id_,))
             transaction.execute(
-                "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                INSERT_IMAGE,
                 (
-                    location.id,
+                    id_,
                     name,
                     stamp.size,
                     stamp.mtime_ns,
                     stamp.digest,
                     *features.map_size,
                     descriptor,
-                    checksum(location.id, name, *features.map_size, descriptor),
+                    checksum(id_, name, *features.map_size, descriptor),
                 ),
             )
             for scale, array in enumerate(features.maps):
-                row = (location.id, scale, *array.shape, self.codec.encode(scale, array))
-                transaction.execute("INSERT INTO maps VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, checksum(*row)))
-            if path not in self._known:
+                row = (id_, scale, *array.shape, self.codec.encode(scale, array))
+                transaction.execute(INSERT_MAP, (*row, checksum(*row)))
+            if name not in self._known:
                 transaction.execute("UPDATE contents SET images = images + 1")
-        self._known[path] = location, stamp
+            mark_changed(transaction)
+        self._known[name] = number, id_
+        self._unkept.add(number)
         if path in self._damaged:
             self._damaged.remove(path)
             self._clear_note()
 
     def touch(self, path: Path, stamp: FileStamp) -> None:
         """Record a new modification time of a file whose content is as it was."""
-        location = self._known[path][0]
-        with translated_errors(self.path), self._shards[location.shard] as transaction:
-            transaction.execute("UPDATE images SET mtime_ns = ? WHERE id = ?", (stamp.mtime_ns, location.id))
-        self._known[path] = location, stamp
+        name = os.fsencode(path)
+        number, id_ = self._known[name]
+        with self._shards.use(number) as shard, translated_errors(self.path), shard as transaction:
+            transaction.execute("UPDATE images SET mtime_ns = ? WHERE id = ?", (stamp.mtime_ns, id_))
 
-    def _next_location(self) -> Location:
-        """The next free row, in a new shard where the last one is full."""
-        if self._shards:
-            (last_id,) = self._shards[-1].execute("SELECT coalesce(max(id), -1) FROM images").fetchone()
+    def _next_place(self) -> tuple[int, int]:
+        """Shard and id of the next free row, in a new shard where the last one is full."""
+        last = len(self._shards.files) - 1
+        if last >= 0:
+            with self._shards.use(last) as shard, translated_errors(self.path):
+                (last_id,) = shard.execute("SELECT coalesce(max(id), -1) FROM images").fetchone()
             if last_id + 1 < self._images_per_shard:
-                return Location(len(self._shards) - 1, last_id + 1)
-        self._shards.append(create_shard(shard_file(self.path, len(self._shards))))
+                return last, last_id + 1
+        self._keep_columns()
+        self._add_shard(shard_file(self.path, last + 1))
         self._write_info()  # before it holds anything, so that it is missed if it goes
-        return Location(len(self._shards) - 1, 0)
+        return last + 1, 0
+
+    def _keep_columns(self) -> None:
+        """Write the columns of shards that have changed; where that is impossible, they are done without."""
+        for number in sorted(self._unkept):
+            file = self._shards.files[number]
+            with (
+                contextlib.suppress(GalleryError, OSError, ValueError),
+                self._shards.use(number) as shard,
+                translated_errors(file),
+            ):
+                contents = read_contents(shard, FORMAT)
+                images = [parse_image(columns) for columns in shard.execute(SELECT_IMAGES)]
+                if contents.state is not None:
+                    write_columns(file, contents.state, Columns.of_images(images))
+        self._unkept.clear()
 
     def close(self) -> None:
-        for connection in self._shards:
-            connection.close()
+        self._keep_columns()
+        self._release()
+
+    def _release(self) -> None:
+        self._shards.close()
         self._lock.close()

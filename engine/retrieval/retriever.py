@@ -24,6 +24,7 @@ from engine.features import Features
 from engine.geometry import IMAGE_SCALES, Size
 from engine.graphs import GRAPH_NAMES
 from engine.images import check_size, limit_side, normalise, read, rescale
+from engine.retrieval.descriptors import Descriptors
 from engine.signatures import require_signature
 
 BATCH = 4  # candidates of equal size scored at once
@@ -33,7 +34,7 @@ class Collection(Protocol):
     """Images that can be searched and reranked: a gallery, or a benchmark's reference."""
 
     @property
-    def descriptors(self) -> Array:
+    def descriptors(self) -> Array | Descriptors:
         """(n, 2048) float32, unit norm."""
 
     def map_size(self, row: int) -> Size:

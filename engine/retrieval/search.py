@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from engine.contract import Array, Closing
 from engine.geometry import DESCRIPTOR_DIM
+from engine.retrieval.descriptors import Descriptors
 from engine.retrieval.ranking import Ranking
 
 # What rounding may do to a sum of 2048 products of two unit vectors, in whatever order it is taken (Higham, Accuracy
@@ -17,6 +19,7 @@ SUM_ERROR = 2 * DESCRIPTOR_DIM * 2.0**-24
 # 2^-11 of its norm, plus what values below float16's normal range lose (2^-25 each, 2048 of them).
 HALF_ERROR = SUM_ERROR + 2.0**-11 + DESCRIPTOR_DIM**0.5 * 2.0**-25
 HALF_FROM = 50_000  # descriptors; from here on half the memory and half the reading are worth the wider look
+ROWS_AT_ONCE = 4096  # copied for their sums: 32 MiB
 MARGIN = 64  # rows beyond the asked for that a scan returns at first
 
 
@@ -27,49 +30,55 @@ class DescriptorIndex(Closing):
     best, given the scan's error bound, is scored again, so the result is that of `similarities` over all rows.
     """
 
-    def __init__(self, descriptors: Array, half_from: int = HALF_FROM) -> None:
+    def __init__(self, descriptors: Array | Descriptors, half_from: int = HALF_FROM) -> None:
         """
         Args:
-            descriptors: (n, 2048) float32 unit rows; may be a memory map.
+            descriptors: (n, 2048) float32 unit rows; may be memory maps, which are scanned where they are.
         """
-        self._descriptors = descriptors
-        self._half: Any = half_index(descriptors) if len(descriptors) >= half_from else None
-        self._error = SUM_ERROR if self._half is None else HALF_ERROR
+        self._descriptors = descriptors if isinstance(descriptors, Descriptors) else Descriptors.of_array(descriptors)
+        blocks = self._descriptors.blocks
+        self._in_half = len(descriptors) >= half_from
+        self._scanned = [block.in_half() if self._in_half else block.rows for block in blocks]
 
     def search(self, query: Array, k: int, among: Array | None = None) -> Ranking:
         """The `k` most similar rows to a query descriptor (2048,) float32, best first; equals by row number.
 
         Args:
             among: rows (n,) int64 to choose from, ascending; None for all.
+
+        Raises:
+            GalleryError: the descriptor of a row that may be among the best is damaged.
         """
-        rows = self._candidates(query, k) if among is None else among
-        descriptors = self._descriptors if len(rows) == len(self._descriptors) else self._descriptors[rows]
-        return Ranking.by_similarity(similarities(descriptors, query), rows).first(k)
+        rows = self._candidates(query, k, among)
+        found = [similarities(self._descriptors[rows[part]], query) for part in parts(len(rows))]
+        if self._in_half:
+            self._descriptors.release()  # of a small collection, they are what is scanned
+        return Ranking.by_similarity(np.concatenate([np.empty(0, np.float32), *found]), rows).first(k)
 
     def close(self) -> None:
         """Let the descriptors go, and the float16 copy of a large collection."""
-        del self._descriptors, self._half
+        del self._descriptors, self._scanned
 
-    def _candidates(self, query: Array, k: int) -> Array:
+    def _candidates(self, query: Array, k: int, among: Array | None = None) -> Array:
         """Rows among which the exact `k` best are certain to be, in ascending order."""
+        rows = np.arange(len(self._descriptors)) if among is None else among
+        scan, error = (scan_halves, HALF_ERROR) if self._in_half else (scan_products, SUM_ERROR)
         count = k + MARGIN
-        while count < len(self._descriptors):
-            rough, rows = self._scan(query, count)
+        while count < len(rows):
+            rough, places = scan(self._blocks(among), query, count)
             # anything not returned is below rough[-1] + error; the k-th best is above rough[k-1] - error
-            if rough[-1] + self._error < rough[k - 1] - self._error:
-                return np.sort(rows)
+            if rough[-1] + error < rough[k - 1] - error:
+                return np.sort(rows[places])
             count *= 4
-        return np.arange(len(self._descriptors))
+        return rows
 
-    def _scan(self, query: Array, count: int) -> tuple[Array, Array]:
-        """The `count` highest rough similarities, descending, and their rows."""
-        if self._half is not None:
-            rough, rows = self._half.search(query[None], count)
-            return rough[0], rows[0]
-        products = self._descriptors @ query
-        rows = np.argpartition(products, -count)[-count:]
-        rows = rows[np.argsort(-products[rows])]
-        return products[rows], rows
+    def _blocks(self, among: Array | None) -> Iterator[Array]:
+        """What is scanned: descriptors (n, 2048), all in order or those `among` which to choose."""
+        if among is None:
+            yield from self._scanned
+        else:
+            for number, _, within in self._descriptors.by_block(among):
+                yield self._scanned[number][within]
 
 
 def similarities(descriptors: Array, query: Array) -> Array:
@@ -78,11 +87,36 @@ def similarities(descriptors: Array, query: Array) -> Array:
     return products
 
 
-def half_index(descriptors: Array) -> Any:
-    """The rows in float16, as faiss scans them."""
+def parts(n: int) -> Iterator[slice]:
+    """The numbers below n, `ROWS_AT_ONCE` at a time."""
+    return (slice(start, start + ROWS_AT_ONCE) for start in range(0, n, ROWS_AT_ONCE))
+
+
+def scan_products(blocks: Iterable[Array], query: Array, count: int) -> tuple[Array, Array]:
+    """The `count` highest products with a query, descending, and their places, counted through all blocks float32."""
+    products = np.concatenate([block @ query for block in blocks])
+    places = np.argpartition(products, -count)[-count:]
+    places = places[np.argsort(-products[places])]
+    return products[places], places
+
+
+def scan_halves(blocks: Iterable[Array], query: Array, count: int) -> tuple[Array, Array]:
+    """What `scan_products` gives, of blocks in float16, by faiss's kernels where they lie."""
     import faiss
 
-    index = faiss.IndexScalarQuantizer(descriptors.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-    for start in range(0, len(descriptors), 65536):
-        index.add(descriptors[start : start + 65536])
-    return index
+    quantizer: Any = faiss.ScalarQuantizer(DESCRIPTOR_DIM, faiss.ScalarQuantizer.QT_fp16)
+    scanner = quantizer.select_InvertedListScanner(faiss.METRIC_INNER_PRODUCT, None, True, None)
+    query = np.ascontiguousarray(query, np.float32)
+    scanner.set_query(faiss.swig_ptr(query))
+    best, found = np.full(count, -np.inf, np.float32), np.full(count, -1, np.int64)  # a heap, the worst first
+    heap = faiss.swig_ptr(best), faiss.swig_ptr(found)
+    sizes = [0]
+    for number, block in enumerate(blocks):
+        scanner.set_list(number, 0)
+        codes = np.ascontiguousarray(block).view(np.uint8).reshape(-1)
+        scanner.scan_codes(len(block), faiss.swig_ptr(codes), None, *heap, count)
+        sizes.append(len(block))
+    best[found < 0] = np.nan  # rows that are no numbers were not found, so that nothing is certain: see _candidates
+    order = np.argsort(-best)
+    starts = np.cumsum(sizes)
+    return best[order], starts[found[order] >> 32] + (found[order] & 0xFFFFFFFF)  # faiss's name of a row in a list

@@ -15,6 +15,7 @@ import numpy as np
 
 from engine.contract import Array
 from engine.geometry import IMAGE_SCALES
+from engine.retrieval.descriptors import Descriptors
 from engine.retrieval.ranking import Ranking
 
 
@@ -52,7 +53,7 @@ def over_scales(descriptors: Array) -> Array:
     return np.asarray(largest / np.linalg.norm(largest), np.float32)
 
 
-def rerank(query: Array, ranking: Ranking, descriptors: Array, how: Refinement) -> Ranking:
+def rerank(query: Array, ranking: Ranking, descriptors: Array | Descriptors, how: Refinement) -> Ranking:
     """The ranking with its first `how.shortlist` images ordered anew, the others behind them as they were.
 
     Args:

@@ -53,6 +53,7 @@ class Galleries:
         self.expected = see_gallery(self.good)
         self.changes: list[tuple[int, str, Change, bool]] = [
             (5, "galleries: flipped bits", lambda p, r: flip(p / r.choice(shards(p)), r), False),
+            (2, "galleries: flipped bits", lambda p, r: flip(p / r.choice(columns(p)), r), False),
             (2, "galleries: files cut or gone", lambda p, r: take_away(p / r.choice(names(p)), r), False),
             (3, "galleries: rows and tables gone", delete, True),
             (3, "galleries: forged rows", forge, False),
@@ -104,6 +105,10 @@ def names(folder: Path) -> list[str]:
 
 def shards(folder: Path) -> list[str]:
     return [name for name in names(folder) if name.endswith(".sqlite")]
+
+
+def columns(folder: Path) -> list[str]:
+    return [name for name in names(folder) if name.endswith(".columns")]
 
 
 def flip(file: Path, rng: Rng) -> str:

@@ -50,7 +50,7 @@ def test_an_upload_is_searched_as_the_engine_does(client, served, photos, method
     answer = client.post("/v1/search", files={"image": data}, data={"top_k": "7", "rerank": "5", "method": method})
     found = expected(served, data, Plan(7, 5, method))
     content, top = answer.json(), found.ranking.first(7)
-    assert [hit["id"] for hit in content["results"]] == [served.snapshot.ids[row] for row in top.rows]
+    assert [hit["id"] for hit in content["results"]] == [served.snapshot.id(row) for row in top.rows]
     assert [hit["score"] for hit in content["results"]] == top.scores.tolist()
     assert [hit["rank"] for hit in content["results"]] == list(range(1, 8))
     before = found.before.rows.tolist()

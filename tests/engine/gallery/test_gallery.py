@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from engine.errors import GalleryError
+from engine.gallery.columns import columns_file
 from engine.gallery.info import GalleryInfo, require_equal
 from engine.gallery.reader import Gallery
 from engine.gallery.shards import FileStamp
@@ -196,9 +197,9 @@ def test_features_of_another_kind_are_refused(tmp_path, other, message):
 def test_a_gallery_of_a_future_format(tmp_path):
     write(tmp_path / "g")
     info = json.loads((tmp_path / "g" / "gallery.json").read_text())
-    (tmp_path / "g" / "gallery.json").write_text(json.dumps(info | {"format": 3}))
+    (tmp_path / "g" / "gallery.json").write_text(json.dumps(info | {"format": 4}))
     for opening in (Gallery, lambda path: GalleryWriter(path, INFO)):
-        with pytest.raises(GalleryError, match=r"not of a gallery of format 2 \(format is 3\)"):
+        with pytest.raises(GalleryError, match=r"not of a gallery of format 3 \(format is 4\)"):
             opening(tmp_path / "g")
 
 
@@ -206,7 +207,7 @@ def test_a_gallery_of_a_future_format(tmp_path):
 def test_damaged_gallery_json(tmp_path, content):
     write(tmp_path / "g")
     (tmp_path / "g" / "gallery.json").write_bytes(content.encode("latin-1"))
-    with pytest.raises(GalleryError, match=r"gallery\.json: not of a gallery of format 2"):
+    with pytest.raises(GalleryError, match=r"gallery\.json: not of a gallery of format 3"):
         Gallery(tmp_path / "g")
 
 
@@ -229,7 +230,7 @@ def test_other_fields_than_gallery_json_has(tmp_path, change):
     info = json.loads((write(tmp_path / "g") / "gallery.json").read_text())
     (tmp_path / "g" / "gallery.json").write_text(json.dumps(info | change))
     for opening in (Gallery, lambda path: GalleryWriter(path, INFO)):
-        with pytest.raises(GalleryError, match=f"gallery.json: not of a gallery of format 2 .*{next(iter(change))}"):
+        with pytest.raises(GalleryError, match=f"gallery.json: not of a gallery of format 3 .*{next(iter(change))}"):
             opening(tmp_path / "g")
 
 
@@ -293,6 +294,9 @@ def test_a_flipped_byte_in_a_descriptor_is_reported(tmp_path):
     write(tmp_path / "g")
     blob = flipped(features(1).descriptor.tobytes(), 77)
     edit(tmp_path / "g", "UPDATE images SET descriptor = ? WHERE id = 1", blob)
+    with Gallery(tmp_path / "g") as gallery, pytest.raises(GalleryError, match="features damaged"):
+        gallery.features(1)
+    columns_file(tmp_path / "g" / SHARD).unlink()  # all rows are read
     with pytest.raises(GalleryError, match="features damaged"):
         Gallery(tmp_path / "g")
 

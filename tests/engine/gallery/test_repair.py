@@ -14,6 +14,7 @@ import pytest
 
 from engine.errors import GalleryError
 from engine.features import Features
+from engine.gallery.columns import columns_file
 from engine.gallery.indexing import IndexReport, find_images, index
 from engine.gallery.reader import Gallery
 from engine.gallery.shards import checksum
@@ -139,8 +140,11 @@ def test_a_gallery_of_the_format_before_is_read_and_brought_up_to_date(photos, t
     assert contents(tmp_path / "g").keys() == whole.keys()
 
     assert run(photos, tmp_path / "g")[0] == []
-    assert json.loads((tmp_path / "g" / "gallery.json").read_text())["format"] == 2
+    assert json.loads((tmp_path / "g" / "gallery.json").read_text())["format"] == 3
     execute(tmp_path / "g", "DELETE FROM images WHERE id = 1")
+    with pytest.raises(GalleryError, match=r"1\.jpg: features damaged in the gallery \(its row is missing"):
+        contents(tmp_path / "g")
+    columns_file(shard(tmp_path / "g", 0)).unlink()  # all rows are read
     with pytest.raises(GalleryError, match="holds 1 of 2 images"):
         Gallery(tmp_path / "g")
 

@@ -1,0 +1,172 @@
+"""A shard's images by column, kept in a file beside it so that a gallery opens without reading its rows.
+
+    shard-00000.columns   `HEADER`, padded to 64 KiB
+                          descriptors (n, 2048) float32, then the same in float16: for memory maps
+                          table (n,) of `ENTRY`, then the paths, one after the other
+
+The shard is the truth, and the file can be done without. It counts where it names the shard's state, a random number
+that every change of the shard's images replaces in the same transaction. What is read at opening, all but the
+descriptors, has a checksum; a descriptor is checked where it is used, by its row's.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Self
+
+import numpy as np
+
+from engine.contract import Array
+from engine.files import open_regular, rename
+from engine.gallery.shards import Contents, StoredImage, parse_image
+from engine.geometry import DESCRIPTOR_DIM
+
+MAGIC = b"cvnetcol"
+HEADER = struct.Struct("<8sqqqI")  # MAGIC, the shard's state, images, bytes of paths, CRC-32 of these, table and paths
+HEADER_BYTES = 65536  # a whole number of pages, however large a system has them
+ENTRY = np.dtype([(name, "<i8") for name in ("id", "height", "width", "checksum", "name_end")])
+HALF_BYTES, ROW_BYTES = 2 * DESCRIPTOR_DIM, 4 * DESCRIPTOR_DIM
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Images of a shard in the order of their ids.
+
+    Attributes:
+        table: (n,) of `ENTRY`: columns of the image's row, and where its path ends in `names`.
+        names: the paths, one after the other.
+        descriptors: (n, 2048) float32, unit norm.
+        halves: the same in float16; None where they come from rows.
+        release: see `Block`.
+    """
+
+    table: Array
+    names: bytes
+    descriptors: Array
+    halves: Array | None = None
+    release: Callable[[], object] = lambda: None
+
+    @classmethod
+    def of_images(cls, images: Sequence[StoredImage]) -> Self:
+        table, end = np.empty(len(images), ENTRY), 0
+        for place, image in enumerate(images):
+            end += len(image.name)
+            table[place] = image.id, *image.map_size, image.checksum, end
+        descriptors = [image.descriptor for image in images]
+        stacked = np.stack(descriptors) if descriptors else np.empty((0, DESCRIPTOR_DIM), np.float32)
+        return cls(table, b"".join(image.name for image in images), stacked)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def name(self, place: int) -> bytes:
+        """The path of an image, in the file system's own encoding."""
+        start = self.table["name_end"][place - 1] if place else 0
+        return self.names[start : self.table["name_end"][place]]
+
+    def each_name(self) -> Iterator[bytes]:
+        """The path of every image."""
+        start = 0
+        for end in self.table["name_end"].tolist():
+            yield self.names[start:end]
+            start = end
+
+    def image(self, place: int) -> StoredImage:
+        """An image as its row has it.
+
+        Raises:
+            ValueError: its descriptor is damaged here.
+        """
+        id_, height, width, stored, _ = self.table[place].item()
+        image = parse_image((id_, self.name(place), height, width, self.descriptors[place].tobytes(), stored))
+        if self.halves is not None and not np.array_equal(self.halves[place], image.descriptor.astype(np.float16)):
+            raise ValueError("its descriptor in 16 bits is another")
+        return image
+
+    def require_sound(self) -> None:
+        """Raise ValueError where the table and the paths are none that `of_images` makes."""
+        ids, ends = self.table["id"], self.table["name_end"]
+        in_order = (np.diff(ids) > 0).all() and (np.diff(ends, prepend=0) >= 0).all()
+        sizes_fit = (self.table["height"] > 1).all() and (self.table["width"] > 1).all()
+        if not (in_order and sizes_fit and int(ends[-1:].sum()) == len(self.names)) or b"\0" in self.names:
+            raise ValueError("its table is none of a gallery's")
+
+
+def columns_file(shard: Path) -> Path:
+    return shard.with_suffix(".columns")
+
+
+def write_columns(shard: Path, state: int, columns: Columns) -> None:
+    """Keep a shard's columns beside it.
+
+    Raises:
+        OSError: they cannot be written; what was there before still is.
+    """
+    file = columns_file(shard)
+    unfinished = file.with_suffix(".columns-new")
+    unfinished.unlink(missing_ok=True)  # a killed writer's, or a link of someone's
+    try:
+        with unfinished.open("xb") as stream:
+            sizes = len(columns), len(columns.names)
+            header = HEADER.pack(MAGIC, state, *sizes, crc(state, columns.table, columns.names))
+            stream.write(header.ljust(HEADER_BYTES, b"\0"))
+            for part in (columns.descriptors, columns.descriptors.astype(np.float16), columns.table):
+                stream.write(part.data)
+            stream.write(columns.names)
+            stream.flush()
+            os.fsync(stream.fileno())
+        rename(unfinished, file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def open_columns(shard: Path, contents: Contents) -> Columns | None:
+    """What is kept beside a shard, its descriptors mapped into memory; None where that is not of these contents."""
+    try:
+        with open_regular(columns_file(shard)) as stream:
+            return map_columns(stream, contents)
+    except (OSError, ValueError, struct.error):
+        return None
+
+
+def map_columns(stream: BinaryIO, contents: Contents) -> Columns:
+    """
+    Raises:
+        ValueError: the file is not of these contents, or damaged outside of descriptors.
+    """
+    magic, state, count, name_bytes, stored = HEADER.unpack(stream.read(HEADER.size))
+    if (magic, state, count) != (MAGIC, contents.state, contents.images):
+        raise ValueError("of another state of the shard")
+    halves_at = HEADER_BYTES + count * ROW_BYTES
+    table_at = halves_at + count * HALF_BYTES
+    names_at = table_at + count * ENTRY.itemsize
+    if os.fstat(stream.fileno()).st_size != names_at + name_bytes or min(count, name_bytes) < 0:
+        raise ValueError("of another length")
+    stream.seek(table_at)
+    table, names = np.frombuffer(stream.read(names_at - table_at), ENTRY), stream.read(name_bytes)
+    if crc(state, table, names) != stored:
+        raise ValueError("checksum differs")
+    mapped = mmap.mmap(stream.fileno(), table_at, access=mmap.ACCESS_READ)
+
+    def descriptors(dtype: type[np.floating], at: int) -> Array:
+        return np.frombuffer(mapped, dtype, count * DESCRIPTOR_DIM, at).reshape(count, DESCRIPTOR_DIM)
+
+    def release() -> None:
+        if count:
+            mapped.madvise(mmap.MADV_DONTNEED, HEADER_BYTES, count * ROW_BYTES)
+
+    columns = Columns(table, names, descriptors(np.float32, HEADER_BYTES), descriptors(np.float16, halves_at), release)
+    columns.require_sound()
+    return columns
+
+
+def crc(state: int, table: Array, names: bytes) -> int:
+    """CRC-32 of what is read at opening; it tells the state and both lengths, too."""
+    head = HEADER.pack(MAGIC, state, len(table), len(names), 0)
+    return zlib.crc32(names, zlib.crc32(table.tobytes(), zlib.crc32(head)))
