@@ -29,7 +29,7 @@ from engine.gallery.shards import (
 )
 from engine.gallery.table import Paths, Table
 from engine.geometry import Size
-from engine.retrieval.descriptors import Block, Descriptors
+from engine.retrieval.blocks import Block, Descriptors
 
 
 class Gallery(Closing):
