@@ -161,7 +161,10 @@ def index(
     ] = 1024,
     maps: Annotated[
         str | None,
-        typer.Option(help="Feature maps in float16, or in int8 for half the space; a gallery keeps its kind."),
+        typer.Option(
+            help="How feature maps are kept: float16; int8, in half the space; or coded[:BYTES], a learnt code of so "
+            "many bytes a position, 24 by default, in a 21st of it. A gallery keeps its kind."
+        ),
     ] = None,
     threads: ThreadsOption = None,
     json: JsonOption = None,

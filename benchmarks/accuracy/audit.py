@@ -38,7 +38,9 @@ from engine.contract import Array
 from engine.errors import CvnetError
 from engine.features import Features
 from engine.files import write_atomically
-from engine.gallery.map_codec import decode_map, encode_map
+from engine.gallery.indexing import kept
+from engine.gallery.learnt_codec import LEARN_FROM, LearntCodec
+from engine.gallery.map_codec import EightBitCodec, HalfCodec, MapCodec, position_bytes
 from engine.graphs import GRAPH_NAMES
 from engine.images import limit_side, read
 from engine.retrieval.retriever import Retriever
@@ -67,7 +69,7 @@ class Precision:
 
 
 PRECISIONS = (
-    Precision("fp32"),
+    Precision("fp32", maps=("float16", "int8", "coded:32", "coded:24", "coded:16")),
     Precision("bf16"),
     Precision("int8"),
     Precision("fp16", ("onnxruntime-cuda", "onnxruntime-cuda"), ("onnxruntime", "onnxruntime"), ("float16",)),
@@ -79,7 +81,7 @@ class Database:
     """A data set's images in memory, their maps as a gallery would keep them."""
 
     described: list[Features]
-    map_type: str
+    codec: MapCodec
 
     @property
     def descriptors(self) -> Array:
@@ -89,9 +91,14 @@ class Database:
         return self.described[row].map_size
 
     def features(self, row: int) -> Features:
-        maps = self.described[row].maps
-        kept = tuple(decode_map(encode_map(m, self.map_type), m.shape, self.map_type) for m in maps)
-        return replace(self.described[row], maps=kept)
+        return kept(self.described[row], self.codec)
+
+
+def codec(kind: str, described: list[Features]) -> MapCodec:
+    """That of a gallery of such maps into which these images were put."""
+    if count := position_bytes(kind):
+        return LearntCodec.learn(described[:LEARN_FROM], count)
+    return HalfCodec() if kind == "float16" else EightBitCodec()
 
 
 def open_retriever(precision: Precision, model: CVNet, photos: list[Array], folder: Path, threads: int) -> Retriever:
@@ -192,8 +199,8 @@ def main(
             folder.mkdir()
             with open_retriever(precision, model, photos, folder, threads) as retriever:
                 for images in loaded:
-                    for map_type, row in audit(images, retriever, precision).items():
-                        results[images.name][f"{precision.name}, {map_type} maps"] = row
+                    for kind, row in audit(images, retriever, precision).items():
+                        results[images.name][f"{precision.name}, {kind} maps"] = row
                     write(results, out)
     sys.stdout.write(out.with_suffix(".md").read_text())
 
@@ -207,12 +214,12 @@ def prepared(name: str, data_dir: Path, max_side_px: int | None, scratch: Path) 
 
 
 def audit(dataset: Dataset, retriever: Retriever, precision: Precision) -> dict[str, dict[str, list[float]]]:
-    """The figures of one precision on a data set, by the type of the maps kept."""
+    """The figures of one precision on a data set, by the kind of the maps kept."""
     progress = track(dataset.images, f"{dataset.name} in {precision.name}", transient=True)
     described = [retriever.extract_file(path) for path in progress]
     return {
-        map_type: figures(evaluate(dataset, retriever, Database(described, map_type), [SHORTLIST]))
-        for map_type in precision.maps
+        kind: figures(evaluate(dataset, retriever, Database(described, codec(kind, described)), [SHORTLIST]))
+        for kind in precision.maps
     }
 
 

@@ -13,8 +13,8 @@ from cvnet_engine.outputs import Files
 from engine.bundle import Bundle, Manifest
 from engine.errors import CvnetError, GalleryError, ImageError
 from engine.gallery.indexing import IndexReport, find, index
-from engine.gallery.info import FORMAT, GalleryInfo, map_type_of
-from engine.gallery.map_codec import MAP_TYPES
+from engine.gallery.info import FORMAT, GalleryInfo, kind_of
+from engine.gallery.map_codec import parse_kind
 from engine.gallery.writer import GalleryWriter
 from engine.retrieval.retriever import Retriever
 
@@ -28,7 +28,7 @@ class Options:
     Attributes:
         images: files, and folders to search for them.
         max_side_px: longest side of an image before extraction, None for no limit.
-        maps: one of `MAP_TYPES`; None for what the gallery has.
+        maps: how they are kept, see `engine.gallery.map_codec`; None for what the gallery has.
     """
 
     images: list[Path]
@@ -46,15 +46,14 @@ class Options:
 
 def run(options: Options) -> None:
     options.files.require_apart()
-    if options.maps not in (None, *MAP_TYPES):
-        raise GalleryError(f"--maps {options.maps!r} is unknown; expected {' or '.join(MAP_TYPES)}")
+    maps = kind_wanted(options.maps) if options.maps else kind_of(options.gallery)
     bundle = Bundle(options.bundle)
     found = find(options.images)
     paths = found.images
     started = time.perf_counter()
     report = IndexReport(skipped=found.skipped)
     stopped: BaseException | None = None
-    made = info(bundle.manifest, options.max_side_px, options.maps or map_type_of(options.gallery))
+    made = info(bundle.manifest, options.max_side_px, maps)
     try:
         with (
             GalleryWriter(options.gallery, made) as writer,
@@ -75,6 +74,14 @@ def run(options: Options) -> None:
     if not report.usable:
         raise ImageError(f"none of {len(paths)} images could be read; expected at least one")
     console.warn_of_model(bundle.manifest)
+
+
+def kind_wanted(text: str) -> str:
+    """`--maps` as a gallery notes it."""
+    try:
+        return parse_kind(text)
+    except ValueError as error:
+        raise GalleryError(f"--{error}") from error
 
 
 def fill(paths: Sequence[Path], retriever: Retriever, writer: GalleryWriter, report: IndexReport) -> None:
@@ -102,7 +109,7 @@ def summarise(report: IndexReport, gallery: Path, total: int, seconds: float) ->
         f"{len(report.failed)} unreadable of {total} images, {seconds:.1f} s{rate}"
     )
     if report.score_drift is not None:
-        console.say(f"maps in 8 bits change a pair score by {report.score_drift:.1e} at most, on the first images")
+        console.say(f"maps kept so change a pair score by {report.score_drift:.1e} at most, on the last images")
     for reason, count in Counter(report.skipped.values()).most_common():
         console.say(f"  {count} passed over: {reason}")
     for path, reason in list(report.failed.items())[:LISTED]:

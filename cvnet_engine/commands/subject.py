@@ -21,7 +21,7 @@ from engine.contract import Closing
 from engine.errors import DatasetError, GalleryError
 from engine.files import absolute
 from engine.gallery.indexing import IndexReport
-from engine.gallery.info import map_type_of
+from engine.gallery.info import kind_of
 from engine.gallery.reader import Gallery
 from engine.gallery.writer import GalleryWriter
 from engine.retrieval.retriever import Collection
@@ -73,12 +73,12 @@ class EngineSubject(Closing):
     @property
     def _identity(self) -> str:
         """Pair scores depend on how the gallery keeps its maps, too."""
-        return f"{self._contender.identity} {map_type_of(self._gallery)}"
+        return f"{self._contender.identity} {kind_of(self._gallery)}"
 
     def evaluate(self, task: Task) -> Timed:
         started = time.perf_counter()
         report = IndexReport()
-        made = info(self._bundle.manifest, None, map_type_of(self._gallery))
+        made = info(self._bundle.manifest, None, kind_of(self._gallery))
         with GalleryWriter(self._gallery, made) as writer:
             fill([absolute(path) for path in task.dataset.images], self._contender.retriever, writer, report)
         if report.failed:

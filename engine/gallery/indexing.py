@@ -6,16 +6,17 @@ import hashlib
 import os
 import stat
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engine.contract import Array
 from engine.errors import ImageError
 from engine.features import Features
 from engine.files import absolute, kind
-from engine.gallery.map_codec import decode_map, encode_map
+from engine.gallery.learnt_codec import LEARN_FROM
+from engine.gallery.map_codec import MapCodec
 from engine.gallery.shards import FileStamp
 from engine.gallery.writer import GalleryWriter
 from engine.images import FOREIGN, SUFFIXES, decode, limit_side, read_bytes, unread
@@ -29,8 +30,8 @@ READERS, AHEAD = 2, 4  # threads that read and decode, and images they may be ah
 class IndexReport:
     """What became of each image: `added`, `updated` (its content changed) and `unchanged` counts, failures by path.
 
-    `skipped` are files that were not taken for images, and why; `score_drift` is what 8-bit maps do to pair scores,
-    measured on the first images.
+    `skipped` are files that were not taken for images, and why; `score_drift` is what maps kept in fewer than 16 bits a
+    value do to pair scores, measured on the last images.
     """
 
     added: int = 0
@@ -68,42 +69,71 @@ def index(
         GalleryError: the gallery cannot be written, for instance on a full disk. An unreadable image is no
             error, nor is one that is too much for the memory; it goes to the report.
     """
-    sample: list[Features] = []
+    intake = Intake(writer, report, done)
     for path, loaded in read_ahead(paths, writer, max_side_px):
         try:
             file = loaded.result()
-            if file is None:
-                report.unchanged += 1
-            elif file.image is None:
+            if file is not None and file.image is not None:
+                intake.add(path, file.stamp, retriever.extract(file.image))
+                continue
+            if file is not None:
                 writer.touch(path, file.stamp)
-                report.unchanged += 1
-            else:
-                known = path in writer
-                features = retriever.extract(file.image)
-                writer.put(path, file.stamp, features)
-                sample += [features] if len(sample) < DRIFT_SAMPLE else []
-                report.updated += known
-                report.added += not known
+            report.unchanged += 1
         except ImageError as error:
             report.failed[path] = str(error)
         except MemoryError:
             report.failed[path] = "out of memory; a smaller --max-side needs less, else shrink it first"
         done(path)
-    if writer.info.maps == "int8" and sample:
-        report.score_drift = score_drift(retriever, sample)
+    intake.store()
+    if writer.info.maps != "float16" and intake.last:
+        report.score_drift = score_drift(retriever, writer.codec, intake.last)
 
 
-def score_drift(retriever: Retriever, sample: Sequence[Features]) -> float:
-    """The largest change of a pair score when the key's maps go through 8 bits, each image with itself and the next."""
+class Intake:
+    """Features on their way into a gallery; the first wait until the code of its maps has been learnt from them.
+
+    `last` are those of the last few images.
+    """
+
+    def __init__(self, writer: GalleryWriter, report: IndexReport, done: Callable[[Path], None]) -> None:
+        self._writer, self._report, self._done = writer, report, done
+        self._waiting: deque[tuple[Path, FileStamp, Features]] = deque()
+        self.last: deque[Features] = deque(maxlen=DRIFT_SAMPLE)
+
+    def add(self, path: Path, stamp: FileStamp, features: Features) -> None:
+        self._waiting.append((path, stamp, features))
+        self.last.append(features)
+        if self._writer.unlearnt_bytes is None or len(self._waiting) == LEARN_FROM:
+            self.store()
+
+    def store(self) -> None:
+        """Put in what waits."""
+        if self._waiting and self._writer.unlearnt_bytes:
+            self._writer.learn([features for *_, features in self._waiting])
+        while self._waiting:
+            path, stamp, features = self._waiting.popleft()
+            known = path in self._writer
+            self._writer.put(path, stamp, features)
+            self._report.updated += known
+            self._report.added += not known
+            self._done(path)
+
+
+def score_drift(retriever: Retriever, codec: MapCodec, sample: Iterable[Features]) -> float:
+    """The largest change of a pair score when the key's maps are kept so, each image with itself and the next."""
+    images = list(sample)
     drifts = []
-    for number, query in enumerate(sample):
-        for key in sample[number : number + 2]:
-            stored = Features(
-                key.descriptor, tuple(decode_map(encode_map(m, "int8"), m.shape, "int8") for m in key.maps)
-            )
-            scores = [retriever.score(query, [features])[0] for features in (key, stored)]
+    for number, query in enumerate(images):
+        for key in images[number : number + 2]:
+            scores = [retriever.score(query, [features])[0] for features in (key, kept(key, codec))]
             drifts.append(abs(float(scores[0] - scores[1])))
     return max(drifts)
+
+
+def kept(features: Features, codec: MapCodec) -> Features:
+    """Features as they come back from a gallery."""
+    maps = (codec.decode(scale, codec.encode(scale, m), *m.shape[1:]) for scale, m in enumerate(features.maps))
+    return replace(features, maps=tuple(maps))
 
 
 def read_ahead(

@@ -10,7 +10,7 @@ from pathlib import Path
 from engine import typed_json
 from engine.errors import GalleryError, one_line
 from engine.files import read_text, write_atomically
-from engine.gallery.map_codec import MAP_TYPES
+from engine.gallery.map_codec import parse_kind
 
 FORMAT = 3
 STATELESS = 2  # the format before: its shards do not say whether their images have changed
@@ -24,7 +24,8 @@ class GalleryInfo:
     """What a gallery's features were made with, and how many shards it has.
 
     `features_id` is `Manifest.features_id`, `max_side_px` the limit on an image's longer side before extraction,
-    `maps` one of `MAP_TYPES`; `shards` are those that may hold images.
+    `maps` how maps are kept (see `engine.gallery.map_codec`), `code` the SHA-256 of what a learnt kind goes by, empty
+    until that is learnt; `shards` are those that may hold images.
     """
 
     format: int
@@ -33,6 +34,7 @@ class GalleryInfo:
     max_side_px: int | None
     maps: str = "float16"
     shards: int = 0
+    code: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class StoredInfo(GalleryInfo):
 
 def checksum(info: GalleryInfo) -> int:
     """CRC-32 of what scores depend on: another `max_side_px` would change them without a word."""
-    return zlib.crc32(json.dumps([info.features_id, info.max_side_px, info.maps]).encode())
+    code = [info.code] if info.code else []
+    return zlib.crc32(json.dumps([info.features_id, info.max_side_px, info.maps, *code]).encode())
 
 
 def read_info(path: Path) -> GalleryInfo:
@@ -64,8 +67,8 @@ def read_info(path: Path) -> GalleryInfo:
             raise ValueError(f"format is {info.format}")
         if not 0 <= info.shards <= MOST_SHARDS:
             raise ValueError(f"shards is {info.shards}; expected at most {MOST_SHARDS}")
-        if info.maps not in MAP_TYPES:
-            raise ValueError(f"maps is {info.maps!r}; expected {' or '.join(MAP_TYPES)}")
+        if parse_kind(info.maps) != info.maps:
+            raise ValueError(f"maps is {info.maps!r}")
         return info.unpacked()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise GalleryError(f"{path}: not a gallery (no {INFO}); make one with 'cvnet-engine index'") from error
@@ -82,9 +85,9 @@ def write_info(path: Path, info: GalleryInfo) -> None:
     write_atomically(path / INFO, json.dumps(content, indent=2) + "\n")
 
 
-def map_type_of(path: Path) -> str:
-    """One of `MAP_TYPES`: that of a gallery which is there, the default for a new one."""
-    return read_info(path).maps if (path / INFO).exists() else MAP_TYPES[0]
+def kind_of(path: Path) -> str:
+    """How a gallery which is there keeps maps, the default for a new one."""
+    return read_info(path).maps if (path / INFO).exists() else "float16"
 
 
 def require_equal(gallery: GalleryInfo, wanted: GalleryInfo, path: Path) -> None:

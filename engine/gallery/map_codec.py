@@ -1,32 +1,88 @@
-"""A unit map as the bytes that a gallery keeps: 16 bits a value, or 8 with a scale per position."""
+"""A unit map as the bytes that a gallery keeps: 16 bits a value, 8 with a scale per position, or a learnt code."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from engine.contract import Array
+from engine.gallery.learnt_codec import LearntCodec
+from engine.geometry import MAP_DIM
 
-MAP_TYPES = ("float16", "int8")
 INT8_MAX = 127
+CODED = "coded"  # the kinds `coded:N`, N bytes a position
+CODED_BYTES = 24
+MOST_BYTES = 128
+KINDS = f"float16, int8, {CODED} or {CODED}:BYTES"
 
 
-def encode_map(array: Array, map_type: str) -> bytes:
-    """A map (C, h, w) floating as bytes.
+class MapCodec(Protocol):
+    """One way to keep maps; `scale` is 0, 1, 2 for area scales 0.25, 0.5, 1."""
 
-    `int8` is the values (C, h, w), each position's largest at 127, then the scales (h, w) float32 that undo it.
+    def encode(self, scale: int, unit_map: Array) -> bytes:
+        """A map (256, h, w) floating as bytes."""
+
+    def decode(self, scale: int, data: bytes, height: int, width: int) -> Array:
+        """The map (256, h, w) float16 or float32 of `encode`d bytes.
+
+        Raises:
+            ValueError: there are more or fewer of them.
+        """
+
+
+class HalfCodec:
+    """`float16`: the values (256, h, w) themselves."""
+
+    def encode(self, _scale: int, unit_map: Array) -> bytes:
+        return unit_map.astype(np.float16).tobytes()
+
+    def decode(self, _scale: int, data: bytes, height: int, width: int) -> Array:
+        return np.frombuffer(data, np.float16).reshape(MAP_DIM, height, width)
+
+
+class EightBitCodec:
+    """`int8`: values (256, h, w), each position's largest at 127, then the scales (h, w) float32 that undo it."""
+
+    def encode(self, _scale: int, unit_map: Array) -> bytes:
+        scales = np.abs(unit_map).max(axis=0).astype(np.float32) / INT8_MAX  # (h, w)
+        values = np.rint(unit_map / np.where(scales > 0, scales, 1)).astype(np.int8)
+        data: bytes = values.tobytes() + scales.tobytes()
+        return data
+
+    def decode(self, _scale: int, data: bytes, height: int, width: int) -> Array:
+        count = MAP_DIM * height * width
+        values = np.frombuffer(data, np.int8, count).reshape(MAP_DIM, height, width)
+        return values * np.frombuffer(data, np.float32, offset=count).reshape(height, width)
+
+
+def parse_kind(text: str) -> str:
+    """The kind of maps as a gallery notes it, `coded` being `coded:24`.
+
+    Raises:
+        ValueError: there is no such kind.
     """
-    if map_type == "float16":
-        return array.astype(np.float16).tobytes()
-    scales = np.abs(array).max(axis=0).astype(np.float32) / INT8_MAX  # (h, w)
-    values = np.rint(array / np.where(scales > 0, scales, 1)).astype(np.int8)
-    data: bytes = values.tobytes() + scales.tobytes()
-    return data
+    kind, _, count = text.partition(":")
+    if text in ("float16", "int8"):
+        return text
+    if text == CODED:
+        return f"{CODED}:{CODED_BYTES}"
+    if kind == CODED and count.isdecimal() and str(int(count)) == count and 1 <= int(count) <= MOST_BYTES:
+        return text
+    raise ValueError(f"maps {text!r}: expected {KINDS}, at most {MOST_BYTES} a position")
 
 
-def decode_map(data: bytes, shape: tuple[int, int, int], map_type: str) -> Array:
-    """The map (C, h, w) of `encode_map`d bytes: float16 as stored, or float32 from int8."""
-    if map_type == "float16":
-        return np.frombuffer(data, np.float16).reshape(shape)
-    count = int(np.prod(shape))
-    values = np.frombuffer(data, np.int8, count).reshape(shape)
-    return values * np.frombuffer(data, np.float32, offset=count).reshape(shape[1:])
+def position_bytes(kind: str) -> int | None:
+    """How many bytes a position of a learnt kind takes, None for the others."""
+    name, _, count = kind.partition(":")
+    return int(count) if name == CODED else None
+
+
+def open_codec(kind: str, folder: Path, digest: str) -> MapCodec:
+    """The codec of a gallery's maps; see `LearntCodec.load` for what is raised."""
+    if kind == "float16":
+        return HalfCodec()
+    if kind == "int8":
+        return EightBitCodec()
+    return LearntCodec.load(folder, digest) if digest else LearntCodec()

@@ -12,6 +12,7 @@ from engine.features import Features
 from engine.gallery.columns import Columns, columns_file, open_columns
 from engine.gallery.connections import Connections
 from engine.gallery.info import read_info
+from engine.gallery.map_codec import open_codec
 from engine.gallery.shards import (
     REPAIR,
     SELECT_IMAGES,
@@ -50,6 +51,7 @@ class Gallery(Closing):
         """
         self.path = path
         self.info = read_info(path)
+        self._codec = open_codec(self.info.maps, path, self.info.code)
         self._connections = Connections(readonly=True)
         self._contents: list[Contents] = []
         shards: list[Columns] = []
@@ -107,7 +109,7 @@ class Gallery(Closing):
         return FileStamp(*stored)
 
     def features(self, row: int) -> Features:
-        """The row's features, maps as `decode_map` gives them.
+        """The row's features, maps as the gallery's codec gives them.
 
         Raises:
             GalleryError: what is stored is damaged, or the image has gone or changed since the gallery was opened.
@@ -119,7 +121,7 @@ class Gallery(Closing):
                 image = read_image(shard, entry.location.id)
                 if image is None or (image.name, image.map_size) != (entry.name, entry.map_size):
                     raise ValueError("its row is missing, or another image's")
-                maps = read_maps(shard, image.id, image.map_size, self.info.maps)
+                maps = read_maps(shard, image.id, image.map_size, self._codec)
             except ValueError as error:
                 if read_contents(shard, self.info.format) != self._contents[number]:
                     raise GalleryError(f"{self.paths[row]}: has changed since; open the gallery again") from error
@@ -139,7 +141,7 @@ class Gallery(Closing):
         """Raise GalleryError where a row's descriptor is not the stored one; the file that has it is done without."""
         number, place = self._table.place(row)
         try:
-            self._table.shards[number].image(place)
+            self._table.shards[number].require_descriptor(place)
         except ValueError as error:
             file = columns_file(self._connections.files[number])
             with contextlib.suppress(OSError):

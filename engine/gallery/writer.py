@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from engine.features import Features
 from engine.gallery.columns import Columns, open_columns, write_columns
 from engine.gallery.connections import Connections
 from engine.gallery.info import FORMAT, INFO, GalleryInfo, read_info, require_equal, write_info
-from engine.gallery.map_codec import encode_map
+from engine.gallery.learnt_codec import LearntCodec
+from engine.gallery.map_codec import MapCodec, open_codec, position_bytes
 from engine.gallery.shards import (
     DAMAGED,
     INSERT_IMAGE,
@@ -87,6 +89,7 @@ class GalleryWriter(Closing):
             raise GalleryError(f"{self.path}: its {INFO} is missing; copy it back, or index into another --gallery")
         else:
             self._write_info()
+        self.codec: MapCodec = open_codec(self.info.maps, self.path, self.info.code)
         suspected = (self.path / DAMAGED).exists()
         for file in shard_files(self.path, self.info.shards):
             if file.exists():
@@ -94,6 +97,8 @@ class GalleryWriter(Closing):
             else:
                 self.repairs.append(f"{file.name} was missing")
                 self._add_shard(file)
+        if self.unlearnt_bytes and self._known:
+            raise GalleryError(f"{self.path}: its {INFO} lacks the code of its maps; copy it back from a backup")
         if (self.info.format, self.info.shards) != (FORMAT, len(self._shards.files)):
             self._write_info()
         if self._damaged:
@@ -138,7 +143,7 @@ class GalleryWriter(Closing):
                 continue
             found += 1
             self._known[image.name] = number, image.id
-            if image.id not in whole or (suspected and not has_maps(shard, image, self.info.maps)):
+            if image.id not in whole or (suspected and not has_maps(shard, image, self.codec)):
                 self._damaged.add(image.path)
         if removed or found != count:
             with shard as transaction:
@@ -175,6 +180,21 @@ class GalleryWriter(Closing):
             stored = shard.execute(SELECT_STAMP, (id_, name)).fetchone()
         return FileStamp(*stored) if stored else None
 
+    @property
+    def unlearnt_bytes(self) -> int | None:
+        """Bytes a position of the code to be learnt before the first image is put in; None if there is none."""
+        return None if self.info.code else position_bytes(self.info.maps)
+
+    def learn(self, sample: Sequence[Features]) -> None:
+        """Learn the code that the gallery's maps will be kept in, from its first images."""
+        count = self.unlearnt_bytes
+        assert count is not None
+        self.codec = codec = LearntCodec.learn(sample, count)
+        with translated_errors(self.path):
+            code = codec.save(self.path)
+        self.info = replace(self.info, code=code)
+        self._write_info()
+
     def put(self, path: Path, stamp: FileStamp, features: Features) -> None:
         """Add an image, or replace what is known of it; on return it is on the disk.
 
@@ -202,7 +222,7 @@ class GalleryWriter(Closing):
                 ),
             )
             for scale, array in enumerate(features.maps):
-                row = (id_, scale, *array.shape, encode_map(array, self.info.maps))
+                row = (id_, scale, *array.shape, self.codec.encode(scale, array))
                 transaction.execute(INSERT_MAP, (*row, checksum(*row)))
             if name not in self._known:
                 transaction.execute("UPDATE contents SET images = images + 1")

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from benchmarks.accuracy.audit import Database, markdown, shrunk
+from benchmarks.accuracy.audit import Database, codec, markdown, shrunk
 from benchmarks.accuracy.dataset import Dataset, GroundTruth
 from engine.features import Features
 
@@ -42,13 +42,14 @@ def test_images_of_equal_names_in_a_shrunk_set_stay_apart(tmp_path: Path) -> Non
 
 def test_maps_are_kept_as_a_gallery_keeps_them() -> None:
     rng = np.random.default_rng(0)
-    maps = tuple(rng.standard_normal((8, side, side), np.float32) for side in (2, 3, 4))
-    features = Features(np.ones(4, np.float32), maps)
-    halves, bytes_ = (Database([features], map_type).features(0) for map_type in ("float16", "int8"))
-    assert halves.maps[2].dtype == np.float16
-    assert 0 < np.abs(halves.maps[2] - maps[2]).max() < 2e-3
-    assert 2e-3 < np.abs(bytes_.maps[2] - maps[2]).max() < 2e-2
-    assert Database([features], "int8").map_size(0) == features.map_size
+    maps = [rng.standard_normal((256, side, side), np.float32) for side in (8, 12, 20)]
+    features = Features(np.ones(4, np.float32), tuple(m / np.linalg.norm(m, axis=0) for m in maps))
+    kinds = ("float16", "int8", "coded:24", "coded:8")
+    databases = [Database([features], codec(kind, [features])) for kind in kinds]
+    losses = [np.abs(database.features(0).maps[2] - features.maps[2]).max() for database in databases]
+    assert databases[0].features(0).maps[2].dtype == np.float16
+    assert 0 < losses[0] < losses[1] < losses[2] < losses[3]
+    assert databases[3].map_size(0) == features.map_size
 
 
 def test_the_table_tells_the_distance_from_the_first_precision() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from engine.gallery.map_codec import decode_map, encode_map
+from engine.gallery.map_codec import EightBitCodec, HalfCodec, parse_kind, position_bytes
 
 
 @pytest.fixture
@@ -16,14 +16,14 @@ def unit_map():
 
 
 def test_float16_is_rounded_once(unit_map):
-    stored = decode_map(encode_map(unit_map, "float16"), unit_map.shape, "float16")
+    stored = HalfCodec().decode(2, HalfCodec().encode(2, unit_map), 5, 7)
     np.testing.assert_array_equal(stored, unit_map.astype(np.float16))
 
 
 def test_int8_is_within_half_a_step_of_each_positions_scale(unit_map):
-    data = encode_map(unit_map, "int8")
+    data = EightBitCodec().encode(2, unit_map)
     assert len(data) == 35 * (256 + 4)
-    stored = decode_map(data, unit_map.shape, "int8")
+    stored = EightBitCodec().decode(2, data, 5, 7)
     assert stored.dtype == np.float32
     step = np.abs(unit_map).max(axis=0) / 127
     assert (np.abs(stored - unit_map) <= 0.5 * step * (1 + 1e-5)).all()
@@ -33,4 +33,28 @@ def test_int8_is_within_half_a_step_of_each_positions_scale(unit_map):
 
 def test_int8_of_a_stored_float16_map(unit_map):
     half = unit_map.astype(np.float16)
-    np.testing.assert_allclose(decode_map(encode_map(half, "int8"), half.shape, "int8"), unit_map, atol=2e-3)
+    stored = EightBitCodec().decode(2, EightBitCodec().encode(2, half), 5, 7)
+    np.testing.assert_allclose(stored, unit_map, atol=2e-3)
+
+
+@pytest.mark.parametrize("codec", [HalfCodec(), EightBitCodec()])
+@pytest.mark.parametrize("wrong", [lambda data: data[:-1], lambda data: data + b"\0", lambda _: b""])
+def test_bytes_of_another_length_are_refused(codec, wrong, unit_map):
+    with pytest.raises(ValueError, match=r"buffer|reshape"):
+        codec.decode(2, wrong(codec.encode(2, unit_map)), 5, 7)
+
+
+@pytest.mark.parametrize("kind", ["float16", "int8", "coded:1", "coded:24", "coded:128"])
+def test_kinds_are_noted_as_they_are_given(kind):
+    assert parse_kind(kind) == kind
+
+
+def test_coded_maps_take_24_bytes_a_position_unless_told():
+    kinds = ("coded", "coded:16", "int8", "float16")
+    assert [position_bytes(parse_kind(kind)) for kind in kinds] == [24, 16, None, None]
+
+
+@pytest.mark.parametrize("text", ["", "int4", "coded:", "coded:0", "coded:129", "coded:+1", "coded:01", "int8:8"])
+def test_other_kinds_are_refused(text):
+    with pytest.raises(ValueError, match="expected float16, int8, coded or coded:BYTES, at most 128"):
+        parse_kind(text)
