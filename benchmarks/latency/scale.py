@@ -13,7 +13,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from datetime import date
 from functools import partial
 from multiprocessing import get_context
@@ -34,6 +34,7 @@ from engine.gallery.reader import Gallery
 from engine.gallery.shards import (
     INSERT_IMAGE,
     INSERT_MAP,
+    FileStamp,
     StoredImage,
     checksum,
     create_shard,
@@ -107,13 +108,14 @@ def write_shard(file: Path, start: int, rows: Array) -> None:
     maps = [np.zeros((MAP_DIM, *size), np.float16) for size in unit_map_sizes(MAP_SIZE)]
     images = []
     for id_, row in enumerate(rows):
-        name = b"/photos/%04d/%08d.jpg" % divmod(start + id_, 1000)
-        images.append(StoredImage(id_, name, MAP_SIZE, row, checksum(id_, name, *MAP_SIZE, row.tobytes())))
+        folder, number = divmod(start + id_, 1000)
+        stamp = FileStamp(1_000_000, 1_700_000_000_000_000_000, f"{start + id_:064x}")
+        images.append(StoredImage(id_, Path(f"/photos/{folder:04d}/{number:08d}.jpg"), MAP_SIZE, row, stamp))
     shard = create_shard(file)
     with shard as transaction:
         for image in images:
-            stamp = 1_000_000, 1_700_000_000_000_000_000, f"{start + image.id:064x}"
-            columns = image.id, image.name, *stamp, *MAP_SIZE, image.descriptor.tobytes(), image.checksum
+            data = image.descriptor.tobytes()
+            columns = image.id, image.name, *astuple(image.stamp), *image.map_size, data, image.checksum
             transaction.execute(INSERT_IMAGE, columns)
             for scale, array in enumerate(maps if image.id < MAPPED else ()):
                 stored = (image.id, scale, *array.shape, array.tobytes())

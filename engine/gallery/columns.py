@@ -24,7 +24,7 @@ import numpy as np
 
 from engine.contract import Array
 from engine.files import open_regular, rename
-from engine.gallery.shards import Contents, StoredImage, parse_image
+from engine.gallery.shards import Contents, StoredImage, parse_descriptor
 from engine.geometry import DESCRIPTOR_DIM
 
 MAGIC = b"cvnetcol"
@@ -77,17 +77,13 @@ class Columns:
             yield self.names[start:end]
             start = end
 
-    def image(self, place: int) -> StoredImage:
-        """An image as its row has it.
-
-        Raises:
-            ValueError: its descriptor is damaged here.
-        """
+    def require_descriptor(self, place: int) -> None:
+        """Raise ValueError where an image's descriptor is damaged here."""
         id_, height, width, stored, _ = self.table[place].item()
-        image = parse_image((id_, self.name(place), height, width, self.descriptors[place].tobytes(), stored))
-        if self.halves is not None and not np.array_equal(self.halves[place], image.descriptor.astype(np.float16)):
+        data = self.descriptors[place].tobytes()
+        descriptor = parse_descriptor(id_, self.name(place), height, width, data, stored)
+        if self.halves is not None and not np.array_equal(self.halves[place], descriptor.astype(np.float16)):
             raise ValueError("its descriptor in 16 bits is another")
-        return image
 
     def require_sound(self) -> None:
         """Raise ValueError where the table and the paths are none that `of_images` makes."""

@@ -30,7 +30,7 @@ from engine.gallery.shards import (
 )
 from engine.gallery.table import Paths, Table
 from engine.geometry import Size
-from engine.retrieval.descriptors import Block, Descriptors
+from engine.retrieval.blocks import Block, Descriptors
 
 
 class Gallery(Closing):
@@ -141,7 +141,7 @@ class Gallery(Closing):
         """Raise GalleryError where a row's descriptor is not the stored one; the file that has it is done without."""
         number, place = self._table.place(row)
         try:
-            self._table.shards[number].image(place)
+            self._table.shards[number].require_descriptor(place)
         except ValueError as error:
             file = columns_file(self._connections.files[number])
             with contextlib.suppress(OSError):

@@ -54,8 +54,9 @@ CREATE TABLE IF NOT EXISTS contents (images INTEGER NOT NULL);  -- one row: how 
 CREATE TABLE IF NOT EXISTS state (number INTEGER NOT NULL);     -- one row: see mark_changed()
 INSERT INTO state SELECT random() WHERE NOT EXISTS (SELECT * FROM state);
 """
-SELECT_IMAGES = "SELECT id, path, height, width, descriptor, checksum FROM images ORDER BY id"
-SELECT_IMAGE = "SELECT id, path, height, width, descriptor, checksum FROM images WHERE id = ?"
+IMAGE_COLUMNS = "id, path, height, width, descriptor, checksum, size, mtime_ns, digest"
+SELECT_IMAGES = f"SELECT {IMAGE_COLUMNS} FROM images ORDER BY id"
+SELECT_IMAGE = f"SELECT {IMAGE_COLUMNS} FROM images WHERE id = ?"
 INSERT_IMAGE = "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 INSERT_MAP = "INSERT INTO maps VALUES (?, ?, ?, ?, ?, ?, ?)"
 SELECT_STAMP = "SELECT size, mtime_ns, digest FROM images WHERE id = ? AND path = ?"
@@ -91,14 +92,20 @@ class StoredImage:
     """A row of `images`: the file, positions (h, w) of its full-scale map, descriptor (2048,) float32 of unit norm."""
 
     id: int
-    name: bytes
+    path: Path
     map_size: Size
     descriptor: Array
-    checksum: int
+    stamp: FileStamp
 
     @property
-    def path(self) -> Path:
-        return Path(os.fsdecode(self.name))
+    def name(self) -> bytes:
+        """The path as it is stored."""
+        return os.fsencode(self.path)
+
+    @property
+    def checksum(self) -> int:
+        """Of what a row keeps, but for the stamp."""
+        return checksum(self.id, self.name, *self.map_size, self.descriptor.tobytes())
 
 
 @dataclass(frozen=True)
@@ -127,7 +134,17 @@ def parse_image(columns: Sequence[Any]) -> StoredImage:
     Raises:
         ValueError: it is not what a writer stored.
     """
-    id_, name, height, width, data, stored = columns
+    id_, name, height, width, data, stored, *stamp = columns
+    descriptor = parse_descriptor(id_, name, height, width, data, stored)
+    return StoredImage(id_, Path(os.fsdecode(name)), (height, width), descriptor, FileStamp(*stamp))
+
+
+def parse_descriptor(id_: Any, name: Any, height: Any, width: Any, data: Any, stored: Any) -> Array:
+    """The descriptor (2048,) float32 of a row of `images`, by its first columns and their checksum.
+
+    Raises:
+        ValueError: they are not what a writer stored.
+    """
     if checksum(id_, name, height, width, data) != stored:
         raise ValueError("checksum differs")
     sizes_fit = isinstance(height, int) and isinstance(width, int) and min(height, width) > 1
@@ -138,7 +155,7 @@ def parse_image(columns: Sequence[Any]) -> StoredImage:
         is_unit = abs(descriptor @ descriptor - 1) < UNIT_TOLERANCE
     if descriptor.shape != (DESCRIPTOR_DIM,) or not is_unit:
         raise ValueError("its descriptor is no unit vector")
-    return StoredImage(id_, name, (height, width), descriptor, stored)
+    return descriptor
 
 
 def read_image(shard: sqlite3.Connection, id_: int) -> StoredImage | None:

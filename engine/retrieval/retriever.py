@@ -24,7 +24,7 @@ from engine.features import Features
 from engine.geometry import IMAGE_SCALES, Size
 from engine.graphs import GRAPH_NAMES
 from engine.images import check_size, limit_side, normalise, read, rescale
-from engine.retrieval.descriptors import Descriptors
+from engine.retrieval.blocks import Descriptors
 from engine.signatures import require_signature
 
 BATCH = 4  # candidates of equal size scored at once

@@ -9,7 +9,7 @@ import numpy as np
 
 from engine.contract import Array, Closing
 from engine.geometry import DESCRIPTOR_DIM
-from engine.retrieval.descriptors import Descriptors
+from engine.retrieval.blocks import Descriptors
 from engine.retrieval.ranking import Ranking
 
 # What rounding may do to a sum of 2048 products of two unit vectors, in whatever order it is taken (Higham, Accuracy

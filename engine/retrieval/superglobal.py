@@ -15,7 +15,7 @@ import numpy as np
 
 from engine.contract import Array
 from engine.geometry import IMAGE_SCALES
-from engine.retrieval.descriptors import Descriptors
+from engine.retrieval.blocks import Descriptors
 from engine.retrieval.ranking import Ranking
 
 

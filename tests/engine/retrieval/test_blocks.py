@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from engine.retrieval.descriptors import Block, Descriptors
+from engine.retrieval.blocks import Block, Descriptors
 from engine.retrieval.search import DescriptorIndex
 
 ROWS = np.random.default_rng(0).standard_normal((11, 2048)).astype(np.float32)
