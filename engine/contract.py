@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,18 @@ class Engine(Protocol):
         """The engine itself, closed at the end of the block."""
 
     def __exit__(self, *_: object) -> None: ...
+
+
+@runtime_checkable
+class Uploading(Protocol):
+    """What engines have that copy their feeds to a device of their own."""
+
+    def upload(self, feeds: Mapping[str, Array]) -> None:
+        """Begin to copy some of what later runs will be fed, from any thread, while another run goes on.
+
+        Runs that are fed the same arrays, the objects themselves, do not copy them again for as long as the device has
+        them: two of each input. So the arrays must not change.
+        """
 
 
 def check_feeds(feeds: Mapping[str, Array], inputs: Mapping[str, TensorSpec]) -> None:

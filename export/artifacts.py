@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 
 from cvnet.model import CVNet
 from engine.backends import BACKENDS
@@ -17,7 +18,29 @@ from engine.graphs import IMAGE_GRAPHS
 from engine.retrieval.retriever import BATCH
 from export.graphs import DESCRIPTOR, FEATURES, GRAPHS
 from export.onnx_export import cut, export
-from export.precision import to_fp16, to_int8
+from export.precision import take_half_keys, to_fp16, to_int8
+
+
+@dataclass
+class Pace:
+    """What compiling has taken so far, to say what it will take; `work` is operators times profiles."""
+
+    work: int = 0
+    seconds: float = 0.0
+
+    def add(self, graph: Path, profiles: int, seconds: float) -> None:
+        self.work += operators(graph) * profiles
+        self.seconds += seconds
+
+    def forecast(self, graph: Path, profiles: int) -> str:
+        """In words, to stand behind the seconds gone; empty before anything was compiled."""
+        if not self.work:
+            return ""
+        return f" (forecast: {self.seconds / self.work * operators(graph) * profiles:.0f} s in all)"
+
+
+def operators(graph: Path) -> int:
+    return len(ir.load(graph).graph)
 
 
 @dataclass
@@ -39,6 +62,7 @@ class Artifacts:
     targets: tuple[str, ...]
     step: Callable[[str], None]
     _made: dict[str, Path] = field(default_factory=dict)
+    _pace: Pace = field(default_factory=Pace)
 
     def file(self, graph: str, backend: str) -> Path:
         """The file of a graph for a backend that supports it."""
@@ -47,8 +71,8 @@ class Artifacts:
             case ".npz":
                 return self._make("reranker.npz", self._write_weights)
             case ".plan":
-                typed = self.typed(graph, precision)
-                return self._make(f"{graph}.plan", lambda plan: self._build_plan(graph, typed, plan))
+                source = self.to_compile(graph, precision)
+                return self._make(f"{graph}.plan", lambda plan: self._build_plan(graph, source, plan))
             case _:
                 return self.typed(graph, precision)
 
@@ -62,6 +86,13 @@ class Artifacts:
                 return self._make(f"{graph}.int8.onnx", lambda file: to_int8(plain, file, self.calibration))
             case _:
                 return plain
+
+    def to_compile(self, graph: str, precision: str) -> Path:
+        """The graph that a plan is made of: as `typed`, but that keys are sent to the GPU in float16."""
+        typed = self.typed(graph, precision)
+        if graph in IMAGE_GRAPHS:
+            return typed
+        return self._make(f"{graph}.{precision}.half-keys.onnx", lambda file: take_half_keys(typed, file))
 
     def _plain(self, graph: str) -> Path:
         """The graph in fp32."""
@@ -88,12 +119,12 @@ class Artifacts:
         if not self.sizes:
             raise ExportError("TensorRT plans are made for image sizes; expected --sizes, such as 1024x768,768x1024")
         batch = 1 if graph in IMAGE_GRAPHS else BATCH
+        shapes = profiles(graph, size_ranges(self.sizes), batch)
+        forecast = self._pace.forecast(source, len(shapes))
         started = time.perf_counter()
-        build_plan(
-            source,
-            plan,
-            profiles(graph, size_ranges(self.sizes), batch),
-            self.folder / "timing.cache",
-            PlanOptions(targets=self.targets),
-            lambda phase, done: self.step(f"{plan.name}: {phase} {done:.0%}, {time.perf_counter() - started:.0f} s"),
-        )
+
+        def progress(phase: str, done: float) -> None:
+            self.step(f"{plan.name}: {phase} {done:.0%}, {time.perf_counter() - started:.0f} s{forecast}")
+
+        build_plan(source, plan, shapes, self.folder / "timing.cache", PlanOptions(targets=self.targets), progress)
+        self._pace.add(source, len(shapes), time.perf_counter() - started)

@@ -16,7 +16,8 @@ float16. Types are chosen by operator, as safe by default: what is not named her
   whitening behind it (a vector an image: nothing to gain), L2 norms and their epsilons (1e-12 would be 0), the final
   mean, the classifier and the softmax.
 
-Casts stand only where an edge of the graph changes type, one per value; graph inputs and outputs stay float32.
+Casts stand only where an edge of the graph changes type, one per value; graph inputs and outputs stay float32, but for
+the maps of keys that a plan takes (`take_half_keys`).
 
 int8. Symmetric QuantizeLinear/DequantizeLinear pairs, zero points 0, as TensorRT's explicit quantisation wants
 them: weights stored as int8 with a scale per output channel, activations with one scale each from calibration.
@@ -100,6 +101,28 @@ def to_int8(source: Path, target: Path, calibration: Iterable[Array]) -> None:
         node.replace_input_with(index, restored[input_of(node, index)])
     for node in convolutions:
         node.replace_input_with(1, quantised_weight(model.graph, node))
+    write(model, target)
+
+
+def take_half_keys(source: Path, target: Path) -> None:
+    """Write a reranker's graph `source` to `target` with the keys' maps as float16 inputs, as galleries store them.
+
+    What computes in float32 reads them through a cast at the graph's head. The query's maps are fed once a shortlist.
+    """
+    model = read(source)
+    for value in model.graph.inputs:
+        if str(value.name).startswith("key_"):
+            value.dtype = HALF
+            readers = [use for use in value.uses() if use.node.op_type != "Shape"]
+            for node in [
+                use.node for use in readers if use.node.op_type == "Cast"
+            ]:  # to float16, from what was float32
+                node.outputs[0].replace_all_uses_with(value)
+                model.graph.remove(node, safe=True)
+            if wide := [use for use in readers if use.node.op_type != "Cast"]:
+                restored = add_cast(model.graph, value, FLOAT)
+                for use in wide:
+                    use.node.replace_input_with(use.idx, restored)
     write(model, target)
 
 

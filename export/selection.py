@@ -50,7 +50,8 @@ def choose(graph: str, files: dict[str, Path], cases: list[parity.Case], precisi
     for backend, file in files.items():
         try:
             with open_engine(file, backend, BACKENDS[backend].precisions[graph][precision]) as engine:
-                differences[backend] = parity.check(engine, cases, precision)
+                half_keys = BACKENDS[backend].suffix == ".plan"  # `Artifacts.to_compile`
+                differences[backend] = parity.check(engine, cases, precision, half_keys)
                 timings_ms[backend] = time_ms(engine, feeds(graph, image_size)) if len(files) > 1 else 0.0
         except (BackendError, ExportError) as error:
             errors[backend] = error

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 from onnxscript import optimizer
 
-from engine.backends.tensorrt import Shape, error_log, first_error, import_tensorrt, require_device, x_joined
+from engine.backends.cuda import Shape
+from engine.backends.tensorrt import error_log, first_error, import_tensorrt, require_device, x_joined
 from engine.backends.tensorrt_rtx import import_tensorrt_rtx, set_targets
 from engine.errors import ExportError
 from engine.geometry import IMAGE_SCALES, MAP_DIM, Size, map_size, scaled, unit_map_sizes

@@ -79,7 +79,7 @@ def graphs(folder: Path, weights: str, depth: int) -> dict[tuple[str, str], Path
         artifacts = Artifacts(folder, model, precision, photos, [], (), lambda step: typer.echo(step, err=True))
         for graph, computed in backend.precisions.items():
             if computed[precision] == precision:
-                found[graph, precision] = artifacts.typed(graph, precision)
+                found[graph, precision] = artifacts.to_compile(graph, precision)
     return found
 
 

@@ -1,8 +1,8 @@
 """TensorRT as an engine: a plan run at any shape within its optimisation profiles, and only on the GPU it is made for.
 
-Device and pinned host memory come from NVIDIA's cuda-bindings; PyTorch is not needed. Buffers stay between calls and
-grow when a call needs more. Works with TensorRT 10.12 to 10.16 and 11; TensorRT for RTX (`tensorrt_rtx`) is the same
-engine but for how its library is imported and its context made.
+Device and pinned host memory (`engine.backends.cuda`) stay between calls and grow when a call needs more. Works with
+TensorRT 10.12 to 10.16 and 11; TensorRT for RTX (`tensorrt_rtx`) is the same engine but for how its library is imported
+and its context made.
 
 Objects of TensorRT are annotated throughout: tests/engine/backends/tensorrt_contract.py reads the annotations and
 asks the real bindings for every name that is used here.
@@ -10,7 +10,6 @@ asks the real bindings for every name that is used here.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cache
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from engine.backends.cuda import Buffer, Graph, Input, Shape, Stream, checked, import_cudart
 from engine.contract import Array, Closing, TensorSpec, check_feeds
 from engine.errors import BackendError, BundleError
 from engine.machine import cuda_devices
@@ -26,15 +26,23 @@ from engine.machine import cuda_devices
 if TYPE_CHECKING:
     import tensorrt as trt
 
-Shape = tuple[int, ...]
 Profile = Mapping[str, tuple[Shape, Shape]]  # input -> smallest and largest shape
+MOST_CAPTURES = 8  # of four sizes of images, either buffer of their inputs
 
 
 class TensorRtEngine(Closing):
-    """An `Engine` that runs a plan on the first CUDA device."""
+    """An `Engine` that runs a plan on the first CUDA device.
 
-    def __init__(self, plan: Path) -> None:
+    What `upload` is given is copied while a run goes on. Inputs that a plan takes in float16 may be fed in any floating
+    type: they are rounded on the host, so that half the bytes are copied.
+    """
+
+    def __init__(self, plan: Path, cuda_graphs: bool = False) -> None:
         """
+        Args:
+            cuda_graphs: launch a run like an earlier one as one CUDA graph. Off by default: a new shape then costs a
+                context and a capture, and nobody has measured what a graph saves.
+
         Raises:
             BackendError: no GPU, TensorRT or cuda-bindings here, or a plan that this TensorRT does not take.
         """
@@ -49,44 +57,53 @@ class TensorRtEngine(Closing):
                 f"{plan}: TensorRT {tensorrt.__version__} does not open it ({first_error(self._log)}); "
                 "a plan fits the GPU model and TensorRT that built it: build the bundle again on this machine"
             )
-        context: trt.IExecutionContext | None = self._create_context(engine, plan)
-        if context is None:
-            raise BackendError(
-                f"{plan}: no room on the GPU ({first_error(self._log)}); free GPU memory, or build for smaller --sizes"
-            )
-        self._runtime, self._engine, self._context = runtime, engine, context
+        self._runtime, self._engine = runtime, engine
+        self._captures = Captures(tensorrt, engine, self._cudart) if cuda_graphs else None
+        self._context = None if cuda_graphs else self._require_room(self._create_context(engine, plan))
         self.inputs = specs(tensorrt, engine, tensorrt.TensorIOMode.INPUT)
         self.outputs = specs(tensorrt, engine, tensorrt.TensorIOMode.OUTPUT)
         self._profiles = profiles(engine, list(self.inputs))
-        self._profile = 0  # the one that a new context starts with
-        self._stream = checked(self._cudart.cudaStreamCreate())  # everything is done in order on this one
-        self._buffers = {name: Buffer(self._cudart, self._stream) for name in (*self.inputs, *self.outputs)}
+        self._runs, self._copies = Stream(self._cudart), Stream(self._cudart)
+        self._received = {
+            name: Input(self._cudart, np.dtype(tensorrt.nptype(engine.get_tensor_dtype(name))), self._copies)
+            for name in self.inputs
+        }
+        self._results = {name: Buffer(self._cudart) for name in self.outputs}
+        self._memory: list[Input | Buffer] = [*self._received.values(), *self._results.values()]
+
+    def upload(self, feeds: Mapping[str, Array]) -> None:
+        """Begin to copy what later runs will be fed, see `engine.contract.Uploading`."""
+        for name, array in feeds.items():
+            self._received[name].send(array)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         check_feeds(feeds, self.inputs)
         self._log.errors.clear()
-        self._set_shapes({name: array.shape for name, array in feeds.items()})
-        context: trt.IExecutionContext = self._context
-        for name in self.inputs:
-            self._buffers[name].upload(feeds[name])
-        results = {
-            name: self._buffers[name].reserve(tuple(context.get_tensor_shape(name)), np.dtype(spec.dtype))
-            for name, spec in self.outputs.items()
-        }
-        for name, buffer in self._buffers.items():
-            self._expect(context.set_tensor_address(name, buffer.device))
-        self._expect(context.execute_async_v3(int(self._stream)))
-        for name, view in results.items():
-            self._buffers[name].download(view.nbytes)
-        checked(self._cudart.cudaStreamSynchronize(self._stream))
-        return {name: view.copy() for name, view in results.items()}
+        shapes = {name: feeds[name].shape for name in self.inputs}
+        profile = choose_profile(self._profiles, shapes)
+        taken = {name: received.take(feeds[name]) for name, received in self._received.items()}
+        for buffer in taken.values():
+            self._runs.wait(buffer.copied)
+        addresses = {name: buffer.device for name, buffer in taken.items()}
+        try:
+            views = self._start(Setting(profile, tuple(shapes.items()), tuple(addresses.items())))
+            for name, view in views.items():
+                self._results[name].download(view.nbytes, self._runs)
+        finally:
+            self._runs.synchronise()  # after a failure too: what is on the stream reads and writes memory
+        return {name: view.copy() for name, view in views.items()}
 
     def close(self) -> None:
         """Give back device and host memory."""
-        for buffer in self._buffers.values():
-            buffer.free()
-        checked(self._cudart.cudaStreamDestroy(self._stream))
-        del self._context, self._engine, self._runtime  # in this order, as TensorRT asks for
+        for stream in (self._copies, self._runs):
+            stream.synchronise()
+        if self._captures is not None:
+            self._captures.free()
+        for memory in self._memory:
+            memory.free()
+        for stream in (self._copies, self._runs):
+            stream.destroy()
+        del self._captures, self._context, self._engine, self._runtime  # in this order, as TensorRT asks for
 
     def _import_library(self) -> Any:
         return import_tensorrt()
@@ -94,22 +111,65 @@ class TensorRtEngine(Closing):
     def _create_context(self, engine: trt.ICudaEngine, _plan: Path) -> trt.IExecutionContext | None:
         return engine.create_execution_context()
 
-    def _set_shapes(self, shapes: Mapping[str, Shape]) -> None:
-        context: trt.IExecutionContext = self._context
-        profile = choose_profile(self._profiles, shapes)
-        if profile != self._profile:
-            self._expect(context.set_optimization_profile_async(profile, int(self._stream)))
-            self._profile = profile
-        for name, shape in shapes.items():
+    def _start(self, setting: Setting) -> dict[str, Array]:
+        """Put a run on its stream. Returns the results on the host by name, once they are downloaded."""
+        if self._captures is None:
+            assert self._context is not None
+            return self._enqueue(self._context, setting)
+        self._captures.drop_moved(self._moves)
+        captured = self._captures.find(setting)
+        if captured is not None:
+            captured.graph.launch(self._runs)
+            return captured.views
+        context = self._require_room(self._captures.create_context())
+        views = self._enqueue(context, setting)  # a run before its capture, as TensorRT asks for
+        graph = Graph(self._cudart, self._runs, lambda: self._execute(context))
+        self._captures.drop_moved(self._moves)
+        self._captures.keep(setting, Captured(context, graph, views))
+        return views
+
+    @property
+    def _moves(self) -> int:
+        """How often the memory of a tensor has moved."""
+        return sum(memory.moves for memory in self._memory)
+
+    def _enqueue(self, context: trt.IExecutionContext, setting: Setting) -> dict[str, Array]:
+        self._set_shapes(context, setting)
+        views = {
+            name: self._results[name].reserve(tuple(context.get_tensor_shape(name)), np.dtype(spec.dtype))
+            for name, spec in self.outputs.items()
+        }
+        for name, address in setting.addresses:
+            self._expect(context.set_tensor_address(name, address))
+        for name, buffer in self._results.items():
+            self._expect(context.set_tensor_address(name, buffer.device))
+        self._execute(context)
+        return views
+
+    def _execute(self, context: trt.IExecutionContext) -> None:
+        self._expect(context.execute_async_v3(int(self._runs.handle)))
+
+    def _set_shapes(self, context: trt.IExecutionContext, setting: Setting) -> None:
+        if setting.profile != context.active_optimization_profile:
+            self._expect(context.set_optimization_profile_async(setting.profile, int(self._runs.handle)))
+        for name, shape in setting.shapes:
             self._expect(context.set_input_shape(name, shape))
         try:
             unknown = context.infer_shapes()
         except RuntimeError as error:
-            sizes = ", ".join(f"{name} {x_joined(shape)}" for name, shape in shapes.items())
+            sizes = ", ".join(f"{name} {x_joined(shape)}" for name, shape in setting.shapes)
             raise BackendError(
                 f"inputs {sizes} do not go together ({first_error(self._log)}); feed maps of one batch and image size"
             ) from error
         assert not unknown, unknown
+
+    def _require_room(self, context: trt.IExecutionContext | None) -> trt.IExecutionContext:
+        if context is None:
+            raise BackendError(
+                f"no room on the GPU for a plan ({first_error(self._log)}); "
+                "free GPU memory, or build the bundle for smaller --sizes"
+            )
+        return context
 
     def _expect(self, done: bool) -> None:
         if not done:
@@ -117,6 +177,76 @@ class TensorRtEngine(Closing):
                 f"TensorRT stopped ({first_error(self._log)}); "
                 "if GPU memory ran out, feed a smaller batch or image, else build the bundle again"
             )
+
+
+# CUDA graphs
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a run depends on: the optimisation profile, and each input's shape and device address."""
+
+    profile: int
+    shapes: tuple[tuple[str, Shape], ...]
+    addresses: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A run captured: the context, which the graph needs, and the results on the host by name."""
+
+    context: trt.IExecutionContext
+    graph: Graph
+    views: dict[str, Array]
+
+
+class Captures:
+    """The runs of `MOST_CAPTURES` settings, those of the latest runs.
+
+    A graph holds for what its context was set to, so each has a context of its own that is never set again. As one run
+    goes on at a time, all contexts work in the same device memory.
+    """
+
+    def __init__(self, tensorrt: Any, engine: trt.ICudaEngine, cudart: Any) -> None:
+        self._engine, self._cudart = engine, cudart
+        self._strategy = tensorrt.ExecutionContextAllocationStrategy.USER_MANAGED
+        self._size_bytes = engine.device_memory_size_v2
+        self._memory = int(checked(cudart.cudaMalloc(self._size_bytes)))
+        self._kept: dict[Setting, Captured] = {}  # the one used last at the end
+        self._moves = 0
+
+    def create_context(self) -> trt.IExecutionContext | None:
+        engine: trt.ICudaEngine = self._engine
+        context: trt.IExecutionContext | None = engine.create_execution_context(self._strategy)
+        if context is not None:
+            context.set_device_memory(self._memory, self._size_bytes)
+        return context
+
+    def drop_moved(self, moves: int) -> None:
+        """Drop all graphs where memory has moved since the last call, which would be read and written at old places."""
+        if moves != self._moves:
+            self._clear()
+        self._moves = moves
+
+    def find(self, setting: Setting) -> Captured | None:
+        captured = self._kept.pop(setting, None)
+        if captured is not None:
+            self._kept[setting] = captured
+        return captured
+
+    def keep(self, setting: Setting, captured: Captured) -> None:
+        self._kept[setting] = captured
+        if len(self._kept) > MOST_CAPTURES:
+            self._kept.pop(next(iter(self._kept))).graph.destroy()
+
+    def free(self) -> None:
+        self._clear()
+        checked(self._cudart.cudaFree(self._memory))
+
+    def _clear(self) -> None:
+        for captured in self._kept.values():
+            captured.graph.destroy()
+        self._kept.clear()
 
 
 # profiles
@@ -158,14 +288,19 @@ def x_joined(shape: Shape) -> str:
 
 
 def specs(tensorrt: Any, engine: trt.ICudaEngine, mode: trt.TensorIOMode) -> dict[str, TensorSpec]:
-    """An engine's inputs or outputs. A plan does not keep the names of free axes, so each gets one of its own."""
+    """An engine's inputs or outputs. A plan does not keep the names of free axes, so each gets one of its own.
+
+    An input in float16 is said to take any floating type.
+    """
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     found = {}
     for name in names:
         if engine.get_tensor_mode(name) == mode:
             sizes = enumerate(engine.get_tensor_shape(name))
             shape = tuple(f"{name}_{axis}" if size < 0 else size for axis, size in sizes)
-            found[name] = TensorSpec(np.dtype(tensorrt.nptype(engine.get_tensor_dtype(name))).name, shape)
+            dtype = np.dtype(tensorrt.nptype(engine.get_tensor_dtype(name)))
+            rounds = dtype == np.float16 and mode == tensorrt.TensorIOMode.INPUT
+            found[name] = TensorSpec("floating" if rounds else dtype.name, shape)
     return found
 
 
@@ -282,60 +417,3 @@ def error_log(tensorrt: Any) -> Any:
 def first_error(log: Any) -> str:
     """The first error logged, which is the cause of those behind it, in one line."""
     return " ".join(log.errors[0].split())[:300] if log.errors else "it gave no reason"
-
-
-# memory
-
-
-class Buffer:
-    """Device memory of one tensor and its pinned mirror on the host, which grow together."""
-
-    def __init__(self, cudart: Any, stream: Any) -> None:
-        self._cudart, self._stream = cudart, stream
-        self._size_bytes = 0
-        self.device = self._host = 0  # addresses
-
-    def reserve(self, shape: Shape, dtype: np.dtype[Any]) -> Array:
-        """The host's memory as an array of this shape; the device has room for as much."""
-        size_bytes = max(int(np.prod(shape)) * dtype.itemsize, 1)  # an empty tensor needs an address too
-        if size_bytes > self._size_bytes:
-            self.free()
-            self.device = int(checked(self._cudart.cudaMalloc(size_bytes)))
-            self._host = int(checked(self._cudart.cudaMallocHost(size_bytes)))
-            self._size_bytes = size_bytes
-        memory = memoryview((ctypes.c_ubyte * size_bytes).from_address(self._host))
-        return np.ndarray(shape, dtype, memory)
-
-    def upload(self, array: Array) -> None:
-        self.reserve(array.shape, array.dtype)[...] = array
-        kind = self._cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
-        checked(self._cudart.cudaMemcpyAsync(self.device, self._host, array.nbytes, kind, self._stream))
-
-    def download(self, size_bytes: int) -> None:
-        kind = self._cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        checked(self._cudart.cudaMemcpyAsync(self._host, self.device, size_bytes, kind, self._stream))
-
-    def free(self) -> None:
-        self._size_bytes = 0
-        checked(self._cudart.cudaFree(self.device))  # both take address 0 for nothing to do
-        checked(self._cudart.cudaFreeHost(self._host))
-        self.device = self._host = 0
-
-
-def import_cudart() -> Any:
-    """The CUDA runtime's Python module, or a BackendError that says how to get it."""
-    try:
-        from cuda.bindings import runtime
-    except ImportError as error:
-        raise BackendError(
-            f"cuda-bindings cannot be imported ({error}); install the 'tensorrt' extra of cvnet-engine"
-        ) from error
-    return runtime
-
-
-def checked(result: tuple[Any, ...]) -> Any:
-    """The value of a CUDA runtime call, whose results begin with its status; BackendError if it failed."""
-    status, *values = result
-    if status.value:
-        raise BackendError(f"CUDA stopped ({status.name}); free GPU memory, or check the driver with 'nvidia-smi'")
-    return values[0] if values else None

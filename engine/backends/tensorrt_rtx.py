@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import machine
-from engine.backends.cache import cache_folder
+from engine.backends.cache import cache_folder, private
 from engine.backends.tensorrt import TensorRtEngine, require_device
 from engine.errors import BackendError, BundleError
 from engine.files import write_atomically
@@ -29,25 +29,41 @@ CURRENT = "current"
 class TensorRtRtxEngine(TensorRtEngine):
     """An `Engine` that runs a plan of TensorRT for RTX on the first CUDA device."""
 
+    def __init__(self, plan: Path, cuda_graphs: bool = False) -> None:
+        """
+        Args:
+            cuda_graphs: let the library capture runs and launch them as CUDA graphs, as it sees fit. Off by default:
+                nobody has measured what it saves.
+
+        Raises:
+            BackendError: see `TensorRtEngine`.
+        """
+        self._whole_graphs = cuda_graphs
+        super().__init__(plan)
+
     def _import_library(self) -> Any:
         return import_tensorrt_rtx()
 
     def _create_context(self, engine: trt.ICudaEngine, plan: Path) -> trt.IExecutionContext | None:
+        tensorrt = import_tensorrt_rtx()
         config: trt.IRuntimeConfig = engine.create_runtime_config()
+        # a new shape runs on kernels for any shape until those for it are compiled, beside it
+        config.dynamic_shapes_kernel_specialization_strategy = tensorrt.DynamicShapesKernelSpecializationStrategy.LAZY
+        if self._whole_graphs:
+            config.cuda_graph_strategy = tensorrt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         kernels: trt.IRuntimeCache = config.create_runtime_cache()
-        file = kernels_file(plan)
-        if file.is_file():
-            kernels.deserialize(file.read_bytes())  # it takes none of another GPU, driver or version
+        self._kernels, self._kernels_file = kernels, kernels_file(plan)
+        with contextlib.suppress(OSError):  # none yet, or nowhere to keep them
+            private(self._kernels_file.parent)
+            kernels.deserialize(self._kernels_file.read_bytes())  # it takes none of another GPU, driver or version
         config.set_runtime_cache(kernels)
-        self._kernels, self._kernels_file = kernels, file
         return engine.create_execution_context(config)
 
     def close(self) -> None:
         """Keep the kernels that were compiled, where that is possible, and give back device and host memory."""
         kernels: trt.IRuntimeCache = self._kernels
-        with contextlib.suppress(OSError):
-            self._kernels_file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._kernels_file, bytes(kernels.serialize()))
+        with contextlib.suppress(OSError, BackendError):
+            write_atomically(private(self._kernels_file.parent) / self._kernels_file.name, bytes(kernels.serialize()))
         super().close()
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from engine.backends import known, open_engine
 from engine.bundle import Bundle, GraphFile
-from engine.contract import Array, Closing, Engine
+from engine.contract import Array, Closing, Engine, Uploading
 from engine.errors import BackendError, CvnetWarning, ImageError
 from engine.features import Features
 from engine.geometry import IMAGE_SCALES, Size
@@ -127,7 +127,8 @@ class Retriever(Closing):
 
         A batch is scored when it is asked for, so steps for several queries can take turns on one thread.
         """
-        query_feeds = self._feeds("query", [query])  # the same values each time, so that an engine can keep its work
+        query_feeds = self._feeds("query", [query])  # the same arrays each time, so that an engine can keep its work
+        self._upload(query_feeds)
         for batch, key_feeds in self._read_ahead(collection, batches_of_equal(rows, collection.map_size)):
             yield batch, self._run_reranker(query_feeds | key_feeds)
 
@@ -145,10 +146,12 @@ class Retriever(Closing):
     def _read_ahead(
         self, collection: Collection, batches: Iterable[list[int]]
     ) -> Iterator[tuple[list[int], dict[str, Array]]]:
-        """Each batch with its reranker inputs, the next one being read while this one is scored."""
+        """Each batch with its reranker inputs, the next one being read, and uploaded, while this one is scored."""
 
         def read(batch: list[int]) -> tuple[list[int], dict[str, Array]]:
-            return batch, self._feeds("key", [collection.features(row) for row in batch])
+            feeds = self._feeds("key", [collection.features(row) for row in batch])
+            self._upload(feeds)
+            return batch, feeds
 
         with ThreadPoolExecutor(1) as reader:
             waiting: Future[tuple[list[int], dict[str, Array]]] | None = None
@@ -159,6 +162,10 @@ class Retriever(Closing):
                 waiting = following
             if waiting:
                 yield waiting.result()
+
+    def _upload(self, feeds: dict[str, Array]) -> None:
+        if isinstance(self.reranker, Uploading):
+            self.reranker.upload(feeds)
 
     def _feeds(self, side: str, images: Sequence[Features]) -> dict[str, Array]:
         """Maps of images of one size as the reranker's `query` or `key` inputs (B, 256, h_s, w_s)."""

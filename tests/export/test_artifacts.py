@@ -5,6 +5,8 @@ import pytest
 from engine.backends import BACKENDS, PRECISIONS
 from engine.errors import BackendError
 from engine.graphs import GRAPH_NAMES
+from export import artifacts
+from export.artifacts import Artifacts
 from export.build import build, candidate_backends, resolved_targets, why_not_run
 
 CPU = ("onnxruntime", "openvino", "native")
@@ -74,3 +76,43 @@ def test_what_is_compiled_ahead_of_time_is_not_run_without_a_gpu(monkeypatch):
     monkeypatch.setattr("engine.backends.tensorrt.cuda_devices", list)
     assert why_not_run(["tensorrt-rtx"], ["sm89"]).startswith("no NVIDIA GPU")
     assert why_not_run(["openvino", "native"], []) is None
+
+
+@pytest.mark.parametrize(
+    ("precision", "file"), [("fp32", "reranker.fp32.half-keys"), ("fp16", "reranker.fp16.half-keys")]
+)
+def test_what_is_compiled_takes_keys_in_float16(tmp_path, monkeypatch, precision, file):
+    monkeypatch.setattr(artifacts, "export", lambda _graph, _model, file: file.write_bytes(b"graph"))
+    monkeypatch.setattr(artifacts, "to_fp16", lambda _, file: file.write_bytes(b"half"))
+    monkeypatch.setattr(
+        artifacts, "take_half_keys", lambda source, file: file.write_bytes(source.read_bytes() + b" keys")
+    )
+    made = Artifacts(tmp_path, None, precision, [], [], (), lambda _: None)
+    assert made.to_compile("reranker", precision) == tmp_path / f"{file}.onnx"
+    assert (tmp_path / f"{file}.onnx").read_bytes() == {"fp32": b"graph keys", "fp16": b"half keys"}[precision]
+    assert made.to_compile("features", precision) == made.typed("features", precision)
+
+
+def test_progress_forecasts_from_the_plans_before(tmp_path, monkeypatch):
+    """By operators and profiles: half as many in twice as many take as long."""
+    clock, said = [0.0], []
+
+    def build_plan(_graph, plan, *_arguments):
+        progress = _arguments[-1]
+        clock[0] += 10
+        progress("Building", 0.5)
+        clock[0] += 10
+        plan.write_bytes(b"plan")
+
+    monkeypatch.setattr(artifacts, "operators", lambda graph: {"features": 200, "descriptor": 100}[graph.stem])
+    monkeypatch.setattr(artifacts.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr("export.tensorrt_plan.build_plan", build_plan)
+    monkeypatch.setattr(artifacts, "export", lambda _graph, _model, file: file.write_bytes(b"graph"))
+    monkeypatch.setattr(artifacts, "cut", lambda _whole, _graph, file: file.write_bytes(b"graph"))
+    made = Artifacts(tmp_path, None, "fp32", [], [(64, 96)], (), said.append)
+    for graph in ("features", "descriptor"):
+        made.file(graph, "tensorrt")
+    assert [line for line in said if "Building" in line] == [
+        "features.plan: Building 50%, 10 s",
+        "descriptor.plan: Building 50%, 10 s (forecast: 20 s in all)",
+    ]

@@ -70,6 +70,16 @@ def test_nan_is_a_difference(cases):
         parity.check(Broken(), cases["descriptor"], "fp32")
 
 
+def test_an_engine_that_rounds_keys_may_differ_by_as_much(cases):
+    class Apart:
+        def run(self, _feeds):
+            return {name: array + 1.5e-5 * (name == "score") for name, array in cases["reranker"][0].want.items()}
+
+    with pytest.raises(ExportError, match=r"score differs from PyTorch by 1.5e-05; expected at most 1e-05"):
+        parity.check(Apart(), cases["reranker"][:1], "fp32")
+    parity.check(Apart(), cases["reranker"][:1], "fp32", half_keys=True)
+
+
 @pytest.fixture(scope="module")
 def candidates(bundle, seeded_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")

@@ -18,7 +18,7 @@ from engine.backends import open_engine
 from engine.errors import ExportError
 from export import precision
 from export.graphs import GRAPHS
-from export.precision import FLOAT, HALF, to_fp16, to_int8
+from export.precision import FLOAT, HALF, take_half_keys, to_fp16, to_int8
 from export.reranker import UnitMaps
 from tests.golden_inputs import IMAGE_SIZES, PAIR_SIZES, feature_map, golden_image, golden_pair, image
 
@@ -178,6 +178,38 @@ def test_half_graph_casts_once(half_graphs, graph):
     made = {node.output[0] for node in casts}
     assert not [node.name for node in casts if node.input[0] in made]
     assert len({(node.input[0], node.attribute[0].i) for node in casts}) == len(casts)
+
+
+@pytest.fixture(scope="module")
+def half_keys(bundle, half_graphs, tmp_path_factory):
+    """Precision -> file of the reranker's graph that takes keys in float16."""
+    folder = tmp_path_factory.mktemp("half-keys")
+    sources = {"fp32": bundle / "reranker.onnx", "fp16": half_graphs["reranker"]}
+    for name, source in sources.items():
+        take_half_keys(source, folder / f"{name}.onnx")
+    return {name: folder / f"{name}.onnx" for name in sources}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_keys_come_in_float16_and_are_cast_where_they_must_be(half_keys, precision):
+    model = onnx.load(half_keys[precision])
+    onnx.checker.check_model(model, full_check=True)
+    types = {v.name: v.type.tensor_type.elem_type for v in model.graph.input}
+    keys = {f"key_{s}" for s in range(3)}
+    assert {name for name, kind in types.items() if kind == TensorProto.FLOAT16} == keys
+    casts = [node.input[0] for node in model.graph.node if node.op_type == "Cast" and node.input[0] in keys]
+    assert sorted(casts) == (sorted(keys) if precision == "fp32" else [])
+
+
+@pytest.mark.parametrize("size", PAIR_SIZES)
+def test_scores_of_keys_in_float16(bundle, half_graphs, half_keys, unit_maps, size):
+    """The same as of these very values in float32: nothing more is rounded."""
+    feeds = pair(*map(unit_maps, golden_pair(*size)))
+    stored = {name: m.astype(np.float16) if name.startswith("key") else m for name, m in feeds.items()}
+    widened = {name: m.astype(np.float32) for name, m in stored.items()}
+    for source, file in ((bundle / "reranker.onnx", half_keys["fp32"]), (half_graphs["reranker"], half_keys["fp16"])):
+        want, got = (open_engine(graph, "onnxruntime").run(fed) for graph, fed in ((source, widened), (file, stored)))
+        np.testing.assert_allclose(got["score"], want["score"], rtol=0, atol=1e-6)
 
 
 def tiny_graph(file, weight, relu=True):

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 from engine.backends import BACKENDS
 from engine.errors import BackendError, ExportError
 from engine.graphs import GRAPH_NAMES
-from export.precision import to_fp16, to_int8
+from export.precision import take_half_keys, to_fp16, to_int8
 from export.tensorrt_plan import PlanOptions, SizeRange, build_plan, profiles
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
@@ -22,17 +22,20 @@ MATRIX = sorted({(g, p) for g, asked in BACKENDS["tensorrt-rtx"].precisions.item
 
 @pytest.fixture(scope="session")
 def typed(bundle, tmp_path_factory):
-    """(graph, precision) -> its ONNX file, each made once."""
+    """(graph, precision) -> the ONNX file that its plan is made of, each made once."""
     folder = tmp_path_factory.mktemp("typed")
     photos = [np.random.default_rng(0).standard_normal((1, 3, 64, 96), np.float32)]
 
     def make(graph, precision):
         plain, file = bundle / f"{graph}.onnx", folder / f"{graph}.{precision}.onnx"
-        if precision == "fp32":
-            return plain
-        if not file.exists():
+        if precision != "fp32" and not file.exists():
             to_fp16(plain, file) if precision == "fp16" else to_int8(plain, file, photos)
-        return file
+        typed = plain if precision == "fp32" else file
+        if graph != "reranker":
+            return typed
+        half_keys = folder / f"{graph}.{precision}.half-keys.onnx"
+        take_half_keys(typed, half_keys)
+        return half_keys
 
     return make
 

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from engine import machine
-from engine.backends.cache import cache_folder
+from engine.backends.cache import cache_folder, private
 from engine.errors import OUT_OF_MEMORY, BackendError, OutOfMemoryError, one_line
 from engine.files import rename, sync
 from engine.geometry import AREA_SCALES, MAP_DIM
@@ -66,8 +66,11 @@ def library() -> ctypes.CDLL:
         BackendError: it is neither there nor can it be made: no C compiler, one that does not take the source, or a
             cache folder that cannot be trusted or written.
     """
-    folder = private(cache_folder())
-    file = cached(folder) or compile_into(folder)
+    folder = cache_folder()
+    try:
+        file = cached(private(folder)) or compile_into(folder)
+    except OSError as error:
+        raise unwritable(folder, error) from error
     try:
         return declare(ctypes.CDLL(str(file)))
     except OSError as error:
@@ -94,26 +97,6 @@ def expect(status: int) -> None:
 
 
 # the cache
-
-
-def private(folder: Path) -> Path:
-    """The folder, made where it is missing. Files in it are run, so that nobody else may write there.
-
-    Raises:
-        BackendError: somebody else may, or has; or it cannot be made.
-    """
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.stat()
-        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
-            raise BackendError(
-                f"{folder}: others may write there, and files in it are run; expected a folder of this user alone: "
-                "remove it, or set XDG_CACHE_HOME to another"
-            )
-        folder.chmod(0o700)
-    except OSError as error:
-        raise unwritable(folder, error) from error
-    return folder
 
 
 def cached(folder: Path) -> Path | None:
@@ -164,15 +147,12 @@ def compiler() -> list[str]:
 def compile_into(folder: Path) -> Path:
     """The library, compiled and put into the folder whole, under a name that holds its digest."""
     command = compiler()
-    try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix="compiling-") as unfinished:
-            made = Path(unfinished) / "pair_scorer.so"
-            run_compiler([*command, *FLAGS, str(SOURCE), "-o", str(made), "-lm"])
-            sync(made)
-            file = folder / f"pair_scorer-{fingerprint()}-{digest(made.read_bytes())}.so"
-            rename(made, file)
-    except OSError as error:
-        raise unwritable(folder, error) from error
+    with tempfile.TemporaryDirectory(dir=folder, prefix="compiling-") as unfinished:
+        made = Path(unfinished) / "pair_scorer.so"
+        run_compiler([*command, *FLAGS, str(SOURCE), "-o", str(made), "-lm"])
+        sync(made)
+        file = folder / f"pair_scorer-{fingerprint()}-{digest(made.read_bytes())}.so"
+        rename(made, file)
     return file
 
 

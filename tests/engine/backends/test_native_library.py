@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from engine import backends
+from engine.backends.cache import private
 from engine.backends.native import library as native
 from engine.backends.native.engine import NativeReranker
-from engine.backends.native.library import cached, compiler, is_here, private
+from engine.backends.native.library import cached, compiler, is_here
 from engine.bundle import Bundle, GraphFile, sha256
 from engine.errors import BackendError, BundleError, CvnetWarning
 from engine.retrieval.retriever import Retriever

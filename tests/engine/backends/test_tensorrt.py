@@ -1,14 +1,13 @@
 """The TensorRT engine without a GPU: its errors, and its run on stand-ins for TensorRT and the CUDA runtime.
 
-The stand-ins keep 'device' memory on the host; their engine doubles its input. That every name they have is real is
-for test_tensorrt_contract.py to show.
+The stand-ins' engine doubles its input, on the device of `fake_cuda`. That every name they have is real is for
+test_tensorrt_contract.py to show.
 """
 
 # The stand-ins have the names and the arguments of what they stand in for.
-# ruff: noqa: ARG002, N802, N815
+# ruff: noqa: ARG002
 
 import ctypes
-import enum
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -20,6 +19,7 @@ from engine.backends import tensorrt as tensorrt_session
 from engine.backends.tensorrt import Fingerprint, TensorRtEngine, check_fingerprint, choose_profile, fingerprint
 from engine.contract import TensorSpec
 from engine.errors import BackendError, BundleError
+from tests.engine.backends.fake_cuda import FakeCudart
 
 PROFILES = [  # rows of three
     {"x": ((1, 3), (4, 3))},
@@ -28,72 +28,26 @@ PROFILES = [  # rows of three
 ]
 
 
-class Status(enum.Enum):
-    """Of a CUDA runtime call."""
-
-    cudaSuccess = 0
-    cudaErrorMemoryAllocation = 2
-
-
-class FakeCudart:
-    """The CUDA runtime on host memory."""
-
-    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
-
-    def __init__(self):
-        self.memory = {}
-        self.allocations = 0
-        self.limit_bytes = 1 << 20
-
-    def cudaMalloc(self, size):
-        if size > self.limit_bytes:
-            return Status.cudaErrorMemoryAllocation, None
-        block = ctypes.create_string_buffer(size)
-        self.memory[ctypes.addressof(block)] = block
-        self.allocations += 1
-        return Status.cudaSuccess, ctypes.addressof(block)
-
-    cudaMallocHost = cudaMalloc
-
-    def cudaFree(self, address):
-        if address:
-            del self.memory[address]
-        return (Status.cudaSuccess,)
-
-    cudaFreeHost = cudaFree
-
-    def cudaMemcpyAsync(self, target, source, size, kind, stream):
-        ctypes.memmove(target, source, size)
-        return (Status.cudaSuccess,)
-
-    def cudaStreamCreate(self):
-        return Status.cudaSuccess, 7
-
-    def cudaStreamSynchronize(self, stream):
-        return (Status.cudaSuccess,)
-
-    cudaStreamDestroy = cudaStreamSynchronize
-
-    def cudaGetDeviceProperties(self, device):
-        return Status.cudaSuccess, SimpleNamespace(major=9, minor=0)
-
-    def cudaDriverGetVersion(self):
-        return Status.cudaSuccess, 13020
-
-
 class FakeContext:
-    """An execution context whose engine doubles."""
+    """An execution context whose engine doubles, in memory of its own unless it is given some."""
 
-    def __init__(self, log):
-        self.log, self.profile, self.switches, self.fails = log, 0, 0, False
+    def __init__(self, engine):
+        self.engine, self.log, self.switches, self.enqueued, self.fails = engine, engine.log, 0, 0, False
+        self.active_optimization_profile = 0
+        self.shapes_set = []
         self.addresses = {}
 
+    def set_device_memory(self, address, size):
+        assert size == self.engine.device_memory_size_v2
+        assert address in self.engine.cudart.memory
+
     def set_optimization_profile_async(self, index, stream):
-        self.profile, self.switches = index, self.switches + 1
+        self.active_optimization_profile, self.switches = index, self.switches + 1
         return True
 
     def set_input_shape(self, name, shape):
         self.shape = shape
+        self.shapes_set.append(shape)
         return True
 
     def infer_shapes(self):
@@ -110,21 +64,28 @@ class FakeContext:
         if self.fails:
             self.log.log(FakeTensorRt.ILogger.Severity.ERROR, "Cuda failure:\n  out of memory")
             return False
-        low, high = PROFILES[self.profile]["x"]
+        low, high = PROFILES[self.active_optimization_profile]["x"]
         assert low <= tuple(self.shape) <= high
-        count = int(np.prod(self.shape))
-        x, y = (np.ctypeslib.as_array((ctypes.c_float * count).from_address(self.addresses[n])) for n in "xy")
-        y[:] = 2 * x
+        count, addresses = int(np.prod(self.shape)), dict(self.addresses)
+
+        def double():
+            x, y = (np.ctypeslib.as_array((ctypes.c_float * count).from_address(addresses[n])) for n in "xy")
+            y[:] = 2 * x
+
+        self.enqueued += 1
+        self.engine.cudart.streams[stream].append(double)
         return True
 
 
 class FakeEngine:
     """x (-1, 3) -> y (-1, 3)."""
 
-    num_io_tensors, num_optimization_profiles = 2, len(PROFILES)
+    num_io_tensors, num_optimization_profiles, device_memory_size_v2 = 2, len(PROFILES), 64
 
-    def __init__(self, log):
-        self.context = FakeContext(log)
+    def __init__(self, log, cudart):
+        self.log, self.cudart = log, cudart
+        self.contexts = []
+        self.room_for = 100  # contexts
 
     def get_tensor_name(self, index):
         return "xy"[index]
@@ -142,8 +103,12 @@ class FakeEngine:
         low, high = PROFILES[index][name]
         return [list(low), list(high), list(high)]
 
-    def create_execution_context(self):
-        return self.context
+    def create_execution_context(self, strategy="static"):
+        if len(self.contexts) == self.room_for:
+            self.log.log(FakeTensorRt.ILogger.Severity.ERROR, "no memory for a context")
+            return None
+        self.contexts.append(FakeContext(self))
+        return self.contexts[-1]
 
 
 class FakeTensorRt:
@@ -151,6 +116,8 @@ class FakeTensorRt:
 
     __version__ = "11.4.0.106"
     TensorIOMode = SimpleNamespace(INPUT="input", OUTPUT="output")
+    ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user managed")
+    cudart = None  # of the device
 
     class ILogger:
         Severity = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1, INFO=3)
@@ -164,7 +131,7 @@ class FakeTensorRt:
                 self.log.log(FakeTensorRt.ILogger.Severity.INFO, "reading")
                 self.log.log(FakeTensorRt.ILogger.Severity.ERROR, "expecting library version 11.4, got 10.16")
                 return None
-            return FakeEngine(self.log)
+            return FakeEngine(self.log, FakeTensorRt.cudart)
 
     @staticmethod
     def nptype(dtype):
@@ -178,6 +145,7 @@ def cudart(monkeypatch):
     monkeypatch.setattr(tensorrt_session, "cuda_devices", lambda: ["NVIDIA H100"])
     monkeypatch.setattr(tensorrt_session, "import_tensorrt", lambda: FakeTensorRt)
     monkeypatch.setattr(tensorrt_session, "import_cudart", lambda: fake)
+    monkeypatch.setattr(FakeTensorRt, "cudart", fake)
     return fake
 
 
@@ -227,10 +195,175 @@ def test_buffers_stay_and_grow(engine, cudart):
     assert len(cudart.memory) == 4
 
 
-def test_close_frees_everything(engine, cudart):
-    engine.run({"x": rows(4)})
+@pytest.mark.parametrize("cuda_graphs", [False, True])
+def test_close_frees_everything(plan, cudart, cuda_graphs):
+    engine = TensorRtEngine(plan, cuda_graphs)
+    x = rows(4)
+    engine.upload({"x": x})
+    for fed in (x, rows(2), rows(4), rows(4)):
+        engine.run({"x": fed})
+    engine.upload({"x": rows(3)})
     engine.close()
-    assert not cudart.memory
+    assert (cudart.memory, cudart.streams, cudart.events, cudart.graphs) == ({}, {}, {}, {})
+
+
+# uploads
+
+
+def test_what_was_uploaded_is_not_copied_again(engine, cudart):
+    """Not even between runs of something else; what only looks the same is."""
+    x = rows(4)
+    engine.upload({"x": x})
+    engine.upload({"x": x})
+    for _ in range(3):
+        np.testing.assert_array_equal(engine.run({"x": x})["y"], 2 * x)
+    assert cudart.copies == [x.nbytes]
+    same, other = x.copy(), 3 * x
+    for fed in (same, other, x):
+        np.testing.assert_array_equal(engine.run({"x": fed})["y"], 2 * fed)
+    assert cudart.copies == [x.nbytes] * 4
+
+
+def test_what_is_fed_without_an_upload_may_change(engine):
+    x = rows(4)
+    engine.run({"x": x})
+    x += 1
+    np.testing.assert_array_equal(engine.run({"x": x})["y"], 2 * x)
+
+
+def test_two_arrays_that_take_turns_stay_on_the_device(engine, cudart):
+    one, other = rows(4), 7 * rows(3)
+    for x in (one, other, one, other):
+        engine.upload({"x": x})
+        np.testing.assert_array_equal(engine.run({"x": x})["y"], 2 * x)
+    assert len(cudart.copies) == 2
+
+
+def test_an_upload_does_not_disturb_what_is_there_nor_one_before_it(engine):
+    """The copies are late, as everything on the stand-in is: a mirror must not be written before it was read."""
+    one, other, third = rows(4), 3 * rows(4), 5 * rows(4)
+    engine.upload({"x": one})
+    np.testing.assert_array_equal(engine.run({"x": one})["y"], 2 * one)
+    engine.upload({"x": other})
+    np.testing.assert_array_equal(engine.run({"x": one})["y"], 2 * one)
+    engine.upload({"x": third})  # in the other's place
+    np.testing.assert_array_equal(engine.run({"x": third})["y"], 2 * third)
+    np.testing.assert_array_equal(engine.run({"x": other})["y"], 2 * other)
+    np.testing.assert_array_equal(engine.run({"x": one})["y"], 2 * one)
+
+
+def test_memory_that_is_still_copied_from_does_not_grow(engine):
+    engine.upload({"x": rows(2)})
+    x = rows(10)
+    engine.upload({"x": x})
+    np.testing.assert_array_equal(engine.run({"x": x})["y"], 2 * x)
+
+
+def test_an_upload_that_failed_is_done_again(engine, cudart):
+    x = rows(10)
+    cudart.limit_bytes = 100
+    with pytest.raises(BackendError, match="cudaErrorMemoryAllocation"):
+        engine.upload({"x": x})
+    cudart.limit_bytes = 200
+    np.testing.assert_array_equal(engine.run({"x": x})["y"], 2 * x)
+
+
+def test_an_input_in_float16_takes_any_floating_type(plan, cudart, monkeypatch):
+    """It is rounded on its way, so half the bytes are copied. This engine doubles pairs of halves as one float32."""
+    monkeypatch.setattr(FakeEngine, "get_tensor_dtype", lambda _, name: np.float16 if name == "x" else np.float32)
+    engine = TensorRtEngine(plan)
+    assert engine.inputs["x"].dtype == "floating"
+    assert engine.outputs["y"].dtype == "float32"
+    for dtype in (np.float16, np.float32, np.float64):
+        engine.run({"x": rows(4).astype(dtype)})
+    assert cudart.copies == [2 * 12] * 3
+
+
+# CUDA graphs
+
+
+@pytest.fixture
+def graphed(cudart, plan):
+    opened = TensorRtEngine(plan, cuda_graphs=True)
+    assert opened._cudart is cudart
+    return opened
+
+
+def enqueued(engine):
+    """How often each context has put its work on a stream."""
+    return [context.enqueued for context in engine._engine.contexts]
+
+
+def test_a_run_is_enqueued_then_captured_then_launched(graphed, cudart):
+    for run in range(4):
+        x = run + rows(4)
+        np.testing.assert_array_equal(graphed.run({"x": x})["y"], 2 * x)
+        assert (enqueued(graphed), cudart.launches) == ([2], run)  # once to run, once to be captured
+
+
+def test_without_the_option_nothing_is_captured(engine, cudart):
+    for _ in range(3):
+        engine.run({"x": rows(4)})
+    assert (enqueued(engine), cudart.graphs) == ([3], {})
+
+
+def test_a_shape_has_a_context_of_its_own_which_is_set_once(graphed, cudart):
+    graphed.run({"x": rows(10)})  # all memory that will be needed
+    for n in (4, 30, 4, 30, 4, 10):
+        np.testing.assert_array_equal(graphed.run({"x": rows(n)})["y"][:4], 2 * rows(n)[:4])
+    assert [context.shapes_set for context in graphed._engine.contexts] == [[(n, 3)] for n in (10, 4, 30, 4, 10)]
+    assert cudart.launches == 2
+
+
+def test_graphs_that_were_captured_before_memory_moved_are_dropped(graphed, cudart):
+    graphed.run({"x": rows(4)})
+    graphed.run({"x": rows(30)})
+    assert len(cudart.graphs) == 1
+    for n, launches in ((4, 0), (4, 1), (30, 2)):
+        np.testing.assert_array_equal(graphed.run({"x": rows(n)})["y"], 2 * rows(n))
+        assert cudart.launches == launches
+
+
+def test_a_graph_is_for_one_buffer(graphed, cudart):
+    """Arrays that are uploaded ahead take turns in two buffers."""
+    for run in range(6):
+        x = run + rows(4)
+        graphed.upload({"x": x})
+        np.testing.assert_array_equal(graphed.run({"x": x})["y"], 2 * x)
+    assert (len(cudart.graphs), len(graphed._engine.contexts)) == (2, 3)  # the first one's memory moved
+    assert cudart.launches == 3
+
+
+def test_the_graph_used_longest_ago_goes_first(graphed, cudart, monkeypatch):
+    monkeypatch.setattr(tensorrt_session, "MOST_CAPTURES", 2)
+    graphed.run({"x": rows(10)})
+    for n, launches in ((1, 0), (2, 0), (1, 1), (3, 1), (1, 2), (2, 2)):
+        graphed.run({"x": rows(n)})
+        assert cudart.launches == launches
+        assert len(cudart.graphs) <= 2
+
+
+def test_a_capture_that_fails_says_why_and_leaves_the_stream(graphed, monkeypatch):
+    executed = FakeContext.execute_async_v3
+
+    def fail_second(context, stream):
+        context.fails = context.enqueued == 1
+        return executed(context, stream)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FakeContext, "execute_async_v3", fail_second)
+        with pytest.raises(BackendError, match="Cuda failure: out of memory"):
+            graphed.run({"x": rows(2)})
+    np.testing.assert_array_equal(graphed.run({"x": rows(3)})["y"], 2 * rows(3))
+
+
+def test_no_room_for_a_context(graphed):
+    graphed._engine.room_for = 0
+    with pytest.raises(BackendError, match=r"no room on the GPU for a plan \(no memory for a context\)"):
+        graphed.run({"x": rows(2)})
+
+
+# shapes, errors
 
 
 def test_the_profile_changes_only_when_it_must(engine):

@@ -18,7 +18,7 @@ from tests.engine.backends.fetch_tensorrt_wheels import FOLDER, VERSIONS
 from tests.engine.backends.tensorrt_contract import UnknownClassError, Use, uses
 
 ROOT = Path(__file__).parents[3]
-SHARED = ("engine/backends/tensorrt.py", "export/tensorrt_plan.py")
+SHARED = ("engine/backends/cuda.py", "engine/backends/tensorrt.py", "export/tensorrt_plan.py")
 RTX = "RTX"
 SOURCES = {  # version of the bindings -> the modules that must go with it
     **{version: [(ROOT / file).read_text() for file in SHARED] for version in VERSIONS},
@@ -122,13 +122,14 @@ def test_a_flag_that_11_removed_is_found_there_and_in_rtx(bindings):
 
 def test_what_only_rtx_has_is_asked_of_it_alone():
     only = {use.path for use in USES[RTX] - USES[VERSIONS[0]]}
-    assert {"IBuilderConfig.set_compute_capability", "IRuntimeConfig.create_runtime_cache"} <= only
+    assert {"IBuilderConfig.set_compute_capability", "CudaGraphStrategy.WHOLE_GRAPH_CAPTURE"} <= only
 
 
 def test_names_of_the_cuda_runtime_exist():
     runtime = pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
     asked = {use for use in USES[RTX] if use.module == "cuda"}
-    assert {"cudaMalloc", "cudaMemcpyAsync", "cudaMemcpyKind.cudaMemcpyHostToDevice"} <= {use.path for use in asked}
+    names = {"cudaMalloc", "cudaMemcpyKind.cudaMemcpyHostToDevice", "cudaStreamNonBlocking", "cudaGraphLaunch"}
+    assert names <= {use.path for use in asked}
     assert tensorrt_contract.missing(asked, runtime) == []
     assert tensorrt_contract.missing([Use("cuda", "cudaMallocc", "get", 1)], runtime)
 
@@ -138,6 +139,7 @@ def test_names_are_collected_from_the_source():
         Use("tensorrt", "Runtime", "get", 1),
         Use("tensorrt", "ICudaEngine.get_tensor_profile_shape", "get", 2),
         Use("tensorrt", "IExecutionContext.execute_async_v3", "get", 1),
+        Use("tensorrt", "IExecutionContext.set_device_memory", "get", 2),
         Use("tensorrt", "IBuilderConfig.builder_optimization_level", "set", -1),
         Use("tensorrt", "IBuilderConfig.progress_monitor", "set", -1),
         Use("tensorrt", "BuilderFlag.TF32", "get", -1),

@@ -87,24 +87,59 @@ def test_kernels_are_kept_by_plan_and_architecture(on, tmp_path, monkeypatch):
     assert {file.parent for file in files} == {tmp_path / "cvnet-engine"}
 
 
-def test_compiled_kernels_outlive_the_engine(on, tmp_path, monkeypatch):
-    """On a stand-in for the library's engine; a folder that cannot be written costs only the time to compile again."""
+@pytest.fixture
+def opened(on, tmp_path, monkeypatch):
+    """Opens an engine on a stand-in for the library's, and closes it; returns the stand-in's runtime configuration."""
     on("8.9")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(tensorrt.TensorRtEngine, "close", lambda _: None)
     plan = tmp_path / "x.plan"
     plan.write_bytes(b"plan")
+    library_engine = MagicMock()
+
+    def open_plan(engine, plan):
+        engine._create_context(library_engine, plan)
+
+    monkeypatch.setattr(tensorrt.TensorRtEngine, "__init__", open_plan)
+    monkeypatch.setattr(tensorrt.TensorRtEngine, "close", lambda _: None)
+
+    def open_and_close(**options):
+        library_engine.reset_mock()
+        config = library_engine.create_runtime_config.return_value
+        config.create_runtime_cache.return_value.serialize.return_value = b"kernels"
+        config.cuda_graph_strategy = library.CudaGraphStrategy.DISABLED
+        TensorRtRtxEngine(plan, **options).close()
+        library_engine.create_execution_context.assert_called_once_with(config)
+        return config
+
+    return open_and_close
+
+
+def test_compiled_kernels_outlive_the_engine(opened, tmp_path, monkeypatch):
+    """A folder that cannot be written costs only the time to compile again."""
 
     def kernels_of_a_run():
-        library_engine = MagicMock()
-        kernels = library_engine.create_runtime_config.return_value.create_runtime_cache.return_value
-        kernels.serialize.return_value = b"kernels"
-        engine = TensorRtRtxEngine.__new__(TensorRtRtxEngine)
-        engine._create_context(library_engine, plan)
-        engine.close()
-        return kernels
+        return opened().create_runtime_cache.return_value
 
     kernels_of_a_run().deserialize.assert_not_called()
     kernels_of_a_run().deserialize.assert_called_once_with(b"kernels")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(plan))  # a file
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x.plan"))  # a file
     kernels_of_a_run().deserialize.assert_not_called()
+
+
+def test_kernels_in_a_folder_that_others_can_write_to_are_not_run(opened, tmp_path):
+    opened()
+    folder = tmp_path / "cache" / "cvnet-engine"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o777)
+    with pytest.raises(BackendError, match=r"others may write there.*set XDG_CACHE_HOME"):
+        opened()
+
+
+def test_new_shapes_do_not_wait_for_kernels_of_their_own(opened):
+    strategy = opened().dynamic_shapes_kernel_specialization_strategy
+    assert strategy == library.DynamicShapesKernelSpecializationStrategy.LAZY
+
+
+@pytest.mark.parametrize(("asked", "strategy"), [(False, "DISABLED"), (True, "WHOLE_GRAPH_CAPTURE")])
+def test_graphs_are_captured_by_the_library_where_they_are_asked_for(opened, asked, strategy):
+    assert opened(cuda_graphs=asked).cuda_graph_strategy == getattr(library.CudaGraphStrategy, strategy)

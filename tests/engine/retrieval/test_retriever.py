@@ -264,3 +264,25 @@ def test_a_batch_is_scored_when_it_is_asked_for():
     assert next(batches)[0] == [8]
     batches.close()
     assert reranker.runs == 2
+
+
+def test_an_engine_with_memory_of_its_own_is_sent_what_it_will_be_fed():
+    """The query once, the next batch's keys while one is scored; runs are fed the very arrays that were sent."""
+
+    class Uploading(Reranker):
+        def __init__(self):
+            self.sent, self.fed = [], []
+
+        def upload(self, feeds):
+            self.sent += feeds.values()
+
+        def run(self, feeds):
+            self.fed += [array for array in feeds.values() if not any(array is fed for fed in self.fed)]
+            return super().run(feeds)
+
+    reranker = Uploading()
+    retriever = Retriever(None, None, reranker)
+    retriever.score_rows(features(99), Collection(), range(10))
+    assert reranker.runs == 4
+    assert len(reranker.sent) == 3 * (1 + 4)  # maps of the query and of each batch
+    assert sorted(map(id, reranker.sent)) == sorted(map(id, reranker.fed))

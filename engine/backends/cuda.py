@@ -1,0 +1,198 @@
+"""CUDA as the TensorRT engines use it: streams, events, tensors' memory, graphs. Through NVIDIA's cuda-bindings."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from engine.contract import Array
+from engine.errors import BackendError
+
+Shape = tuple[int, ...]
+
+
+class Stream:
+    """Work of the device that is done in order; work on several streams overlaps."""
+
+    def __init__(self, cudart: Any) -> None:
+        self._cudart = cudart
+        self.handle = checked(cudart.cudaStreamCreateWithFlags(cudart.cudaStreamNonBlocking))
+
+    def wait(self, event: Event) -> None:
+        """Have what follows on this stream wait for an event on another."""
+        checked(self._cudart.cudaStreamWaitEvent(self.handle, event.handle, 0))
+
+    def synchronise(self) -> None:
+        checked(self._cudart.cudaStreamSynchronize(self.handle))
+
+    def destroy(self) -> None:
+        checked(self._cudart.cudaStreamDestroy(self.handle))
+
+
+class Event:
+    """A point on a stream; one that was never recorded counts as passed."""
+
+    def __init__(self, cudart: Any) -> None:
+        self._cudart = cudart
+        self.handle = checked(cudart.cudaEventCreateWithFlags(cudart.cudaEventDisableTiming))
+
+    def record(self, stream: Stream) -> None:
+        checked(self._cudart.cudaEventRecord(self.handle, stream.handle))
+
+    def synchronise(self) -> None:
+        checked(self._cudart.cudaEventSynchronize(self.handle))
+
+    def destroy(self) -> None:
+        checked(self._cudart.cudaEventDestroy(self.handle))
+
+
+class Buffer:
+    """Device memory of one tensor and its pinned mirror on the host, which grow together.
+
+    Attributes:
+        device: address; 0 before the first `reserve`.
+        moves: how often it has changed.
+        copied: what was uploaded last has arrived.
+    """
+
+    def __init__(self, cudart: Any) -> None:
+        self._cudart = cudart
+        self._size_bytes = 0
+        self.device = self._host = 0
+        self.moves = 0
+        self.copied = Event(cudart)
+
+    def reserve(self, shape: Shape, dtype: np.dtype[Any]) -> Array:
+        """The host's memory as an array of this shape; the device has room for as much."""
+        size_bytes = max(int(np.prod(shape)) * dtype.itemsize, 1)  # an empty tensor needs an address too
+        if size_bytes > self._size_bytes:
+            self._release()
+            self.device = int(checked(self._cudart.cudaMalloc(size_bytes)))
+            self._host = int(checked(self._cudart.cudaMallocHost(size_bytes)))
+            self._size_bytes = size_bytes
+        memory = memoryview((ctypes.c_ubyte * size_bytes).from_address(self._host))
+        return np.ndarray(shape, dtype, memory)
+
+    def upload(self, array: Array, dtype: np.dtype[Any], stream: Stream) -> None:
+        """Begin to copy an array to the device, as `dtype`. The array may change as soon as this returns."""
+        self.copied.synchronise()  # the mirror may still be read for the copy before
+        mirror = self.reserve(array.shape, dtype)
+        mirror[...] = array
+        kind = self._cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
+        checked(self._cudart.cudaMemcpyAsync(self.device, self._host, mirror.nbytes, kind, stream.handle))
+        self.copied.record(stream)
+
+    def download(self, size_bytes: int, stream: Stream) -> None:
+        kind = self._cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        checked(self._cudart.cudaMemcpyAsync(self._host, self.device, size_bytes, kind, stream.handle))
+
+    def free(self) -> None:
+        self._release()
+        self.copied.destroy()
+
+    def _release(self) -> None:
+        device, host = self.device, self._host
+        self._size_bytes = self.device = self._host = 0
+        self.moves += 1
+        checked(self._cudart.cudaFree(device))  # both take address 0 for nothing to do
+        checked(self._cudart.cudaFreeHost(host))
+
+
+class Input:
+    """An input's two buffers: one that runs read, and one that is filled meanwhile, from any thread.
+
+    Arrays that were sent are known again by identity, and are not copied a second time while a buffer has them.
+    """
+
+    def __init__(self, cudart: Any, dtype: np.dtype[Any], copies: Stream) -> None:
+        """
+        Args:
+            copies: the stream for what is uploaded.
+        """
+        self._dtype, self._copies = dtype, copies
+        self._lock = Lock()
+        self._read, self._filled = Buffer(cudart), Buffer(cudart)
+        self._in_read: Array | None = None  # the arrays that were sent and are there
+        self._in_filled: Array | None = None
+
+    def send(self, array: Array) -> None:
+        """Begin to copy an array to the device, for a later `take` of this very array, which is not to change."""
+        with self._lock:
+            if array is not self._in_read and array is not self._in_filled:
+                self._in_filled = None
+                self._filled.upload(array, self._dtype, self._copies)
+                self._in_filled = array
+
+    def take(self, array: Array) -> Buffer:
+        """The buffer that an array is in, or on its way to: it is copied unless it was sent before.
+
+        No run may be under way that reads the buffer taken before.
+        """
+        with self._lock:
+            if array is self._in_filled:
+                self._read, self._filled = self._filled, self._read
+                self._in_read, self._in_filled = self._in_filled, self._in_read
+            elif array is not self._in_read:
+                self._in_read = None
+                self._read.upload(array, self._dtype, self._copies)
+            return self._read
+
+    @property
+    def moves(self) -> int:
+        return self._read.moves + self._filled.moves
+
+    def free(self) -> None:
+        self._in_read = self._in_filled = None
+        self._read.free()
+        self._filled.free()
+
+
+class Graph:
+    """Work captured off a stream, which is launched as one. It holds for the addresses that the work was given."""
+
+    def __init__(self, cudart: Any, stream: Stream, enqueue: Callable[[], None]) -> None:
+        """
+        Args:
+            enqueue: puts the work on the stream; while it is captured, none of it is done.
+        """
+        self._cudart = cudart
+        mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal  # other threads may allocate meanwhile
+        checked(cudart.cudaStreamBeginCapture(stream.handle, mode))
+        try:
+            enqueue()
+        finally:
+            ended = cudart.cudaStreamEndCapture(stream.handle)  # whatever happened: else the stream stays captured
+        graph = checked(ended)
+        try:
+            self._executable = checked(cudart.cudaGraphInstantiate(graph, 0))
+        finally:
+            checked(cudart.cudaGraphDestroy(graph))
+
+    def launch(self, stream: Stream) -> None:
+        checked(self._cudart.cudaGraphLaunch(self._executable, stream.handle))
+
+    def destroy(self) -> None:
+        checked(self._cudart.cudaGraphExecDestroy(self._executable))
+
+
+def import_cudart() -> Any:
+    """The CUDA runtime's Python module, or a BackendError that says how to get it."""
+    try:
+        from cuda.bindings import runtime
+    except ImportError as error:
+        raise BackendError(
+            f"cuda-bindings cannot be imported ({error}); install the 'tensorrt' extra of cvnet-engine"
+        ) from error
+    return runtime
+
+
+def checked(result: tuple[Any, ...]) -> Any:
+    """The value of a CUDA runtime call, whose results begin with its status; BackendError if it failed."""
+    status, *values = result
+    if status.value:
+        raise BackendError(f"CUDA stopped ({status.name}); free GPU memory, or check the driver with 'nvidia-smi'")
+    return values[0] if values else None
