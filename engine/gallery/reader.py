@@ -103,15 +103,17 @@ class Gallery(Closing):
         """The row's features, maps as `decode_map` gives them.
 
         Raises:
-            GalleryError: the stored bytes are damaged.
+            GalleryError: the stored bytes are damaged, or the image is no longer in the gallery.
         """
         location = self._locations[row]
         try:
             with translated_errors(self.path):
                 maps = read_maps(self._shards[location.shard], location.id, self._map_sizes[row], self.info.maps)
         except ValueError as error:
+            self.stamp(row)  # an image that was removed is not damaged
             leave_note(self.path)
             raise GalleryError(damage(self.paths[row], error)) from error
+        self.stamp(row)  # after a removal its place may be another image's
         return Features(self.descriptors[row], maps)
 
     def close(self) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import sqlite3
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from engine.contract import Closing
 from engine.errors import GalleryError
@@ -21,16 +20,21 @@ from engine.gallery.shards import (
     SELECT_COUNT,
     SELECT_IMAGES,
     SELECT_WHOLE,
+    Belongings,
     FileStamp,
     Location,
-    checksum,
+    StoredImage,
     connect,
     create_shard,
+    delete_belongings,
     has_maps,
+    insert_belongings,
+    insert_image,
     parse_image,
     set_count,
     shard_file,
     shard_files,
+    temporary_files_in,
     translated_errors,
 )
 
@@ -131,6 +135,20 @@ class GalleryWriter(Closing):
             with translated_errors(self.path):
                 (self.path / DAMAGED).unlink(missing_ok=True)
 
+    @classmethod
+    def reopen(cls, path: Path) -> GalleryWriter:
+        """The writer of a gallery that is there, whatever made it.
+
+        Raises:
+            GalleryError: there is none, or another writer holds it.
+        """
+        return cls(path, read_info(path))
+
+    @property
+    def paths(self) -> list[Path]:
+        """Every image, in the order of the rows."""
+        return list(self._known)
+
     def __len__(self) -> int:
         return len(self._known)
 
@@ -155,33 +173,61 @@ class GalleryWriter(Closing):
         """
         if not features.is_finite:
             raise GalleryError(f"{path}: features that are no finite numbers; build the bundle again, in fp32")
-        name, descriptor = os.fsencode(path), features.descriptor.astype(np.float32).tobytes()
+        maps = [
+            (scale, *array.shape, encode_map(array, self.info.maps)) for scale, array in enumerate(features.maps)
+        ]
+        self.store(StoredImage(0, path, features.map_size, features.descriptor, stamp), {"maps": maps})
+
+    def store(self, image: StoredImage, belongings: Belongings) -> None:
+        """Add an image, or replace what is known of it, by its rows, in a place of this gallery's; as `put` else."""
+        path = image.path
         with translated_errors(self.path):
             location = self._known[path][0] if path in self._known else self._next_location()
         with translated_errors(self.path), self._shards[location.shard] as transaction:
-            transaction.execute("DELETE FROM maps WHERE image = ?", (location.id,))
-            transaction.execute(
-                "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    location.id,
-                    name,
-                    stamp.size,
-                    stamp.mtime_ns,
-                    stamp.digest,
-                    *features.map_size,
-                    descriptor,
-                    checksum(location.id, name, *features.map_size, descriptor),
-                ),
-            )
-            for scale, array in enumerate(features.maps):
-                row = (location.id, scale, *array.shape, encode_map(array, self.info.maps))
-                transaction.execute("INSERT INTO maps VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, checksum(*row)))
+            insert_image(transaction, replace(image, id=location.id))
+            insert_belongings(transaction, location.id, belongings)
             if path not in self._known:
                 transaction.execute("UPDATE contents SET images = images + 1")
-        self._known[path] = location, stamp
+        self._known[path] = location, image.stamp
         if path in self._damaged:
             self._damaged.remove(path)
             self._clear_note()
+
+    def remove(self, paths: Iterable[Path], done: Callable[[int], None] = lambda _: None) -> None:
+        """Take images out, a transaction a shard; `done(n)` is called when n are gone from the disk.
+
+        Their space is used for images to come; `compact` gives it back.
+        """
+        by_shard: dict[int, list[Path]] = defaultdict(list)
+        for path in paths:
+            by_shard[self._known[path][0].shard].append(path)
+        for number, gone in by_shard.items():
+            ids = [self._known[path][0].id for path in gone]
+            with translated_errors(self.path), self._shards[number] as transaction:
+                delete_belongings(transaction, ids)
+                transaction.executemany("DELETE FROM images WHERE id = ?", [(id_,) for id_ in ids])
+                transaction.execute("UPDATE contents SET images = images - ?", (len(ids),))
+            for path in gone:
+                del self._known[path]
+                self._damaged.discard(path)
+            done(len(gone))
+        self._clear_note()
+
+    def compact(self, done: Callable[[int], None] = lambda _: None) -> None:
+        """Give the space of removed images back, shard by shard; `done(1)` is called after each.
+
+        A shard is copied to the gallery's own folder and back in one transaction, for which the disk must have twice
+        its size free; readers go on meanwhile, and a kill leaves it as it was.
+
+        Raises:
+            GalleryError: a full disk.
+        """
+        with translated_errors(self.path), temporary_files_in(self.path):
+            for shard in self._shards:
+                if shard.execute("PRAGMA freelist_count").fetchone()[0]:
+                    shard.execute("VACUUM")
+                    shard.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                done(1)
 
     def touch(self, path: Path, stamp: FileStamp) -> None:
         """Record a new modification time of a file whose content is as it was."""
