@@ -173,9 +173,7 @@ class GalleryWriter(Closing):
         """
         if not features.is_finite:
             raise GalleryError(f"{path}: features that are no finite numbers; build the bundle again, in fp32")
-        maps = [
-            (scale, *array.shape, encode_map(array, self.info.maps)) for scale, array in enumerate(features.maps)
-        ]
+        maps = [(scale, *array.shape, encode_map(array, self.info.maps)) for scale, array in enumerate(features.maps)]
         self.store(StoredImage(0, path, features.map_size, features.descriptor, stamp), {"maps": maps})
 
     def store(self, image: StoredImage, belongings: Belongings) -> None:
