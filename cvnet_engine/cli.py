@@ -13,8 +13,7 @@ from typing import Annotated, Any, TextIO
 import typer
 from typer.core import TyperGroup
 
-from cvnet_engine import interrupts
-from cvnet_engine.commands import gallery
+from cvnet_engine import care, interrupts
 from cvnet_engine.options import (
     BundleOption,
     GalleryOption,
@@ -310,7 +309,7 @@ def doctor(json: JsonOption = None) -> None:
     doctor.run(json)
 
 
-app.add_typer(gallery.app, name="gallery")
+app.add_typer(care.app, name="gallery")
 
 
 def main() -> None:

@@ -32,11 +32,12 @@ from engine.errors import CvnetError
 from engine.features import Features
 from engine.files import write_atomically
 from engine.gallery.duplicates import LEAST_SCORE, LEAST_SIMILARITY
-from engine.images import read
+from engine.images import limit_side, read
 from engine.retrieval.retriever import Retriever
 from scenes import SceneSet, build_scene, choose_view, render
 
-SCENES = SceneSet("near-duplicates", seed=505, scenes=30, views=4, distractors=0, size=(360, 480))
+SCENES = SceneSet("near-duplicates", seed=505, scenes=30, views=4, distractors=0, size=(720, 960))
+MAX_SIDE_PX = 480  # as if indexed with that --max-side
 OTHER_VIEWS, OTHER_SCENES = "another photograph of the scene", "the most similar of another scene"
 
 
@@ -53,9 +54,14 @@ def cropped(image: Array, kept: float) -> Array:
     return image[top : height - top, left : width - left]
 
 
+def shrunk(image: Array, scale: float) -> Array:
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+
+
 ALTERATIONS: dict[str, Callable[[Array], Array]] = {
     "JPEG at quality 40": lambda image: compressed(image, 40),
-    "half its size": lambda image: cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA),
+    "half its size": lambda image: shrunk(image, 0.5),
+    "a third of its size": lambda image: shrunk(image, 1 / 3),
     "brighter by a fifth": lambda image: compressed(cv2.convertScaleAbs(image, alpha=1.2), 85),
     "grey": lambda image: cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR),
     "cropped to 0.95 of each side": lambda image: compressed(cropped(image, 0.95), 85),
@@ -87,10 +93,10 @@ def measure(retriever: Retriever) -> Pairs:
     with tempfile.TemporaryDirectory() as folder:
         for scene in track(range(SCENES.scenes), "scenes", transient=True):
             image, *views = (stored(scene, view, Path(folder)) for view in range(SCENES.views))
-            original = retriever.extract(image)
+            original = described(retriever, image)
             for kind, alter in ALTERATIONS.items():
-                pairs[kind].append(pair(retriever, original, retriever.extract(alter(image))))
-            pairs[OTHER_VIEWS] += [pair(retriever, original, retriever.extract(view)) for view in views]
+                pairs[kind].append(pair(retriever, original, described(retriever, alter(image))))
+            pairs[OTHER_VIEWS] += [pair(retriever, original, described(retriever, view)) for view in views]
             originals.append(original)
     descriptors = np.stack([original.descriptor for original in originals])
     products = descriptors @ descriptors.T - 2 * np.eye(len(originals))  # (n, n), an image is not like itself
@@ -105,6 +111,10 @@ def stored(scene: int, view: int, folder: Path) -> Array:
     file = folder / "photograph.jpg"
     cv2.imwrite(str(file), render(building, shot), [cv2.IMWRITE_JPEG_QUALITY, 90])
     return read(file)
+
+
+def described(retriever: Retriever, image: Array) -> Features:
+    return retriever.extract(limit_side(image, MAX_SIDE_PX))
 
 
 def pair(retriever: Retriever, one: Features, other: Features) -> Pair:

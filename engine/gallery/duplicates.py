@@ -11,7 +11,7 @@ import numpy as np
 from engine.contract import Array
 from engine.retrieval.retriever import Collection, Retriever
 
-LEAST_SIMILARITY, LEAST_SCORE = 0.9, 0.5  # of near-duplicates; see benchmarks/results/near-duplicates.md
+LEAST_SIMILARITY, LEAST_SCORE = 0.95, 0.5  # of near-duplicates; see benchmarks/results/near-duplicates.md
 BLOCK, TILE = 256, 8192  # descriptors that are compared at once, and with how many: 8 MB of products
 
 
