@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import sys
 import warnings
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
 from typer.core import TyperGroup
 
-from cvnet_engine import interrupts
-from cvnet_engine.outputs import STANDARD_OUTPUT, require_text, require_writable
+from cvnet_engine import care, interrupts
+from cvnet_engine.options import (
+    BundleOption,
+    GalleryOption,
+    HtmlOption,
+    JsonOption,
+    RerankWithOption,
+    ThreadsOption,
+    results,
+)
+from cvnet_engine.outputs import require_writable
 from engine.backends import PRECISIONS, WHOLE
 from engine.errors import OUT_OF_MEMORY, CvnetError, CvnetWarning
 
@@ -36,14 +44,6 @@ app = typer.Typer(
 )
 
 
-def results(context: typer.Context, file: Path | None) -> Path | None:
-    """A file for results, checked before the work; standard output is kept for them alone where they go there."""
-    if file == STANDARD_OUTPUT:
-        context.with_resource(contextlib.redirect_stdout(sys.stderr))
-        return file
-    return require_text(require_writable(file))
-
-
 def show_version(asked: bool) -> None:
     if asked:
         typer.echo(f"cvnet-engine {version('cvnet-engine')}")
@@ -57,30 +57,6 @@ def program(
     ] = False,
 ) -> None:
     """Instance-level image retrieval with CVNet: build an engine, index photos, search, evaluate."""
-
-
-BundleOption = Annotated[Path, typer.Option("--bundle", help="Folder written by 'build'.")]
-RerankWithOption = Annotated[
-    Literal["cvnet", "superglobal", "both"],
-    typer.Option(
-        "--rerank-with",
-        help="CVNet's pair scores; SuperGlobal's refined descriptors, in milliseconds; "
-        "or pair scores of the best of the 400 that these put in order.",
-    ),
-]
-GalleryOption = Annotated[Path, typer.Option("--gallery", help="Folder written by 'index'.")]
-ThreadsOption = Annotated[
-    int | None, typer.Option(min=1, max=1024, help="CPU threads; all that are available by default.")
-]
-JsonOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--json", callback=results, help="Write the results to this file, for machines; - is standard output."
-    ),
-]
-HtmlOption = Annotated[
-    Path | None, typer.Option("--html", callback=results, help="Write the results as one HTML page, for people.")
-]
 
 
 @app.command()
@@ -334,6 +310,9 @@ def doctor(json: JsonOption = None) -> None:
     from cvnet_engine.commands import doctor
 
     doctor.run(json)
+
+
+app.add_typer(care.app, name="gallery")
 
 
 def main() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,16 +37,22 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
     What is no plain file (/dev/stdout) is written to as it is; a link stays, and its target is replaced.
     """
-    data = content.encode() if isinstance(content, str) else content
+    with writing_atomically(path) as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def writing_atomically(path: Path) -> Iterator[BinaryIO]:
+    """As `write_atomically`, for what is written bit by bit; an error leaves the place as it was."""
     if path.exists() and not path.is_file():
         with path.open("wb") as stream:
-            stream.write(data)
+            yield stream
         return
     path = path.resolve()
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         rename(temporary, path)

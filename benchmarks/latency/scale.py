@@ -13,7 +13,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from functools import partial
 from multiprocessing import get_context
@@ -32,12 +32,11 @@ from engine.gallery.columns import Columns, write_columns
 from engine.gallery.info import FORMAT, GalleryInfo, write_info
 from engine.gallery.reader import Gallery
 from engine.gallery.shards import (
-    INSERT_IMAGE,
-    INSERT_MAP,
     FileStamp,
     StoredImage,
-    checksum,
     create_shard,
+    insert_belongings,
+    insert_image,
     mark_changed,
     read_contents,
     set_count,
@@ -114,12 +113,10 @@ def write_shard(file: Path, start: int, rows: Array) -> None:
     shard = create_shard(file)
     with shard as transaction:
         for image in images:
-            data = image.descriptor.tobytes()
-            columns = image.id, image.name, *astuple(image.stamp), *image.map_size, data, image.checksum
-            transaction.execute(INSERT_IMAGE, columns)
-            for scale, array in enumerate(maps if image.id < MAPPED else ()):
-                stored = (image.id, scale, *array.shape, array.tobytes())
-                transaction.execute(INSERT_MAP, (*stored, checksum(*stored)))
+            insert_image(transaction, image)
+            if image.id < MAPPED:
+                stored = [(scale, *array.shape, array.tobytes()) for scale, array in enumerate(maps)]
+                insert_belongings(transaction, image.id, {"maps": stored})
         set_count(transaction, len(images))
         mark_changed(transaction)
     state = read_contents(shard, FORMAT).state

@@ -7,8 +7,10 @@ from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from rich.filesize import decimal
 
 from benchmarks.tables import Table
+from cvnet_engine.pages.duplicates import DuplicatesPage
 from cvnet_engine.pages.page import Page
 from cvnet_engine.pages.thumbnail import thumbnail
 
@@ -17,7 +19,7 @@ NUMBER = re.compile(r"[-+−±≈<>≤≥~]?\s?\d[\d.,eE+-]*\s?(%|×|x|s|ms|µs|
 NOTHING = {"", "-", "–", "—", "n/a"}
 
 
-def render(page: Page) -> str:
+def render(page: Page | DuplicatesPage, template: str = "page.html") -> str:
     """The page as HTML, about 10 KB a picture."""
     environment = Environment(
         loader=PackageLoader("cvnet_engine.pages"),
@@ -28,12 +30,13 @@ def render(page: Page) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {
+        "bytes": decimal,
         "name": name,
         "shortened": shortened,
         "numeric_columns": numeric_columns,
         "thumbnail": cache(thumbnail),
     }
-    return environment.get_template("page.html").render(page=page)
+    return environment.get_template(template).render(page=page)
 
 
 def name(path: str) -> str:

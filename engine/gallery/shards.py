@@ -8,8 +8,8 @@ import os
 import shutil
 import sqlite3
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,10 @@ CREATE TABLE IF NOT EXISTS contents (images INTEGER NOT NULL);  -- one row: how 
 CREATE TABLE IF NOT EXISTS state (number INTEGER NOT NULL);     -- one row: see mark_changed()
 INSERT INTO state SELECT random() WHERE NOT EXISTS (SELECT * FROM state);
 """
+OF_AN_IMAGE = ("maps",)  # tables whose rows belong to an image: `image` is the first column, `checksum` the last
 IMAGE_COLUMNS = "id, path, height, width, descriptor, checksum, size, mtime_ns, digest"
 SELECT_IMAGES = f"SELECT {IMAGE_COLUMNS} FROM images ORDER BY id"
 SELECT_IMAGE = f"SELECT {IMAGE_COLUMNS} FROM images WHERE id = ?"
-INSERT_IMAGE = "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-INSERT_MAP = "INSERT INTO maps VALUES (?, ?, ?, ?, ?, ?, ?)"
 SELECT_STAMP = "SELECT size, mtime_ns, digest FROM images WHERE id = ? AND path = ?"
 SELECT_MAPS = "SELECT image, scale, channels, height, width, data, checksum FROM maps WHERE image = ? ORDER BY scale"
 SELECT_COUNT = "SELECT CAST(coalesce(max(images), 0) AS INTEGER) FROM contents"
@@ -67,7 +66,10 @@ SELECT_STATE = "SELECT CAST(max(number) AS INTEGER) FROM state"
 SELECT_WHOLE = f"SELECT image FROM maps GROUP BY image HAVING count(*) = {len(AREA_SCALES)}"
 BROKEN = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)  # no tables, damage, no database
 UNIT_TOLERANCE = 1e-3  # of a descriptor's squared norm
+TEMPORARY = "SQLITE_TMPDIR"
 DAMAGED = "damaged"  # a note beside the shards that a reader leaves: the next writer looks at every row and map
+
+Belongings = Mapping[str, Sequence[Sequence[Any]]]  # table -> an image's rows there, without `image` and `checksum`
 
 
 @dataclass(frozen=True)
@@ -174,9 +176,17 @@ def read_maps(shard: sqlite3.Connection, id_: int, map_size: Size, codec: MapCod
     Raises:
         ValueError: they are not what a writer stored.
     """
-    rows = shard.execute(SELECT_MAPS, (id_,)).fetchall()
+    return parse_maps(shard.execute(SELECT_MAPS, (id_,)).fetchall(), id_, map_size, codec)
+
+
+def parse_maps(rows: Sequence[Sequence[Any]], id_: int, map_size: Size, codec: MapCodec) -> tuple[Array, ...]:
+    """The maps of an image's rows of `maps`, in the order of their scales.
+
+    Raises:
+        ValueError: they are not what a writer stored.
+    """
     expected = [(id_, scale, MAP_DIM, *size) for scale, size in enumerate(unit_map_sizes(map_size))]
-    if [row[:5] for row in rows] != expected:
+    if [tuple(row[:5]) for row in rows] != expected:
         raise ValueError("maps are missing, or of other sizes")
     maps = []
     for *columns, stored in rows:
@@ -199,6 +209,26 @@ def has_maps(shard: sqlite3.Connection, image: StoredImage, codec: MapCodec) -> 
     except ValueError:
         return False
     return True
+
+
+def insert_image(shard: sqlite3.Connection, image: StoredImage) -> None:
+    """What `parse_image` reads, in the place of what the row held."""
+    columns = image.id, image.name, *astuple(image.stamp), *image.map_size, image.descriptor.tobytes(), image.checksum
+    shard.execute("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", columns)
+
+
+def insert_belongings(shard: sqlite3.Connection, id_: int, belongings: Belongings) -> None:
+    """An image's rows in `OF_AN_IMAGE`, in the place of those that there were."""
+    delete_belongings(shard, [id_])
+    for table, rows in belongings.items():
+        for columns in rows:
+            row = (id_, *columns)
+            shard.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * (len(row) + 1))})", (*row, checksum(*row)))
+
+
+def delete_belongings(shard: sqlite3.Connection, ids: Sequence[int]) -> None:
+    for table in OF_AN_IMAGE:
+        shard.executemany(f"DELETE FROM {table} WHERE image = ?", [(id_,) for id_ in ids])
 
 
 def set_count(shard: sqlite3.Connection, images: int) -> None:
@@ -282,6 +312,20 @@ def leave_note(path: Path) -> None:
     with contextlib.suppress(OSError):
         flags = os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # no link, and no pipe that keeps us waiting
         os.close(os.open(path / DAMAGED, flags, 0o666))
+
+
+@contextlib.contextmanager
+def temporary_files_in(folder: Path) -> Iterator[None]:
+    """SQLite's temporary files, which have no name once they are open, go there: /tmp may be small, and shared."""
+    before = os.environ.get(TEMPORARY)
+    os.environ[TEMPORARY] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[TEMPORARY]
+        else:
+            os.environ[TEMPORARY] = before
 
 
 @contextlib.contextmanager

@@ -6,7 +6,8 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,16 +23,18 @@ from engine.gallery.learnt_codec import LearntCodec
 from engine.gallery.map_codec import MapCodec, open_codec, position_bytes
 from engine.gallery.shards import (
     DAMAGED,
-    INSERT_IMAGE,
-    INSERT_MAP,
     SCHEMA,
     SELECT_IMAGES,
     SELECT_STAMP,
     SELECT_WHOLE,
+    Belongings,
     FileStamp,
-    checksum,
+    StoredImage,
     create_shard,
+    delete_belongings,
     has_maps,
+    insert_belongings,
+    insert_image,
     leave_note,
     mark_changed,
     parse_image,
@@ -39,6 +42,7 @@ from engine.gallery.shards import (
     set_count,
     shard_file,
     shard_files,
+    temporary_files_in,
     translated_errors,
 )
 
@@ -159,6 +163,20 @@ class GalleryWriter(Closing):
             with translated_errors(self.path):
                 (self.path / DAMAGED).unlink(missing_ok=True)
 
+    @classmethod
+    def reopen(cls, path: Path) -> GalleryWriter:
+        """The writer of a gallery that is there, whatever made it.
+
+        Raises:
+            GalleryError: there is none, or another writer holds it.
+        """
+        return cls(path, read_info(path))
+
+    @property
+    def paths(self) -> list[Path]:
+        """Every image, in the order of the rows."""
+        return [Path(os.fsdecode(name)) for name in self._known]
+
     def __len__(self) -> int:
         return len(self._known)
 
@@ -187,9 +205,12 @@ class GalleryWriter(Closing):
 
     def learn(self, sample: Sequence[Features]) -> None:
         """Learn the code that the gallery's maps will be kept in, from its first images."""
-        count = self.unlearnt_bytes
-        assert count is not None
-        self.codec = codec = LearntCodec.learn(sample, count)
+        assert self.unlearnt_bytes is not None
+        self.keep_maps_by(LearntCodec.learn(sample, self.unlearnt_bytes))
+
+    def keep_maps_by(self, codec: LearntCodec) -> None:
+        """Keep the maps of all images to come by this code."""
+        self.codec = codec
         with translated_errors(self.path):
             code = codec.save(self.path)
         self.info = replace(self.info, code=code)
@@ -204,26 +225,18 @@ class GalleryWriter(Closing):
         """
         if not features.is_finite:
             raise GalleryError(f"{path}: features that are no finite numbers; build the bundle again, in fp32")
-        name, descriptor = os.fsencode(path), features.descriptor.astype(np.float32).tobytes()
+        maps = [(scale, *array.shape, self.codec.encode(scale, array)) for scale, array in enumerate(features.maps)]
+        self.store(
+            StoredImage(0, path, features.map_size, features.descriptor.astype(np.float32), stamp), {"maps": maps}
+        )
+
+    def store(self, image: StoredImage, belongings: Belongings) -> None:
+        """Add an image, or replace what is known of it, by its rows, in a place of this gallery's; as `put` else."""
+        path, name = image.path, image.name
         number, id_ = self._known.get(name) or self._next_place()
         with self._shards.use(number) as shard, translated_errors(self.path), shard as transaction:
-            transaction.execute("DELETE FROM maps WHERE image = ?", (id_,))
-            transaction.execute(
-                INSERT_IMAGE,
-                (
-                    id_,
-                    name,
-                    stamp.size,
-                    stamp.mtime_ns,
-                    stamp.digest,
-                    *features.map_size,
-                    descriptor,
-                    checksum(id_, name, *features.map_size, descriptor),
-                ),
-            )
-            for scale, array in enumerate(features.maps):
-                row = (id_, scale, *array.shape, self.codec.encode(scale, array))
-                transaction.execute(INSERT_MAP, (*row, checksum(*row)))
+            insert_image(transaction, replace(image, id=id_))
+            insert_belongings(transaction, id_, belongings)
             if name not in self._known:
                 transaction.execute("UPDATE contents SET images = images + 1")
             mark_changed(transaction)
@@ -232,6 +245,45 @@ class GalleryWriter(Closing):
         if path in self._damaged:
             self._damaged.remove(path)
             self._clear_note()
+
+    def remove(self, paths: Iterable[Path], done: Callable[[int], None] = lambda _: None) -> None:
+        """Take images out, a transaction a shard; `done(n)` is called when n are gone from the disk.
+
+        Their space is used for images to come; `compact` gives it back.
+        """
+        by_shard: dict[int, list[Path]] = defaultdict(list)
+        for path in paths:
+            by_shard[self._known[os.fsencode(path)][0]].append(path)
+        for number, gone in by_shard.items():
+            ids = [self._known[os.fsencode(path)][1] for path in gone]
+            with self._shards.use(number) as shard, translated_errors(self.path), shard as transaction:
+                delete_belongings(transaction, ids)
+                transaction.executemany("DELETE FROM images WHERE id = ?", [(id_,) for id_ in ids])
+                transaction.execute("UPDATE contents SET images = images - ?", (len(ids),))
+                mark_changed(transaction)
+            self._unkept.add(number)
+            for path in gone:
+                del self._known[os.fsencode(path)]
+                self._damaged.discard(path)
+            done(len(gone))
+        self._clear_note()
+
+    def compact(self, done: Callable[[int], None] = lambda _: None) -> None:
+        """Give the space of removed images back, shard by shard; `done(1)` is called after each.
+
+        A shard is copied to the gallery's own folder and back in one transaction, for which the disk must have twice
+        its size free; readers go on meanwhile, and a kill leaves it as it was.
+
+        Raises:
+            GalleryError: a full disk.
+        """
+        with translated_errors(self.path), temporary_files_in(self.path):
+            for number in range(len(self._shards.files)):
+                with self._shards.use(number) as shard:
+                    if shard.execute("PRAGMA freelist_count").fetchone()[0]:
+                        shard.execute("VACUUM")
+                        shard.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                done(1)
 
     def touch(self, path: Path, stamp: FileStamp) -> None:
         """Record a new modification time of a file whose content is as it was."""

@@ -11,8 +11,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +24,8 @@ from PIL import Image
 from typer.main import get_command
 
 from cvnet import checkpoint
-from cvnet_engine.cli import app, main, show_note
+from cvnet_engine import care
+from cvnet_engine.cli import app, show_note
 from cvnet_engine.commands.build import sizes_in
 from engine.bundle import Bundle
 from engine.errors import CvnetWarning, ImageError
@@ -33,6 +33,7 @@ from engine.gallery.reader import Gallery
 from engine.gallery.writer import GalleryWriter
 from engine.retrieval.retriever import Retriever
 from scenes import SceneSet, write
+from tests.cvnet_engine.program import Result, assert_one_line
 from tests.engine.disks import fill, make_readonly, small_disk
 from tests.engine.fakes import INFO, STAMP, features
 from tests.pictures import encode, oriented, photo, picture, png
@@ -53,42 +54,8 @@ from cvnet_engine.cli import main
 main()
 """
 COMMANDS = sorted(get_command(app).commands)
+CARE = sorted(get_command(care.app).commands)
 TINY = SceneSet("tiny", seed=3, scenes=3, views=3, distractors=1, size=(96, 128))
-
-
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Result]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
-    """Runs the program in this process; a string is split into words, anything else is one word."""
-
-    def run(*words: object) -> Result:
-        arguments = [a for word in words for a in (word.split() if isinstance(word, str) else [str(word)])]
-        monkeypatch.setattr(sys, "argv", ["cvnet-engine", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        return Result(stopped.value.code or 0, *capfd.readouterr())
-
-    return run
-
-
-def assert_one_line(result: Result, *contents: str) -> None:
-    """An input error: exit code 1, one line on standard error that says what is wrong, no traceback."""
-    assert result.code == 1
-    assert result.err.startswith("error: ")
-    assert result.err.count("\n") == 1
-    assert result.err.endswith("\n")
-    assert "Traceback" not in result.out
-    for content in contents:
-        assert content in result.err
 
 
 @pytest.fixture(scope="module")
@@ -116,12 +83,13 @@ def query(data: Path) -> Path:
 # ---------------------------------------------------------------------------------------------------- usage
 
 
-@pytest.mark.parametrize("command", [[], *([command] for command in COMMANDS)])
+@pytest.mark.parametrize("command", ["", *COMMANDS, *(f"gallery {command}" for command in CARE)])
 def test_help(cli, command):
-    result = cli(*command, "--help")
+    result = cli(command, "--help")
     assert (result.code, result.err) == (0, "")
     assert "Usage: " in result.out
-    assert all(name in result.out for name in COMMANDS) or command
+    listed = {"": COMMANDS, "gallery": CARE}.get(command, [])
+    assert all(name in result.out for name in listed)
 
 
 def test_help_loads_nothing_heavy():
@@ -209,6 +177,15 @@ NAMED = {
     "bench": "bench --bundle b --bundle b2 --compare old.json",
     "build": "build --weights w.pyth --depth 50 --out b --calibration photos",
     "doctor": "doctor",
+    "gallery info": "gallery info --gallery g",
+    "gallery list": "gallery list --gallery g",
+    "gallery verify": "gallery verify --gallery g",
+    "gallery remove": "gallery remove *.jpg --gallery g",
+    "gallery prune": "gallery prune --gallery g",
+    "gallery compact": "gallery compact --gallery g",
+    "gallery export": "gallery export --gallery g --out new.npz",
+    "gallery duplicates": "gallery duplicates --bundle b --gallery g",
+    "gallery merge": "gallery merge g2 --gallery g",
 }  # a good command line of every command that writes results, once `inputs` are there
 
 
@@ -216,7 +193,8 @@ NAMED = {
 def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[Path, bytes]:
     """The files that `NAMED` names, in the current folder; their contents."""
     monkeypatch.chdir(tmp_path)
-    within = ("b/manifest.json", "b2/reranker.onnx", "g/gallery.json", "photos/0.jpg", "tiny/gnd_tiny.pkl")
+    within = ("b/manifest.json", "b2/reranker.onnx", "g/gallery.json", "g2/gallery.json")
+    within += ("photos/0.jpg", "tiny/gnd_tiny.pkl")
     for file in map(Path, (*within, "query.jpg", "more.txt", "old.json", "w.pyth")):
         file.parent.mkdir(exist_ok=True)
         file.write_text(f"precious {file}")
@@ -228,12 +206,13 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[Path, bytes]
 
 def result_options() -> list[tuple[str, str]]:
     """Every command with each of its options that names a file for results."""
+    commands = get_command(app).commands | {f"gallery {n}": c for n, c in get_command(care.app).commands.items()}
     return [
         (name, option)
-        for name, command in get_command(app).commands.items()
+        for name, command in commands.items()
         for parameter in command.params
         for option in parameter.opts
-        if option in ("--json", "--html", "--markdown", "--plot")
+        if option in ("--json", "--html", "--markdown", "--plot") or (name, option) == ("gallery export", "--out")
     ]
 
 
@@ -244,6 +223,9 @@ OVERWRITING = {
     "bench": ["old.json", "b/manifest.json", "b2/../b2/reranker.onnx"],
     "build": ["w.pyth", "photos/0.jpg", "b/manifest.json"],
     "doctor": ["query.jpg"],
+    **{f"gallery {command}": ["g/gallery.json", "g/new.json", "linked/gallery.json"] for command in CARE},
+    "gallery duplicates": ["g/gallery.json", "b/manifest.json"],
+    "gallery merge": ["g/gallery.json", "g2/gallery.json"],
 }
 
 
@@ -257,7 +239,7 @@ def test_every_command_that_writes_results_is_tried():
 @pytest.mark.parametrize(("command", "option"), result_options())
 def test_results_never_take_the_place_of_what_is_read_or_kept(cli, inputs, command, option):
     for target in (*OVERWRITING[command], "linked.json"):
-        if option == "--plot" and target == "linked.json":
+        if option in ("--plot", "--out") and target == "linked.json":
             continue  # a figure may be called what an image is
         result = cli(NAMED[command], option, target)
         assert_one_line(result, target)

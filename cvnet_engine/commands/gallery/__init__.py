@@ -1,0 +1,1 @@
+"""Looking after a gallery: one module a command of `cvnet-engine gallery`."""

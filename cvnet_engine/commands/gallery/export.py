@@ -1,0 +1,47 @@
+"""`gallery export`: features to a file that other programs read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.filesize import decimal
+
+from cvnet_engine import console
+from cvnet_engine.outputs import Files
+from engine.errors import CvnetError
+from engine.files import writing_atomically
+from engine.gallery.export import write_npz, write_parquet
+from engine.gallery.reader import Gallery
+
+FORMATS = {".npz": write_npz, ".parquet": write_parquet}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to write, and whether with maps; the file's suffix says how."""
+
+    gallery: Path
+    out: Path
+    maps: bool = False
+    json: Path | None = None
+
+    @property
+    def files(self) -> Files:
+        return Files({"--out": self.out, "--json": self.json}, kept=[self.gallery])
+
+
+def run(options: Options) -> None:
+    options.files.require_apart()
+    write = FORMATS.get(options.out.suffix.lower())
+    if not write:
+        raise CvnetError(f"--out {options.out}: expected a file that ends in {' or '.join(FORMATS)}")
+    with Gallery(options.gallery) as gallery:
+        with console.progress("exporting", len(gallery)) as advance, writing_atomically(options.out) as stream:
+            write(gallery, stream, options.maps, advance)
+        images = len(gallery)
+    written = options.out.stat().st_size
+    console.say(f"{options.out}: {images:,} images, {decimal(written)}")
+    if options.json:
+        content = {"gallery": str(options.gallery), "out": str(options.out), "images": images, "bytes": written}
+        console.write_json(options.json, content | {"maps": options.maps})

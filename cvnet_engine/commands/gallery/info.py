@@ -1,0 +1,59 @@
+"""`gallery info`: what a gallery holds, and what made it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.filesize import decimal
+
+from cvnet_engine import console
+from cvnet_engine.outputs import Files
+from engine.gallery.census import count
+from engine.gallery.info import read_info
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which gallery."""
+
+    gallery: Path
+    json: Path | None = None
+
+    @property
+    def files(self) -> Files:
+        return Files({"--json": self.json}, kept=[self.gallery])
+
+
+def run(options: Options) -> None:
+    options.files.require_apart()
+    made = read_info(options.gallery)
+    census = count(options.gallery, made)
+    changed = census.changed.astimezone().isoformat(" ", "seconds")
+    per_image = census.stored_bytes // max(1, census.images)
+    rows = [
+        ("images", f"{census.images:,} in {census.shards} shards"),
+        ("on the disk", f"{decimal(census.stored_bytes)}, {decimal(per_image)} an image"),
+        ("left by removed images", f"{decimal(census.free_bytes)}, which 'gallery compact' gives back"),
+        ("model", f"{made.weights}, {made.features_id[:12]}"),
+        ("longest side", f"{made.max_side_px} px" if made.max_side_px else "as it is"),
+        ("maps", made.maps),
+        ("last changed", changed),
+    ]
+    console.table(str(options.gallery), ("", ""), [row for row in rows if census.free_bytes or "left" not in row[0]])
+    if options.json:
+        console.write_json(
+            options.json,
+            {
+                "gallery": str(options.gallery),
+                "images": census.images,
+                "shards": census.shards,
+                "bytes": census.stored_bytes,
+                "free_bytes": census.free_bytes,
+                "changed": census.changed.isoformat(),
+                "weights": made.weights,
+                "features_id": made.features_id,
+                "max_side_px": made.max_side_px,
+                "maps": made.maps,
+            },
+        )

@@ -1,0 +1,40 @@
+"""`gallery list`: the images of a gallery."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cvnet_engine import console
+from cvnet_engine.outputs import STANDARD_OUTPUT, Files
+from engine.gallery.reader import Gallery
+from engine.gallery.selection import select
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which gallery, and which of its images, as `select` takes them; all where empty."""
+
+    gallery: Path
+    only: list[str]
+    json: Path | None = None
+
+    @property
+    def files(self) -> Files:
+        return Files({"--json": self.json}, kept=[self.gallery])
+
+
+def run(options: Options) -> None:
+    options.files.require_apart()
+    with Gallery(options.gallery) as gallery:
+        paths = select(gallery.paths, options.only) if options.only else gallery.paths
+        if not options.json:
+            console.write_file(STANDARD_OUTPUT, "".join(f"{path}\n" for path in paths))
+            return
+        chosen = set(paths)
+        entries = [
+            {"path": str(path), **asdict(gallery.stamp(row)), "map_size": gallery.map_size(row)}
+            for row, path in enumerate(gallery.paths)
+            if path in chosen
+        ]
+    console.write_json(options.json, entries)

@@ -1,0 +1,78 @@
+"""`gallery merge`: galleries of one model into one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from cvnet_engine import console
+from cvnet_engine.outputs import Files, within
+from engine.errors import GalleryError
+from engine.gallery.census import count
+from engine.gallery.info import INFO, GalleryInfo, read_info
+from engine.gallery.learnt_codec import LearntCodec
+from engine.gallery.merging import Merge, merge, require_one_making
+from engine.gallery.writer import GalleryWriter
+
+
+@dataclass(frozen=True)
+class Options:
+    """Galleries to take images from, in that order, and the one that they are added to."""
+
+    sources: list[Path]
+    gallery: Path
+    json: Path | None = None
+
+    @property
+    def files(self) -> Files:
+        return Files({"--json": self.json}, kept=[*self.sources, self.gallery])
+
+
+def run(options: Options) -> None:
+    options.files.require_apart()
+    infos = making(options)
+    report = Merge()
+    images = sum(count(source, infos[source]).images for source in options.sources)
+    try:
+        with GalleryWriter(options.gallery, replace(infos[options.gallery], code="")) as writer:
+            if writer.repairs:
+                console.warn(f"{options.gallery}: {', '.join(writer.repairs)}")
+            if writer.unlearnt_bytes:
+                writer.keep_maps_by(LearntCodec.load(options.sources[0], infos[options.sources[0]].code))
+            with console.progress("merging", images) as advance:
+                for source in options.sources:
+                    merge(source, infos[source], writer, report, advance)
+            total = len(writer)
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt("what was copied is stored: run the same command again to go on") from error
+    console.say(
+        f"{options.gallery}: {report.added} added, {report.updated} updated, {report.unchanged} unchanged, "
+        f"{total} images now"
+    )
+    if options.json:
+        damaged = {str(path): reason for path, reason in report.damaged.items()}
+        console.write_json(
+            options.json, {"gallery": str(options.gallery), **asdict(report), "damaged": damaged, "images": total}
+        )
+    if report.damaged:
+        path, reason = next(iter(report.damaged.items()))
+        raise GalleryError(
+            f"{len(report.damaged)} damaged images were left out ({path}: {reason}); mend their gallery with "
+            "'cvnet-engine index', or index them into the merged one"
+        )
+
+
+def making(options: Options) -> dict[Path, GalleryInfo]:
+    """What made each gallery; a new one is made as the first source was.
+
+    Raises:
+        GalleryError: they differ, or the gallery is one of its own sources.
+    """
+    for source in options.sources:
+        if within(source, options.gallery) or within(options.gallery, source):
+            raise GalleryError(f"{source}: cannot be merged with itself; give --gallery another folder")
+    infos = {source: read_info(source) for source in options.sources}
+    exists = (options.gallery / INFO).exists()
+    infos[options.gallery] = read_info(options.gallery) if exists else infos[options.sources[0]]
+    require_one_making(infos)
+    return infos

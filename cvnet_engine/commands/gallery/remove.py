@@ -1,0 +1,67 @@
+"""`gallery remove`: images out of a gallery."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cvnet_engine import console
+from cvnet_engine.outputs import Files
+from engine.gallery.reader import Gallery
+from engine.gallery.selection import select
+from engine.gallery.writer import GalleryWriter
+
+LISTED = 20  # images shown; all of them are in the JSON
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to remove, as `select` takes it."""
+
+    images: list[str]
+    gallery: Path
+    dry_run: bool = False
+    json: Path | None = None
+
+    @property
+    def files(self) -> Files:
+        return Files({"--json": self.json}, kept=[self.gallery])
+
+
+def run(options: Options) -> None:
+    options.files.require_apart()
+    chosen, left = remove_chosen(options.gallery, lambda paths: select(paths, options.images), options.dry_run)
+    if options.json:
+        console.write_json(options.json, to_json(options.gallery, chosen, left, options.dry_run))
+
+
+def remove_chosen(path: Path, choose: Callable[[Sequence[Path]], list[Path]], dry_run: bool) -> tuple[list[Path], int]:
+    """Take out those of a gallery's images that `choose` chooses, or only say which; they, and how many are left."""
+    if dry_run:
+        with Gallery(path) as gallery:
+            chosen, left = choose(gallery.paths), len(gallery)
+        console.say(f"{path}: {len(chosen)} of {left} images would be removed")
+        show(chosen)
+        return chosen, left
+    with GalleryWriter.reopen(path) as writer:
+        if writer.repairs:
+            console.warn(f"{path}: {', '.join(writer.repairs)}")
+        chosen = choose(writer.paths)
+        with console.progress("removing", len(chosen)) as advance:
+            writer.remove(chosen, advance)
+        left = len(writer)
+    console.say(f"{path}: {len(chosen)} images removed, {left} left")
+    show(chosen)
+    return chosen, left
+
+
+def show(paths: Sequence[Path]) -> None:
+    for path in paths[:LISTED]:
+        console.say(f"  {path}")
+    if len(paths) > LISTED:
+        console.say(f"  and {len(paths) - LISTED} more, all of them in --json")
+
+
+def to_json(gallery: Path, chosen: Sequence[Path], left: int, dry_run: bool) -> dict[str, object]:
+    return {"gallery": str(gallery), "removed": list(map(str, chosen)), "left": left, "dry_run": dry_run}

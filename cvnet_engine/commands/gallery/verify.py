@@ -1,0 +1,60 @@
+"""`gallery verify`: whether everything in a gallery is as it was written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cvnet_engine import console
+from cvnet_engine.outputs import Files
+from engine.errors import GalleryError
+from engine.gallery.census import count
+from engine.gallery.info import read_info
+from engine.gallery.verification import Verification, repair, verify
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which gallery, and whether what is damaged is taken out."""
+
+    gallery: Path
+    repair: bool = False
+    json: Path | None = None
+
+    @property
+    def files(self) -> Files:
+        return Files({"--json": self.json}, kept=[self.gallery])
+
+
+def run(options: Options) -> None:
+    options.files.require_apart()
+    with console.progress("verifying", expected(options.gallery)) as advance:
+        found = verify(options.gallery, advance)
+    console.say(f"{options.gallery}: {found.whole} images whole, {len(found.damaged)} found damaged or missing")
+    for path, reason in found.damaged.items():
+        console.warn(f"  {path}: {reason}")
+    repairing = options.repair and bool(found.damaged)
+    repairs = repair(options.gallery) if repairing else []
+    if options.json:
+        console.write_json(options.json, to_json(options.gallery, found, repairing))
+    if repairing:
+        console.say(f"repaired: {', '.join(repairs)}; 'cvnet-engine index' takes the images in anew")
+    elif found.damaged:
+        raise GalleryError(
+            f"{options.gallery}: {len(found.damaged)} damaged or missing; run 'cvnet-engine index' with the gallery's "
+            "images again, which mends it, or 'gallery verify --repair', which takes them out"
+        )
+
+
+def expected(gallery: Path) -> int:
+    """About how many images there are to read; a gallery whose shards cannot be counted is read all the same."""
+    made = read_info(gallery)
+    try:
+        return count(gallery, made).images
+    except GalleryError:
+        return 0
+
+
+def to_json(gallery: Path, found: Verification, repaired: bool) -> dict[str, object]:
+    damaged = {str(path): reason for path, reason in found.damaged.items()}
+    return {"gallery": str(gallery), "whole": found.whole, "damaged": damaged, "repaired": repaired}

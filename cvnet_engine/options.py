@@ -1,0 +1,44 @@
+"""Options that commands share."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cvnet_engine.outputs import STANDARD_OUTPUT, require_text, require_writable
+
+
+def results(context: typer.Context, file: Path | None) -> Path | None:
+    """A file for results, checked before the work; standard output is kept for them alone where they go there."""
+    if file == STANDARD_OUTPUT:
+        context.with_resource(contextlib.redirect_stdout(sys.stderr))
+        return file
+    return require_text(require_writable(file))
+
+
+BundleOption = Annotated[Path, typer.Option("--bundle", help="Folder written by 'build'.")]
+RerankWithOption = Annotated[
+    Literal["cvnet", "superglobal", "both"],
+    typer.Option(
+        "--rerank-with",
+        help="CVNet's pair scores; SuperGlobal's refined descriptors, in milliseconds; "
+        "or pair scores of the best of the 400 that these put in order.",
+    ),
+]
+GalleryOption = Annotated[Path, typer.Option("--gallery", help="Folder written by 'index'.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, max=1024, help="CPU threads; all that are available by default.")
+]
+JsonOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--json", callback=results, help="Write the results to this file, for machines; - is standard output."
+    ),
+]
+HtmlOption = Annotated[
+    Path | None, typer.Option("--html", callback=results, help="Write the results as one HTML page, for people.")
+]

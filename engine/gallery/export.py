@@ -1,0 +1,110 @@
+"""A gallery's features in files that other programs read: NumPy's npz, and Parquet."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Any
+
+import numpy as np
+
+from engine.contract import Array
+from engine.errors import GalleryError
+from engine.gallery.reader import Gallery
+from engine.geometry import AREA_SCALES, DESCRIPTOR_DIM
+from engine.retrieval.blocks import Descriptors
+
+CHUNK = 4096  # descriptors in memory at once: 32 MiB
+GROUP, GROUP_WITH_MAPS = 4096, 16  # rows of a Parquet row group
+Done = Callable[[int], None]
+
+
+def write_npz(gallery: Gallery, stream: IO[bytes], with_maps: bool, done: Done = lambda _: None) -> None:
+    """An npz of `paths` (n,) and `digests` (n,) text, `descriptors` (n, 2048) float32, and what made them.
+
+    With maps, image i has `maps/i/0` to `maps/i/2`, (256, h, w) float16, which `numpy.load` reads one at a time.
+    `done(n)` is called after each n images.
+
+    Raises:
+        GalleryError: stored features are damaged.
+    """
+    with zipfile.ZipFile(stream, "w") as archive:
+        paths = np.array([str(path) for path in gallery.paths], np.str_)
+        digests = np.array([gallery.stamp(row).digest for row in range(len(gallery))], np.str_)
+        write_member(archive, "paths", paths.dtype, paths.shape, [paths])
+        write_member(archive, "digests", digests.dtype, digests.shape, [digests])
+        for name, value in made_by(gallery).items():
+            write_member(archive, name, np.array(value).dtype, (), [np.array(value)])
+        shape = (len(gallery), DESCRIPTOR_DIM)
+        write_member(archive, "descriptors", np.dtype(np.float32), shape, chunks(gallery.descriptors))
+        for row in range(len(gallery)):
+            for scale, array in enumerate(maps(gallery, row) if with_maps else ()):
+                write_member(archive, f"maps/{row}/{scale}", array.dtype, array.shape, [array])
+            done(1)
+
+
+def write_member(
+    archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], parts: Iterable[Array]
+) -> None:
+    """An array of an npz, written part by part."""
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+        np.lib.format.write_array_header_2_0(member, header)
+        for part in parts:
+            member.write(part.tobytes())
+
+
+def chunks(descriptors: Descriptors) -> Iterator[Array]:
+    return (descriptors[start : start + CHUNK] for start in range(0, len(descriptors), CHUNK))
+
+
+def maps(gallery: Gallery, row: int) -> list[Array]:
+    """Three maps (256, h, w) float16; from a gallery of 8 bits they are rounded once more, by far less."""
+    return [array.astype(np.float16) for array in gallery.features(row).maps]
+
+
+def write_parquet(gallery: Gallery, stream: IO[bytes], with_maps: bool, done: Done = lambda _: None) -> None:
+    """A Parquet file, a row an image: `path`, `digest`, `descriptor`; what made them in the schema's metadata.
+
+    With maps, `map_0` to `map_2` are the bytes of float16 arrays whose shapes are in `map_0_shape` to `map_2_shape`. A
+    path that is no text has U+FFFD for what is none. `done(n)` is called after each n images.
+
+    Raises:
+        GalleryError: pyarrow is not installed, or stored features are damaged.
+    """
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise GalleryError(
+            f"Parquet needs {error.name}; install it with: pip install 'cvnet-engine[parquet]', or export to .npz"
+        ) from error
+    scales = range(len(AREA_SCALES) if with_maps else 0)
+    descriptor = pyarrow.list_(pyarrow.float32(), DESCRIPTOR_DIM)
+    fields = [("path", pyarrow.string()), ("digest", pyarrow.string()), ("descriptor", descriptor)]
+    fields += [(f"map_{scale}", pyarrow.large_binary()) for scale in scales]
+    fields += [(f"map_{scale}_shape", pyarrow.list_(pyarrow.int32(), 3)) for scale in scales]
+    schema = pyarrow.schema(fields, {name: str(value) for name, value in made_by(gallery).items()})
+    size = GROUP_WITH_MAPS if with_maps else GROUP
+    with parquet.ParquetWriter(stream, schema) as writer:
+        for start in range(0, len(gallery), size):
+            rows = range(start, min(start + size, len(gallery)))
+            flat = pyarrow.array(gallery.descriptors[rows.start : rows.stop].reshape(-1))
+            columns = {
+                "path": [os.fsencode(gallery.paths[row]).decode(errors="replace") for row in rows],
+                "digest": [gallery.stamp(row).digest for row in rows],
+                "descriptor": pyarrow.FixedSizeListArray.from_arrays(flat, DESCRIPTOR_DIM),
+            }
+            found = [maps(gallery, row) for row in rows] if with_maps else []
+            for scale in scales:
+                columns[f"map_{scale}"] = [arrays[scale].tobytes() for arrays in found]
+                columns[f"map_{scale}_shape"] = [arrays[scale].shape for arrays in found]
+            writer.write_table(pyarrow.table(columns, schema))
+            done(len(rows))
+
+
+def made_by(gallery: Gallery) -> dict[str, str | int]:
+    """What only features of the same can be compared with."""
+    info = gallery.info
+    return {"features_id": info.features_id, "weights": info.weights, "max_side_px": info.max_side_px or 0}

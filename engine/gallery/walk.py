@@ -1,0 +1,110 @@
+"""A gallery read whole, image by image, past whatever is damaged: what verifying and merging go through."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.errors import GalleryError
+from engine.gallery.info import UNCOUNTED, GalleryInfo
+from engine.gallery.map_codec import MapCodec, open_codec
+from engine.gallery.shards import (
+    OF_AN_IMAGE,
+    SELECT_COUNT,
+    SELECT_IMAGE,
+    Belongings,
+    StoredImage,
+    checksum,
+    connect,
+    parse_image,
+    parse_maps,
+    shard_files,
+    translated_errors,
+)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An image whose every row is as it was written."""
+
+    image: StoredImage
+    belongings: Belongings
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """What is not: an image, or a shard where it cannot be said which images are concerned; and in a few words, why."""
+
+    path: Path
+    reason: str
+
+
+def walk(path: Path, info: GalleryInfo) -> Iterator[Whole | Damaged]:
+    """Every image of a gallery in order, its features read and checked, and what is damaged or missing.
+
+    Each image is read in one transaction, so that what another process does to it meanwhile is no damage.
+    """
+    codec = open_codec(info.maps, path, info.code)
+    for file in shard_files(path, info.shards):
+        try:
+            if not file.exists():
+                raise GalleryError(f"{file}: missing from the gallery")
+            with contextlib.closing(connect(file, readonly=True)) as shard, translated_errors(file):
+                yield from walk_shard(file, shard, info, codec)
+        except GalleryError as error:
+            yield Damaged(file, str(error).removeprefix(f"{file}: "))
+
+
+def walk_shard(file: Path, shard: sqlite3.Connection, info: GalleryInfo, codec: MapCodec) -> Iterator[Whole | Damaged]:
+    with snapshot(shard):
+        (count,) = (0,) if info.format == UNCOUNTED else shard.execute(SELECT_COUNT).fetchone()
+        ids = [id_ for (id_,) in shard.execute("SELECT id FROM images ORDER BY id")]
+    if len(ids) < count:
+        yield Damaged(file, f"holds {len(ids)} of {count} images")
+    for id_ in ids:
+        with snapshot(shard):
+            columns = shard.execute(SELECT_IMAGE, (id_,)).fetchone()
+            rows = {table: belongings(shard, table, id_) for table in OF_AN_IMAGE}
+        if columns:  # else it has been removed meanwhile
+            yield parse(file, columns, rows, codec)
+
+
+def belongings(shard: sqlite3.Connection, table: str, id_: int) -> list[tuple[Any, ...]]:
+    return shard.execute(f"SELECT * FROM {table} WHERE image = ? ORDER BY 1, 2", (id_,)).fetchall()
+
+
+def parse(
+    file: Path, columns: tuple[Any, ...], rows: Mapping[str, list[tuple[Any, ...]]], codec: MapCodec
+) -> Whole | Damaged:
+    try:
+        image = parse_image(columns)
+    except ValueError as error:
+        return Damaged(named(file, columns), str(error))
+    try:
+        parse_maps(rows["maps"], image.id, image.map_size, codec)
+        if any(checksum(*row[:-1]) != row[-1] for belonging in rows.values() for row in belonging):
+            raise ValueError("checksum differs")
+    except ValueError as error:
+        return Damaged(image.path, str(error))
+    return Whole(image, {table: [row[1:-1] for row in belonging] for table, belonging in rows.items()})
+
+
+def named(file: Path, columns: tuple[Any, ...]) -> Path:
+    """The path that a damaged row gives, else the row itself."""
+    id_, name = columns[:2]
+    return Path(os.fsdecode(name)) if isinstance(name, bytes) and name else Path(f"{file}, row {id_}")
+
+
+@contextlib.contextmanager
+def snapshot(shard: sqlite3.Connection) -> Iterator[None]:
+    """Reads within see one state of the shard."""
+    shard.execute("BEGIN")
+    try:
+        yield
+    finally:
+        shard.rollback()
