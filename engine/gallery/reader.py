@@ -124,6 +124,7 @@ class Gallery(Closing):
                 maps = read_maps(shard, image.id, image.map_size, self._codec)
             except ValueError as error:
                 if read_contents(shard, self.info.format) != self._contents[number]:
+                    self.stamp(row)  # raises where the image is no longer there
                     raise GalleryError(f"{self.paths[row]}: has changed since; open the gallery again") from error
                 leave_note(self.path)
                 raise GalleryError(damage(self.paths[row], error)) from error
