@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 UV := $(or $(shell command -v uv),.uv/bin/uv)
-SYNC = $(UV) sync --frozen --python $(PYTHON) --extra export --extra bench --extra serve --extra tensorrt-rtx
+SYNC = $(UV) sync --frozen --python $(PYTHON) --extra export --extra bench --extra photos --extra serve --extra tensorrt-rtx
 NVIDIA := $(wildcard /proc/driver/nvidia/version)
 export UV_PYTHON_DOWNLOADS = never
 
