@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import re
@@ -22,7 +23,9 @@ from engine.images import (
     check_size,
     crop,
     decode,
+    decode_jpeg,
     limit_side,
+    mode_to_bgr,
     normalise,
     read,
     read_bytes,
@@ -236,6 +239,27 @@ def test_random_damage_is_an_image_or_an_error(name):
             continue
         assert image.dtype == np.uint8
         assert image.shape[2:] == (3,)
+
+
+@pytest.mark.parametrize("name", [*JPEGS, "jpeg-grey"])
+def test_an_ordinary_jpeg_needs_no_pillow(name):
+    data = (JPEGS | OTHERS)[name]
+    assert np.array_equal(decode_jpeg(data, RGB.size), decode(data))
+
+
+@pytest.mark.parametrize("name", ["baseline-4:2:0", "progressive-4:2:2", "jpeg-grey"])
+def test_a_damaged_jpeg_that_is_decoded_is_the_picture_that_pillow_sees(name):
+    rng = random.Random(0)
+    decoded = 0
+    for _ in range(300):
+        data = damaged((JPEGS | OTHERS)[name], rng)
+        try:
+            image = decode_jpeg(data, RGB.size)
+        except ValueError:
+            continue
+        decoded += 1
+        assert np.array_equal(image, mode_to_bgr(Image.open(io.BytesIO(data))))
+    assert decoded > 10
 
 
 def test_a_flipped_bit_in_a_png_is_never_another_picture():
