@@ -43,12 +43,20 @@ class Block:
         self._order = {b"II": "<", b"MM": ">"}.get(self._tiff[:2])
         self._main = self._directory(4)
 
+    def __contains__(self, tag: int) -> bool:
+        """Whether the first directory has the tag."""
+        return tag in self._main
+
+    def number(self, tag: int) -> int | None:
+        """The first 16 bits of the first directory's value of a tag, which is all of a small one; None without it."""
+        return self._integer("H", self._main[tag] + 8) if tag in self else None
+
     def orientation(self) -> int:
         """Which of the eight ways the pixels lie, 1 (upright) where that is not said.
 
         As `cv2.imread` reads it, from the first directory alone: Pillow asks XMP too, and trips over damaged EXIF.
         """
-        return self._integer("H", self._main[ORIENTATION] + 8) if ORIENTATION in self._main else 1
+        return self.number(ORIENTATION) or 1
 
     def shot(self) -> Shot:
         photo, gps = (self._subdirectory(tag) for tag in (EXIF_DIRECTORY, GPS_DIRECTORY))
@@ -81,7 +89,7 @@ class Block:
         return found
 
     def _subdirectory(self, tag: int) -> Directory:
-        return self._directory(self._main[tag] + 8) if tag in self._main else {}
+        return self._directory(self._main[tag] + 8) if tag in self else {}
 
     def _date(self, directory: Directory, tag: int) -> int | None:
         try:

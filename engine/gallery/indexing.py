@@ -13,13 +13,14 @@ from pathlib import Path
 
 from engine.contract import Array
 from engine.errors import ImageError
-from engine.exif import Block, Shot
+from engine.exif import Shot
 from engine.features import Features
 from engine.files import absolute, kind
 from engine.gallery.map_codec import decode_map, encode_map
 from engine.gallery.shards import FileStamp
 from engine.gallery.writer import GalleryWriter
-from engine.images import FOREIGN, SUFFIXES, decode, limit_side, read_bytes, read_exif, unread
+from engine.images import EXPECTED, SUFFIXES, decode, limit_side, read_bytes, read_shot
+from engine.photo_formats import missing
 from engine.retrieval.retriever import Retriever
 
 DRIFT_SAMPLE = 8  # images that the cost of 8-bit maps is measured on
@@ -139,7 +140,7 @@ def load(path: Path, known: FileStamp | None, dated: bool, max_side_px: int | No
         raise ImageError(f"cannot be read ({error.strerror}); expected an image file") from error
     data = read_bytes(path)
     stamp = FileStamp(len(data), status.st_mtime_ns, hashlib.sha256(data).hexdigest())
-    shot = Block(read_exif(data)).shot()
+    shot = read_shot(data)
     if known and stamp.digest == known.digest:
         return Loaded(stamp, shot, None)
     return Loaded(stamp, shot, limit_side(decode(data), max_side_px))
@@ -173,7 +174,7 @@ def find(sources: Iterable[Path]) -> Found:
         skipped.update((absolute(file), reason) for file, reason in found.skipped.items())
     if not images:
         listed = "".join(f"; {count} passed over: {reason}" for reason, count in Counter(skipped.values()).items())
-        raise ImageError(f"{', '.join(map(str, sources))}: no images; expected {', '.join(SUFFIXES)}{listed}")
+        raise ImageError(f"{', '.join(map(str, sources))}: no images; expected {EXPECTED}{listed}")
     return Found(list(images), {file: reason for file, reason in skipped.items() if file not in images})
 
 
@@ -226,6 +227,4 @@ def objection(entry: os.DirEntry[str]) -> str | None:
     except OSError as error:  # a broken link
         return f"cannot be read ({error.strerror})"
     suffix = Path(entry.name).suffix.lower()
-    if suffix in FOREIGN:
-        return unread(FOREIGN[suffix])
-    return None if suffix in SUFFIXES else "not an image by its name"
+    return missing(SUFFIXES[suffix]) if suffix in SUFFIXES else "not an image by its name"

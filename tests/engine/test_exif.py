@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from engine.exif import Block, Shot
-from engine.images import read_exif
+from engine.images import read_shot
 from tests.pictures import damaged, dated, encode, oriented, picture
 
 TAKEN = datetime(2019, 6, 15, 12, 30, 45)
@@ -57,14 +57,12 @@ def test_dates_and_places_in_both_byte_orders(order, prefix):
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_every_format_brings_its_exif(kind):
     exif = dated(TEXT, (-33.5, 151.25))
-    assert Block(read_exif(encode(Image.fromarray(picture()), kind, exif=exif))).shot() == Shot(
-        SECONDS, (-33.5, 151.25)
-    )
+    assert read_shot(encode(Image.fromarray(picture()), kind, exif=exif)) == Shot(SECONDS, (-33.5, 151.25))
 
 
 def test_a_photo_without_exif_has_neither():
-    assert Block(read_exif(encode(Image.fromarray(picture()), "JPEG"))).shot() == Shot()
-    assert Block(read_exif(b"Dear diary")).shot() == Shot()
+    assert read_shot(encode(Image.fromarray(picture()), "JPEG")) == Shot()
+    assert read_shot(b"Dear diary") == Shot()
 
 
 def test_what_a_camera_took_goes_before_what_it_stored_and_what_was_edited():
