@@ -153,7 +153,9 @@ def build(
 
 @app.command()
 def index(
-    images: Annotated[list[Path], typer.Argument(help="Image files, and folders to search for them.")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Image files, and folders to search for them; - lists them on standard input.")
+    ],
     bundle: BundleOption,
     gallery: GalleryOption,
     max_side: Annotated[
@@ -163,6 +165,15 @@ def index(
         str | None,
         typer.Option(help="Feature maps in float16, or in int8 for half the space; a gallery keeps its kind."),
     ] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(help="Of folders, only files like this, as '*.jpg'; repeat it for several.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Of folders, no files like this, as 'thumbs/*'; repeat it for several.")
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on with what is added to the folders or changed, until Ctrl-C.")
+    ] = False,
     threads: ThreadsOption = None,
     json: JsonOption = None,
 ) -> None:
@@ -178,6 +189,9 @@ def index(
             maps=maps,
             threads=threads,
             json=json,
+            include=tuple(include or ()),
+            exclude=tuple(exclude or ()),
+            watch=watch,
         )
     )
 

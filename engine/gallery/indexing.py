@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from engine.contract import Array
@@ -159,8 +160,33 @@ def find_images(sources: Iterable[Path]) -> list[Path]:
     return find(sources).images
 
 
-def find(sources: Iterable[Path]) -> Found:
-    """Image files: each named file whatever its ending, each named folder searched throughout.
+@dataclass(frozen=True)
+class Patterns:
+    """Which files of a folder are wanted: those that match any of `include`, where there are any, and no `exclude`.
+
+    Shell patterns, matched with a file's name and with its path below the folder, whose separators `*` matches too.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def objection(self, path: Path, folder: Path) -> str | None:
+        """Why a file of a folder is passed over; None for one that is wanted."""
+        names = (path.name, str(path.relative_to(folder)))
+
+        def match(patterns: tuple[str, ...]) -> bool:
+            return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+        if self.include and not match(self.include):
+            return "not among --include"
+        return "among --exclude" if match(self.exclude) else None
+
+
+EVERYTHING = Patterns()
+
+
+def find(sources: Iterable[Path], patterns: Patterns = EVERYTHING) -> Found:
+    """Image files: each named file whatever its ending, each named folder searched throughout for what is wanted.
 
     Raises:
         ImageError: a source that does not exist or is neither file nor folder, or sources without a single image.
@@ -169,7 +195,7 @@ def find(sources: Iterable[Path]) -> Found:
     skipped: dict[Path, str] = {}
     sources = list(sources)
     for source in sources:
-        found = walk(source) if is_folder(source) else Found([source], {})
+        found = walk(source, patterns) if is_folder(source) else Found([source], {})
         images.update((absolute(file), None) for file in found.images)
         skipped.update((absolute(file), reason) for file, reason in found.skipped.items())
     if not images:
@@ -194,7 +220,7 @@ def is_folder(source: Path) -> bool:
     return stat.S_ISDIR(mode)
 
 
-def walk(folder: Path) -> Found:
+def walk(folder: Path, patterns: Patterns = EVERYTHING) -> Found:
     """Files in a folder and those below it, but for folders that are hidden or linked, which are passed over whole."""
     images: list[Path] = []
     skipped: dict[Path, str] = {}
@@ -208,10 +234,13 @@ def walk(folder: Path) -> Found:
             continue
         for entry in entries:
             path = Path(entry.path)
-            if reason := objection(entry):
+            reason = objection(entry)
+            if reason is None and entry.is_dir():
+                folders.append(path)
+            elif reason := reason or patterns.objection(path, folder):
                 skipped[path] = reason
             else:
-                (folders if entry.is_dir() else images).append(path)
+                images.append(path)
     return Found(sorted(images), dict(sorted(skipped.items())))
 
 
