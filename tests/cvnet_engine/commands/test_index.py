@@ -1,4 +1,4 @@
-"""`index` takes lists of paths from standard input, files of folders by pattern, and what is added to watched folders."""
+"""`index` takes lists from standard input, files of folders by pattern, and what is added to watched folders."""
 
 from __future__ import annotations
 
