@@ -42,8 +42,9 @@ SUFFIXES = {
     ".webp": "WEBP",
     **photo_formats.SUFFIXES,
 }  # a file's ending -> Pillow's name of its format; no other format is opened, whatever a file is called
-# tried in this order: AVIF before HEIC and raw files before TIFF, which each of them may begin like
-FORMATS = tuple(dict.fromkeys(("AVIF", photo_formats.RAW, *SUFFIXES.values())))
+# Tried in this order: those first that Pillow knows without importing all; AVIF before HEIC and raw files before
+# TIFF, which each of them may begin like.
+FORMATS = tuple(dict.fromkeys(("JPEG", "PNG", "GIF", "BMP", "PPM", "AVIF", photo_formats.RAW, *SUFFIXES.values())))
 EXPECTED = "JPEG, PNG, WebP, TIFF, BMP, GIF, PPM, AVIF, HEIC or a camera's raw file"
 AVIF_BRANDS = (b"avif", b"avis")
 MAX_PIXELS = 89_478_485  # Pillow's own bound against decompression bombs

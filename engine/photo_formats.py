@@ -6,9 +6,9 @@ Both are formats of Pillow's once this module is imported; their libraries are i
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import io
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import IO, Any, cast
 
 from PIL import Image, ImageFile
@@ -51,7 +51,7 @@ FLIPS = {3: 3, 5: 8, 6: 6}  # LibRaw's word for how a picture lies -> EXIF's
 def missing(format_name: str) -> str | None:
     """What to say where the library that decodes a format is not installed; None where it is, or none is needed."""
     what, library = LIBRARIES.get(format_name, ("", None))
-    if library is None or find_spec(library):
+    if library is None or importlib.util.find_spec(library):
         return None
     return f"{what} need {library}; install it with: pip install 'cvnet-engine[photos]'"
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import struct
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -214,3 +216,11 @@ def test_every_other_photo_is_read_without_them(monkeypatch):
 def test_what_is_expected_names_every_format():
     names = {"CAMERA-RAW": "raw file"}
     assert all(names.get(name, name).lower() in EXPECTED.lower() for name in SUFFIXES.values())
+
+
+def test_their_libraries_are_imported_for_the_first_such_photo():
+    script = "import sys, engine.images as i; i.decode(open(sys.argv[1], 'rb').read()); print(*sys.modules)"
+    jpeg = Path(__file__).parents[2] / "docs" / "ranking.jpg"
+    loaded = subprocess.run([sys.executable, "-c", script, jpeg], capture_output=True, text=True, check=True).stdout
+    assert "PIL.JpegImagePlugin" in loaded
+    assert not {"pillow_heif", "rawpy", "watchfiles", "PIL.AvifImagePlugin"} & set(loaded.split())
