@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 UV := $(or $(shell command -v uv),.uv/bin/uv)
-SYNC = $(UV) sync --frozen --python $(PYTHON) --extra export --extra bench --extra serve --extra parquet --extra tensorrt-rtx
+SYNC = $(UV) sync --frozen --python $(PYTHON) $(foreach extra,export bench parquet photos ray serve tensorrt-rtx,--extra $(extra))
 NVIDIA := $(wildcard /proc/driver/nvidia/version)
 export UV_PYTHON_DOWNLOADS = never
 

@@ -129,7 +129,9 @@ def build(
 
 @app.command()
 def index(
-    images: Annotated[list[Path], typer.Argument(help="Image files, and folders to search for them.")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Image files, and folders to search for them; - lists them on standard input.")
+    ],
     bundle: BundleOption,
     gallery: GalleryOption,
     max_side: Annotated[
@@ -142,6 +144,15 @@ def index(
             "many bytes a position, 24 by default, in a 21st of it. A gallery keeps its kind."
         ),
     ] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(help="Of folders, only files like this, as '*.jpg'; repeat it for several.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Of folders, no files like this, as 'thumbs/*'; repeat it for several.")
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on with what is added to the folders or changed, until Ctrl-C.")
+    ] = False,
     threads: ThreadsOption = None,
     json: JsonOption = None,
 ) -> None:
@@ -157,6 +168,9 @@ def index(
             maps=maps,
             threads=threads,
             json=json,
+            include=tuple(include or ()),
+            exclude=tuple(exclude or ()),
+            watch=watch,
         )
     )
 

@@ -22,12 +22,15 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError, _imaging
 
+from engine import photo_formats
 from engine.contract import Array
 from engine.errors import ImageError, one_line
+from engine.exif import Block, Shot
 from engine.files import IrregularFileError, open_regular
 from engine.geometry import MIN_SIDE_PX
 
 SUFFIXES = {
+    ".avif": "AVIF",
     ".bmp": "BMP",
     ".gif": "GIF",
     ".jpeg": "JPEG",
@@ -37,10 +40,13 @@ SUFFIXES = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
     ".webp": "WEBP",
+    **photo_formats.SUFFIXES,
 }  # a file's ending -> Pillow's name of its format; no other format is opened, whatever a file is called
-FORMATS = tuple(dict.fromkeys(SUFFIXES.values()))
-FOREIGN = {".avif": "AVIF", ".heic": "HEIC", ".heif": "HEIC", ".hif": "HEIC"}  # photos that are not read, by ending
-FOREIGN_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC"}  # by content
+# Tried in this order: those first that Pillow knows without importing all; AVIF before HEIC and raw files before
+# TIFF, which each of them may begin like.
+FORMATS = tuple(dict.fromkeys(("JPEG", "PNG", "GIF", "BMP", "PPM", "AVIF", photo_formats.RAW, *SUFFIXES.values())))
+EXPECTED = "JPEG, PNG, WebP, TIFF, BMP, GIF, PPM, AVIF, HEIC or a camera's raw file"
+AVIF_BRANDS = (b"avif", b"avis")
 MAX_PIXELS = 89_478_485  # Pillow's own bound against decompression bombs
 MAX_BYTES = 8 * MAX_PIXELS  # of a file: as many pixels, uncompressed, in four channels of 16 bits
 
@@ -49,7 +55,6 @@ MEAN = np.array((0.406, 0.456, 0.485), np.float32)
 STD = np.array((0.225, 0.224, 0.229), np.float32)
 NORMALISED = (np.arange(256, dtype=np.float32) / np.float32(255) - MEAN[:, None]) / STD[:, None]  # (3, 256)
 
-ORIENTATION_TAG = 0x0112
 FIRST_SIDEWAYS = 5  # orientations from this on swap width and height
 UPRIGHT: dict[int, Callable[[Array], Array]] = {
     2: lambda image: image[:, ::-1],
@@ -119,23 +124,25 @@ def decode(data: bytes) -> Array:
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ImageError(
-                    f"{width}x{height} pixels are too many; expected at most {MAX_PIXELS:,}: resize it first"
-                )
+            require_pixels(*image.size)
             if image.format == "PNG":
                 require_checksums(data)
-            turn = UPRIGHT.get(orientation(image.info.get("exif", b"")), np.asarray)
+            turn = UPRIGHT.get(exif_block(image).orientation(), np.asarray)
             return np.ascontiguousarray(turn(to_bgr(data, image)))
     except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        raise ImageError(unread(FOREIGN_BRANDS.get(data[8:12]) if data[4:8] == b"ftyp" else None)) from error
+        raise ImageError(unread(data)) from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"too many pixels; expected at most {MAX_PIXELS:,}: resize it first") from error
     except Exception as error:  # a damaged file can raise nearly anything
         raise ImageError(f"damaged ({one_line(error)}); expected a whole image: copy it again") from error
+
+
+def require_pixels(width: int, height: int) -> None:
+    """Raise ImageError where an image has more than `MAX_PIXELS`."""
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{width}x{height} pixels are too many; expected at most {MAX_PIXELS:,}: resize it first")
 
 
 def require_checksums(png: bytes) -> None:
@@ -149,6 +156,20 @@ def require_checksums(png: bytes) -> None:
         start = end + 4
 
 
+def read_shot(data: bytes) -> Shot:
+    """When and where the photo in the bytes of a file was taken; unknown where the file is no image."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return (Block(data) if image.format == "TIFF" else exif_block(image)).shot()
+    except Exception:  # a damaged file can raise nearly anything
+        return Shot()
+
+
+def exif_block(image: Image.Image) -> Block:
+    """The EXIF block of an opened file, empty where it has none."""
+    return Block(image.info.get("exif") or b"")
+
+
 def read_size(path: Path, max_side_px: int | None = None) -> tuple[int, int]:
     """The (height, width) px that an image file has once upright and shrunk by `limit_side`, from its header alone.
 
@@ -158,42 +179,21 @@ def read_size(path: Path, max_side_px: int | None = None) -> tuple[int, int]:
     try:
         with open_image(path) as stream, Image.open(stream, formats=FORMATS) as image:
             width, height = image.size
-            if orientation(image.info.get("exif", b"")) >= FIRST_SIDEWAYS:
+            if exif_block(image).orientation() >= FIRST_SIDEWAYS:
                 width, height = height, width
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
     except Exception as error:  # a damaged file can raise nearly anything
-        raise ImageError(f"{path}: not an image ({error}); expected {', '.join(SUFFIXES)}") from error
+        raise ImageError(f"{path}: not an image ({error}); expected {EXPECTED}") from error
     scale = min(1.0, max_side_px / max(height, width)) if max_side_px else 1.0
     return round(height * scale), round(width * scale)
 
 
-def unread(foreign: str | None) -> str:
-    """What to say of a file that is of none of `FORMATS`: of its format, where it is one that photos come in."""
-    if foreign:
-        return f"{foreign} photos are not read; convert them to JPEG"
-    return f"not an image; expected {', '.join(SUFFIXES)}"
-
-
-def orientation(exif: bytes) -> int:
-    """The orientation tag of an EXIF block, 1 (upright) where there is none.
-
-    As `cv2.imread` reads it, from the first directory alone: Pillow asks XMP too, and trips over damaged EXIF.
-    """
-    tiff = exif.removeprefix(b"Exif\0\0")
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
-    if order is None:
-        return 1
-    try:
-        (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
-        (entries,) = struct.unpack_from(f"{order}H", tiff, directory)
-        for entry in range(entries):
-            tag, value = struct.unpack_from(f"{order}H6xH", tiff, directory + 2 + 12 * entry)
-            if tag == ORIENTATION_TAG:
-                return int(value)
-    except struct.error:  # cut short
-        pass
-    return 1
+def unread(data: bytes) -> str:
+    """What to say of a file that Pillow takes for none of `FORMATS`."""
+    if data[4:8] == b"ftyp" and data[8:12] in AVIF_BRANDS:
+        return "damaged, or Pillow was built without AVIF; expected a whole image: copy it again, or convert it to JPEG"
+    return f"not an image; expected {EXPECTED}"
 
 
 def to_bgr(data: bytes, image: Image.Image) -> Array:

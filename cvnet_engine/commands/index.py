@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -9,15 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cvnet_engine import console
+from cvnet_engine.commands.watching import folders_of, follow, open_changes
 from cvnet_engine.outputs import Files
 from engine.bundle import Bundle, Manifest
 from engine.errors import CvnetError, GalleryError, ImageError
-from engine.gallery.indexing import IndexReport, find, index
+from engine.gallery.indexing import Found, IndexReport, Patterns, find, index
 from engine.gallery.info import FORMAT, GalleryInfo, kind_of
 from engine.gallery.map_codec import parse_kind
 from engine.gallery.writer import GalleryWriter
 from engine.retrieval.retriever import Retriever
 
+STANDARD_INPUT = Path("-")
 LISTED = 20  # unreadable images shown; all of them are in the JSON
 
 
@@ -29,6 +33,9 @@ class Options:
         images: files, and folders to search for them.
         max_side_px: longest side of an image before extraction, None for no limit.
         maps: how they are kept, see `engine.gallery.map_codec`; None for what the gallery has.
+        include: shell patterns of which a folder's files match one, where there are any.
+        exclude: shell patterns of which they match none.
+        watch: whether to go on with what changes in the folders, until interrupted.
     """
 
     images: list[Path]
@@ -38,6 +45,9 @@ class Options:
     maps: str | None = None
     threads: int | None = None
     json: Path | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    watch: bool = False
 
     @property
     def files(self) -> Files:
@@ -47,8 +57,11 @@ class Options:
 def run(options: Options) -> None:
     options.files.require_apart()
     maps = kind_wanted(options.maps) if options.maps else kind_of(options.gallery)
+    sources, patterns = with_listed(options.images), Patterns(options.include, options.exclude)
+    folders = folders_of(sources) if options.watch else []
+    changes = open_changes(folders) if options.watch else None
     bundle = Bundle(options.bundle)
-    found = find(options.images)
+    found = find_now(sources, patterns, options.watch)
     paths = found.images
     started = time.perf_counter()
     report = IndexReport(skipped=found.skipped)
@@ -60,11 +73,14 @@ def run(options: Options) -> None:
             Retriever.open(bundle, options.threads) as retriever,
         ):
             fill(paths, retriever, writer, report)
+            if changes:
+                console.say(f"{options.gallery}: {len(writer)} images; watching for more, Ctrl-C to stop")
+                follow(changes, folders, patterns, retriever, writer, report)
     except (KeyboardInterrupt, CvnetError) as error:
         stopped = error
     seconds = time.perf_counter() - started
     if report.usable or report.failed:
-        summarise(report, options.gallery, len(paths), seconds)
+        summarise(report, options.gallery, max(len(paths), report.usable + len(report.failed)), seconds)
     if options.json:
         console.write_json(options.json, to_json(report, options.gallery, seconds))
     if isinstance(stopped, KeyboardInterrupt):
@@ -74,6 +90,34 @@ def run(options: Options) -> None:
     if not report.usable:
         raise ImageError(f"none of {len(paths)} images could be read; expected at least one")
     console.warn_of_model(bundle.manifest)
+
+
+def find_now(sources: Sequence[Path], patterns: Patterns, watch: bool) -> Found:
+    """What `find` finds; nothing yet is as good where the folders are watched."""
+    try:
+        return find(sources, patterns)
+    except ImageError:
+        if not watch:
+            raise
+        return Found([], {})
+
+
+def with_listed(sources: Sequence[Path]) -> list[Path]:
+    """The sources, the paths that standard input lists in place of '-'.
+
+    Raises:
+        ImageError: it lists none.
+    """
+    listed = paths_of(sys.stdin.buffer.read()) if STANDARD_INPUT in sources else []
+    if STANDARD_INPUT in sources and not listed:
+        raise ImageError("standard input: no paths; expected one a line")
+    return [path for source in sources for path in (listed if source == STANDARD_INPUT else [source])]
+
+
+def paths_of(data: bytes) -> list[Path]:
+    """Paths of a list, one a line, or ended by NUL bytes where there is one: a path may hold anything else."""
+    separator = b"\0" if b"\0" in data else b"\n"
+    return [Path(os.fsdecode(name)) for name in data.split(separator) if name]
 
 
 def kind_wanted(text: str) -> str:

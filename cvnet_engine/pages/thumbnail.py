@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from PIL import Image, ImageOps
+import numpy as np
+from PIL import Image
 
 from cvnet_engine.pages.page import Box
 from engine.errors import ImageError
-from engine.images import FIRST_SIDEWAYS, FORMATS, ORIENTATION_TAG, open_image
+from engine.images import FIRST_SIDEWAYS, FORMATS, UPRIGHT, exif_block, open_image, require_pixels
 
 LONGER_SIDE_PX = 240
 QUALITY = 80
@@ -54,13 +55,16 @@ def reduced(stream: IO[bytes]) -> tuple[bytes, int, int] | None:
     try:
         with Image.open(stream, formats=FORMATS) as image:
             width, height = image.size
-            if image.getexif().get(ORIENTATION_TAG, 1) >= FIRST_SIDEWAYS:
+            require_pixels(width, height)
+            orientation = exif_block(image).orientation()
+            if orientation >= FIRST_SIDEWAYS:
                 width, height = height, width
             image.draft("RGB", (2 * LONGER_SIDE_PX, 2 * LONGER_SIDE_PX))  # JPEG decodes at a fraction of its size
-            small = ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # what Pillow raises for bad files
+            small = image.convert("RGB")
+    except (ImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # what bad files raise
         return None
     small.thumbnail((LONGER_SIDE_PX, LONGER_SIDE_PX), Image.Resampling.LANCZOS)
     jpeg = io.BytesIO()
-    small.save(jpeg, "JPEG", quality=QUALITY)
+    upright = UPRIGHT.get(orientation, np.asarray)(np.asarray(small))
+    Image.fromarray(np.ascontiguousarray(upright)).save(jpeg, "JPEG", quality=QUALITY)
     return jpeg.getvalue(), width, height

@@ -9,17 +9,20 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from engine.contract import Array
 from engine.errors import ImageError
+from engine.exif import Shot
 from engine.features import Features
 from engine.files import absolute, kind
 from engine.gallery.learnt_codec import LEARN_FROM
 from engine.gallery.map_codec import MapCodec
 from engine.gallery.shards import FileStamp
 from engine.gallery.writer import GalleryWriter
-from engine.images import FOREIGN, SUFFIXES, decode, limit_side, read_bytes, unread
+from engine.images import EXPECTED, SUFFIXES, decode, limit_side, read_bytes, read_shot
+from engine.photo_formats import missing
 from engine.retrieval.retriever import Retriever
 
 DRIFT_SAMPLE = 8  # images that the cost of 8-bit maps is measured on
@@ -49,9 +52,10 @@ class IndexReport:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A file as read: its stamp, and its image where it has to be extracted."""
+    """A file as read: its stamp, what its EXIF says, and its image where it has to be extracted."""
 
     stamp: FileStamp
+    shot: Shot
     image: Array | None
 
 
@@ -74,10 +78,10 @@ def index(
         try:
             file = loaded.result()
             if file is not None and file.image is not None:
-                intake.add(path, file.stamp, retriever.extract(file.image))
+                intake.add(Extracted(path, file.stamp, file.shot, retriever.extract(file.image)))
                 continue
             if file is not None:
-                writer.touch(path, file.stamp)
+                writer.touch(path, file.stamp, file.shot)
             report.unchanged += 1
         except ImageError as error:
             report.failed[path] = str(error)
@@ -89,6 +93,16 @@ def index(
         report.score_drift = score_drift(retriever, writer.codec, intake.last)
 
 
+@dataclass(frozen=True)
+class Extracted:
+    """What a gallery is to keep of an image."""
+
+    path: Path
+    stamp: FileStamp
+    shot: Shot
+    features: Features
+
+
 class Intake:
     """Features on their way into a gallery; the first wait until the code of its maps has been learnt from them.
 
@@ -97,26 +111,26 @@ class Intake:
 
     def __init__(self, writer: GalleryWriter, report: IndexReport, done: Callable[[Path], None]) -> None:
         self._writer, self._report, self._done = writer, report, done
-        self._waiting: deque[tuple[Path, FileStamp, Features]] = deque()
+        self._waiting: deque[Extracted] = deque()
         self.last: deque[Features] = deque(maxlen=DRIFT_SAMPLE)
 
-    def add(self, path: Path, stamp: FileStamp, features: Features) -> None:
-        self._waiting.append((path, stamp, features))
-        self.last.append(features)
+    def add(self, image: Extracted) -> None:
+        self._waiting.append(image)
+        self.last.append(image.features)
         if self._writer.unlearnt_bytes is None or len(self._waiting) == LEARN_FROM:
             self.store()
 
     def store(self) -> None:
         """Put in what waits."""
         if self._waiting and self._writer.unlearnt_bytes:
-            self._writer.learn([features for *_, features in self._waiting])
+            self._writer.learn([image.features for image in self._waiting])
         while self._waiting:
-            path, stamp, features = self._waiting.popleft()
-            known = path in self._writer
-            self._writer.put(path, stamp, features)
+            image = self._waiting.popleft()
+            known = image.path in self._writer
+            self._writer.put(image.path, image.stamp, image.features, image.shot)
             self._report.updated += known
             self._report.added += not known
-            self._done(path)
+            self._done(image.path)
 
 
 def score_drift(retriever: Retriever, codec: MapCodec, sample: Iterable[Features]) -> float:
@@ -144,7 +158,9 @@ def read_ahead(
         waiting: deque[tuple[Path, Future[Loaded | None]]] = deque()
         try:
             for path in paths:
-                waiting.append((path, pool.submit(load, path, writer.stamp(path), max_side_px)))
+                known = writer.stamp(path)
+                dated = known is not None and writer.is_dated(path)
+                waiting.append((path, pool.submit(load, path, known, dated, max_side_px)))
                 if len(waiting) > AHEAD:
                     yield waiting.popleft()
             yield from waiting
@@ -152,23 +168,24 @@ def read_ahead(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def load(path: Path, known: FileStamp | None, max_side_px: int | None) -> Loaded | None:
-    """The file, or None where size and time say that it has not changed.
+def load(path: Path, known: FileStamp | None, dated: bool, max_side_px: int | None) -> Loaded | None:
+    """The file, or None where size and time say that it has not changed and its EXIF has been looked at.
 
     Raises:
         ImageError: the file cannot be read or is no usable image.
     """
     try:
         status = path.stat()
-        if known and (status.st_size, status.st_mtime_ns) == (known.size, known.mtime_ns):
+        if known and dated and (status.st_size, status.st_mtime_ns) == (known.size, known.mtime_ns):
             return None
     except OSError as error:
         raise ImageError(f"cannot be read ({error.strerror}); expected an image file") from error
     data = read_bytes(path)
     stamp = FileStamp(len(data), status.st_mtime_ns, hashlib.sha256(data).hexdigest())
+    shot = read_shot(data)
     if known and stamp.digest == known.digest:
-        return Loaded(stamp, None)
-    return Loaded(stamp, limit_side(decode(data), max_side_px))
+        return Loaded(stamp, shot, None)
+    return Loaded(stamp, shot, limit_side(decode(data), max_side_px))
 
 
 @dataclass(frozen=True)
@@ -184,8 +201,33 @@ def find_images(sources: Iterable[Path]) -> list[Path]:
     return find(sources).images
 
 
-def find(sources: Iterable[Path]) -> Found:
-    """Image files: each named file whatever its ending, each named folder searched throughout.
+@dataclass(frozen=True)
+class Patterns:
+    """Which files of a folder are wanted: those that match any of `include`, where there are any, and no `exclude`.
+
+    Shell patterns, matched with a file's name and with its path below the folder, whose separators `*` matches too.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def objection(self, path: Path, folder: Path) -> str | None:
+        """Why a file of a folder is passed over; None for one that is wanted."""
+        names = (path.name, str(path.relative_to(folder)))
+
+        def match(patterns: tuple[str, ...]) -> bool:
+            return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+        if self.include and not match(self.include):
+            return "not among --include"
+        return "among --exclude" if match(self.exclude) else None
+
+
+EVERYTHING = Patterns()
+
+
+def find(sources: Iterable[Path], patterns: Patterns = EVERYTHING) -> Found:
+    """Image files: each named file whatever its ending, each named folder searched throughout for what is wanted.
 
     Raises:
         ImageError: a source that does not exist or is neither file nor folder, or sources without a single image.
@@ -194,12 +236,12 @@ def find(sources: Iterable[Path]) -> Found:
     skipped: dict[Path, str] = {}
     sources = list(sources)
     for source in sources:
-        found = walk(source) if is_folder(source) else Found([source], {})
+        found = walk(source, patterns) if is_folder(source) else Found([source], {})
         images.update((absolute(file), None) for file in found.images)
         skipped.update((absolute(file), reason) for file, reason in found.skipped.items())
     if not images:
         listed = "".join(f"; {count} passed over: {reason}" for reason, count in Counter(skipped.values()).items())
-        raise ImageError(f"{', '.join(map(str, sources))}: no images; expected {', '.join(SUFFIXES)}{listed}")
+        raise ImageError(f"{', '.join(map(str, sources))}: no images; expected {EXPECTED}{listed}")
     return Found(list(images), {file: reason for file, reason in skipped.items() if file not in images})
 
 
@@ -219,7 +261,7 @@ def is_folder(source: Path) -> bool:
     return stat.S_ISDIR(mode)
 
 
-def walk(folder: Path) -> Found:
+def walk(folder: Path, patterns: Patterns = EVERYTHING) -> Found:
     """Files in a folder and those below it, but for folders that are hidden or linked, which are passed over whole."""
     images: list[Path] = []
     skipped: dict[Path, str] = {}
@@ -233,10 +275,13 @@ def walk(folder: Path) -> Found:
             continue
         for entry in entries:
             path = Path(entry.path)
-            if reason := objection(entry):
+            reason = objection(entry)
+            if reason is None and entry.is_dir():
+                folders.append(path)
+            elif reason := reason or patterns.objection(path, folder):
                 skipped[path] = reason
             else:
-                (folders if entry.is_dir() else images).append(path)
+                images.append(path)
     return Found(sorted(images), dict(sorted(skipped.items())))
 
 
@@ -252,6 +297,4 @@ def objection(entry: os.DirEntry[str]) -> str | None:
     except OSError as error:  # a broken link
         return f"cannot be read ({error.strerror})"
     suffix = Path(entry.name).suffix.lower()
-    if suffix in FOREIGN:
-        return unread(FOREIGN[suffix])
-    return None if suffix in SUFFIXES else "not an image by its name"
+    return missing(SUFFIXES[suffix]) if suffix in SUFFIXES else "not an image by its name"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
-from engine.contract import Closing
+import numpy as np
+
+from engine.contract import Array, Closing
 from engine.errors import GalleryError
 from engine.features import Features
 from engine.gallery.columns import Columns, columns_file, open_columns
@@ -28,6 +31,7 @@ from engine.gallery.shards import (
     shard_files,
     translated_errors,
 )
+from engine.gallery.shots import read_shots
 from engine.gallery.table import Paths, Table
 from engine.geometry import Size
 from engine.retrieval.blocks import Block, Descriptors
@@ -94,6 +98,41 @@ class Gallery(Closing):
     def map_size(self, row: int) -> Size:
         """Positions (h, w) of the row's full-scale map."""
         return self._table.entry(row).map_size
+
+    @property
+    def taken(self) -> Array:
+        """When each image was taken (n,) datetime64[s], by its camera's clock; NaT where that is not known.
+
+        Raises:
+            GalleryError: the shards cannot be read.
+        """
+        return self._shots[0]
+
+    @property
+    def places(self) -> Array:
+        """Where each image was taken (n, 2) float64: latitude and longitude in degrees, NaN where that is not known.
+
+        Raises:
+            GalleryError: the shards cannot be read.
+        """
+        return self._shots[1]
+
+    @cached_property
+    def _shots(self) -> tuple[Array, Array]:
+        taken = np.full(len(self), "NaT", "datetime64[s]")
+        places = np.full((len(self), 2), np.nan)
+        with translated_errors(self.path):
+            rows = iter(range(len(self)))
+            for number, columns in enumerate(self._table.shards):
+                with self._connections.use(number) as shard:
+                    shots = read_shots(shard)
+                for row, id_ in zip(rows, columns.table["id"].tolist(), strict=False):
+                    shot = shots.get(id_)
+                    if shot and shot.taken is not None:
+                        taken[row] = np.datetime64(shot.taken, "s")
+                    if shot and shot.place:
+                        places[row] = shot.place
+        return taken, places
 
     def stamp(self, row: int) -> FileStamp:
         """What the row's file looked like when it was last indexed.

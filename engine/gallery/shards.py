@@ -53,8 +53,18 @@ CREATE INDEX IF NOT EXISTS maps_images ON maps (image, scale);  -- which maps ar
 CREATE TABLE IF NOT EXISTS contents (images INTEGER NOT NULL);  -- one row: how many there should be
 CREATE TABLE IF NOT EXISTS state (number INTEGER NOT NULL);     -- one row: see mark_changed()
 INSERT INTO state SELECT random() WHERE NOT EXISTS (SELECT * FROM state);
+CREATE TABLE IF NOT EXISTS taken (
+    image INTEGER PRIMARY KEY REFERENCES images(id),
+    taken INTEGER,                  -- see engine.exif.Shot
+    latitude REAL,
+    longitude REAL,
+    checksum INTEGER NOT NULL       -- of every other column
+);
 """
-OF_AN_IMAGE = ("maps",)  # tables whose rows belong to an image: `image` is the first column, `checksum` the last
+OF_AN_IMAGE = ("maps", "taken")  # tables of rows of an image: `image` is the first column, `checksum` the last
+    "maps",
+    "taken",
+)  # tables whose rows belong to an image: `image` is the first column, `checksum` the last
 IMAGE_COLUMNS = "id, path, height, width, descriptor, checksum, size, mtime_ns, digest"
 SELECT_IMAGES = f"SELECT {IMAGE_COLUMNS} FROM images ORDER BY id"
 SELECT_IMAGE = f"SELECT {IMAGE_COLUMNS} FROM images WHERE id = ?"
@@ -295,7 +305,7 @@ def require_plain_tables(connection: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError(f"{found[0]} is no plain table")
 
 
-def checksum(*columns: int | bytes) -> int:
+def checksum(*columns: int | float | bytes | None) -> int:
     """CRC-32 of a row's columns."""
     crc = 0
     for column in columns:

@@ -64,12 +64,14 @@ def walk_shard(file: Path, shard: sqlite3.Connection, info: GalleryInfo, codec: 
     with snapshot(shard):
         (count,) = (0,) if info.format == UNCOUNTED else shard.execute(SELECT_COUNT).fetchone()
         ids = [id_ for (id_,) in shard.execute("SELECT id FROM images ORDER BY id")]
+        there = {name for (name,) in shard.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    tables = [table for table in OF_AN_IMAGE if table in there]  # a shard from before lacks some
     if len(ids) < count:
         yield Damaged(file, f"holds {len(ids)} of {count} images")
     for id_ in ids:
         with snapshot(shard):
             columns = shard.execute(SELECT_IMAGE, (id_,)).fetchone()
-            rows = {table: belongings(shard, table, id_) for table in OF_AN_IMAGE}
+            rows = {table: belongings(shard, table, id_) for table in tables}
         if columns:  # else it has been removed meanwhile
             yield parse(file, columns, rows, codec)
 

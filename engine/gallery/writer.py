@@ -15,6 +15,7 @@ import numpy as np
 
 from engine.contract import Closing
 from engine.errors import GalleryError
+from engine.exif import Shot
 from engine.features import Features
 from engine.gallery.columns import Columns, open_columns, write_columns
 from engine.gallery.connections import Connections
@@ -45,6 +46,7 @@ from engine.gallery.shards import (
     temporary_files_in,
     translated_errors,
 )
+from engine.gallery.shots import has_shot, put_shot, shot_columns
 
 IMAGES_PER_SHARD = 4096  # about 10 GiB at 1024x768 px
 
@@ -143,7 +145,7 @@ class GalleryWriter(Closing):
             try:
                 image = parse_image(columns)
             except ValueError:
-                removed.append(columns[:1])
+                removed.append(columns[0])
                 continue
             found += 1
             self._known[image.name] = number, image.id
@@ -151,8 +153,8 @@ class GalleryWriter(Closing):
                 self._damaged.add(image.path)
         if removed or found != count:
             with shard as transaction:
-                transaction.executemany("DELETE FROM maps WHERE image = ?", removed)
-                transaction.executemany("DELETE FROM images WHERE id = ?", removed)
+                delete_belongings(transaction, removed)
+                transaction.executemany("DELETE FROM images WHERE id = ?", [(id_,) for id_ in removed])
                 set_count(transaction, found)
                 mark_changed(transaction)
         if lost := max(len(removed), count - found, 0):
@@ -216,7 +218,13 @@ class GalleryWriter(Closing):
         self.info = replace(self.info, code=code)
         self._write_info()
 
-    def put(self, path: Path, stamp: FileStamp, features: Features) -> None:
+    def is_dated(self, path: Path) -> bool:
+        """Whether the EXIF of an image that is there has been looked at: galleries from before have no dates."""
+        number, id_ = self._known[os.fsencode(path)]
+        with self._shards.use(number) as shard, translated_errors(self.path):
+            return has_shot(shard, id_)
+
+    def put(self, path: Path, stamp: FileStamp, features: Features, shot: Shot | None = None) -> None:
         """Add an image, or replace what is known of it; on return it is on the disk.
 
         Raises:
@@ -226,9 +234,8 @@ class GalleryWriter(Closing):
         if not features.is_finite:
             raise GalleryError(f"{path}: features that are no finite numbers; build the bundle again, in fp32")
         maps = [(scale, *array.shape, self.codec.encode(scale, array)) for scale, array in enumerate(features.maps)]
-        self.store(
-            StoredImage(0, path, features.map_size, features.descriptor.astype(np.float32), stamp), {"maps": maps}
-        )
+        image = StoredImage(0, path, features.map_size, features.descriptor.astype(np.float32), stamp)
+        self.store(image, {"maps": maps, "taken": [shot_columns(shot)] if shot else []})
 
     def store(self, image: StoredImage, belongings: Belongings) -> None:
         """Add an image, or replace what is known of it, by its rows, in a place of this gallery's; as `put` else."""
@@ -285,12 +292,13 @@ class GalleryWriter(Closing):
                         shard.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
                 done(1)
 
-    def touch(self, path: Path, stamp: FileStamp) -> None:
-        """Record a new modification time of a file whose content is as it was."""
+    def touch(self, path: Path, stamp: FileStamp, shot: Shot) -> None:
+        """Record a new modification time of a file whose content is as it was, and what its EXIF says."""
         name = os.fsencode(path)
         number, id_ = self._known[name]
         with self._shards.use(number) as shard, translated_errors(self.path), shard as transaction:
             transaction.execute("UPDATE images SET mtime_ns = ? WHERE id = ?", (stamp.mtime_ns, id_))
+            put_shot(transaction, id_, shot)
 
     def _next_place(self) -> tuple[int, int]:
         """Shard and id of the next free row, in a new shard where the last one is full."""

@@ -490,17 +490,18 @@ def test_index_takes_odd_images_and_reports_bad_ones(bundle, odd_photos, bad_pho
     assert "caf\u00e9" in (tmp_path / "s.html").read_text()
 
 
-def test_index_lists_what_it_passes_over(cli, bundle, tmp_path):
+def test_index_lists_what_it_passes_over(cli, bundle, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
     photo(tmp_path / "photos.jpg")
-    for name in ("a.HEIC", "b.heic", "c.avif", "notes.txt", ".hidden"):
+    for name in ("a.HEIC", "b.heic", "c.jxl", "notes.txt", ".hidden"):
         (tmp_path / name).touch()
     where = ("--bundle", bundle, "--gallery", tmp_path / "g", "--json", tmp_path / "i.json")
     result = cli("index", tmp_path, *where)
     assert (result.code, result.err) == (0, "")
-    assert "  2 passed over: HEIC photos are not read; convert them to JPEG\n" in result.out
-    assert "  1 passed over: AVIF photos are not read; convert them to JPEG\n" in result.out
+    assert "  2 passed over: HEIC photos need pillow_heif; install it with: pip install 'cvnet" in result.out
+    assert "  2 passed over: not an image by its name\n" in result.out
     skipped = json.loads((tmp_path / "i.json").read_text())["skipped"]
-    assert {Path(path).name for path in skipped} == {"a.HEIC", "b.heic", "c.avif", "notes.txt", ".hidden"}
+    assert {Path(path).name for path in skipped} == {"a.HEIC", "b.heic", "c.jxl", "notes.txt", ".hidden"}
     assert skipped[str(tmp_path / "notes.txt")] == "not an image by its name"
 
 

@@ -195,17 +195,17 @@ def test_only_the_formats_that_are_listed_are_opened(format_name, tmp_path):
         assert read(tmp_path / "photo.jpg").shape == (61, 83, 3)
         assert read_size(tmp_path / "photo.jpg") == (61, 83)
     else:
-        with pytest.raises(ImageError, match=r"not an image|photos are not read"):
+        with pytest.raises(ImageError, match="not an image"):
             read(tmp_path / "photo.jpg")
         with pytest.raises(ImageError, match="not an image"):
             read_size(tmp_path / "photo.jpg")
 
 
 @pytest.mark.parametrize(
-    ("brand", "name"), [(b"heic", "HEIC"), (b"mif1", "HEIC"), (b"avif", "AVIF"), (b"mp42", "not an image")]
+    ("brand", "what"), [(b"heic", "damaged"), (b"mif1", "damaged"), (b"avif", "damaged"), (b"mp42", "not an image")]
 )
-def test_photos_of_formats_that_are_not_read_go_by_name(brand, name):
-    with pytest.raises(ImageError, match=name):
+def test_a_photo_with_nothing_behind_its_first_bytes(brand, what):
+    with pytest.raises(ImageError, match=what):
         decode(b"\0\0\0\x18ftyp" + brand + b"\0" * 100)
 
 

@@ -6,10 +6,13 @@ import base64
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from cvnet_engine.pages.thumbnail import Thumbnail, thumbnail
+from tests.pictures import dated, encode
+from tests.raws import dng, heic
 
 
 def pixels(small: Thumbnail) -> Image.Image:
@@ -43,3 +46,19 @@ def test_other_pixel_formats_are_shown(tmp_path: Path, mode: str) -> None:
 def test_truncated_picture_gives_a_placeholder(photo: str) -> None:
     Path(photo).write_bytes(Path(photo).read_bytes()[:700])
     assert thumbnail(photo) is None
+
+
+@pytest.mark.parametrize("name", ["photo.heic", "photo.avif", "photo.dng"])
+def test_photos_of_every_kind_are_shown_upright(tmp_path: Path, name: str) -> None:
+    image = Image.new("RGB", (400, 200), "white")
+    exif = dated("2019:06:15 12:30:45", orientation=6)
+    data = {
+        "photo.heic": lambda: heic(image, exif=exif),
+        "photo.avif": lambda: encode(image, "AVIF", exif=exif),
+        "photo.dng": lambda: dng(np.asarray(image), orientation=6),
+    }[name]()
+    (tmp_path / name).write_bytes(data)
+    shown = thumbnail(str(tmp_path / name))
+    assert shown is not None
+    assert (shown.width_px, shown.height_px) == (200, 400)
+    assert pixels(shown).size == (120, 240)

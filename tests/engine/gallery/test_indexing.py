@@ -246,8 +246,10 @@ def test_find_images_walks_folders_in_order_and_leaves_out_what_is_hidden_or_no_
     assert find_images([tmp_path / "notes.txt"]) == [tmp_path / "notes.txt"]
 
 
-def test_what_is_passed_over_is_listed_with_the_reason(tmp_path):
-    for name in ("a.jpg", "notes.txt", "holiday.HEIC", "b.avif", ".hidden/d.jpg", "no suffix"):
+def test_what_is_passed_over_is_listed_with_the_reason(tmp_path, monkeypatch):
+    for library in ("pillow_heif", "rawpy"):
+        monkeypatch.setitem(sys.modules, library, None)
+    for name in ("a.jpg", "notes.txt", "holiday.HEIC", "b.dng", ".hidden/d.jpg", "no suffix"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     os.mkfifo(tmp_path / "pipe.jpg")
@@ -258,9 +260,9 @@ def test_what_is_passed_over_is_listed_with_the_reason(tmp_path):
     assert [path.name for path in found.images] == ["a.jpg", "notes.txt"]  # one that is named is taken
     assert {path.name: reason for path, reason in found.skipped.items()} == {
         ".hidden": "hidden",
-        "b.avif": "AVIF photos are not read; convert them to JPEG",
+        "b.dng": "raw files of cameras need rawpy; install it with: pip install 'cvnet-engine[photos]'",
         "broken.jpg": "cannot be read (No such file or directory)",
-        "holiday.HEIC": "HEIC photos are not read; convert them to JPEG",
+        "holiday.HEIC": "HEIC photos need pillow_heif; install it with: pip install 'cvnet-engine[photos]'",
         "linked": "a link to a folder",
         "loop.jpg": "cannot be read (Too many levels of symbolic links)",
         "no suffix": "not an image by its name",
@@ -301,9 +303,10 @@ def test_links_keep_their_name(photos, tmp_path):
     assert photos / "other.jpg" in find_images([photos])
 
 
-def test_a_folder_of_photos_that_are_not_read_says_what_they_are(tmp_path):
+def test_a_folder_of_photos_that_are_not_read_here_says_what_they_need(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
     (tmp_path / "holiday.heic").touch()
-    with pytest.raises(ImageError, match=r"no images; .*; 1 passed over: HEIC photos are not read; convert them"):
+    with pytest.raises(ImageError, match=r"no images; .*; 1 passed over: HEIC photos need pillow_heif; install it"):
         find_images([tmp_path])
 
 
