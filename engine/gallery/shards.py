@@ -62,9 +62,6 @@ CREATE TABLE IF NOT EXISTS taken (
 );
 """
 OF_AN_IMAGE = ("maps", "taken")  # tables of rows of an image: `image` is the first column, `checksum` the last
-    "maps",
-    "taken",
-)  # tables whose rows belong to an image: `image` is the first column, `checksum` the last
 IMAGE_COLUMNS = "id, path, height, width, descriptor, checksum, size, mtime_ns, digest"
 SELECT_IMAGES = f"SELECT {IMAGE_COLUMNS} FROM images ORDER BY id"
 SELECT_IMAGE = f"SELECT {IMAGE_COLUMNS} FROM images WHERE id = ?"
