@@ -172,7 +172,7 @@ def test_a_compaction_writes_nowhere_else(tmp_path, monkeypatch):
         writer.compact(lambda _: told.append(os.environ["SQLITE_TMPDIR"]))
     assert set(told) == {str(tmp_path / "g")}
     assert os.environ["SQLITE_TMPDIR"] == "/absent"
-    assert {file.suffix for file in (tmp_path / "g").iterdir()} == {".json", ".lock", ".sqlite"}
+    assert {file.suffix for file in (tmp_path / "g").iterdir()} == {".json", ".lock", ".sqlite", ".columns"}
 
 
 def test_a_full_disk_stops_a_compaction_and_loses_nothing(tmp_path):
