@@ -211,7 +211,7 @@ def declare(lib: ctypes.CDLL) -> ctypes.CDLL:
     lib.cvnet_accelerated.argtypes, lib.cvnet_accelerated.restype = [number], number
     lib.cvnet_create.argtypes = [ctypes.POINTER(Tensor), number, number, number, ctypes.POINTER(model)]
     lib.cvnet_prepare_query.argtypes = [model, maps]
-    lib.cvnet_score.argtypes = [model, maps, ctypes.c_void_p]
+    lib.cvnet_score.argtypes = [model, maps, number, ctypes.c_void_p]
     lib.cvnet_create.restype = lib.cvnet_prepare_query.restype = lib.cvnet_score.restype = number
     lib.cvnet_free.argtypes, lib.cvnet_free.restype = [model], None
     return lib

@@ -31,7 +31,7 @@ class Gated(Retriever):
         self.shapes.append(image.shape)
         return super().extract(image)
 
-    def score_batches(self, query, collection, rows):
+    def score_batches(self, query, collection, rows, is_open=None):
         try:
             for batch in super().score_batches(query, collection, rows):
                 self.reached.set()

@@ -31,7 +31,7 @@ class Scorer:
     def __init__(self) -> None:
         self.asked: list[int] = []
 
-    def score_batches(self, _query, _collection, rows):
+    def score_batches(self, _query, _collection, rows, _is_open=None):
         self.asked = list(rows)
         for start in range(0, len(rows), 4):
             batch = rows[start : start + 4]
