@@ -11,6 +11,7 @@
 //   layers.h    blocks 2 to 4: convolutions 3x3, GroupNorm
 //   block1.h    correlation, and the convolution 5x5 that consumes it
 //   winograd.h  a faster way through some layers
+//   smaller.h   maps of fewer positions, for a rough score
 //
 // Values are stored in 32-bit words, and every inner loop is "accumulator += vector of words . one broadcast word", so that
 // one source serves all precisions.
@@ -18,6 +19,7 @@
 // Names: q query, k key, s scale, c channel. Grids are (h, w); "even" is the grid of positions (2y, 2x).
 
 #include "block1.h"
+#include "smaller.h"
 #include "winograd.h"
 
 enum { HIDDEN = 128, CLASSES = 2 };  // of the two linear layers
@@ -260,4 +262,10 @@ Status cvnet_score(Model *m, const Maps *keys, int n, float *logits)
     Status bad = OK;
     for (int i = 0; i < n && !bad; i++) bad = score_key(m, &m->desk, keys + i, logits + i * CLASSES);
     return bad;
+}
+
+// A map (DIM, from) of unit vectors as one (DIM, to) of fewer positions.
+Status cvnet_shrink(const void *map, int is_half, Grid from, Grid to, float *out)
+{
+    return shrink(map, is_half, from, to, out);
 }

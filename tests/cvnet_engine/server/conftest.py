@@ -35,7 +35,7 @@ class Retriever(FakeRetriever):
         check_size(image)
         return super().extract(image)
 
-    def score_batches(self, query: Features, collection, rows, is_open=None):
+    def score_batches(self, query: Features, collection, rows, _is_open=None):
         for batch in batches_of_equal(rows, collection.map_size):
             keys = collection.descriptors[batch]
             yield batch, (np.abs(keys @ query.descriptor * 997) % 1).astype(np.float32)
