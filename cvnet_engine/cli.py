@@ -68,6 +68,14 @@ RerankWithOption = Annotated[
         "or pair scores of the best of the 400 that these put in order.",
     ),
 ]
+FineOption = Annotated[
+    int | None,
+    typer.Option(
+        "--fine",
+        min=0,
+        help="Candidates to score in full, the best by a rough look at the whole shortlist: less time, other scores.",
+    ),
+]
 GalleryOption = Annotated[Path, typer.Option("--gallery", help="Folder written by 'index'.")]
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, max=1024, help="CPU threads; all that are available by default.")
@@ -191,6 +199,7 @@ def search(
     top_k: Annotated[int, typer.Option(min=1, help="Results to show.")] = 10,
     rerank: Annotated[int, typer.Option(min=0, help="Candidates to rerank; 0 for none.")] = 100,
     rerank_with: RerankWithOption = "cvnet",
+    fine: FineOption = None,
     threads: ThreadsOption = None,
     html: HtmlOption = None,
     json: JsonOption = None,
@@ -207,6 +216,7 @@ def search(
             top_k=top_k,
             rerank=rerank,
             rerank_with=rerank_with,
+            fine=fine,
             threads=threads,
             html=html,
             json=json,
@@ -221,6 +231,7 @@ def evaluate(
     bundle: BundleOption,
     rerank: Annotated[str, typer.Option(help="Shortlist lengths, for instance 100,400; 0 for none.")] = "100",
     rerank_with: RerankWithOption = "cvnet",
+    fine: FineOption = None,
     reference: Annotated[
         bool, typer.Option("--reference", help="Evaluate the PyTorch model beside the engine.")
     ] = False,
@@ -251,6 +262,7 @@ def evaluate(
             bundle=bundle,
             rerank=rerank,
             rerank_with=rerank_with,
+            fine=fine,
             reference=reference,
             against=against,
             distractors=distractors,

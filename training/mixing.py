@@ -1,8 +1,8 @@
 """What a pair score on pooled maps says of the one at full size: `python -m training.mixing DATA_DIR`.
 
 On the validation scenes, over the best 100 candidates of every query: the line of least squares from one to the other.
-No label is used. `engine.retrieval.ranking.POOLED_WEIGHT` is `RERANK_WEIGHT` times its slope, so that a ranking by pooled
-scores is one by the final scores to be expected.
+No label is used. `engine.retrieval.ranking.POOLED_WEIGHT` is `RERANK_WEIGHT` times its slope, so that a ranking by
+pooled scores is one by the final scores to be expected.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -90,8 +90,15 @@ class Scored:
     scores: Array
 
 
-class RoughlyScored(Scored):
-    """Pairs that were scored on pooled maps."""
+@dataclass(frozen=True)
+class RoughlyScored:
+    """The same on pooled maps: no pair scores as published."""
+
+    rows: list[int]
+    scores: Array
+
+
+Step = TypeVar("Step", Scored, RoughlyScored)
 
 
 @dataclass(frozen=True)
@@ -118,14 +125,14 @@ class Searcher(Closing):
             done: `done(n)` is called after each n pairs, on maps of either size.
         """
         for step in self.steps(query, plan):
-            if isinstance(step, Scored):
+            if isinstance(step, Scored | RoughlyScored):
                 done(len(step.rows))
         assert isinstance(step, Found)  # the last
         return step
 
     def steps(
         self, query: Features, plan: Plan, among: Array | None = None
-    ) -> Generator[Ranked | Scored | Found, None, None]:
+    ) -> Generator[Ranked | RoughlyScored | Scored | Found, None, None]:
         """What `find` does, a piece of work a step, so that steps for several queries can take turns on one thread.
 
         Args:
@@ -148,8 +155,8 @@ class Searcher(Closing):
         yield Found(before, ranking.reranked(race.scores), dict(stages.seconds))
 
     def _run(
-        self, race: Race, query: Features, collection: Mapped, stage: str, step: type[Scored], stages: Stages
-    ) -> Generator[Scored, None, None]:
+        self, race: Race, query: Features, collection: Mapped, stage: str, step: type[Step], stages: Stages
+    ) -> Generator[Step, None, None]:
         """Score the pairs of a race, batch after batch."""
         with contextlib.closing(self._retriever.score_batches(query, collection, race.rows, race.is_open)) as batches:
             while True:

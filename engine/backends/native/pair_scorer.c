@@ -141,8 +141,8 @@ static void single_task(const void *context, int desk, void *scratch)
     }
 }
 
-// Small pairs are over before threads have met a dozen times; beyond it, a pair's memory is too much to have for each.
-enum { SMALL_PAIR = 1 << 16 };  // even positions of the query times those of the key
+// Beyond it a pair takes long beside what its threads lose where they meet, a dozen times, and memory for each adds up.
+enum { SMALL_PAIR = 1 << 14 };  // even positions of the query times those of the key
 
 static int all_small(const Model *m, const Maps *keys, int n)
 {
