@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import scenes
-from benchmarks.accuracy import audit
+from benchmarks.accuracy import audit, coarse
 from benchmarks.contenders.contender import KEEPING, PUBLISHED, REFERENCE
 from benchmarks.latency.records import Record
 from benchmarks.latency.report import Report
@@ -96,6 +96,8 @@ def document(results: Path) -> str:
     parts += [accuracy(read(file)) for file in sorted(results.glob("eval-*.json"))]
     if (results / "precision.json").is_file():
         parts.append(precision(read(results / "precision.json")))
+    if (results / "coarse.json").is_file():
+        parts.append(coarse_to_fine(read(results / "coarse.json")))
     return "\n".join(parts)
 
 
@@ -263,6 +265,11 @@ def agreement_line(name: str, agreement: dict[str, Any]) -> str:
         f"Against {other}: pair scores within {agreement['largest_pair_difference']:.1e}, the AP of every query within "
         f"{100 * largest:.4f} points, Kendall's tau of rankings at least {tau:.4f}."
     )
+
+
+def coarse_to_fine(report: dict[str, Any]) -> str:
+    """What few pairs in full cost and save."""
+    return f"## Coarse-to-fine reranking\n\n{coarse.markdown(report)}"
 
 
 if __name__ == "__main__":

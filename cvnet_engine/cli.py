@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from cvnet_engine import care, interrupts
 from cvnet_engine.options import (
     BundleOption,
+    FineOption,
     GalleryOption,
     HtmlOption,
     JsonOption,
@@ -184,6 +185,7 @@ def search(
     top_k: Annotated[int, typer.Option(min=1, help="Results to show.")] = 10,
     rerank: Annotated[int, typer.Option(min=0, help="Candidates to rerank; 0 for none.")] = 100,
     rerank_with: RerankWithOption = "cvnet",
+    fine: FineOption = None,
     threads: ThreadsOption = None,
     html: HtmlOption = None,
     json: JsonOption = None,
@@ -200,6 +202,7 @@ def search(
             top_k=top_k,
             rerank=rerank,
             rerank_with=rerank_with,
+            fine=fine,
             threads=threads,
             html=html,
             json=json,
@@ -214,6 +217,7 @@ def evaluate(
     bundle: BundleOption,
     rerank: Annotated[str, typer.Option(help="Shortlist lengths, for instance 100,400; 0 for none.")] = "100",
     rerank_with: RerankWithOption = "cvnet",
+    fine: FineOption = None,
     reference: Annotated[
         bool, typer.Option("--reference", help="Evaluate the PyTorch model beside the engine.")
     ] = False,
@@ -244,6 +248,7 @@ def evaluate(
             bundle=bundle,
             rerank=rerank,
             rerank_with=rerank_with,
+            fine=fine,
             reference=reference,
             against=against,
             distractors=distractors,

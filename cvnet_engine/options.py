@@ -29,6 +29,14 @@ RerankWithOption = Annotated[
         "or pair scores of the best of the 400 that these put in order.",
     ),
 ]
+FineOption = Annotated[
+    int | None,
+    typer.Option(
+        "--fine",
+        min=0,
+        help="Candidates to score in full, the best by a rough look at the whole shortlist: less time, other scores.",
+    ),
+]
 GalleryOption = Annotated[Path, typer.Option("--gallery", help="Folder written by 'index'.")]
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, max=1024, help="CPU threads; all that are available by default.")

@@ -49,6 +49,11 @@ def unit_map_sizes(full: Size) -> list[Size]:
     return [(reduced(full[0]), reduced(full[1])) for reduced in REDUCED_LENGTHS] + [full]
 
 
+def pooled_size(full: Size) -> Size:
+    """Half the positions a side, rounded up, and two at least, which the quarter-area map needs."""
+    return max(2, (full[0] + 1) // 2), max(2, (full[1] + 1) // 2)
+
+
 def scaled(image_px: Size, scale: float) -> Size:
     """An image's size at one of `IMAGE_SCALES`, as `cv2.resize` rounds it."""
     return round(image_px[0] * scale), round(image_px[1] * scale)

@@ -24,8 +24,9 @@ from engine.errors import ImageError
 from engine.features import Features
 from engine.gallery.reader import Gallery
 from engine.images import crop, read
+from engine.retrieval.pooling import Pooled, pooled
 from engine.retrieval.ranking import Ranking
-from engine.retrieval.retriever import Collection, Retriever
+from engine.retrieval.retriever import Collection, Mapped, Retriever
 from engine.retrieval.search import similarities
 from engine.retrieval.searcher import Plan, RerankWith
 from engine.retrieval.superglobal import Refinement, rerank
@@ -41,22 +42,29 @@ class QueryWork:
     Attributes:
         descriptor: (2048,) float32, unit norm.
         pair_scores: database row -> pair score.
+        pooled_scores: database row -> pair score on pooled maps.
         seconds: what it took, whenever that was.
     """
 
     descriptor: Array
     pair_scores: dict[int, float]
+    pooled_scores: dict[int, float]
     seconds: float
 
     @classmethod
     def unpack(cls, arrays: dict[str, Array]) -> QueryWork:
-        scores = zip(arrays["rows"].tolist(), arrays["scores"].tolist(), strict=True)
-        return cls(arrays["descriptor"], dict(scores), float(arrays["seconds"]))
+        def scores(prefix: str) -> dict[int, float]:
+            return dict(zip(arrays[f"{prefix}rows"].tolist(), arrays[f"{prefix}scores"].tolist(), strict=True))
+
+        pooled = scores("pooled_") if "pooled_rows" in arrays else {}
+        return cls(arrays["descriptor"], scores(""), pooled, float(arrays["seconds"]))
 
     def pack(self) -> dict[str, Array]:
-        rows = np.array(list(self.pair_scores), np.int64)
-        scores = np.array(list(self.pair_scores.values()), np.float32)
-        return {"descriptor": self.descriptor, "rows": rows, "scores": scores, "seconds": np.array(self.seconds)}
+        arrays = {"descriptor": self.descriptor, "seconds": np.array(self.seconds)}
+        for prefix, scores in (("", self.pair_scores), ("pooled_", self.pooled_scores)):
+            arrays[f"{prefix}rows"] = np.array(list(scores), np.int64)
+            arrays[f"{prefix}scores"] = np.array(list(scores.values()), np.float32)
+        return arrays
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,8 @@ class QueryEvaluation:
 
     Attributes:
         ranking: the whole database by global similarity.
-        pair_scores: database row -> pair score, for every row of a shortlist.
+        pair_scores: database row -> pair score, for every row of a shortlist that was scored in full.
+        pooled_scores: database row -> pair score on pooled maps, for every row of a shortlist longer than `fine`.
         rankings: (shortlist length, setup) -> the ranking that was judged, ignored images left out.
         results: the same keys -> its result, None where the setup has no relevant image.
         seconds: what extracting it and scoring its pairs took.
@@ -73,6 +82,7 @@ class QueryEvaluation:
 
     ranking: Ranking
     pair_scores: dict[int, float]
+    pooled_scores: dict[int, float]
     rankings: dict[Case, Ranking]
     results: dict[Case, QueryResult | None]
     seconds: float
@@ -91,8 +101,13 @@ class Evaluation:
 
     @property
     def pairs(self) -> int:
-        """How many pairs were scored."""
+        """How many pairs were scored in full."""
         return sum(len(query.pair_scores) for query in self.queries)
+
+    @property
+    def pooled_pairs(self) -> int:
+        """How many pairs were scored on pooled maps."""
+        return sum(len(query.pooled_scores) for query in self.queries)
 
     @property
     def seconds(self) -> float:
@@ -105,6 +120,7 @@ class Evaluation:
             "global": {setup: self.means(GLOBAL, setup) for setup in SETUPS},
             "rerank": {str(k): {setup: self.means(k, setup) for setup in SETUPS} for k in self.shortlists},
             "pairs": self.pairs,
+            "pooled_pairs": self.pooled_pairs,
         }
 
 
@@ -145,6 +161,7 @@ class Evaluator:
         shortlists: their lengths, in ascending order.
         cropped: queries are cropped to their boxes, as published.
         method: what shortlists are reranked with.
+        fine: how many of a shortlist are scored in full; see `Plan`.
     """
 
     dataset: Dataset
@@ -155,6 +172,7 @@ class Evaluator:
     cropped: bool
     journal: Journal
     method: RerankWith = "cvnet"
+    fine: int | None = None
 
     def run(self, done: Callable[[], None] = lambda: None) -> Evaluation:
         """Rank and judge every query; `done` is called after each."""
@@ -167,22 +185,50 @@ class Evaluator:
     def query(self, path: Path, truth: GroundTruth) -> QueryEvaluation:
         """A query judged by the journal's entry of it, which is completed where pairs of its shortlists are missing."""
         bbx = truth.bbx if self.cropped else None
-        facts = query_facts(self.identity, path, bbx, self.database)
+        facts = query_facts(fine_identity(self.identity, self.fine), path, bbx, self.database)
         features = cache(partial(extract_query, self.retriever, path, bbx))
         stored = self.journal.get(facts)
         started = time.perf_counter()
-        work = QueryWork.unpack(stored) if stored else QueryWork(features().descriptor, {}, 0.0)
+        work = QueryWork.unpack(stored) if stored else QueryWork(features().descriptor, {}, {}, 0.0)
         ranking = Ranking.by_similarity(similarities(self.descriptors, work.descriptor))
         candidates = self.candidates(ranking, work.descriptor, truth)
-        rows = shortlisted(candidates, self.method)
-        missing = [row for row in rows if row not in work.pair_scores]
-        if missing or not stored:
-            scores = self.retriever.score_rows(features(), self.collection, missing)
-            pair_scores = work.pair_scores | dict(zip(missing, scores.tolist(), strict=True))
-            work = QueryWork(work.descriptor, pair_scores, work.seconds + time.perf_counter() - started)
+
+        rough = shortlisted(candidates, lambda k, listed: self.plan(k).pooled_pairs(len(listed.rows)))
+        pooled_scores = self.completed(work.pooled_scores, rough, Pooled(self.collection), lambda: pooled(features()))
+        candidates = {
+            (k, setup): with_scores(listed, pooled_scores, self.plan(k).pooled_pairs(len(listed.rows)), rough=True)
+            for (k, setup), listed in candidates.items()
+        }
+        rows = shortlisted(candidates, lambda k, _: self.plan(k).full_pairs)
+        pair_scores = self.completed(work.pair_scores, rows, self.collection, features)
+        if not stored or len(pair_scores) + len(pooled_scores) > len(work.pair_scores) + len(work.pooled_scores):
+            seconds = work.seconds + time.perf_counter() - started
+            work = QueryWork(work.descriptor, pair_scores, pooled_scores, seconds)
             self.journal.put(facts, work.pack())
-        pair_scores = {row: work.pair_scores[row] for row in rows}
-        return evaluate_query(ranking, truth, candidates, pair_scores, work.seconds)
+        rankings = {(GLOBAL, setup): ranking.without(ignored(truth, setup)) for setup in SETUPS}
+        for (k, setup), listed in candidates.items():
+            rankings[k, setup] = with_scores(listed, pair_scores, self.plan(k).full_pairs)
+        return QueryEvaluation(
+            ranking,
+            {row: pair_scores[row] for row in rows},
+            {row: pooled_scores[row] for row in rough},
+            rankings,
+            {case: judge(ranked.rows, truth, case[1]) for case, ranked in rankings.items()},
+            work.seconds,
+        )
+
+    def plan(self, shortlist: int) -> Plan:
+        return Plan(rerank=shortlist, method=self.method, fine=self.fine)
+
+    def completed(
+        self, known: dict[int, float], rows: Sequence[int], collection: Mapped, query: Callable[[], Features]
+    ) -> dict[int, float]:
+        """Pair scores by row, those of `rows` added that are not known."""
+        missing = [row for row in rows if row not in known]
+        if not missing:
+            return known
+        scores = self.retriever.score_rows(query(), collection, missing)
+        return known | dict(zip(missing, scores.tolist(), strict=True))
 
     def candidates(self, ranking: Ranking, query: Array, truth: GroundTruth) -> dict[Case, Ranking]:
         """What each shortlist length and setup reranks: the whole ranking, refined where SuperGlobal takes part.
@@ -195,7 +241,7 @@ class Evaluator:
         def refined(how: Refinement | None) -> Ranking:
             return rerank(query, ranking, self.descriptors, how) if how else ranking
 
-        lists = {k: refined(Plan(rerank=k, method=self.method).refinement) for k in self.shortlists}
+        lists = {k: refined(self.plan(k).refinement) for k in self.shortlists}
         return {(k, setup): listed.without(ignored(truth, setup)) for k, listed in lists.items() for setup in SETUPS}
 
     @cached_property
@@ -212,32 +258,29 @@ def database_digest(dataset: Dataset) -> str:
     return digest(tuple(content(path) for path in dataset.images))
 
 
-def evaluate(dataset: Dataset, retriever: Retriever, collection: Collection, shortlists: Sequence[int]) -> Evaluation:
-    """Rank and judge every query as published, keeping nothing."""
+def evaluate(
+    dataset: Dataset, retriever: Retriever, collection: Collection, shortlists: Sequence[int], fine: int | None = None
+) -> Evaluation:
+    """Rank and judge every query, keeping nothing; as published, but for `fine`."""
     with Journal(None) as journal:
-        return Evaluator(dataset, retriever, "", collection, shortlists, cropped=True, journal=journal).run()
+        return Evaluator(dataset, retriever, "", collection, shortlists, True, journal, fine=fine).run()
 
 
-def shortlisted(candidates: Mapping[Case, Ranking], method: RerankWith) -> list[int]:
-    """Rows whose pairs are scored for a shortlist of any length and setup, ascending."""
-    pairs = {k: Plan(rerank=k, method=method).pairs for k, _ in candidates}
-    return sorted({row for (k, _), ranking in candidates.items() for row in ranking.rows[: pairs[k]].tolist()})
+def shortlisted(candidates: Mapping[Case, Ranking], count: Callable[[int, Ranking], int]) -> list[int]:
+    """Rows among the first `count(k, ranking)` for a shortlist of any length k and setup, ascending."""
+    firsts = (listed.rows[: count(k, listed)].tolist() for (k, _), listed in candidates.items())
+    return sorted({row for first in firsts for row in first})
 
 
-def evaluate_query(
-    ranking: Ranking,
-    truth: GroundTruth,
-    candidates: Mapping[Case, Ranking],
-    pair_scores: dict[int, float],
-    seconds: float,
-) -> QueryEvaluation:
-    """Judge a query's global ranking, and each list of candidates, reranked by their pair scores where these are."""
-    rankings = {(GLOBAL, setup): ranking.without(ignored(truth, setup)) for setup in SETUPS}
-    for (k, setup), listed in candidates.items():
-        scores = [pair_scores[row] for row in listed.rows[:k].tolist()] if pair_scores else []
-        rankings[k, setup] = listed.reranked(np.array(scores, np.float32))
-    results = {case: judge(ranked.rows, truth, case[1]) for case, ranked in rankings.items()}
-    return QueryEvaluation(ranking, pair_scores, rankings, results, seconds)
+def with_scores(listed: Ranking, scores: Mapping[int, float], count: int, rough: bool = False) -> Ranking:
+    """The first `count` candidates reranked by their scores."""
+    first = np.array([scores[row] for row in listed.rows[:count].tolist()], np.float32)
+    return listed.roughly_reranked(first) if rough else listed.reranked(first)
+
+
+def fine_identity(identity: str, fine: int | None) -> str:
+    """What results depend on where only `fine` of a shortlist are scored in full: their cost, too, is another."""
+    return identity if fine is None else f"{identity} fine {fine}"
 
 
 def extract_query(retriever: Retriever, path: Path, bbx: Sequence[float] | None) -> Features:

@@ -39,8 +39,19 @@ class Rates:
         return self.pixel * work.pixels + self.pair_flop * work.pair_flop
 
 
-def workload(dataset: Dataset, images: Sequence[Path], queries: Sequence[int], longest: int, cropped: bool) -> Workload:
-    """The work of describing database `images` and of the `queries` (rows) with shortlists up to `longest`."""
+def workload(
+    dataset: Dataset,
+    images: Sequence[Path],
+    queries: Sequence[int],
+    longest: int,
+    cropped: bool,
+    full: int | None = None,
+) -> Workload:
+    """The work of describing database `images` and of the `queries` (rows) with shortlists up to `longest`.
+
+    Args:
+        full: how many of a shortlist are scored at full size where others have pooled maps: a sixteenth of the work.
+    """
     database = sizes(sample(dataset.images))
     pixels = len(images) * float(np.mean([h * w for h, w in database]))
     pairs, flop = 0, 0.0
@@ -50,7 +61,8 @@ def workload(dataset: Dataset, images: Sequence[Path], queries: Sequence[int], l
         count = most_pairs(truth, len(dataset.images), longest)
         pixels += size[0] * size[1]
         pairs += count
-        flop += count * float(np.mean([costs.pair(size, key).flop for key in database]))
+        most = count if full is None or full >= longest else most_pairs(truth, len(dataset.images), full) + count / 16
+        flop += most * float(np.mean([costs.pair(size, key).flop for key in database]))
     return Workload(len(images) + len(queries), pixels, pairs, flop)
 
 

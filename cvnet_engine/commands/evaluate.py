@@ -33,6 +33,7 @@ class Options:
     Attributes:
         rerank: shortlist lengths, as in `100,400`.
         rerank_with: what the shortlist is reranked with; see `Plan`.
+        fine: candidates of a shortlist to score in full; see `Plan`.
         reference: evaluate the PyTorch model too.
         against: evaluate this bundle too.
         distractors: a text file of further database images.
@@ -45,6 +46,7 @@ class Options:
     bundle: Path
     rerank: str
     rerank_with: RerankWith
+    fine: int | None
     reference: bool
     against: Path | None
     distractors: Path | None
@@ -69,10 +71,12 @@ def run(options: Options) -> None:
     if options.distractors:
         dataset = dataset.with_distractors(datasets.read_distractors(options.distractors))
     console.say(f"{dataset.name}: {len(dataset.images)} database images, {len(dataset.queries)} queries")
+    if options.fine is not None:
+        console.warn(f"{options.fine} of a shortlist are scored in full: figures do not compare with published ones")
     if not options.cropped:
         console.warn("queries are not cropped to their boxes: figures do not compare with published ones")
     with kept_folder(options.gallery) as folder, Journal(folder / JOURNAL) as journal:
-        task = Task(dataset, tuple(shortlists), options.cropped, journal, options.rerank_with)
+        task = Task(dataset, tuple(shortlists), options.cropped, journal, options.rerank_with, options.fine)
         with opened_subjects(options, bundle, folder) as subjects:
             state_projections(subjects, task)
             outcomes = {name: subject.evaluate(task) for name, subject in subjects.items()}
@@ -158,8 +162,13 @@ def show(outcomes: dict[str, Timed], shortlists: list[int]) -> None:
     for who, (evaluation, seconds) in outcomes.items():
         console.say(
             f"{who}: {seconds['indexed']} database images {seconds['index']:.1f} s, "
-            f"queries and {evaluation.pairs} pairs {seconds['queries']:.1f} s"
+            f"queries and {pairs(evaluation)} {seconds['queries']:.1f} s"
         )
+
+
+def pairs(evaluation: Evaluation) -> str:
+    rough = f", {evaluation.pooled_pairs} on pooled maps" if evaluation.pooled_pairs else ""
+    return f"{evaluation.pairs} pairs{rough}"
 
 
 def show_agreements(agreements: dict[str, Agreement]) -> None:
@@ -184,6 +193,7 @@ def to_json(
         "nq": len(dataset.queries),
         "cropped": options.cropped,
         "rerank_with": options.rerank_with,
+        "fine": options.fine,
     }
     for who, (evaluation, seconds) in outcomes.items():
         results = evaluation.to_json() | {"seconds": seconds, "queries": per_query(dataset, evaluation)}
@@ -204,7 +214,7 @@ def facts(bundle: Bundle) -> dict[str, Any]:
 
 
 def per_query(dataset: Dataset, evaluation: Evaluation) -> list[dict[str, Any]]:
-    """AP by shortlist length and setup, and the pairs scored: [database row, score]."""
+    """AP by shortlist length and setup, and the pairs scored, in full and on pooled maps: [database row, score]."""
     return [
         {
             "query": path.stem,
@@ -215,6 +225,7 @@ def per_query(dataset: Dataset, evaluation: Evaluation) -> list[dict[str, Any]]:
                 for k in (GLOBAL, *evaluation.shortlists)
             },
             "pairs": [[row, score] for row, score in query.pair_scores.items()],
+            "pooled_pairs": [[row, score] for row, score in query.pooled_scores.items()],
         }
         for path, query in zip(dataset.queries, evaluation.queries, strict=True)
     ]

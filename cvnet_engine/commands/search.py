@@ -7,12 +7,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from cvnet_engine import console
 from cvnet_engine.commands.index import info
 from cvnet_engine.outputs import Files
 from cvnet_engine.pages.page import Hit, Page, Query, hits
 from cvnet_engine.pages.rendering import render
 from engine.bundle import Bundle
+from engine.contract import Array
 from engine.errors import CvnetError, GalleryError, ImageError
 from engine.gallery.info import require_equal
 from engine.gallery.reader import Gallery
@@ -32,6 +35,7 @@ class Options:
         top_k: results to show.
         rerank: candidates to rerank.
         rerank_with: what the shortlist is reranked with; see `Plan`.
+        fine: candidates to score in full; see `Plan`.
     """
 
     queries: list[Path]
@@ -41,6 +45,7 @@ class Options:
     top_k: int = 10
     rerank: int = 100
     rerank_with: RerankWith = "cvnet"
+    fine: int | None = None
     threads: int | None = None
     html: Path | None = None
     json: Path | None = None
@@ -77,7 +82,7 @@ def run(options: Options) -> None:
         require_equal(gallery.info, info_here, options.gallery)
         if not len(gallery):
             raise GalleryError(f"{options.gallery}: holds no images yet; add some with 'cvnet-engine index'")
-        plan = Plan(options.top_k, options.rerank, options.rerank_with)
+        plan = Plan(options.top_k, options.rerank, options.rerank_with, options.fine)
         with Retriever.open(bundle, options.threads) as retriever, Searcher(retriever, gallery) as searcher:
             outcomes = [attempt(query, box, retriever, gallery, searcher, plan) for query in options.queries]
         report(outcomes, gallery, box, bundle, options)
@@ -116,7 +121,8 @@ def find(path: Path, box: Box | None, retriever: Retriever, gallery: Gallery, se
     started = time.perf_counter()
     query = retriever.extract_file(path, box, gallery.info.max_side_px)
     features_s = time.perf_counter() - started
-    with console.progress("reranking", min(plan.pairs, len(gallery))) as advance:
+    pairs = plan.pooled_pairs(len(gallery)) + min(plan.full_pairs, len(gallery))
+    with console.progress("reranking", pairs) as advance:
         found = searcher.find(query, plan, advance)
     return Found(path, found.before, found.ranking, {"features": features_s} | found.seconds)
 
@@ -154,12 +160,16 @@ def show(found: Found, gallery: Gallery, top_k: int) -> None:
         for hit in found_hits(found, gallery, top_k)
     ]
     console.table(str(found.query), ("rank", "score", "similarity", "rerank", "before", "path"), rows)
-    pairs = int((found.ranking.pair_scores == found.ranking.pair_scores).sum())
     s = found.seconds
+    rough = f"rough look at {known(found.ranking.pooled_scores)} {s['pooled']:.2f} s, " if "pooled" in s else ""
     console.say(
-        f"features {s['features']:.2f} s, global search of {len(gallery)} images {1e3 * s['global']:.1f} ms, "
-        f"rerank of {pairs} {s['rerank']:.2f} s\n"
+        f"features {s['features']:.2f} s, global search of {len(gallery)} images {1e3 * s['global']:.1f} ms, {rough}"
+        f"rerank of {known(found.ranking.pair_scores)} {s['rerank']:.2f} s\n"
     )
+
+
+def known(scores: Array) -> int:
+    return int(np.isfinite(scores).sum())
 
 
 def number(value: float | None) -> str:
@@ -182,6 +192,7 @@ def to_json(outcome: Found | Failed, gallery: Gallery, top_k: int) -> dict[str, 
             "score": hit.score,
             "similarity": hit.similarity,
             "rerank_score": hit.rerank_score,
+            "pooled_score": hit.pooled_score,
         }
         for hit in found_hits(outcome, gallery, top_k)
     ]

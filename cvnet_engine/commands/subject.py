@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, Self
 
 from benchmarks.accuracy.dataset import Dataset
-from benchmarks.accuracy.evaluation import Evaluation, Evaluator, Selection, Timed, database_digest
+from benchmarks.accuracy.evaluation import Evaluation, Evaluator, Selection, Timed, database_digest, fine_identity
 from benchmarks.accuracy.journal import Journal, image_facts, query_facts
 from benchmarks.accuracy.projection import Workload, rates, workload
 from benchmarks.contenders.allocator import keep_memory
@@ -30,13 +30,17 @@ from engine.retrieval.searcher import Plan, RerankWith
 
 @dataclass(frozen=True)
 class Task:
-    """What is evaluated: shortlist lengths ascending, queries cropped to their boxes or not, work kept in a journal."""
+    """What is evaluated: shortlist lengths ascending, queries cropped to their boxes or not, work kept in a journal.
+
+    `method` and `fine` are those of `Plan`.
+    """
 
     dataset: Dataset
     shortlists: tuple[int, ...]
     cropped: bool
     journal: Journal
     method: RerankWith = "cvnet"
+    fine: int | None = None
 
 
 class Subject(Protocol):
@@ -93,7 +97,7 @@ class EngineSubject(Closing):
 
 
 class ReferenceSubject(Closing):
-    """The PyTorch model that a bundle was built from, candidate features kept."""
+    """The PyTorch model that a bundle was built from, candidate features kept; it scores every pair in full."""
 
     def __init__(self, bundle: Bundle, threads: int | None) -> None:
         keep_memory()
@@ -103,14 +107,14 @@ class ReferenceSubject(Closing):
         self._contender.close()
 
     def projection(self, task: Task) -> tuple[Workload, float]:
-        identity = self._contender.identity
+        task, identity = replace(task, fine=None), self._contender.identity
         images = [path for path in task.dataset.images if task.journal.get(image_facts(identity, path)) is None]
         return project(task, self._contender, identity, images)
 
     def evaluate(self, task: Task) -> Timed:
         from benchmarks.accuracy.reference_collection import ReferenceCollection
 
-        identity, retriever = self._contender.identity, self._contender.retriever
+        task, identity, retriever = replace(task, fine=None), self._contender.identity, self._contender.retriever
         with console.progress("describing with PyTorch", len(task.dataset.images)) as advance:
             collection = ReferenceCollection(task.dataset, retriever, identity, task.journal, advance)
         evaluation = judge(task, self._contender, identity, collection)
@@ -122,7 +126,15 @@ def judge(task: Task, contender: Contender, identity: str, collection: Collectio
     """Evaluate every query, with progress."""
     dataset = task.dataset
     evaluator = Evaluator(
-        dataset, contender.retriever, identity, collection, task.shortlists, task.cropped, task.journal, task.method
+        dataset,
+        contender.retriever,
+        identity,
+        collection,
+        task.shortlists,
+        task.cropped,
+        task.journal,
+        task.method,
+        task.fine,
     )
     with console.progress(f"evaluating {contender.name}", len(dataset.queries)) as advance:
         return evaluator.run(advance)
@@ -131,14 +143,14 @@ def judge(task: Task, contender: Contender, identity: str, collection: Collectio
 def project(task: Task, contender: Contender, identity: str, images: list[Path]) -> tuple[Workload, float]:
     """What is left of describing `images` and of the queries; measured on one image where anything is left."""
     dataset = task.dataset
-    database = database_digest(dataset)
+    database, identity = database_digest(dataset), fine_identity(identity, task.fine)
     left = [
         row
         for row, (path, truth) in enumerate(zip(dataset.queries, dataset.ground_truth, strict=True))
         if task.journal.get(query_facts(identity, path, truth.bbx if task.cropped else None, database)) is None
     ]
-    longest = Plan(rerank=max(task.shortlists, default=0), method=task.method)
-    work = workload(dataset, images, left, longest.pairs, task.cropped)
+    plan = Plan(rerank=max(task.shortlists, default=0), method=task.method, fine=task.fine)
+    work = workload(dataset, images, left, plan.pairs, task.cropped, plan.full_pairs)
     if not work.images:
         return work, 0.0
     return work, rates(contender.retriever, dataset.images[0]).seconds(work)

@@ -48,7 +48,8 @@ def evaluation_page(
     return Page(
         title=f"{dataset.name}, evaluated",
         lead=f"{len(dataset.queries)} queries among {len(dataset.images)} images"
-        + (f", best {longest} reranked." if longest else ", not reranked.")
+        + (f", best {longest} reranked" if longest else ", not reranked")
+        + (", most by their pooled maps alone." if engine.pooled_pairs else ".")
         + f" Below: the queries of lowest AP in the Medium setup, and those that reranking moved most ({len(chosen)}).",
         banner=console.notice(bundle.manifest),
         queries=tuple(shown(row, reason, dataset, engine, longest) for row, reason in chosen.items()),

@@ -16,13 +16,17 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Hit:
-    """One row of a ranking. `rank` and `before` (its rank before reranking) count from 1."""
+    """One row of a ranking. `rank` and `before` (its rank before reranking) count from 1.
+
+    `rerank_score` is of a pair scored in full, `pooled_score` of one scored on pooled maps.
+    """
 
     path: str
     rank: int
     score: float
     similarity: float
     rerank_score: float | None = None
+    pooled_score: float | None = None
     verdict: Verdict | None = None
     before: int | None = None
 
@@ -59,16 +63,23 @@ def hits(
     """The first `count` results of a ranking, each with its verdict and the rank it had before reranking, if it was."""
     ranks_before = {row: rank for rank, row in enumerate(before.rows.tolist(), 1)} if before else {}
     top = ranking.first(count)
-    columns = (top.rows, top.scores, top.similarities, top.pair_scores)
+    columns = (top.rows, top.scores, top.similarities, top.pair_scores, top.pooled_scores)
     return tuple(
         Hit(
             path=str(paths[row]),
             rank=rank,
             score=score,
             similarity=similarity,
-            rerank_score=pair_score if pair_score == pair_score else None,  # NaN where not reranked
+            rerank_score=known(pair_score),
+            pooled_score=known(pooled_score),
             verdict=verdict(row),
             before=ranks_before.get(row),
         )
-        for rank, (row, score, similarity, pair_score) in enumerate(zip(*(c.tolist() for c in columns), strict=True), 1)
+        for rank, (row, score, similarity, pair_score, pooled_score) in enumerate(
+            zip(*(c.tolist() for c in columns), strict=True), 1
+        )
     )
+
+
+def known(value: float) -> float | None:
+    return None if value != value else value  # NaN where it was not computed

@@ -42,12 +42,15 @@ class SearchRequest(QueryRequest):
     method: Annotated[
         RerankWith, Field(description="What reranks: pair scores, SuperGlobal's descriptors, or both.")
     ] = "cvnet"
+    fine: Annotated[
+        int | None, Field(ge=0, le=MOST, description="Candidates to score in full, all others on pooled maps alone.")
+    ] = None
     name: Annotated[str, Field(description="Only images whose path contains this, in any case.")] = ""
     folder: Annotated[str, Field(description="Only images below this folder.")] = ""
 
     @property
     def plan(self) -> Plan:
-        return Plan(self.top_k, self.rerank, self.method)
+        return Plan(self.top_k, self.rerank, self.method, self.fine)
 
 
 class RerankRequest(QueryRequest):
@@ -70,12 +73,13 @@ class Hit(BaseModel):
     similarity: Annotated[float, Field(description="Of the global descriptors.")]
     refined: Annotated[float | None, Field(description="SuperGlobal's similarity, where it took part.")]
     rerank_score: Annotated[float | None, Field(description="The pair score, where the pair was scored.")]
+    pooled_score: Annotated[float | None, Field(description="The pair score on pooled maps, where there is one.")]
     before: Annotated[int | None, Field(description="Rank by similarity, or on the shortlist that was sent.")]
 
 
 class Results(BaseModel):
     results: list[Hit]
-    pairs: Annotated[int, Field(description="Pairs scored.")]
+    pairs: Annotated[int, Field(description="Pairs scored in full.")]
     images: Annotated[int, Field(description="Images that were searched.")]
     seconds: Annotated[dict[str, float], Field(description="Work by stage: features, global, rerank.")]
     notice: Annotated[str | None, Field(description="What must be said of an untrained or demonstration model.")]
@@ -126,7 +130,14 @@ class ProblemDocument(BaseModel):
 def hits(ranking: Ranking, before: Iterable[int], snapshot: Snapshot) -> list[Hit]:
     """A ranking's rows as results; `before` are rows in an earlier order."""
     ranks = {row: rank for rank, row in enumerate(before, 1)}
-    columns = (ranking.rows, ranking.scores, ranking.similarities, ranking.refined, ranking.pair_scores)
+    columns = (
+        ranking.rows,
+        ranking.scores,
+        ranking.similarities,
+        ranking.refined,
+        ranking.pair_scores,
+        ranking.pooled_scores,
+    )
     return [
         Hit(
             rank=rank,
@@ -136,9 +147,10 @@ def hits(ranking: Ranking, before: Iterable[int], snapshot: Snapshot) -> list[Hi
             similarity=similarity,
             refined=known(refined),
             rerank_score=known(pair_score),
+            pooled_score=known(pooled_score),
             before=ranks.get(row),
         )
-        for rank, (row, score, similarity, refined, pair_score) in enumerate(
+        for rank, (row, score, similarity, refined, pair_score, pooled_score) in enumerate(
             zip(*(column.tolist() for column in columns), strict=True), 1
         )
     ]

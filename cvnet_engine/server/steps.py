@@ -11,7 +11,7 @@ from engine.contract import Array
 from engine.features import Features
 from engine.images import crop, decode, limit_side
 from engine.retrieval.retriever import Retriever
-from engine.retrieval.searcher import Found, Plan, Ranked, Scored, Stages
+from engine.retrieval.searcher import Found, Plan, Ranked, RoughlyScored, Scored, Stages
 
 Box = tuple[float, float, float, float]
 
@@ -40,7 +40,7 @@ def describe(query: Callable[[], Features]) -> Iterator[Described]:
 
 def search(
     query: Callable[[], Features], snapshot: Snapshot, plan: Plan, among: Array | None
-) -> Iterator[Described | Ranked | Scored | Found]:
+) -> Iterator[Described | Ranked | RoughlyScored | Scored | Found]:
     """A query in a gallery: its features, then the steps of `Searcher.find`.
 
     Args:
@@ -52,4 +52,4 @@ def search(
     yield Described(features)
     with contextlib.closing(snapshot.searcher.steps(features, plan, among)) as steps:
         for step in steps:
-            yield step if isinstance(step, Scored) else replace(step, seconds=stages.seconds | step.seconds)
+            yield replace(step, seconds=stages.seconds | step.seconds) if isinstance(step, Ranked | Found) else step

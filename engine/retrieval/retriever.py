@@ -30,18 +30,22 @@ from engine.signatures import require_signature
 BATCH = 4  # candidates of equal size scored at once
 
 
-class Collection(Protocol):
-    """Images that can be searched and reranked: a gallery, or a benchmark's reference."""
-
-    @property
-    def descriptors(self) -> Array | Descriptors:
-        """(n, 2048) float32, unit norm."""
+class Mapped(Protocol):
+    """Images whose pairs can be scored."""
 
     def map_size(self, row: int) -> Size:
         """Positions of the row's full-scale map."""
 
     def features(self, row: int) -> Features:
         """Features of the row."""
+
+
+class Collection(Mapped, Protocol):
+    """Images that can be searched and reranked: a gallery, or a benchmark's reference."""
+
+    @property
+    def descriptors(self) -> Array | Descriptors:
+        """(n, 2048) float32, unit norm."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ class Retriever(Closing):
         return self._run_reranker(self._feeds("query", [query]) | self._feeds("key", keys))
 
     def score_rows(
-        self, query: Features, collection: Collection, rows: Sequence[int], done: Callable[[int], None] = lambda _: None
+        self, query: Features, collection: Mapped, rows: Sequence[int], done: Callable[[int], None] = lambda _: None
     ) -> Array:
         """Pair scores (len(rows),) float32 of a query and rows of a collection; `done(n)` is called after each n."""
         scores: dict[int, float] = {}
@@ -121,15 +125,23 @@ class Retriever(Closing):
         return np.array([scores[row] for row in rows], np.float32)
 
     def score_batches(
-        self, query: Features, collection: Collection, rows: Sequence[int]
+        self,
+        query: Features,
+        collection: Mapped,
+        rows: Sequence[int],
+        is_open: Callable[[int], bool] = lambda _: True,
     ) -> Generator[tuple[list[int], Array], None, None]:
         """Pair scores of a query and rows of a collection, step by step: some of the rows, their scores float32.
 
         A batch is scored when it is asked for, so steps for several queries can take turns on one thread.
+
+        Args:
+            is_open: whether a row's score is still wanted, asked when it is about to be read.
         """
         query_feeds = self._feeds("query", [query])  # the same arrays each time, so that an engine can keep its work
         self._upload(query_feeds)
-        for batch, key_feeds in self._read_ahead(collection, batches_of_equal(rows, collection.map_size)):
+        batches = (list(filter(is_open, batch)) for batch in batches_of_equal(rows, collection.map_size))
+        for batch, key_feeds in self._read_ahead(collection, filter(None, batches)):
             yield batch, self._run_reranker(query_feeds | key_feeds)
 
     def _run_reranker(self, feeds: dict[str, Array]) -> Array:
@@ -144,7 +156,7 @@ class Retriever(Closing):
         return score
 
     def _read_ahead(
-        self, collection: Collection, batches: Iterable[list[int]]
+        self, collection: Mapped, batches: Iterable[list[int]]
     ) -> Iterator[tuple[list[int], dict[str, Array]]]:
         """Each batch with its reranker inputs, the next one being read, and uploaded, while this one is scored."""
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
 from engine.contract import Array, Closing
 from engine.features import Features
 from engine.retrieval import superglobal
-from engine.retrieval.ranking import Ranking
-from engine.retrieval.retriever import Collection, Retriever
+from engine.retrieval.pooling import Pooled, pooled
+from engine.retrieval.ranking import Ranking, final_scores
+from engine.retrieval.retriever import Collection, Mapped, Retriever
 from engine.retrieval.search import DescriptorIndex
 from engine.retrieval.superglobal import Refinement
 
@@ -31,11 +32,14 @@ class Plan:
         rerank: candidates to rerank.
         method: what they are reranked with: pair scores; SuperGlobal's refined descriptors; or pair scores of the best
             of the published shortlist that these have put in order.
+        fine: of the pairs that are to be scored, how many at full size, all others on pooled maps alone, which tell
+            the best; None for all, as published.
     """
 
     top_k: int = 10
     rerank: int = 100
     method: RerankWith = "cvnet"
+    fine: int | None = None
 
     @property
     def refinement(self) -> Refinement | None:
@@ -50,8 +54,18 @@ class Plan:
 
     @property
     def pairs(self) -> int:
-        """How many pairs are scored at most."""
+        """How many pairs are scored at most, on maps of any size."""
         return 0 if self.method == "superglobal" else self.rerank
+
+    @property
+    def full_pairs(self) -> int:
+        """How many of them are scored at full size at most."""
+        return self.pairs if self.fine is None else min(self.fine, self.pairs)
+
+    def pooled_pairs(self, candidates: int) -> int:
+        """How many of that many candidates are scored on pooled maps first: none where all come to full size."""
+        pairs = min(self.pairs, candidates)
+        return pairs if self.full_pairs < pairs else 0
 
     @property
     def depth(self) -> int:
@@ -61,7 +75,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Ranked:
-    """The ranking by similarity, how many pairs of it will be scored, and seconds of work by stage so far."""
+    """The ranking by similarity, how many pairs of it will be scored in full, and seconds of work by stage so far."""
 
     before: Ranking
     pairs: int
@@ -74,6 +88,17 @@ class Scored:
 
     rows: list[int]
     scores: Array
+
+
+@dataclass(frozen=True)
+class RoughlyScored:
+    """The same on pooled maps: no pair scores as published."""
+
+    rows: list[int]
+    scores: Array
+
+
+Step = TypeVar("Step", Scored, RoughlyScored)
 
 
 @dataclass(frozen=True)
@@ -97,17 +122,17 @@ class Searcher(Closing):
         """The best `plan.depth` images for a query, of which `plan.top_k` were asked for.
 
         Args:
-            done: `done(n)` is called after each n pairs.
+            done: `done(n)` is called after each n pairs, on maps of either size.
         """
         for step in self.steps(query, plan):
-            if isinstance(step, Scored):
+            if isinstance(step, Scored | RoughlyScored):
                 done(len(step.rows))
         assert isinstance(step, Found)  # the last
         return step
 
     def steps(
         self, query: Features, plan: Plan, among: Array | None = None
-    ) -> Generator[Ranked | Scored | Found, None, None]:
+    ) -> Generator[Ranked | RoughlyScored | Scored | Found, None, None]:
         """What `find` does, a piece of work a step, so that steps for several queries can take turns on one thread.
 
         Args:
@@ -116,21 +141,31 @@ class Searcher(Closing):
         stages = Stages()
         with stages.timed("global"):
             before = self._index.search(query.descriptor, plan.depth, among)
-        yield Ranked(before, min(plan.pairs, len(before.rows)), dict(stages.seconds))
+        candidates = len(before.rows)
+        yield Ranked(before, min(plan.full_pairs, candidates), dict(stages.seconds))
         with stages.timed("rerank"):
             ranking = self._refined(query, before, plan)
-        shortlist = ranking.rows[: plan.pairs].tolist()
-        scores: dict[int, float] = {}
-        with contextlib.closing(self._retriever.score_batches(query, self._collection, shortlist)) as batches:
+        if rough := plan.pooled_pairs(candidates):
+            with stages.timed("pooled"):
+                small, race = pooled(query), Race(ranking.first(rough), rough)
+            yield from self._run(race, small, Pooled(self._collection), "pooled", RoughlyScored, stages)
+            ranking = ranking.roughly_reranked(race.scores)
+        race = Race(ranking.first(plan.full_pairs), plan.top_k)
+        yield from self._run(race, query, self._collection, "rerank", Scored, stages)
+        yield Found(before, ranking.reranked(race.scores), dict(stages.seconds))
+
+    def _run(
+        self, race: Race, query: Features, collection: Mapped, stage: str, step: type[Step], stages: Stages
+    ) -> Generator[Step, None, None]:
+        """Score the pairs of a race, batch after batch."""
+        with contextlib.closing(self._retriever.score_batches(query, collection, race.rows, race.is_open)) as batches:
             while True:
-                with stages.timed("rerank"):
+                with stages.timed(stage):
                     batch = next(batches, None)
                 if batch is None:
-                    break
-                scores |= zip(*batch, strict=True)
-                yield Scored(*batch)
-        ranking = ranking.reranked(np.array([scores[row] for row in shortlist], np.float32))
-        yield Found(before, ranking, dict(stages.seconds))
+                    return
+                race.enter(*batch)
+                yield step(*batch)
 
     def _refined(self, query: Features, ranking: Ranking, plan: Plan) -> Ranking:
         """A ranking by similarity in the order whose first `plan.pairs` images are to be scored."""
@@ -140,6 +175,31 @@ class Searcher(Closing):
 
     def close(self) -> None:
         self._index.close()
+
+
+class Race:
+    """Pairs being scored for the best k of them: one is open until its score, 1 at most, could not bring it there."""
+
+    def __init__(self, candidates: Ranking, k: int) -> None:
+        self.rows = candidates.rows.tolist()
+        best = final_scores(candidates.global_similarities, np.ones(len(self.rows), np.float32))
+        self._similarities = dict(zip(self.rows, candidates.global_similarities, strict=True))
+        self._most = dict(zip(self.rows, best.tolist(), strict=True))
+        self._scores = dict.fromkeys(self.rows, np.nan)
+        self._k, self._best = k, list[float]()  # the k best final scores, ascending
+
+    @property
+    def scores(self) -> Array:
+        """(n,) float32 in the candidates' order, NaN where none was needed."""
+        return np.array(list(self._scores.values()), np.float32)
+
+    def is_open(self, row: int) -> bool:
+        return len(self._best) < self._k or self._most[row] >= self._best[0]
+
+    def enter(self, rows: Sequence[int], scores: Array) -> None:
+        self._scores |= zip(rows, scores.tolist(), strict=True)
+        found = final_scores(np.array([self._similarities[row] for row in rows]), scores).tolist()
+        self._best = sorted([*self._best, *found])[-self._k :]
 
 
 class Stages:

@@ -828,6 +828,27 @@ def test_search_reranks_with_what_was_asked_for(cli, bundle, gallery, query, tmp
     assert found["results"][0]["path"] == str(query)
 
 
+def test_search_scores_few_in_full_and_says_which(cli, bundle, gallery, query, tmp_path):
+    file, page = tmp_path / "found.json", tmp_path / "found.html"
+    where = ("--bundle", bundle, "--gallery", gallery, "--json", file, "--html", page)
+    assert cli("search", query, *where, "--top-k 6 --rerank 5 --fine 2").code == 0
+    (found,) = json.loads(file.read_text())
+    known = [[result[kind] is not None for result in found["results"]] for kind in ("rerank_score", "pooled_score")]
+    assert known == [[True] * 2 + [False] * 4, [True] * 5 + [False]]
+    assert page.read_text().count("<dt>pooled</dt>") == 5
+
+
+def test_eval_with_fine_says_that_it_is_not_as_published(cli, bundle, data, tmp_path):
+    file = tmp_path / "figures.json"
+    where = ("--bundle", bundle, "--data-dir", data, "--dataset tiny", "--json", file)
+    outcome = cli("eval", *where, "--rerank 5 --fine 2")
+    assert outcome.code == 0
+    assert "2 of a shortlist are scored in full" in outcome.err
+    figures = json.loads(file.read_text())
+    assert figures["fine"] == 2
+    assert 0 < figures["pairs"] < figures["pooled_pairs"]
+
+
 def test_eval_reranks_with_superglobal_and_scores_no_pair(cli, bundle, gallery, data, tmp_path):
     file = tmp_path / "figures.json"
     where = ("--bundle", bundle, "--data-dir", data, "--dataset tiny", "--json", file)

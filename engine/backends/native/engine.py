@@ -53,8 +53,8 @@ class NativeReranker(Closing):
         query, keys = maps_of("query", feeds), maps_of("key", feeds)
         self._prepare(query)
         logits = np.empty((len(keys[0]), 2), np.float32)
-        for row, out in enumerate(logits):
-            expect(self._library.cvnet_score(self._handle, image(keys, row), out.ctypes.data))
+        images = (Maps * len(logits))(*(image(keys, row) for row in range(len(logits))))
+        expect(self._library.cvnet_score(self._handle, images, len(logits), logits.ctypes.data))
         return {"logits": logits, "score": softmax_of_second(logits)}
 
     def close(self) -> None:

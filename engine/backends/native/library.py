@@ -16,11 +16,14 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+
 from engine import machine
 from engine.backends.cache import cache_folder, private
+from engine.contract import Array
 from engine.errors import OUT_OF_MEMORY, BackendError, OutOfMemoryError, one_line
 from engine.files import rename, sync
-from engine.geometry import AREA_SCALES, MAP_DIM
+from engine.geometry import AREA_SCALES, MAP_DIM, Size
 
 SOURCE = Path(__file__).with_name("pair_scorer.c")  # the one translation unit; it includes every header beside it
 FLAGS = (
@@ -50,6 +53,12 @@ class Maps(ctypes.Structure):
         ("map", ctypes.c_void_p * len(AREA_SCALES)),
         ("is_half", ctypes.c_int),
     )
+
+
+class Grid(ctypes.Structure):
+    """Positions of a map."""
+
+    _fields_ = (("h", ctypes.c_int), ("w", ctypes.c_int))
 
 
 class Tensor(ctypes.Structure):
@@ -94,6 +103,23 @@ def expect(status: int) -> None:
     if status:
         kind = OutOfMemoryError if FAILURES[status] is OUT_OF_MEMORY else BackendError
         raise kind(f"the native pair scorer stopped: {FAILURES[status]}")
+
+
+def shrink(unit_map: Array, size: Size) -> Array:
+    """A map (256, h, w) of unit vectors, float16 or float32, as (256, *size) float32, no larger: means of equal parts,
+    unit norm again; vectors that cancel out leave zeros.
+
+    Raises:
+        BackendError: the library cannot be had.
+    """
+    source = np.require(unit_map, requirements=["C", "A"])
+    channels, *full = source.shape
+    assert channels == MAP_DIM
+    assert source.dtype in (np.float16, np.float32)
+    found = np.empty((channels, *size), np.float32)
+    is_half = source.dtype == np.float16
+    expect(library().cvnet_shrink(source.ctypes.data, is_half, Grid(*full), Grid(*size), found.ctypes.data))
+    return found
 
 
 # the cache
@@ -191,7 +217,9 @@ def declare(lib: ctypes.CDLL) -> ctypes.CDLL:
     lib.cvnet_accelerated.argtypes, lib.cvnet_accelerated.restype = [number], number
     lib.cvnet_create.argtypes = [ctypes.POINTER(Tensor), number, number, number, ctypes.POINTER(model)]
     lib.cvnet_prepare_query.argtypes = [model, maps]
-    lib.cvnet_score.argtypes = [model, maps, ctypes.c_void_p]
-    lib.cvnet_create.restype = lib.cvnet_prepare_query.restype = lib.cvnet_score.restype = number
+    lib.cvnet_score.argtypes = [model, maps, number, ctypes.c_void_p]
+    lib.cvnet_shrink.argtypes = [ctypes.c_void_p, number, Grid, Grid, ctypes.c_void_p]
+    for function in (lib.cvnet_create, lib.cvnet_prepare_query, lib.cvnet_score, lib.cvnet_shrink):
+        function.restype = number
     lib.cvnet_free.argtypes, lib.cvnet_free.restype = [model], None
     return lib

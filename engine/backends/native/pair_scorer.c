@@ -11,6 +11,7 @@
 //   layers.h    blocks 2 to 4: convolutions 3x3, GroupNorm
 //   block1.h    correlation, and the convolution 5x5 that consumes it
 //   winograd.h  a faster way through some layers
+//   smaller.h   maps of fewer positions, for a rough score
 //
 // Values are stored in 32-bit words, and every inner loop is "accumulator += vector of words . one broadcast word", so that
 // one source serves all precisions.
@@ -18,19 +19,26 @@
 // Names: q query, k key, s scale, c channel. Grids are (h, w); "even" is the grid of positions (2y, 2x).
 
 #include "block1.h"
+#include "smaller.h"
 #include "winograd.h"
 
 enum { HIDDEN = 128, CLASSES = 2 };  // of the two linear layers
 enum { HEAD_TENSORS = 4 };           // weight and bias of both
 
+typedef struct {  // where a key is prepared and its pair scored
+    Pool pool;
+    Buffer rows, raw, act, stats;
+    Side key;
+} Desk;
+
 typedef struct {
     int mode;
-    Pool pool;
     Block1 block1;
     Layer layers[LAYERS];
     float hidden[HIDDEN * HIDDEN], hidden_bias[HIDDEN], logits[CLASSES * HIDDEN], logits_bias[CLASSES];
-    Buffer rows, raw, act, stats;
-    Side query, key;
+    Desk desk;    // of all threads together
+    Desk *single;  // [threads]: each of one thread
+    Side query;
     int has_query;
 } Model;
 
@@ -83,36 +91,64 @@ static size_t most_values(const Model *m, Grid q, Grid k)
     return most;
 }
 
-static Status reserve_pair(Model *m)
+static Status reserve_pair(const Model *m, Desk *d)
 {
     int mode = m->mode;
-    size_t values = most_values(m, m->query.even, m->key.even);
-    Status bad = reserve(&m->raw, values * sizeof(word) / per_raw(mode));
-    if (!bad) bad = reserve(&m->act, (values + 2 * MOST_OUT) * sizeof(word) / per_word(mode));  // a column on both sides
-    return bad ? bad : reserve(&m->stats, (size_t)area(m->query.even) * STATS * MOST_OUT * sizeof(double));
+    size_t values = most_values(m, m->query.even, d->key.even);
+    Status bad = reserve(&d->raw, values * sizeof(word) / per_raw(mode));
+    if (!bad) bad = reserve(&d->act, (values + 2 * MOST_OUT) * sizeof(word) / per_word(mode));  // a column on both sides
+    return bad ? bad : reserve(&d->stats, (size_t)area(m->query.even) * STATS * MOST_OUT * sizeof(double));
 }
 
-static Status score_pair(Model *m, float logits[CLASSES])
+static Status score_pair(const Model *m, Desk *d, float logits[CLASSES])
 {
-    if (reserve_pair(m)) return OUT_OF_MEMORY;
-    Grid q = m->query.even, k = m->key.even;
-    word *raw = m->raw.p, *act = (word *)m->act.p + MOST_OUT / per_word(m->mode);
-    double *stats = m->stats.p;
+    if (reserve_pair(m, d)) return OUT_OF_MEMORY;
+    Grid q = m->query.even, k = d->key.even;
+    word *raw = d->raw.p, *act = (word *)d->act.p + MOST_OUT / per_word(m->mode);
+    double *stats = d->stats.p;
     Norm norm;
     Status bad = OK;
     for (int half = 0; half < 2 && !bad; half++)
-        bad = sweep_half(&m->block1, &m->pool, half, &m->query, &m->key, raw, stats);
+        bad = sweep_half(&m->block1, &d->pool, half, &m->query, &d->key, raw, stats);
     int parts = (area(q) + LANES - 1) / LANES;
     if (!bad) bad = group_norm(&m->block1.layer, m->mode, stats, parts, (double)area(q) * area(k), &norm);
     for (const Layer *l = m->layers; l < m->layers + LAYERS && !bad; l++) {
         Grid to_q = l->stride == 2 ? halved(q) : q, to_k = l->stride == 2 ? halved(k) : k;
-        bad = run_layer(&m->pool, &(Stage){m->mode, l, &norm, q, k, to_q, to_k, raw, act, stats}, &parts);
+        bad = run_layer(&d->pool, &(Stage){m->mode, l, &norm, q, k, to_q, to_k, raw, act, stats}, &parts);
         q = to_q, k = to_k;
         if (!bad) bad = group_norm(l, m->mode, stats, parts, (double)area(q) * area(k), &norm);
     }
     if (bad) return bad;
     head(m, &norm, q, k, raw, logits);
     return isfinite(logits[0]) && isfinite(logits[1]) ? OK : NOT_FINITE;
+}
+
+static Status score_key(const Model *m, Desk *d, const Maps *key, float logits[CLASSES])
+{
+    Status bad = prepare_side(&d->key, m->mode, &d->pool, &d->rows, key);
+    return bad ? bad : score_pair(m, d, logits);
+}
+
+typedef struct { const Model *model; const Maps *keys; int n; float *logits; atomic_int *next, *bad; } Batch;
+
+static void single_task(const void *context, int desk, void *scratch)
+{
+    (void)scratch;
+    const Batch *b = context;
+    for (int i; (i = atomic_fetch_add(b->next, 1)) < b->n;) {
+        Status bad = score_key(b->model, &b->model->single[desk], b->keys + i, b->logits + i * CLASSES);
+        if (bad) atomic_store(b->bad, bad);
+    }
+}
+
+// Beyond it a pair takes long beside what its threads lose where they meet, a dozen times, and memory for each adds up.
+enum { SMALL_PAIR = 1 << 14 };  // even positions of the query times those of the key
+
+static int all_small(const Model *m, const Maps *keys, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (!fits(keys + i) || (int64_t)area(m->query.even) * area(halved(keys[i].grid[SCALES - 1])) > SMALL_PAIR) return 0;
+    return 1;
 }
 
 static Status make_layers(Model *m, const Tensor *t)
@@ -159,14 +195,32 @@ int cvnet_accelerated(int mode)
     return mode == FLOAT32;
 }
 
+static void clear_desk(Desk *d)
+{
+    stop_pool(&d->pool);
+    Buffer *buffers[] = {&d->rows, &d->raw, &d->act, &d->stats, &d->key.memory};
+    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) release(buffers[i]);
+}
+
 void cvnet_free(Model *m)
 {
-    stop_pool(&m->pool);
+    for (int i = 0; m->single && i < m->desk.pool.threads; i++) clear_desk(m->single + i);
+    free(m->single);
+    clear_desk(&m->desk);
     for (Layer *l = m->layers; l < m->layers + LAYERS; l++) free(l->weights), free(l->winograd[0]), free(l->winograd[1]);
     free(m->block1.sweep[0]), free(m->block1.sweep[1]);
-    Buffer *buffers[] = {&m->rows, &m->raw, &m->act, &m->stats, &m->query.memory, &m->key.memory};
-    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) release(buffers[i]);
+    release(&m->query.memory);
     free(m);
+}
+
+static Status start_desks(Model *m, int threads)
+{
+    Status bad = start_pool(&m->desk.pool, threads);
+    if (bad) return bad;
+    m->single = calloc(threads, sizeof *m->single);
+    if (!m->single) return OUT_OF_MEMORY;
+    for (int i = 0; i < threads && !bad; i++) bad = start_pool(&m->single[i].pool, 1);
+    return bad;
 }
 
 // tensors: TENSORS for each of the nine convolutions, then weight and bias of both linear layers. Model: NULL unless OK.
@@ -181,7 +235,7 @@ Status cvnet_create(const Tensor *tensors, int n, int mode, int threads, Model *
     Status bad = make_block1(&m->block1, tensors, mode);
     if (!bad) bad = make_layers(m, tensors + TENSORS);
     if (!bad) bad = make_head(m, tensors + (1 + LAYERS) * TENSORS);
-    if (!bad) bad = start_pool(&m->pool, threads);
+    if (!bad) bad = start_desks(m, threads);
     if (bad) cvnet_free(m);
     else *model = m;
     return bad;
@@ -190,15 +244,28 @@ Status cvnet_create(const Tensor *tensors, int n, int mode, int threads, Model *
 // The query that the next keys are scored against.
 Status cvnet_prepare_query(Model *m, const Maps *query)
 {
-    Status bad = prepare_side(&m->query, m->mode, &m->pool, &m->rows, query);
+    Status bad = prepare_side(&m->query, m->mode, &m->desk.pool, &m->desk.rows, query);
     m->has_query = !bad;
     return bad;
 }
 
-// Logits of the prepared query against one key.
-Status cvnet_score(Model *m, const Maps *key, float logits[CLASSES])
+// Logits [n][CLASSES] of the prepared query against n keys: one after the other by all threads, small ones a thread each.
+Status cvnet_score(Model *m, const Maps *keys, int n, float *logits)
 {
     if (!m->has_query) return NO_QUERY;
-    Status bad = prepare_side(&m->key, m->mode, &m->pool, &m->rows, key);
-    return bad ? bad : score_pair(m, logits);
+    int threads = m->desk.pool.threads;
+    if (threads > 1 && n > 1 && all_small(m, keys, n)) {
+        atomic_int next = 0, bad = OK;
+        parallel(&m->desk.pool, MIN(threads, n), single_task, &(Batch){m, keys, n, logits, &next, &bad});
+        return bad;
+    }
+    Status bad = OK;
+    for (int i = 0; i < n && !bad; i++) bad = score_key(m, &m->desk, keys + i, logits + i * CLASSES);
+    return bad;
+}
+
+// A map (DIM, from) of unit vectors as one (DIM, to) of fewer positions.
+Status cvnet_shrink(const void *map, int is_half, Grid from, Grid to, float *out)
+{
+    return shrink(map, is_half, from, to, out);
 }

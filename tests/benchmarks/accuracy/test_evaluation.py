@@ -13,7 +13,9 @@ from benchmarks.accuracy.protocol import SETUPS, ignored
 from benchmarks.accuracy.reference_collection import ReferenceCollection
 from benchmarks.contenders.reference import reference
 from engine.features import Features
+from engine.retrieval.pooling import Pooled
 from engine.retrieval.superglobal import Refinement, rerank
+from tests.engine.fakes import features
 from tests.golden_inputs import SHARED
 from tests.pictures import photo
 
@@ -118,6 +120,54 @@ def test_what_the_journal_has_is_not_computed_again(small, tmp_path):
         assert again.queries[0].pair_scores == in_one_go.queries[0].pair_scores
     assert found[2].queries[0].pair_scores.keys() == {1, 2}
     assert found[1].seconds == found[3].seconds > found[0].seconds
+
+
+class LooksFirst(FakeRetriever):
+    """Scores on pooled maps by row too."""
+
+    def __init__(self, scores, rough):
+        super().__init__([1.0], scores)
+        self.rough, self.looked_at = rough, []
+
+    def extract(self, image):
+        return Features(super().extract(image).descriptor, features(1).maps)
+
+    def score_rows(self, query, collection, rows):
+        if not isinstance(collection, Pooled):
+            return super().score_rows(query, collection, rows)
+        self.looked_at += list(rows)
+        return np.array([self.rough[row] for row in rows], np.float32)
+
+
+def test_the_best_of_each_setups_shortlist_are_scored_in_full(small):
+    """E ignores 0 and 2, M ignores 0, H ignores 0 and 1; of three candidates the best by pooled score is scored."""
+    fake = LooksFirst([1.0, 0.0, 0.1, 0.9, 0.9], [1.0, 0.0, 0.0, 0.4, 0.9])
+    (query,) = evaluate(small[0], fake, small[1], [3], fine=1).queries
+    assert sorted(fake.looked_at) == [1, 2, 3, 4]
+    assert sorted(fake.asked) == [3, 4]  # 3 of {1, 2, 3}, 4 of {1, 3, 4} and of {2, 3, 4}
+    assert query.rankings[3, "M"].rows.tolist() == [3, 1, 2, 4]
+    assert query.rankings[3, "E"].rows.tolist() == [4, 3, 1]
+    assert (set(query.pair_scores), set(query.pooled_scores)) == ({3, 4}, {1, 2, 3, 4})
+
+
+def test_fine_as_long_as_the_shortlist_is_the_published_evaluation(small):
+    scores = [1.0, 0.0, 0.1, 0.9, 0.9]
+    published = evaluate(small[0], FakeRetriever([1.0], scores), small[1], [1, 3])
+    fake = LooksFirst(scores, None)
+    assert evaluate(small[0], fake, small[1], [1, 3], fine=3).to_json() == published.to_json()
+    assert not fake.looked_at
+
+
+def test_the_journal_keeps_evaluations_of_another_fine_apart(small, tmp_path):
+    scores, rough = [1.0, 0.0, 0.1, 0.9, 0.9], [1.0, 0.0, 0.0, 0.4, 0.9]
+    found, retrievers = [], [LooksFirst(scores, rough) for _ in range(4)]
+    with Journal(tmp_path / "j.sqlite") as journal:
+        for fake, fine in zip(retrievers, (None, 1, 1, 2), strict=True):
+            found.append(evaluator(small, fake, [3], journal, fine=fine).run())
+    done = [(fake.extracted, len(fake.looked_at), len(fake.asked)) for fake in retrievers]
+    assert done == [(1, 0, 4), (1, 4, 2), (0, 0, 0), (1, 4, 3)]
+    assert found[1].to_json() == found[2].to_json()
+    assert found[1].queries[0].pooled_scores == found[2].queries[0].pooled_scores
 
 
 @pytest.mark.parametrize("change", [{"identity": "another model"}, {"cropped": False}])

@@ -19,6 +19,7 @@ from engine.features import Features
 from engine.gallery.indexing import IndexReport, index
 from engine.gallery.writer import GalleryWriter
 from engine.images import check_size
+from engine.retrieval.pooling import Pooled
 from engine.retrieval.retriever import batches_of_equal
 from tests.engine.fakes import INFO, FakeRetriever
 from tests.pictures import photo
@@ -35,10 +36,11 @@ class Retriever(FakeRetriever):
         check_size(image)
         return super().extract(image)
 
-    def score_batches(self, query: Features, collection, rows):
+    def score_batches(self, query: Features, collection, rows, _is_open=None):
         for batch in batches_of_equal(rows, collection.map_size):
-            keys = collection.descriptors[batch]
-            yield batch, (np.abs(keys @ query.descriptor * 997) % 1).astype(np.float32)
+            whole = collection.whole if isinstance(collection, Pooled) else collection
+            factor = 991 if isinstance(collection, Pooled) else 997
+            yield batch, (np.abs(whole.descriptors[batch] @ query.descriptor * factor) % 1).astype(np.float32)
 
 
 def add(gallery: Path, photos: list[Path]) -> None:

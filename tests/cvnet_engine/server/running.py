@@ -31,9 +31,9 @@ class Gated(Retriever):
         self.shapes.append(image.shape)
         return super().extract(image)
 
-    def score_batches(self, query, collection, rows):
+    def score_batches(self, query, collection, rows, *bound):
         try:
-            for batch in super().score_batches(query, collection, rows):
+            for batch in super().score_batches(query, collection, rows, *bound):
                 self.reached.set()
                 assert self.gate.wait(60)
                 self.batches += 1

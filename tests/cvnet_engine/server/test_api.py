@@ -93,6 +93,28 @@ def test_a_stream_tells_the_global_ranking_then_scores_then_the_result(client, p
     assert result["results"] == plain["results"]
 
 
+def test_fine_scores_few_in_full_and_says_which(client, photos):
+    """A score on pooled maps is told as what it is, in the result alone."""
+    asked = {"id": id_of(photos[1]), "top_k": 12, "rerank": 9, "fine": 4}
+    events = events_of(client.post("/v1/search", json=asked, headers={"Accept": "text/event-stream"}))
+    assert [name for name, _ in events] == ["global", "scores", "result"]
+    (_, scores), (_, result) = events[1:]
+    assert (scores["done"], scores["total"], result["pairs"]) == (4, 4, 4)
+    hits = result["results"]
+    in_full = [hit["rerank_score"] is not None for hit in hits]
+    assert in_full == [True] * 4 + [False] * 8
+    assert [hit["pooled_score"] is not None for hit in hits] == [True] * 9 + [False] * 3
+    assert scores["scores"] == {hit["id"]: hit["rerank_score"] for hit in hits[:4]}
+    assert {"features", "global", "pooled", "rerank"} == set(result["seconds"])
+
+
+@pytest.mark.parametrize("fine", [9, 12, 1000])
+def test_fine_that_reaches_all_changes_nothing(client, photos, fine):
+    asked = {"id": id_of(photos[1]), "top_k": 12, "rerank": 9}
+    plain, fined = (client.post("/v1/search", json=asked | more).json() for more in ({}, {"fine": fine}))
+    assert fined["results"] == plain["results"]
+
+
 def test_a_failure_on_the_way_is_the_last_event(client, photos, monkeypatch):
     def damaged(*_):
         yield [0], np.zeros(1, np.float32)

@@ -156,7 +156,7 @@ class Fuzz:
         query, key = self.library.cvnet_prepare_query, self.library.cvnet_score
         logits = np.zeros(2, np.float32)
         assert query(self.scorer._handle, ctypes.byref(maps))
-        assert key(self.scorer._handle, ctypes.byref(maps), logits.ctypes.data)
+        assert key(self.scorer._handle, ctypes.byref(maps), 1, logits.ctypes.data)
         self.scorer._query = []  # it is prepared no longer
         tensors = (Tensor * 58)()  # no address, no size
         arguments = (int(self.rng.choice(n)) for n in ([-1, 0, 57, 58, 2**31 - 1], [-1, 0, 2, 3], [-1, 0, 1]))

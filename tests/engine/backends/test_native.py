@@ -90,6 +90,29 @@ def test_batch_of_keys_and_change_of_query(scorers, feeds):
 
 
 @pytest.mark.parametrize("precision", SCORE_DRIFT)
+@pytest.mark.parametrize("size", [(9, 7), (34, 32)], ids=["a thread each", "all threads together"])
+def test_keys_of_a_batch_score_as_each_does_alone(scorers, feeds, precision, size):
+    """The larger size is beyond SMALL_PAIR in pair_scorer.c."""
+    query = feature_map("batch query", *size)
+    keys = np.concatenate([related_feature_map(query, f"batch {n}", *size) for n in range(3)])
+    together, scorer = feeds(query, keys), scorers[precision]
+    names = [name for name in together if name.startswith("key")]
+    alone = [scorer.run(together | {name: together[name][n : n + 1] for name in names})["logits"][0] for n in range(3)]
+    np.testing.assert_array_equal(scorer.run(together)["logits"], alone)
+
+
+def test_one_faulty_key_of_a_batch_is_an_error(scorers, feeds):
+    query, key = golden_pair(7, 9, 9, 9)
+    together = feeds(query, np.concatenate([key] * 4))
+    whole = scorers["fp32"].run(together)["score"]
+    broken = together["key_1"].copy()
+    broken[2, 0, 0, 0] = np.nan
+    with pytest.raises(BackendError, match="no unit vectors"):
+        scorers["fp32"].run(together | {"key_1": broken})
+    np.testing.assert_array_equal(scorers["fp32"].run(together)["score"], whole)
+
+
+@pytest.mark.parametrize("precision", SCORE_DRIFT)
 @pytest.mark.parametrize("fill", [0.0, 1e30])
 def test_zero_and_huge_maps_are_finite(scorers, feeds, precision, fill):
     flat = np.full((1, 1024, 8, 8), fill, np.float32)

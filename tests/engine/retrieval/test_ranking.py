@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.retrieval.ranking import Ranking, final_scores
+from engine.retrieval.ranking import POOLED_WEIGHT, Ranking, final_scores
 
 NAN = float("nan")
 SIMILARITIES = np.float32([0.1, 0.9, 0.5, 0.9, 0.3])
@@ -67,3 +67,20 @@ def test_first_and_without():
     assert kept.similarities.tolist() == SIMILARITIES[[1, 4, 0]].tolist()
     assert np.array_equal(kept.pair_scores, np.float32([0.0, NAN, NAN]), equal_nan=True)
     assert ranking.without(np.array([], np.int64)).rows.tolist() == ranking.rows.tolist()
+
+
+def test_what_is_scored_in_full_comes_first_and_then_what_was_looked_at():
+    """Whatever a pooled score says, it places an image behind those of full size, and before those not looked at."""
+    rough = Ranking.by_similarity(SIMILARITIES).roughly_reranked(np.float32([0.1, 0.0, 0.9, 0.6]))
+    assert rough.rows.tolist() == [2, 1, 4, 3, 0]
+    ranking = rough.reranked(np.float32([0.0, 0.2]))
+    assert ranking.rows.tolist() == [1, 2, 4, 3, 0]
+    assert np.array_equal(ranking.pair_scores, np.float32([0.2, 0.0, NAN, NAN, NAN]), equal_nan=True)
+    assert np.array_equal(ranking.pooled_scores, np.float32([0.1, 0.9, 0.6, 0.0, NAN]), equal_nan=True)
+    expected = [1.0, 0.5, 0.3 + 0.6 * POOLED_WEIGHT, 0.9, 0.1]  # no pooled score where there is one in full
+    np.testing.assert_allclose(ranking.scores, expected, rtol=1e-6)
+
+
+def test_a_pair_that_was_not_needed_goes_behind_those_that_were():
+    ranking = Ranking.by_similarity(np.float32([0.9, 0.8, 0.7, 0.6])).reranked(np.float32([NAN, 0.0, 0.5]))
+    assert ranking.rows.tolist() == [2, 1, 0, 3]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import get_args
 
 import numpy as np
 import pytest
 
-from engine.retrieval.ranking import Ranking
-from engine.retrieval.searcher import Plan, RerankWith, Searcher
+from engine.retrieval.pooling import Pooled
+from engine.retrieval.ranking import POOLED_WEIGHT, RERANK_WEIGHT, Ranking
+from engine.retrieval.searcher import Found, Plan, Race, Ranked, RerankWith, RoughlyScored, Scored, Searcher
 from engine.retrieval.superglobal import Refinement, rerank
 from tests.engine.fakes import features
 
@@ -31,7 +33,7 @@ class Scorer:
     def __init__(self) -> None:
         self.asked: list[int] = []
 
-    def score_batches(self, _query, _collection, rows):
+    def score_batches(self, _query, _collection, rows, _is_open=None):
         self.asked = list(rows)
         for start in range(0, len(rows), 4):
             batch = rows[start : start + 4]
@@ -82,3 +84,104 @@ def test_nothing_to_choose_from_is_nothing_found(collection, method):
     with Searcher(Scorer(), collection) as searcher:
         ranked, found = searcher.steps(query, plan, np.arange(0))
         assert len(ranked.before.rows) == len(found.ranking.rows) == ranked.pairs == 0
+
+
+class Pairs(Scorer):
+    """Scores of pairs by row, at full size and on pooled maps, in batches of 4; notes what was asked for and scored."""
+
+    def __init__(self, full, rough) -> None:
+        self.full, self.rough, self.scored = full, rough, {False: [], True: []}
+
+    def score_batches(self, _query, collection, rows, is_open=lambda _: True):
+        is_rough = isinstance(collection, Pooled)
+        for start in range(0, len(rows), 4):
+            batch = list(filter(is_open, rows[start : start + 4]))
+            if batch:
+                self.scored[is_rough] += batch
+                yield batch, (self.rough if is_rough else self.full)[batch]
+
+
+@pytest.fixture
+def scores():
+    rng = np.random.default_rng(8)
+    return rng.random(IMAGES, np.float32), rng.random(IMAGES, np.float32)
+
+
+def search(collection, scores, plan):
+    pairs = Pairs(*scores)
+    with Searcher(pairs, collection) as searcher:
+        return searcher.find(features(1), plan).ranking, pairs.scored
+
+
+def assert_same(one, other):
+    for column in fields(Ranking):
+        assert np.array_equal(getattr(one, column.name), getattr(other, column.name), equal_nan=True), column.name
+
+
+@pytest.mark.parametrize("fine", [100, 101, 5000])
+def test_where_all_come_to_full_size_there_is_no_rough_look(collection, scores, fine):
+    plain, _ = search(collection, scores, Plan(top_k=100))
+    ranking, scored = search(collection, scores, Plan(top_k=100, fine=fine))
+    assert_same(ranking, plain)
+    assert not scored[True]
+
+
+def test_a_gallery_smaller_than_fine_is_scored_in_full(collection, scores):
+    with Searcher(Pairs(*scores), collection) as searcher:
+        *steps, found = searcher.steps(features(1), Plan(fine=30), np.arange(20))
+    assert [type(step) for step in steps] == [Ranked] + [Scored] * 5
+    assert np.isfinite(found.ranking.pair_scores).sum() == 20
+
+
+@pytest.mark.parametrize("method", ["cvnet", "both"])
+def test_the_best_by_pooled_score_are_scored_in_full_and_come_first(collection, scores, method):
+    full, rough = scores
+    ranking, scored = search(collection, scores, Plan(top_k=100, rerank=80, method=method, fine=30))
+    shortlist = scored[True]
+    assert len(set(shortlist)) == 80
+    place = {row: i for i, row in enumerate(ranking.rows.tolist())}
+    similarities = ranking.global_similarities
+    mixed = {row: similarities[place[row]] + POOLED_WEIGHT * rough[row] for row in shortlist}
+    final = {row: similarities[place[row]] + RERANK_WEIGHT * full[row] for row in shortlist}
+    best = sorted(shortlist, key=lambda row: -mixed[row])
+    assert sorted(scored[False]) == sorted(best[:30])
+    assert ranking.rows[:80].tolist() == sorted(best[:30], key=lambda row: -final[row]) + best[30:]
+    assert np.isnan(ranking.pair_scores[30:]).all()
+    assert np.isfinite(ranking.pooled_scores[:80]).all()
+
+
+def test_none_in_full_is_a_ranking_by_pooled_scores(collection, scores):
+    ranking, scored = search(collection, scores, Plan(fine=0))
+    assert not scored[False]
+    assert (np.diff(ranking.scores) <= 0).all()
+    assert np.isnan(ranking.pair_scores).all()
+
+
+@pytest.mark.parametrize("fine", [None, 30])
+@pytest.mark.parametrize("top_k", [1, 3, 10])
+def test_what_cannot_come_among_the_results_is_not_scored(scores, top_k, fine):
+    """Similarities so far apart that a score of 1 cannot make up for them: the results are those of all pairs."""
+    collection = Collection()
+    query = features(1).descriptor
+    spread = np.clip(1 - 0.02 * np.arange(IMAGES), -1, None)[:, None] * query
+    collection.descriptors = spread.astype(np.float32)
+    every, all_pairs = search(collection, scores, Plan(top_k=100, fine=fine))
+    ranking, scored = search(collection, scores, Plan(top_k=top_k, fine=fine))
+    assert_same(ranking.first(top_k), every.first(top_k))
+    assert len(scored[False]) < len(all_pairs[False])
+
+
+def test_a_score_that_could_still_equal_the_last_result_is_asked_for():
+    race = Race(Ranking.by_similarity(np.float32([1.0, 0.75, 0.5, 0.25])), 1)
+    race.enter([0], np.float32([0.0]))
+    assert [race.is_open(row) for row in (1, 2, 3)] == [True, True, False]
+
+
+def test_searches_that_take_turns_find_what_each_finds_alone(collection, scores):
+    plan, queries = Plan(top_k=20, rerank=40, fine=10), [features(1), features(2)]
+    with Searcher(Pairs(*scores), collection) as searcher:
+        alone = [searcher.find(query, plan).ranking for query in queries]
+        turns = list(zip(*(searcher.steps(query, plan) for query in queries), strict=True))
+    assert [type(step) for step, _ in turns] == [Ranked] + [RoughlyScored] * 10 + [Scored] * 3 + [Found]
+    for found, ranking in zip(turns[-1], alone, strict=True):
+        assert_same(found.ranking, ranking)

@@ -1,0 +1,94 @@
+"""Pooled maps are means of equal parts made unit vectors, whichever of the two ways makes them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from engine.backends.native import library
+from engine.errors import BackendError
+from engine.features import Features
+from engine.geometry import pooled_size, unit_map_sizes
+from engine.retrieval import pooling
+from engine.retrieval.pooling import Pooled, pooled
+from tests.engine.fakes import features
+
+WAYS = pytest.mark.parametrize("shrink", [library.shrink, pooling.shrink], ids=["C", "OpenCV"])
+SIZES = [(2, 2), (2, 3), (3, 2), (4, 4), (5, 7), (24, 32), (33, 21), (64, 48), (2, 300)]
+
+
+def weights(length: int, parts: int) -> np.ndarray:
+    """(parts, length): how much of each position is in each part, of a whole of 1."""
+    edges = np.arange(parts + 1) * length / parts
+    at = np.arange(length)
+    overlap = np.minimum(edges[1:, None], at + 1) - np.maximum(edges[:-1, None], at)
+    return np.clip(overlap, 0, None) * parts / length
+
+
+def expected(unit_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    rows, columns = (weights(*lengths) for lengths in zip(unit_map.shape[1:], size, strict=True))
+    means = np.einsum("yh,chw,xw->cyx", rows, unit_map.astype(np.float64), columns)
+    return means / np.linalg.norm(means, axis=0)
+
+
+@WAYS
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("size", SIZES)
+def test_a_pooled_map_is_the_mean_of_equal_parts(shrink, size, dtype):
+    for unit_map, smaller in zip(
+        features(3, unit_map_sizes(size)).maps, unit_map_sizes(pooled_size(size)), strict=True
+    ):
+        found = shrink(unit_map.astype(dtype), smaller)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected(unit_map, smaller), atol=2e-6)
+
+
+@WAYS
+def test_even_sizes_are_means_of_two_by_two(shrink):
+    unit_map = features(1, [(4, 6)]).maps[0].astype(np.float32)
+    means = unit_map.reshape(256, 2, 2, 3, 2).mean(axis=(2, 4))
+    np.testing.assert_allclose(shrink(unit_map, (2, 3)), means / np.linalg.norm(means, axis=0), atol=1e-6)
+
+
+@WAYS
+def test_vectors_that_cancel_out_leave_zeros(shrink):
+    unit_map = np.zeros((256, 2, 4), np.float32)
+    unit_map[0] = [[1, -1, 1, 1]] * 2
+    assert shrink(unit_map, (1, 2))[0].tolist() == [[0.0, 1.0]]
+
+
+def test_a_map_of_two_positions_a_side_stays_as_it_is():
+    assert pooled_size((2, 3)) == (2, 2)
+    tiny = features(1, unit_map_sizes((2, 2)))
+    unit = Features(tiny.descriptor, tuple(m / np.linalg.norm(m.astype(np.float32), axis=0) for m in tiny.maps))
+    for before, after in zip(unit.maps, pooled(unit).maps, strict=True):
+        np.testing.assert_allclose(after, before, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (3, 5), (24, 32), (23, 31)])
+def test_pooled_maps_belong_to_one_image(size):
+    class Collection:
+        def map_size(self, _row):
+            return size
+
+        def features(self, row):
+            return features(row, unit_map_sizes(size))
+
+    collection = Pooled(Collection())
+    found = collection.features(7)
+    assert found.map_size == collection.map_size(7) == pooled_size(size)
+    assert [m.shape[1:] for m in found.maps] == unit_map_sizes(pooled_size(size))
+    assert np.array_equal(found.descriptor, features(7).descriptor)
+
+
+@pytest.mark.parametrize("size", [(0, 1), (5, 1), (1, 7)])
+def test_a_map_is_not_made_larger(size):
+    with pytest.raises(BackendError, match="another size"):
+        library.shrink(np.zeros((256, 4, 6), np.float32), size)
+
+
+def test_without_a_compiler_opencv_pools(monkeypatch):
+    monkeypatch.setattr(library, "is_here", lambda: False)
+    pooling.fastest.cache_clear()
+    assert pooling.fastest() is pooling.shrink
+    pooling.fastest.cache_clear()

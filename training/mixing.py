@@ -1,0 +1,65 @@
+"""What a pair score on pooled maps says of the one at full size: `python -m training.mixing DATA_DIR`.
+
+On the validation scenes, over the best 100 candidates of every query: the line of least squares from one to the other.
+No label is used. `engine.retrieval.ranking.POOLED_WEIGHT` is `RERANK_WEIGHT` times its slope, so that a ranking by
+pooled scores is one by the final scores to be expected.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+import scenes
+from benchmarks.accuracy.audit import PRECISIONS, Database, open_retriever
+from benchmarks.accuracy.dataset import Dataset, load
+from benchmarks.accuracy.evaluation import extract_query
+from cvnet import checkpoint
+from engine.contract import Array
+from engine.gallery.map_codec import HalfCodec
+from engine.retrieval.pooling import Pooled, pooled
+from engine.retrieval.ranking import RERANK_WEIGHT
+from engine.retrieval.retriever import Retriever
+from engine.retrieval.search import similarities
+
+SHORTLIST = 100
+
+
+def main(
+    data_dir: Annotated[Path, typer.Argument(help="Folder of data sets; the scenes are made there where missing.")],
+    weights: Annotated[str, typer.Option(help="As for 'build'.")] = "demo",
+    depth: Annotated[int, typer.Option(help="As for 'build'.")] = 50,
+    threads: Annotated[int, typer.Option(min=1)] = 2,
+) -> None:
+    """Print slope and intercept of the line, their correlation, and the weight."""
+    scenes.write(scenes.VALIDATION, data_dir)
+    with (
+        tempfile.TemporaryDirectory() as graphs,
+        open_retriever(PRECISIONS[0], checkpoint.load(weights, depth), [], Path(graphs), threads) as retriever,
+    ):
+        rough, full = pair_scores(load(data_dir, scenes.VALIDATION.name), retriever)
+    slope, intercept = np.polyfit(rough, full, 1)
+    correlation = np.corrcoef(rough, full)[0, 1]
+    sys.stdout.write(f"full = {slope:.3f} pooled + {intercept:.3f}, correlation {correlation:.3f}, {len(full)} pairs\n")
+    sys.stdout.write(f"weight {RERANK_WEIGHT * slope:.3f}\n")
+
+
+def pair_scores(dataset: Dataset, retriever: Retriever) -> tuple[Array, Array]:
+    """Scores (pairs,) of every query with its shortlist, on pooled maps and at full size."""
+    database = Database([retriever.extract_file(path) for path in dataset.images], HalfCodec())
+    rough, full = [], []
+    for path, truth in zip(dataset.queries, dataset.ground_truth, strict=True):
+        query = extract_query(retriever, path, truth.bbx)
+        rows = np.argsort(-similarities(database.descriptors, query.descriptor))[:SHORTLIST].tolist()
+        rough.append(retriever.score_rows(pooled(query), Pooled(database), rows))
+        full.append(retriever.score_rows(query, database, rows))
+    return np.concatenate(rough), np.concatenate(full)
+
+
+if __name__ == "__main__":
+    typer.run(main)
