@@ -44,6 +44,13 @@ def results(context: typer.Context, file: Path | None) -> Path | None:
     return require_text(require_writable(file))
 
 
+def printed(context: typer.Context, format: str) -> str:
+    """What is printed: where that is not for people, standard output is kept for it alone."""
+    if format != "table":
+        context.with_resource(contextlib.redirect_stdout(sys.stderr))
+    return format
+
+
 def show_version(asked: bool) -> None:
     if asked:
         typer.echo(f"cvnet-engine {version('cvnet-engine')}")
@@ -184,29 +191,70 @@ def index(
 
 @app.command()
 def search(
-    queries: Annotated[list[Path], typer.Argument(help="Query images.")],
     bundle: BundleOption,
     gallery: GalleryOption,
+    queries: Annotated[
+        list[Path] | None, typer.Argument(help="Query images; - reads one from standard input.", show_default=False)
+    ] = None,
+    similar_to: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Take this image of the gallery as a query, by its stored features; repeat it for several.",
+            show_default=False,
+        ),
+    ] = None,
     bbox: Annotated[str | None, typer.Option(help="Crop the query to x1,y1,x2,y2 in pixels.")] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Results to show.")] = 10,
-    rerank: Annotated[int, typer.Option(min=0, help="Candidates to rerank; 0 for none.")] = 100,
+    rerank: Annotated[
+        int | None,
+        typer.Option(min=0, help="Candidates to rerank; 0 for none. 100 by default, or all of --candidates."),
+    ] = None,
     rerank_with: RerankWithOption = "cvnet",
+    filter: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Search only images whose path contains a text, name=TEXT, or that are below a folder, folder=PATH; "
+            "both may be given.",
+            show_default=False,
+        ),
+    ] = None,
+    candidates: Annotated[
+        Path | None,
+        typer.Option(
+            help="Text file of gallery images to rank, and no others, one path a line; or a .json file: an object that "
+            "has such a list for each query."
+        ),
+    ] = None,
+    format: Annotated[
+        Literal["table", "paths", "paths0", "tsv", "json"],
+        typer.Option(
+            callback=printed,
+            help="What to print: a table for people; or, with nothing else on standard output, a path a line, paths "
+            "that each end in NUL, tab-separated values, JSON.",
+        ),
+    ] = "table",
     threads: ThreadsOption = None,
     html: HtmlOption = None,
     json: JsonOption = None,
 ) -> None:
     """Find the images of a gallery that show what a query shows."""
+    if not queries and not similar_to:
+        raise typer.BadParameter("expected a query image, or --similar-to", param_hint="'QUERIES...'")
     from cvnet_engine.commands import search
 
     search.run(
         search.Options(
-            queries=queries,
+            queries=queries or [],
             bundle=bundle,
             gallery=gallery,
+            similar_to=similar_to or [],
             bbox=bbox,
             top_k=top_k,
             rerank=rerank,
             rerank_with=rerank_with,
+            candidates=candidates,
+            filters=filter or [],
+            format=format,
             threads=threads,
             html=html,
             json=json,

@@ -126,8 +126,7 @@ def decode(data: bytes) -> Array:
             if image.format == "PNG":
                 require_checksums(data)
             image.load()
-            turn = UPRIGHT.get(orientation(image.info.get("exif", b"")))
-            return np.ascontiguousarray(to_bgr(image if turn is None else image.transpose(turn)))
+            return upright(image)
     except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -194,6 +193,12 @@ def orientation(exif: bytes) -> int:
     except struct.error:  # cut short
         pass
     return 1
+
+
+def upright(image: Image.Image) -> Array:
+    """A Pillow image as `decode` gives it: its EXIF orientation applied, (H, W, 3) uint8 BGR."""
+    turn = UPRIGHT.get(orientation(image.info.get("exif", b"")))
+    return np.ascontiguousarray(to_bgr(image if turn is None else image.transpose(turn)))
 
 
 def to_bgr(image: Image.Image) -> Array:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from cvnet_engine import console
 from cvnet_engine.outputs import Files
-from engine.bundle import Bundle, Manifest
+from engine.bundle import Bundle
 from engine.errors import CvnetError, GalleryError, ImageError
 from engine.gallery.indexing import IndexReport, find, index
-from engine.gallery.info import FORMAT, GalleryInfo, map_type_of
+from engine.gallery.info import GalleryInfo, map_type_of
 from engine.gallery.map_codec import MAP_TYPES
 from engine.gallery.writer import GalleryWriter
 from engine.retrieval.retriever import Retriever
@@ -54,7 +54,7 @@ def run(options: Options) -> None:
     started = time.perf_counter()
     report = IndexReport(skipped=found.skipped)
     stopped: BaseException | None = None
-    made = info(bundle.manifest, options.max_side_px, options.maps or map_type_of(options.gallery))
+    made = GalleryInfo.made_with(bundle.manifest, options.max_side_px, options.maps or map_type_of(options.gallery))
     try:
         with (
             GalleryWriter(options.gallery, made) as writer,
@@ -87,11 +87,6 @@ def fill(paths: Sequence[Path], retriever: Retriever, writer: GalleryWriter, rep
         console.warn(
             f"{writer.path}: {len(writer.damaged)} images stay damaged, as {writer.damaged[0]}; give them, too"
         )
-
-
-def info(manifest: Manifest, max_side_px: int | None, maps: str) -> GalleryInfo:
-    """What a gallery made with this bundle says of itself."""
-    return GalleryInfo(FORMAT, manifest.features_id, manifest.weights, max_side_px, maps)
 
 
 def summarise(report: IndexReport, gallery: Path, total: int, seconds: float) -> None:

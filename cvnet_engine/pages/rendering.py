@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from benchmarks.tables import Table
-from cvnet_engine.pages.page import Page
+from cvnet_engine.pages.page import Page, Query
 from cvnet_engine.pages.thumbnail import thumbnail
 
 NAME_CHARS, TAIL_CHARS = 30, 12
@@ -19,7 +19,16 @@ NOTHING = {"", "-", "–", "—", "n/a"}
 
 def render(page: Page) -> str:
     """The page as HTML, about 10 KB a picture."""
-    environment = Environment(
+    return environment().get_template("page.html").render(page=page)
+
+
+def render_fragment(query: Query, banner: str | None) -> str:
+    """A query and its ranking as HTML to be put into any page, a notebook's for instance."""
+    return environment().get_template("fragment.html").render(query=query, banner=banner)
+
+
+def environment() -> Environment:
+    found = Environment(
         loader=PackageLoader("cvnet_engine.pages"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -27,13 +36,13 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {
+    found.filters |= {
         "name": name,
         "shortened": shortened,
         "numeric_columns": numeric_columns,
         "thumbnail": cache(thumbnail),
     }
-    return environment.get_template("page.html").render(page=page)
+    return found
 
 
 def name(path: str) -> str:

@@ -6,6 +6,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -59,6 +60,11 @@ class Gallery(Closing):
             self.close()
             raise
         self.descriptors: Array = np.stack(descriptors) if descriptors else np.empty((0, DESCRIPTOR_DIM), np.float32)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """The gallery in a folder, as it is now."""
+        return cls(Path(path))
 
     def _read_images(self, file: Path) -> Iterator[Array]:
         """Take note of the last shard's images and yield their descriptors (2048,) float32."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -82,3 +83,18 @@ def test_nothing_to_choose_from_is_nothing_found(collection, method):
     with Searcher(Scorer(), collection) as searcher:
         ranked, found = searcher.steps(query, plan, np.arange(0))
         assert len(ranked.before.rows) == len(found.ranking.rows) == ranked.pairs == 0
+
+
+@pytest.mark.parametrize("method", get_args(RerankWith))
+@pytest.mark.parametrize("among", [None, np.arange(0, IMAGES, 2)])
+def test_a_query_of_the_collection_is_no_result_of_its_own(collection, method, among):
+    scorer, row = Scorer(), 6
+    query = replace(features(1), descriptor=collection.descriptors[row])
+    with Searcher(scorer, collection) as searcher:
+        plan = Plan(top_k=40, rerank=40, method=method)
+        found = searcher.find(query, plan, among=among, leave_out=row)
+        rows = np.arange(IMAGES) if among is None else among
+        expected = searcher.find(query, plan, among=rows[rows != row])
+    assert len(found.before.rows) == plan.depth if among is None else min(plan.depth, IMAGES // 2 - 1)
+    assert found.ranking.rows.tolist() == expected.ranking.rows.tolist()
+    assert row not in scorer.asked
