@@ -42,4 +42,6 @@ class Results:
         return Query(name, self.bbox, judged(self.hits), image=image)
 
     def _repr_html_(self) -> str:
-        return render_fragment(self.on_page(str(self.query) if isinstance(self.query, Path) else "query"), self.notice)
+        return render_fragment(
+            self.on_page(str(self.query) if isinstance(self.query, Path) else "in memory"), self.notice
+        )

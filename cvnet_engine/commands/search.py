@@ -208,6 +208,8 @@ def show(found: Found, format: Format) -> None:
             console.emit("".join(f"{hit.path}{end}" for hit in results.hits))
         case "tsv":
             console.emit("".join("\t".join(tsv_row(found.query, hit)) + "\n" for hit in results.hits))
+    if not results.images:
+        console.warn("no image of the gallery meets the conditions")
     s = results.seconds
     console.say(
         f"features {s['features']:.2f} s, global search of {results.images} images {1e3 * s['global']:.1f} ms, "

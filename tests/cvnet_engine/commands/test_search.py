@@ -107,6 +107,9 @@ def test_shortlists_and_filters(search, photos, tmp_path):
     assert "no candidates" in third["error"]
     filtered = search(photos[0], "--filter", f"folder={photos[1].parent}", "--filter", "name=3.J", "--format", "paths")
     assert filtered.stdout == os.fsencode(photos[3]) + b"\n"
+    nothing = search(photos[0], "--filter", "name=nothing", "--format", "paths")
+    assert (nothing.returncode, nothing.stdout) == (0, b"")
+    assert b"no image of the gallery meets the conditions" in nothing.stderr
     (tmp_path / "unknown.txt").write_text(f"{photos[0]}\n/nowhere.jpg")
     unknown = search(photos[0], "--candidates", tmp_path / "unknown.txt")
     assert (unknown.returncode, unknown.stdout) == (1, b"")
