@@ -37,11 +37,11 @@ class Options:
 
     Attributes:
         queries: image files; `STANDARD_INPUT` stands for one that is piped in.
-        similar_to: images of the gallery that are queries, too.
         bbox: the box that query files are cropped to, as in `x1,y1,x2,y2`.
         top_k: results to show.
         rerank: candidates to rerank; None for 100, or all of a shortlist.
         rerank_with: what the shortlist is reranked with; see `Plan`.
+        similar_to: images of the gallery that are queries, too.
         candidates: a file of shortlists; see `Shortlists`.
         filters: conditions, as in `name=abbey`; see `Filter`.
         format: of what is printed.
@@ -50,11 +50,11 @@ class Options:
     queries: list[Path]
     bundle: Path
     gallery: Path
-    similar_to: Sequence[Path] = ()
     bbox: str | None = None
     top_k: int = 10
     rerank: int | None = None
     rerank_with: RerankWith = "cvnet"
+    similar_to: Sequence[Path] = ()
     candidates: Path | None = None
     filters: Sequence[str] = ()
     format: Format = "table"
