@@ -8,7 +8,7 @@ import sys
 import warnings
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any, Literal, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -22,6 +22,7 @@ from cvnet_engine.options import (
     JsonOption,
     RerankWithOption,
     ThreadsOption,
+    printed,
     results,
 )
 from cvnet_engine.outputs import require_writable
@@ -178,31 +179,72 @@ def index(
 
 @app.command()
 def search(
-    queries: Annotated[list[Path], typer.Argument(help="Query images.")],
     bundle: BundleOption,
     gallery: GalleryOption,
+    queries: Annotated[
+        list[Path] | None, typer.Argument(help="Query images; - reads one from standard input.", show_default=False)
+    ] = None,
+    similar_to: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Take this image of the gallery as a query, by its stored features; repeat it for several.",
+            show_default=False,
+        ),
+    ] = None,
     bbox: Annotated[str | None, typer.Option(help="Crop the query to x1,y1,x2,y2 in pixels.")] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Results to show.")] = 10,
-    rerank: Annotated[int, typer.Option(min=0, help="Candidates to rerank; 0 for none.")] = 100,
+    rerank: Annotated[
+        int | None,
+        typer.Option(min=0, help="Candidates to rerank; 0 for none. 100 by default, or all of --candidates."),
+    ] = None,
     rerank_with: RerankWithOption = "cvnet",
     fine: FineOption = None,
+    filter: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Search only images whose path contains a text, name=TEXT, or that are below a folder, folder=PATH; "
+            "both may be given.",
+            show_default=False,
+        ),
+    ] = None,
+    candidates: Annotated[
+        Path | None,
+        typer.Option(
+            help="Text file of gallery images to rank, and no others, one path a line; or a .json file: an object that "
+            "has such a list for each query."
+        ),
+    ] = None,
+    format: Annotated[
+        Literal["table", "paths", "paths0", "tsv", "json"],
+        typer.Option(
+            callback=printed,
+            help="What to print: a table for people; or, with nothing else on standard output, a path a line, paths "
+            "that each end in NUL, tab-separated values, JSON.",
+        ),
+    ] = "table",
     threads: ThreadsOption = None,
     html: HtmlOption = None,
     json: JsonOption = None,
 ) -> None:
     """Find the images of a gallery that show what a query shows."""
+    if not queries and not similar_to:
+        raise typer.BadParameter("expected a query image, or --similar-to", param_hint="'QUERIES...'")
     from cvnet_engine.commands import search
 
     search.run(
         search.Options(
-            queries=queries,
+            queries=queries or [],
             bundle=bundle,
             gallery=gallery,
+            similar_to=similar_to or [],
             bbox=bbox,
             top_k=top_k,
             rerank=rerank,
             rerank_with=rerank_with,
             fine=fine,
+            candidates=candidates,
+            filters=filter or [],
+            format=format,
             threads=threads,
             html=html,
             json=json,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import re
 import sys
 import time
@@ -141,6 +142,14 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     for row in rows:
         grid.add_row(*(Text(printable(cell)) for cell in row))
     out.print(grid)
+
+
+def emit(text: str) -> None:
+    """Text for the program at the other end of a pipe, at once, file names byte for byte."""
+    stream = sys.__stdout__
+    assert stream
+    stream.buffer.write(os.fsencode(printable(text) if stream.isatty() else text))
+    stream.flush()
 
 
 def write_json(file: Path, content: Any) -> None:

@@ -20,6 +20,13 @@ def results(context: typer.Context, file: Path | None) -> Path | None:
     return require_text(require_writable(file))
 
 
+def printed(context: typer.Context, format: str) -> str:
+    """What is printed: where that is not for people, standard output is kept for it alone."""
+    if format != "table":
+        context.with_resource(contextlib.redirect_stdout(sys.stderr))
+    return format
+
+
 BundleOption = Annotated[Path, typer.Option("--bundle", help="Folder written by 'build'.")]
 RerankWithOption = Annotated[
     Literal["cvnet", "superglobal", "both"],

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from engine import typed_json
 from engine.errors import BundleError, one_line
@@ -100,6 +102,11 @@ class Bundle:
         self.manifest = read_manifest(path)
         for graph in self.manifest.files.values():
             self._check(graph)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """The bundle in a folder."""
+        return cls(Path(path))
 
     def graph(self, name: str) -> Path:
         """The file of one of `GRAPH_NAMES`."""

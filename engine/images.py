@@ -127,8 +127,7 @@ def decode(data: bytes) -> Array:
             require_pixels(*image.size)
             if image.format == "PNG":
                 require_checksums(data)
-            turn = UPRIGHT.get(exif_block(image).orientation(), np.asarray)
-            return np.ascontiguousarray(turn(to_bgr(data, image)))
+            return upright(image, to_bgr(data, image))
     except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -218,6 +217,12 @@ def decode_jpeg(data: bytes, size: tuple[int, int]) -> Array:
     if image.shape[1::-1] != size:
         raise ValueError(f"decodes to {image.shape}")
     return image
+
+
+def upright(image: Image.Image, pixels: Array) -> Array:
+    """Pixels (H, W, 3) as they are stored, turned by the image's EXIF orientation."""
+    turn = UPRIGHT.get(exif_block(image).orientation(), np.asarray)
+    return np.ascontiguousarray(turn(pixels))
 
 
 def mode_to_bgr(image: Image.Image) -> Array:

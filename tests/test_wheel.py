@@ -51,9 +51,8 @@ def test_the_wheel_holds_the_packages_and_no_results(wheel):
     names = [name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name]
     assert {name.partition("/")[0] for name in names} == PACKAGES
     assert not [name for name in names if name.startswith("benchmarks/results")]
-    assert {"cvnet/demo.npz", "engine/backends/native/pair_scorer.c", "cvnet_engine/server/page/index.html"} <= set(
-        names
-    )
+    needed = {"cvnet/demo.npz", "engine/backends/native/pair_scorer.c", "cvnet_engine/server/page/index.html"}
+    assert needed | {"cvnet_engine/py.typed", "engine/py.typed"} <= set(names)
 
 
 def test_doctor_and_a_search_from_the_wheel(program, bundle, tmp_path):

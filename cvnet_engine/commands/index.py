@@ -13,11 +13,11 @@ from pathlib import Path
 from cvnet_engine import console
 from cvnet_engine.commands.watching import folders_of, follow, open_changes
 from cvnet_engine.outputs import Files
-from engine.bundle import Bundle, Manifest
-from engine.errors import CvnetError, GalleryError, ImageError
+from engine.bundle import Bundle
+from engine.errors import CvnetError, ImageError
 from engine.gallery.indexing import Found, IndexReport, Patterns, find, index
-from engine.gallery.info import FORMAT, GalleryInfo, kind_of
-from engine.gallery.map_codec import parse_kind
+from engine.gallery.info import GalleryInfo, kind_of
+from engine.gallery.map_codec import kind_wanted
 from engine.gallery.writer import GalleryWriter
 from engine.retrieval.retriever import Retriever
 
@@ -66,7 +66,7 @@ def run(options: Options) -> None:
     started = time.perf_counter()
     report = IndexReport(skipped=found.skipped)
     stopped: BaseException | None = None
-    made = info(bundle.manifest, options.max_side_px, maps)
+    made = GalleryInfo.made_with(bundle.manifest, options.max_side_px, maps)
     try:
         with (
             GalleryWriter(options.gallery, made) as writer,
@@ -120,14 +120,6 @@ def paths_of(data: bytes) -> list[Path]:
     return [Path(os.fsdecode(name)) for name in data.split(separator) if name]
 
 
-def kind_wanted(text: str) -> str:
-    """`--maps` as a gallery notes it."""
-    try:
-        return parse_kind(text)
-    except ValueError as error:
-        raise GalleryError(f"--{error}") from error
-
-
 def fill(paths: Sequence[Path], retriever: Retriever, writer: GalleryWriter, report: IndexReport) -> None:
     """Index with a progress bar, `report` kept current; what is mended, and what stays damaged, is said."""
     if writer.repairs:
@@ -138,11 +130,6 @@ def fill(paths: Sequence[Path], retriever: Retriever, writer: GalleryWriter, rep
         console.warn(
             f"{writer.path}: {len(writer.damaged)} images stay damaged, as {writer.damaged[0]}; give them, too"
         )
-
-
-def info(manifest: Manifest, max_side_px: int | None, maps: str) -> GalleryInfo:
-    """What a gallery made with this bundle says of itself."""
-    return GalleryInfo(FORMAT, manifest.features_id, manifest.weights, max_side_px, maps)
 
 
 def summarise(report: IndexReport, gallery: Path, total: int, seconds: float) -> None:

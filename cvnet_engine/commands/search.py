@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import os
-import time
-from dataclasses import dataclass
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-
-import numpy as np
+from typing import Literal
 
 from cvnet_engine import console
-from cvnet_engine.commands.index import info
-from cvnet_engine.outputs import Files
-from cvnet_engine.pages.page import Hit, Page, Query, hits
+from cvnet_engine.commands.shortlists import Shortlists
+from cvnet_engine.image_like import ImageLike
+from cvnet_engine.outputs import STANDARD_OUTPUT, Files
+from cvnet_engine.pages.page import Box, Page
 from cvnet_engine.pages.rendering import render
+from cvnet_engine.results import Results
+from cvnet_engine.retriever import SHORTLIST, GalleryImage, Retriever
 from engine.bundle import Bundle
-from engine.contract import Array
-from engine.errors import CvnetError, GalleryError, ImageError
-from engine.gallery.info import require_equal
+from engine.errors import CvnetError, ImageError
+from engine.gallery.filter import Filter
 from engine.gallery.reader import Gallery
-from engine.retrieval.ranking import Ranking
-from engine.retrieval.retriever import Retriever
-from engine.retrieval.searcher import Plan, RerankWith, Searcher
+from engine.images import MAX_BYTES
+from engine.retrieval.hits import Hit
+from engine.retrieval.searcher import Plan, RerankWith
 
-Box = tuple[float, float, float, float]
+STANDARD_INPUT = Path("-")
+Format = Literal["table", "paths", "paths0", "tsv", "json"]
+TSV_COLUMNS = ("query", "rank", "score", "similarity", "rerank_score", "before", "path")
 
 
 @dataclass(frozen=True)
@@ -31,11 +36,16 @@ class Options:
     """What to search for, and where.
 
     Attributes:
-        bbox: the box that queries are cropped to, as in `x1,y1,x2,y2`.
+        queries: image files; `STANDARD_INPUT` stands for one that is piped in.
+        bbox: the box that query files are cropped to, as in `x1,y1,x2,y2`.
         top_k: results to show.
-        rerank: candidates to rerank.
+        rerank: candidates to rerank; None for 100, or all of a shortlist.
         rerank_with: what the shortlist is reranked with; see `Plan`.
         fine: candidates to score in full; see `Plan`.
+        similar_to: images of the gallery that are queries, too.
+        candidates: a file of shortlists; see `Shortlists`.
+        filters: conditions, as in `name=abbey`; see `Filter`.
+        format: of what is printed.
     """
 
     queries: list[Path]
@@ -43,26 +53,34 @@ class Options:
     gallery: Path
     bbox: str | None = None
     top_k: int = 10
-    rerank: int = 100
+    rerank: int | None = None
     rerank_with: RerankWith = "cvnet"
     fine: int | None = None
+    similar_to: Sequence[Path] = ()
+    candidates: Path | None = None
+    filters: Sequence[str] = ()
+    format: Format = "table"
     threads: int | None = None
     html: Path | None = None
     json: Path | None = None
 
     @property
     def files(self) -> Files:
-        return Files({"--html": self.html, "--json": self.json}, self.queries, [self.bundle, self.gallery])
+        printed = None if self.format == "table" else STANDARD_OUTPUT
+        images = [path for path in (*self.queries, *self.similar_to) if path != STANDARD_INPUT]
+        return Files(
+            {"--html": self.html, "--json": self.json, "--format": printed},
+            [*images, self.candidates],
+            [self.bundle, self.gallery],
+        )
 
 
 @dataclass(frozen=True)
 class Found:
-    """One query's outcome: the ranking by similarity, the final one, and how long each stage took in seconds."""
+    """One query's outcome."""
 
     query: Path
-    before: Ranking
-    ranking: Ranking
-    seconds: dict[str, float]
+    results: Results
 
 
 @dataclass(frozen=True)
@@ -73,58 +91,82 @@ class Failed:
     reason: str
 
 
+@dataclass(frozen=True)
+class Search:
+    """What all queries of a command have in common."""
+
+    retriever: Retriever
+    options: Options
+    box: Box | None
+    where: Filter
+    shortlists: Shortlists | None
+    images: int
+
+    def attempt(self, query: Path, image: ImageLike | GalleryImage) -> Found | Failed:
+        """A query's outcome, shown at once; one that fails leaves the others theirs."""
+        try:
+            found = Found(query, self.find(query, image))
+        except MemoryError:
+            return Failed(query, f"{query}: out of memory; shrink it first, or lower --rerank")
+        except CvnetError as error:
+            return Failed(query, f"standard input: {error}" if query == STANDARD_INPUT else str(error))
+        show(found, self.options.format)
+        return found
+
+    def find(self, query: Path, image: ImageLike | GalleryImage) -> Results:
+        candidates = self.shortlists.of(query) if self.shortlists else None
+        rerank = self.options.rerank
+        if rerank is None:
+            rerank = SHORTLIST if candidates is None else len(candidates)
+        plan = Plan(self.options.top_k, rerank, self.options.rerank_with, self.options.fine)
+        pairs = plan.pooled_pairs(self.images) + min(plan.full_pairs, self.images)
+        with console.progress("reranking", pairs) as advance:
+            return self.retriever.search(
+                image,
+                self.options.top_k,
+                rerank,
+                self.box,
+                method=self.options.rerank_with,
+                fine=self.options.fine,
+                where=self.where,
+                candidates=candidates,
+                done=advance,
+            )
+
+
 def run(options: Options) -> None:
     options.files.require_apart()
-    box = parse_box(options.bbox)
-    bundle = Bundle(options.bundle)
-    with Gallery(options.gallery) as gallery:
-        info_here = info(bundle.manifest, gallery.info.max_side_px, gallery.info.maps)
-        require_equal(gallery.info, info_here, options.gallery)
-        if not len(gallery):
-            raise GalleryError(f"{options.gallery}: holds no images yet; add some with 'cvnet-engine index'")
-        plan = Plan(options.top_k, options.rerank, options.rerank_with, options.fine)
-        with Retriever.open(bundle, options.threads) as retriever, Searcher(retriever, gallery) as searcher:
-            outcomes = [attempt(query, box, retriever, gallery, searcher, plan) for query in options.queries]
-        report(outcomes, gallery, box, bundle, options)
+    box, where = parse_box(options.bbox), parse_filter(options.filters)
+    shortlists = Shortlists.read(options.candidates) if options.candidates else None
+    bundle = Bundle.open(options.bundle)
+    with Gallery.open(options.gallery) as gallery, Retriever(bundle, gallery, options.threads) as retriever:
+        search = Search(retriever, options, box, where, shortlists, len(gallery))
+        if options.format == "tsv":
+            console.emit("\t".join(TSV_COLUMNS) + "\n")
+        outcomes = [search.attempt(query, image) for query, image in asked(options)]
+        report(outcomes, len(gallery), bundle, options)
     reasons = [outcome.reason for outcome in outcomes if isinstance(outcome, Failed)]
     if reasons:
         raise CvnetError("; ".join(dict.fromkeys(reasons)))
 
 
-def report(outcomes: list[Found | Failed], gallery: Gallery, box: Box | None, bundle: Bundle, options: Options) -> None:
+def asked(options: Options) -> Iterator[tuple[Path, ImageLike | GalleryImage]]:
+    """The queries, as they were named and as the images that they are."""
+    for query in options.queries:
+        yield query, sys.stdin.buffer.read(MAX_BYTES) if query == STANDARD_INPUT else query
+    for path in options.similar_to:
+        yield path, GalleryImage(path)
+
+
+def report(outcomes: Sequence[Found | Failed], images: int, bundle: Bundle, options: Options) -> None:
     """What must be said of the model, and the files that were asked for."""
     found = [outcome for outcome in outcomes if isinstance(outcome, Found)]
     if found:
         console.warn_of_model(bundle.manifest)
-    if options.json:
-        console.write_json(options.json, [to_json(outcome, gallery, options.top_k) for outcome in outcomes])
+    for file in filter(None, (options.json, STANDARD_OUTPUT if options.format == "json" else None)):
+        console.write_json(file, [to_json(outcome) for outcome in outcomes])
     if options.html and found:
-        console.write_file(options.html, render(page(found, gallery, box, options.top_k, bundle)))
-
-
-def attempt(
-    query: Path, box: Box | None, retriever: Retriever, gallery: Gallery, searcher: Searcher, plan: Plan
-) -> Found | Failed:
-    """A query's outcome, shown at once; one that fails leaves the others theirs."""
-    try:
-        found = find(query, box, retriever, gallery, searcher, plan)
-    except MemoryError:
-        return Failed(query, f"{query}: out of memory; shrink it first, or lower --rerank")
-    except CvnetError as error:
-        return Failed(query, str(error))
-    show(found, gallery, plan.top_k)
-    return found
-
-
-def find(path: Path, box: Box | None, retriever: Retriever, gallery: Gallery, searcher: Searcher, plan: Plan) -> Found:
-    """Features, global search, reranking of the shortlist."""
-    started = time.perf_counter()
-    query = retriever.extract_file(path, box, gallery.info.max_side_px)
-    features_s = time.perf_counter() - started
-    pairs = plan.pooled_pairs(len(gallery)) + min(plan.full_pairs, len(gallery))
-    with console.progress("reranking", pairs) as advance:
-        found = searcher.find(query, plan, advance)
-    return Found(path, found.before, found.ranking, {"features": features_s} | found.seconds)
+        console.write_file(options.html, render(page(found, images, bundle)))
 
 
 def parse_box(text: str | None) -> Box | None:
@@ -143,70 +185,91 @@ def parse_box(text: str | None) -> Box | None:
     return x1, y1, x2, y2
 
 
-def found_hits(found: Found, gallery: Gallery, top_k: int) -> tuple[Hit, ...]:
-    return hits(found.ranking, found.before, gallery.paths, lambda _: None, top_k)
+def parse_filter(conditions: Sequence[str]) -> Filter:
+    """Conditions such as `name=abbey`, each on another property.
+
+    Raises:
+        CvnetError: another property, or one that is given twice.
+    """
+    known = [field.name for field in fields(Filter)]
+    wanted: dict[str, str] = {}
+    for condition in conditions:
+        name, equals, value = condition.partition("=")
+        if not equals or name not in known or name in wanted:
+            expected = " and ".join(f"{name}=..." for name in known)
+            raise CvnetError(f"--filter {condition!r} is no new condition; expected {expected}, each once")
+        wanted[name] = value
+    return Filter(**wanted)
 
 
-def show(found: Found, gallery: Gallery, top_k: int) -> None:
-    rows = [
-        (
-            str(hit.rank),
-            f"{hit.score:.4f}",
-            f"{hit.similarity:.4f}",
-            number(hit.rerank_score),
-            str(hit.before),
-            short(hit.path),
-        )
-        for hit in found_hits(found, gallery, top_k)
-    ]
-    console.table(str(found.query), ("rank", "score", "similarity", "rerank", "before", "path"), rows)
-    s = found.seconds
-    rough = f"rough look at {known(found.ranking.pooled_scores)} {s['pooled']:.2f} s, " if "pooled" in s else ""
+def show(found: Found, format: Format) -> None:
+    results = found.results
+    match format:
+        case "table":
+            columns = ("rank", "score", "similarity", "rerank", "before", "path")
+            console.table(str(found.query), columns, [table_row(hit) for hit in results.hits])
+        case "paths" | "paths0":
+            end = "\n" if format == "paths" else "\0"
+            console.emit("".join(f"{hit.path}{end}" for hit in results.hits))
+        case "tsv":
+            console.emit("".join("\t".join(tsv_row(found.query, hit)) + "\n" for hit in results.hits))
+    if not results.images:
+        console.warn("no image of the gallery meets the conditions")
+    s = results.seconds
+    rough = f"rough look at {results.pooled_pairs} {s['pooled']:.2f} s, " if "pooled" in s else ""
     console.say(
-        f"features {s['features']:.2f} s, global search of {len(gallery)} images {1e3 * s['global']:.1f} ms, {rough}"
-        f"rerank of {known(found.ranking.pair_scores)} {s['rerank']:.2f} s\n"
+        f"features {s['features']:.2f} s, global search of {results.images} images {1e3 * s['global']:.1f} ms, {rough}"
+        f"rerank of {results.pairs} {s['rerank']:.2f} s\n"
     )
 
 
-def known(scores: Array) -> int:
-    return int(np.isfinite(scores).sum())
+def table_row(hit: Hit) -> tuple[str, ...]:
+    scores = (f"{hit.score:.4f}", f"{hit.similarity:.4f}", number(hit.rerank_score, 4, "-"))
+    return str(hit.rank), *scores, number(hit.before, 0, "-"), short(hit.path)
 
 
-def number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def tsv_row(query: Path, hit: Hit) -> tuple[str, ...]:
+    """As `TSV_COLUMNS`; what would end a cell in a name is replaced."""
+    scores = (f"{hit.score:.6f}", f"{hit.similarity:.6f}", number(hit.rerank_score, 6, ""))
+    query_text, path = (re.sub(r"[\t\n]", "\N{REPLACEMENT CHARACTER}", str(text)) for text in (query, hit.path))
+    return query_text, str(hit.rank), *scores, number(hit.before, 0, ""), path
 
 
-def short(path: str) -> str:
+def number(value: float | None, digits: int, none: str) -> str:
+    return none if value is None else f"{value:.{digits}f}"
+
+
+def short(path: Path) -> str:
     """The path from here where that is shorter."""
-    return min(path, os.path.relpath(path), key=len)
+    return min(str(path), os.path.relpath(path), key=len)
 
 
-def to_json(outcome: Found | Failed, gallery: Gallery, top_k: int) -> dict[str, object]:
+def to_json(outcome: Found | Failed) -> dict[str, object]:
     query = str(outcome.query)
     if isinstance(outcome, Failed):
         return {"query": query, "results": [], "error": outcome.reason}
     hits = [
         {
             "rank": hit.rank,
-            "path": hit.path,
+            "path": str(hit.path),
             "score": hit.score,
             "similarity": hit.similarity,
             "rerank_score": hit.rerank_score,
             "pooled_score": hit.pooled_score,
+            "before": hit.before,
         }
-        for hit in found_hits(outcome, gallery, top_k)
+        for hit in outcome.results.hits
     ]
-    return {"query": query, "results": hits, "seconds": outcome.seconds}
+    return {"query": query, "results": hits, "seconds": outcome.results.seconds}
 
 
-def page(outcomes: list[Found], gallery: Gallery, box: Box | None, top_k: int, bundle: Bundle) -> Page:
+def page(outcomes: Sequence[Found], images: int, bundle: Bundle) -> Page:
     manifest = bundle.manifest
-    queries = tuple(Query(str(found.query), box, found_hits(found, gallery, top_k)) for found in outcomes)
     return Page(
         title="Search results",
-        lead=f"{len(outcomes)} queries in a gallery of {len(gallery)} images",
+        lead=f"{len(outcomes)} queries in a gallery of {images} images",
         banner=console.notice(manifest),
-        queries=queries,
+        queries=tuple(found.results.on_page(str(found.query)) for found in outcomes),
         tables=(),
         footer=f"cvnet-engine, {manifest.model}",
     )

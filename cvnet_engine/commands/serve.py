@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cvnet_engine import console
-from cvnet_engine.commands.index import info
 from engine.bundle import Bundle
 from engine.errors import CvnetError
-from engine.gallery.info import read_info
+from engine.gallery.info import GalleryInfo, read_info
 from engine.retrieval.retriever import Retriever
 
 try:
@@ -58,7 +57,8 @@ def run(options: Options) -> None:
         contextlib.closing(listen(options.host, options.port)) as listener,
         Retriever.open(bundle, options.threads) as retriever,
     ):
-        served = Served(options.gallery, info(bundle.manifest, made.max_side_px, made.maps), retriever)
+        wanted = GalleryInfo.made_with(bundle.manifest, made.max_side_px, made.maps)
+        served = Served(options.gallery, wanted, retriever)
         app = create_app(retriever, served, about, Access(options.host, options.token or None))
         console.warn_of_model(bundle.manifest)
         port = listener.getsockname()[1]

@@ -15,13 +15,13 @@ from benchmarks.accuracy.projection import Workload, rates, workload
 from benchmarks.contenders.allocator import keep_memory
 from benchmarks.contenders.contender import Contender, open_bundle, open_reference
 from cvnet_engine import console
-from cvnet_engine.commands.index import fill, info
+from cvnet_engine.commands.index import fill
 from engine.bundle import Bundle
 from engine.contract import Closing
 from engine.errors import DatasetError, GalleryError
 from engine.files import absolute
 from engine.gallery.indexing import IndexReport
-from engine.gallery.info import kind_of
+from engine.gallery.info import GalleryInfo, kind_of
 from engine.gallery.reader import Gallery
 from engine.gallery.writer import GalleryWriter
 from engine.retrieval.retriever import Collection
@@ -82,7 +82,7 @@ class EngineSubject(Closing):
     def evaluate(self, task: Task) -> Timed:
         started = time.perf_counter()
         report = IndexReport()
-        made = info(self._bundle.manifest, None, kind_of(self._gallery))
+        made = GalleryInfo.made_with(self._bundle.manifest, None, kind_of(self._gallery))
         with GalleryWriter(self._gallery, made) as writer:
             fill([absolute(path) for path in task.dataset.images], self._contender.retriever, writer, report)
         if report.failed:

@@ -12,8 +12,9 @@ from benchmarks.accuracy.evaluation import GLOBAL, Evaluation, QueryEvaluation, 
 from benchmarks.accuracy.protocol import CUTOFFS, SETUPS
 from benchmarks.tables import Table
 from cvnet_engine import console
-from cvnet_engine.pages.page import Hit, Page, Query, Verdict, hits
+from cvnet_engine.pages.page import Hit, Page, Query, Verdict, judged
 from engine.bundle import Bundle
+from engine.retrieval.hits import hits
 from engine.retrieval.ranking import Ranking
 
 MEASURES = ("mAP", f"mP@{CUTOFFS[-1]}")
@@ -106,9 +107,9 @@ def judged_hits(
     """The first `count` results, junk left out as the setup does."""
     verdicts: dict[int, Verdict] = dict.fromkeys(truth.easy.tolist(), "easy")
     verdicts |= dict.fromkeys(truth.hard.tolist(), "hard")
-    before = query.rankings[GLOBAL, SETUP] if shortlist else None
-    ranking = query.rankings[shortlist, SETUP]
-    return hits(ranking, before, dataset.images, lambda row: verdicts.get(row, "wrong"), count)
+    before = query.rankings[GLOBAL, SETUP].rows.tolist() if shortlist else ()
+    found = hits(query.rankings[shortlist, SETUP].first(count), before, dataset.images)
+    return judged(found, lambda row: verdicts.get(row, "wrong"))
 
 
 def accuracy(outcomes: Mapping[str, Timed], shortlists: Sequence[int]) -> Table:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from benchmarks.tables import Table
-from engine.retrieval.ranking import Ranking
+from engine.retrieval import hits
 
 Verdict = Literal["easy", "hard", "junk", "wrong"]
 Box = tuple[float, float, float, float]
@@ -33,12 +32,18 @@ class Hit:
 
 @dataclass(frozen=True)
 class Query:
-    """A query image and its ranking; `bbx` is x1, y1, x2, y2 in pixels of the upright image."""
+    """A query image and its ranking.
+
+    Attributes:
+        path: of its file, or what it is called where `image` holds the bytes of one.
+        bbx: x1, y1, x2, y2 in pixels of the upright image.
+    """
 
     path: str
     bbx: Box | None
     hits: tuple[Hit, ...]
     note: str = ""
+    image: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -53,31 +58,20 @@ class Page:
     footer: str
 
 
-def hits(
-    ranking: Ranking,
-    before: Ranking | None,
-    paths: Sequence[Path],
-    verdict: Callable[[int], Verdict | None],
-    count: int,
-) -> tuple[Hit, ...]:
-    """The first `count` results of a ranking, each with its verdict and the rank it had before reranking, if it was."""
-    ranks_before = {row: rank for rank, row in enumerate(before.rows.tolist(), 1)} if before else {}
-    top = ranking.first(count)
-    columns = (top.rows, top.scores, top.similarities, top.pair_scores, top.pooled_scores)
+def judged(found: Iterable[hits.Hit], verdict: Callable[[int], Verdict | None] = lambda _: None) -> tuple[Hit, ...]:
+    """Hits as a page shows them, each with the verdict on its row."""
     return tuple(
         Hit(
-            path=str(paths[row]),
-            rank=rank,
-            score=score,
-            similarity=similarity,
-            rerank_score=known(pair_score),
-            pooled_score=known(pooled_score),
-            verdict=verdict(row),
-            before=ranks_before.get(row),
+            str(hit.path),
+            hit.rank,
+            hit.score,
+            hit.similarity,
+            hit.rerank_score,
+            hit.pooled_score,
+            verdict(hit.row),
+            hit.before,
         )
-        for rank, (row, score, similarity, pair_score, pooled_score) in enumerate(
-            zip(*(c.tolist() for c in columns), strict=True), 1
-        )
+        for hit in found
     )
 
 

@@ -11,7 +11,7 @@ from rich.filesize import decimal
 
 from benchmarks.tables import Table
 from cvnet_engine.pages.duplicates import DuplicatesPage
-from cvnet_engine.pages.page import Page
+from cvnet_engine.pages.page import Page, Query
 from cvnet_engine.pages.thumbnail import thumbnail
 
 NAME_CHARS, TAIL_CHARS = 30, 12
@@ -21,7 +21,16 @@ NOTHING = {"", "-", "–", "—", "n/a"}
 
 def render(page: Page | DuplicatesPage, template: str = "page.html") -> str:
     """The page as HTML, about 10 KB a picture."""
-    environment = Environment(
+    return environment().get_template(template).render(page=page)
+
+
+def render_fragment(query: Query, banner: str | None) -> str:
+    """A query and its ranking as HTML to be put into any page, a notebook's for instance."""
+    return environment().get_template("fragment.html").render(query=query, banner=banner)
+
+
+def environment() -> Environment:
+    found = Environment(
         loader=PackageLoader("cvnet_engine.pages"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -29,14 +38,14 @@ def render(page: Page | DuplicatesPage, template: str = "page.html") -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {
+    found.filters |= {
         "bytes": decimal,
         "name": name,
         "shortened": shortened,
         "numeric_columns": numeric_columns,
         "thumbnail": cache(thumbnail),
     }
-    return environment.get_template(template).render(page=page)
+    return found
 
 
 def name(path: str) -> str:

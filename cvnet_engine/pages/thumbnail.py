@@ -34,13 +34,13 @@ class Thumbnail:
         return left, top, right - left, bottom - top
 
 
-def thumbnail(path: str) -> Thumbnail | None:
-    """A picture at most LONGER_SIDE_PX on its longer side, upright.
+def thumbnail(source: str | bytes) -> Thumbnail | None:
+    """A picture at most LONGER_SIDE_PX on its longer side, upright, of the image at a path or in a file's bytes.
 
     None where it cannot be read, since a report on a thousand images should not fail over one.
     """
     try:
-        with open_image(Path(path)) as stream:
+        with io.BytesIO(source) if isinstance(source, bytes) else open_image(Path(source)) as stream:
             small = reduced(stream)
     except ImageError:
         return None

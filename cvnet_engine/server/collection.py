@@ -19,6 +19,7 @@ from cvnet_engine.console import printable
 from cvnet_engine.server.problems import ProblemError
 from engine.contract import Array
 from engine.errors import GalleryError, ImageError
+from engine.gallery.filter import Filter
 from engine.gallery.info import GalleryInfo, require_equal
 from engine.gallery.reader import Gallery
 from engine.gallery.shards import shard_files
@@ -107,9 +108,6 @@ class Snapshot:
         return [printable(os.fsdecode(name)) for name in self.gallery.names()]
 
     @cached_property
-    def _folded_paths(self) -> list[str]:
-        return [path.casefold() for path in self._shown_paths]
-
     @cached_property
     def folders(self) -> dict[str, int]:
         """Folders that images are in, with how many, by name."""
@@ -119,18 +117,8 @@ class Snapshot:
         return dict(sorted(counts.items()))
 
     def matching(self, name: str, folder: str) -> Array | None:
-        """Rows (n,) int64, ascending, whose path contains `name` in any case and is below `folder`; None for all."""
-        if not name and not folder:
-            return None
-        part, below = name.casefold(), folder.rstrip("/") + "/"
-        return np.array(
-            [
-                row
-                for row, path in enumerate(self._folded_paths)
-                if part in path and (not folder or self._shown_paths[row].startswith(below))
-            ],
-            np.int64,
-        )
+        """Rows (n,) int64, ascending, that `Filter` leaves; None for all."""
+        return Filter(name, folder).rows(self._shown_paths)
 
     def read(self, row: int) -> bytes:
         """The row's file, as it was indexed.

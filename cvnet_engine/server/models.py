@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from cvnet_engine.server.collection import Snapshot
+from engine.retrieval import hits as found
 from engine.retrieval.ranking import Ranking
 from engine.retrieval.searcher import Plan, RerankWith
 
@@ -129,32 +130,17 @@ class ProblemDocument(BaseModel):
 
 def hits(ranking: Ranking, before: Iterable[int], snapshot: Snapshot) -> list[Hit]:
     """A ranking's rows as results; `before` are rows in an earlier order."""
-    ranks = {row: rank for rank, row in enumerate(before, 1)}
-    columns = (
-        ranking.rows,
-        ranking.scores,
-        ranking.similarities,
-        ranking.refined,
-        ranking.pair_scores,
-        ranking.pooled_scores,
-    )
     return [
         Hit(
-            rank=rank,
-            id=snapshot.id(row),
-            path=snapshot.shown_path(row),
-            score=score,
-            similarity=similarity,
-            refined=known(refined),
-            rerank_score=known(pair_score),
-            pooled_score=known(pooled_score),
-            before=ranks.get(row),
+            rank=hit.rank,
+            id=snapshot.id(hit.row),
+            path=snapshot.shown_path(hit.row),
+            score=hit.score,
+            similarity=hit.similarity,
+            refined=hit.refined,
+            rerank_score=hit.rerank_score,
+            pooled_score=hit.pooled_score,
+            before=hit.before,
         )
-        for rank, (row, score, similarity, refined, pair_score, pooled_score) in enumerate(
-            zip(*(column.tolist() for column in columns), strict=True), 1
-        )
+        for hit in found.hits(ranking, before, snapshot.gallery.paths)
     ]
-
-
-def known(value: float) -> float | None:
-    return None if value != value else value  # NaN where it was not computed

@@ -6,8 +6,10 @@ import json
 import zlib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Self
 
 from engine import typed_json
+from engine.bundle import Manifest
 from engine.errors import GalleryError, one_line
 from engine.files import read_text, write_atomically
 from engine.gallery.map_codec import parse_kind
@@ -35,6 +37,11 @@ class GalleryInfo:
     maps: str = "float16"
     shards: int = 0
     code: str = ""
+
+    @classmethod
+    def made_with(cls, manifest: Manifest, max_side_px: int | None, maps: str) -> Self:
+        """Of a gallery that is made with a bundle."""
+        return cls(FORMAT, manifest.features_id, manifest.weights, max_side_px, maps)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from engine.contract import Array
+from engine.errors import GalleryError
 from engine.gallery.learnt_codec import LearntCodec
 from engine.geometry import MAP_DIM
 
@@ -71,6 +72,18 @@ def parse_kind(text: str) -> str:
     if kind == CODED and count.isdecimal() and str(int(count)) == count and 1 <= int(count) <= MOST_BYTES:
         return text
     raise ValueError(f"maps {text!r}: expected {KINDS}, at most {MOST_BYTES} a position")
+
+
+def kind_wanted(text: str) -> str:
+    """The kind that a user names.
+
+    Raises:
+        GalleryError: there is no such kind.
+    """
+    try:
+        return parse_kind(text)
+    except ValueError as error:
+        raise GalleryError(str(error)) from error
 
 
 def position_bytes(kind: str) -> int | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -72,6 +74,11 @@ class Gallery(Closing):
         self.paths = Paths(self._table)
         blocks = [Block(columns.descriptors, columns.halves, columns.release) for columns in shards]
         self.descriptors = Descriptors(blocks, self._require_descriptor)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """The gallery in a folder, as it is now."""
+        return cls(Path(path))
 
     def _open_shard(self, file: Path) -> Columns:
         """The columns of the last shard."""

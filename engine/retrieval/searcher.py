@@ -118,29 +118,40 @@ class Searcher(Closing):
         self._descriptors = collection.descriptors
         self._index = DescriptorIndex(self._descriptors)
 
-    def find(self, query: Features, plan: Plan, done: Callable[[int], None] = lambda _: None) -> Found:
+    def find(
+        self,
+        query: Features,
+        plan: Plan,
+        done: Callable[[int], None] = lambda _: None,
+        among: Array | None = None,
+        leave_out: int | None = None,
+    ) -> Found:
         """The best `plan.depth` images for a query, of which `plan.top_k` were asked for.
 
         Args:
             done: `done(n)` is called after each n pairs, on maps of either size.
+            among, leave_out: see `steps`.
         """
-        for step in self.steps(query, plan):
+        for step in self.steps(query, plan, among, leave_out):
             if isinstance(step, Scored | RoughlyScored):
                 done(len(step.rows))
         assert isinstance(step, Found)  # the last
         return step
 
     def steps(
-        self, query: Features, plan: Plan, among: Array | None = None
+        self, query: Features, plan: Plan, among: Array | None = None, leave_out: int | None = None
     ) -> Generator[Ranked | RoughlyScored | Scored | Found, None, None]:
         """What `find` does, a piece of work a step, so that steps for several queries can take turns on one thread.
 
         Args:
             among: rows (n,) int64 to search, ascending; None for all.
+            leave_out: a row that is no result: the query itself, where it is of the collection.
         """
         stages = Stages()
         with stages.timed("global"):
-            before = self._index.search(query.descriptor, plan.depth, among)
+            before = self._index.search(query.descriptor, plan.depth + (leave_out is not None), among)
+            if leave_out is not None:
+                before = before.without(np.array([leave_out])).first(plan.depth)
         candidates = len(before.rows)
         yield Ranked(before, min(plan.full_pairs, candidates), dict(stages.seconds))
         with stages.timed("rerank"):

@@ -119,6 +119,8 @@ def test_notes_are_one_line(capsys):
         "search a.jpg --bundle b --gallery g --threads 0",
         "search a.jpg --bundle b --gallery g --threads 100000",
         "search a.jpg --bundle b --gallery g --bbox",
+        "search a.jpg --bundle b --gallery g --format xml",
+        "search --bundle b --gallery g",
         "index --bundle b --gallery g",
         "index a.jpg --bundle b --gallery g --max-side -1",
         "index a.jpg --bundle b --gallery g --max-side 10.5",
@@ -171,7 +173,7 @@ def test_a_reader_that_goes_away_is_no_traceback():
 
 
 NAMED = {
-    "search": "search query.jpg --bundle b --gallery g",
+    "search": "search query.jpg --bundle b --gallery g --similar-to photos/0.jpg --candidates more.txt",
     "index": "index query.jpg photos --bundle b --gallery g",
     "eval": "eval --dataset tiny --data-dir . --bundle b --against b2 --gallery g --distractors more.txt",
     "bench": "bench --bundle b --bundle b2 --compare old.json",
@@ -217,7 +219,7 @@ def result_options() -> list[tuple[str, str]]:
 
 
 OVERWRITING = {
-    "search": ["query.jpg", "photo", "b/manifest.json", "b/new.json", "g", "g/gallery.json", "linked/gallery.json"],
+    "search": ["query.jpg", "photo", "photos/0.jpg", "more.txt", "b/new.json", "g", "g/gallery.json", "linked/g.json"],
     "index": ["query.jpg", "photos/0.jpg", "b/manifest.json", "g/gallery.json"],
     "eval": ["tiny/gnd_tiny.pkl", "more.txt", "b/manifest.json", "b2/reranker.onnx", "g/evaluation.sqlite"],
     "bench": ["old.json", "b/manifest.json", "b2/../b2/reranker.onnx"],
@@ -254,6 +256,7 @@ def test_results_never_take_the_place_of_what_is_read_or_kept(cli, inputs, comma
     [
         "search query.jpg --bundle b --gallery g --json out --html out",
         "search query.jpg --bundle b --gallery g --json - --html -",
+        "search query.jpg --bundle b --gallery g --json - --format paths",
         "bench --bundle b --json out.md --markdown ./out.md",
         "build --weights demo --depth 50 --out b --json b/facts.json",
     ],
@@ -599,7 +602,7 @@ def test_search(cli, bundle, gallery, data, query, tmp_path):
     assert [entry["query"] for entry in found] == [str(query), str(second)]
     for entry in found:
         hits = entry["results"]
-        assert [set(hit) for hit in hits] == [{"rank", "path", "score", "similarity", "rerank_score"}] * 7
+        assert [set(hit) for hit in hits] == [{"rank", "path", "score", "similarity", "rerank_score", "before"}] * 7
         assert [hit["rank"] for hit in hits] == list(range(1, 8))
         assert all(hit["score"] == pytest.approx(hit["similarity"] + 0.5 * hit["rerank_score"]) for hit in hits[:4])
         assert all(hit["rerank_score"] is None and hit["score"] == hit["similarity"] for hit in hits[4:])

@@ -10,13 +10,12 @@ import numpy as np
 from rich.filesize import decimal
 
 from cvnet_engine import console
-from cvnet_engine.commands.index import info
 from cvnet_engine.outputs import Files
 from cvnet_engine.pages.duplicates import Copies, Copy, DuplicatesPage
 from cvnet_engine.pages.rendering import render
 from engine.bundle import Bundle
 from engine.gallery.duplicates import LEAST_SCORE, LEAST_SIMILARITY, Group, identical, near
-from engine.gallery.info import require_equal
+from engine.gallery.info import GalleryInfo, require_equal
 from engine.gallery.reader import Gallery
 from engine.gallery.shards import FileStamp
 from engine.retrieval.retriever import Retriever
@@ -54,7 +53,8 @@ def run(options: Options) -> None:
     options.files.require_apart()
     bundle = Bundle(options.bundle)
     with Gallery(options.gallery) as gallery:
-        require_equal(gallery.info, info(bundle.manifest, gallery.info.max_side_px, gallery.info.maps), options.gallery)
+        wanted = GalleryInfo.made_with(bundle.manifest, gallery.info.max_side_px, gallery.info.maps)
+        require_equal(gallery.info, wanted, options.gallery)
         stamps = [gallery.stamp(row) for row in range(len(gallery))]
         same = identical([stamp.digest for stamp in stamps])
         again = {row for rows in same for row in rows[1:]}  # of equal files the first stands for all

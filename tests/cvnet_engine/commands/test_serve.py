@@ -16,13 +16,13 @@ import pytest
 from starlette.testclient import TestClient
 
 from cvnet_engine.commands import index, search, serve
-from cvnet_engine.commands.index import info
 from cvnet_engine.server.app import create_app
 from cvnet_engine.server.collection import Served
 from cvnet_engine.server.security import Access
 from cvnet_engine.server.service import About
 from engine.bundle import Bundle
 from engine.errors import CvnetError
+from engine.gallery.info import GalleryInfo
 from scenes import SceneSet, write
 
 PROGRAM = [sys.executable, "-c", "from cvnet_engine.cli import main; main()"]
@@ -47,7 +47,7 @@ def gallery(bundle: Path, images: list[Path], tmp_path_factory: pytest.TempPathF
 @pytest.fixture(scope="module")
 def client(bundle, gallery, retriever):
     manifest = Bundle(bundle).manifest
-    served = Served(gallery, info(manifest, MAX_SIDE_PX, "float16"), retriever)
+    served = Served(gallery, GalleryInfo.made_with(manifest, MAX_SIDE_PX, "float16"), retriever)
     app = create_app(retriever, served, About(manifest.model, manifest.features_id, None), Access("127.0.0.1"))
     with TestClient(app, "http://127.0.0.1") as client:
         yield client

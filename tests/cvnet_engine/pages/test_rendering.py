@@ -13,7 +13,7 @@ from PIL import Image
 
 from benchmarks.tables import Table
 from cvnet_engine.pages.page import Hit, Page, Query
-from cvnet_engine.pages.rendering import render
+from cvnet_engine.pages.rendering import render, render_fragment
 
 EVIL = '/photos/<script>alert("1")</script>&.jpg'
 VOID = {"meta", "img", "br", "hr"}
@@ -143,3 +143,35 @@ def test_numbers_are_aligned_right_and_words_are_not() -> None:
 def test_banner_is_there_only_when_given() -> None:
     assert "Untrained" in render(page(banner="Untrained"))
     assert 'role="note"' not in render(page())
+
+
+def test_a_fragment_is_part_of_another_page(photo: str) -> None:
+    query = Query(photo, (0, 0, 400, 300), (Hit(photo, 1, 0.9, 0.5, 0.8, before=3), Hit("/gone.jpg", 2, 0.4, 0.4)))
+    html = render_fragment(query, "a notice")
+    seen = parsed(html).seen
+    assert not {"html", "body", "title", "meta", "script", "main"} & seen
+    assert [image.size for image in pictures(html)] == [(240, 180)] * 2
+    for text in ("a notice", "left:0.00%;top:0.00%;width:50.00%;height:50.00%", "moved up", "0.9000", "cannot be read"):
+        assert text in html
+    styles = html.partition("<style>")[2].partition("</style>")[0]
+    rules = [line for line in styles.strip().splitlines() if not line.startswith("/*")]
+    assert all(selector.strip().startswith(".cvnet-ranking") for rule in rules for selector in selectors(rule))
+
+
+def selectors(rule: str) -> list[str]:
+    """Of a rule on one line, the commas within :is() left alone."""
+    return re.split(r",(?![^(]*\))", rule.partition("{")[0])
+
+
+def test_a_fragment_escapes_what_comes_from_outside_and_says_that_nothing_was_found() -> None:
+    html = render_fragment(Query(EVIL, None, ()), EVIL)
+    assert "script" not in parsed(html).seen
+    assert "Nothing was found." in html
+    assert "Note" not in render_fragment(Query(EVIL, None, ()), None)
+
+
+def test_a_query_that_is_no_file_brings_its_picture(photo: str) -> None:
+    query = Query("-", (0, 0, 800, 600), (), image=Path(photo).read_bytes())
+    for html in (render_fragment(query, None), render(page(query))):
+        assert [image.size for image in pictures(html)] == [(240, 180)]
+        assert "width:100.00%;height:100.00%" in html

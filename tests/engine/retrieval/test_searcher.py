@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import get_args
 
 import numpy as np
@@ -185,3 +185,18 @@ def test_searches_that_take_turns_find_what_each_finds_alone(collection, scores)
     assert [type(step) for step, _ in turns] == [Ranked] + [RoughlyScored] * 10 + [Scored] * 3 + [Found]
     for found, ranking in zip(turns[-1], alone, strict=True):
         assert_same(found.ranking, ranking)
+
+
+@pytest.mark.parametrize("method", get_args(RerankWith))
+@pytest.mark.parametrize("among", [None, np.arange(0, IMAGES, 2)])
+def test_a_query_of_the_collection_is_no_result_of_its_own(collection, method, among):
+    scorer, row = Scorer(), 6
+    query = replace(features(1), descriptor=collection.descriptors[row])
+    with Searcher(scorer, collection) as searcher:
+        plan = Plan(top_k=40, rerank=40, method=method)
+        found = searcher.find(query, plan, among=among, leave_out=row)
+        rows = np.arange(IMAGES) if among is None else among
+        expected = searcher.find(query, plan, among=rows[rows != row])
+    assert len(found.before.rows) == plan.depth if among is None else min(plan.depth, IMAGES // 2 - 1)
+    assert found.ranking.rows.tolist() == expected.ranking.rows.tolist()
+    assert row not in scorer.asked

@@ -1,0 +1,47 @@
+"""Adding images to a gallery from Python: the path of `cvnet-engine index`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from engine.bundle import Bundle
+from engine.gallery import indexing
+from engine.gallery.indexing import IndexReport
+from engine.gallery.info import GalleryInfo, kind_of
+from engine.gallery.map_codec import kind_wanted
+from engine.gallery.writer import GalleryWriter
+from engine.retrieval.retriever import Retriever
+
+
+def index(
+    *images: str | os.PathLike[str],
+    bundle: Bundle,
+    gallery: str | os.PathLike[str],
+    max_side_px: int | None = 1024,
+    maps: str | None = None,
+    threads: int | None = None,
+    done: Callable[[Path], None] = lambda _: None,
+) -> IndexReport:
+    """Bring a gallery up to date with image files and folders of them; what is there and unchanged is skipped.
+
+    Args:
+        gallery: its folder, made where it is not there. Galleries that are open do not change: open it again.
+        max_side_px: longest side of an image before extraction, None for no limit; a gallery has one.
+        maps: how the gallery keeps them, as `cvnet-engine index --maps` takes it; None for as it does, or as float16
+            where it is new.
+        threads: of the CPU; all that are available by default.
+        done: called with each image's path, from the caller's thread.
+
+    Raises:
+        CvnetError: no images there; a gallery of another model, or one that cannot be written. An image that cannot be
+            read is no error, it goes to the report.
+    """
+    folder = Path(gallery)
+    found = indexing.find(map(Path, images))
+    made = GalleryInfo.made_with(bundle.manifest, max_side_px, kind_wanted(maps) if maps else kind_of(folder))
+    report = IndexReport(skipped=found.skipped)
+    with GalleryWriter(folder, made) as writer, Retriever.open(bundle, threads) as retriever:
+        indexing.index(found.images, retriever, writer, max_side_px, report, done)
+    return report

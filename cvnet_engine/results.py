@@ -1,0 +1,49 @@
+"""What a search comes to; a notebook shows it as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+
+from cvnet_engine.pages.page import Box, Query, judged
+from cvnet_engine.pages.rendering import render_fragment
+from engine.contract import Array
+from engine.retrieval.hits import Hit
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """A gallery's images as a query ranks them.
+
+    Attributes:
+        query: the image's file, or its pixels (H, W, 3) uint8 BGR.
+        bbox: the part of it that was looked for: x1, y1, x2, y2 in pixels; None for all of it.
+        hits: the best, in order; `before` is the rank by similarity, or on the shortlist that was brought.
+        images: how many were searched.
+        pairs: how many were scored beside the query.
+        pooled_pairs: how many were looked at roughly before; see `Retriever.search`'s `fine`.
+        seconds: of work, by stage: features, global, pooled, rerank.
+        notice: what must be said of an untrained or demonstration model.
+    """
+
+    query: Path | Array
+    bbox: Box | None
+    hits: tuple[Hit, ...]
+    images: int
+    pairs: int
+    pooled_pairs: int
+    seconds: Mapping[str, float]
+    notice: str | None
+
+    def on_page(self, name: str) -> Query:
+        """The results to be shown, of a query that is called `name`."""
+        image = None if isinstance(self.query, Path) else cv2.imencode(".jpg", self.query)[1].tobytes()
+        return Query(name, self.bbox, judged(self.hits), image=image)
+
+    def _repr_html_(self) -> str:
+        return render_fragment(
+            self.on_page(str(self.query) if isinstance(self.query, Path) else "in memory"), self.notice
+        )

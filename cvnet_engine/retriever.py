@@ -1,0 +1,178 @@
+"""A model at work on a gallery: the path of `cvnet-engine search`, and of Python programs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from cvnet_engine import console
+from cvnet_engine.image_like import ImageLike, path_or_pixels
+from cvnet_engine.pages.page import Box
+from cvnet_engine.results import Results
+from engine.bundle import Bundle
+from engine.contract import Array, Closing
+from engine.errors import CvnetError, GalleryError
+from engine.features import Features
+from engine.files import absolute
+from engine.gallery.filter import Filter
+from engine.gallery.info import GalleryInfo, require_equal
+from engine.gallery.reader import Gallery
+from engine.images import crop, limit_side
+from engine.retrieval.hits import hits
+from engine.retrieval.retriever import Retriever as Engines
+from engine.retrieval.searcher import Plan, RerankWith, Searcher, Stages
+
+SHORTLIST = 100  # candidates reranked where nothing else is asked for
+EVERYTHING = Filter()
+
+
+@dataclass(frozen=True)
+class GalleryImage:
+    """An image of the gallery as the query: its stored features are taken, and it is no result of its own."""
+
+    path: str | os.PathLike[str]
+
+
+class Retriever(Closing):
+    """Searches a gallery with the model that it was made with, on one thread at a time. The gallery stays open."""
+
+    def __init__(self, bundle: Bundle, gallery: Gallery, threads: int | None = None) -> None:
+        """
+        Args:
+            threads: of the CPU; all that are available by default.
+
+        Raises:
+            GalleryError: it was made with another model, or holds no images.
+            BundleError: its files are bound to another machine.
+            BackendError: a backend or its device is not there.
+        """
+        made = gallery.info
+        require_equal(made, GalleryInfo.made_with(bundle.manifest, made.max_side_px, made.maps), gallery.path)
+        if not len(gallery):
+            raise GalleryError(f"{gallery.path}: holds no images yet; add some with 'cvnet-engine index'")
+        self._gallery = gallery
+        self._notice = console.notice(bundle.manifest)
+        self._engines = Engines.open(bundle, threads)
+        self._searcher = Searcher(self._engines, gallery)
+
+    def search(
+        self,
+        image: ImageLike | GalleryImage,
+        top_k: int = 10,
+        rerank: int | None = None,
+        bbox: Box | None = None,
+        *,
+        method: RerankWith = "cvnet",
+        fine: int | None = None,
+        where: Filter = EVERYTHING,
+        candidates: Iterable[str | os.PathLike[str]] | None = None,
+        done: Callable[[int], None] = lambda _: None,
+    ) -> Results:
+        """The images of the gallery that show what an image shows.
+
+        Args:
+            top_k: results wanted.
+            rerank: how many of the most similar are compared with the image pair by pair; 100 by default, or all
+                candidates.
+            bbox: x1, y1, x2, y2 in pixels of the upright image: the part to look for.
+            method: what reranks: pair scores, SuperGlobal's descriptors, or both; see `Plan`.
+            fine: how many of these are compared at full size, after a rough look at all; None for all.
+            where: which images are searched.
+            candidates: paths of gallery images, a shortlist found elsewhere: nothing else is searched.
+            done: called with how many pairs were scored, after each few.
+
+        Raises:
+            ImageError: the image cannot be read, or the box misses it.
+            GalleryError: an image that was named is not in the gallery, or the gallery is damaged.
+        """
+        if top_k < 1 or (rerank is not None and rerank < 0):
+            raise CvnetError(f"top_k is {top_k} and rerank {rerank}; expected at least 1 and 0")
+        shortlist = None if candidates is None else self._rows(candidates)
+        among = self._among(where, shortlist)
+        stages = Stages()
+        with stages.timed("features"):
+            query, features, own_row = self._described(image, bbox)
+        if rerank is None:
+            rerank = SHORTLIST if shortlist is None else len(shortlist)
+        found = self._searcher.find(features, Plan(top_k, rerank, method, fine), done, among, own_row)
+        before = found.before.rows.tolist() if shortlist is None else shortlist
+        return Results(
+            query=query,
+            bbox=bbox,
+            hits=hits(found.ranking.first(top_k), before, self._gallery.paths),
+            images=len(self._gallery) if among is None else len(among),
+            pairs=known(found.ranking.pair_scores),
+            pooled_pairs=known(found.ranking.pooled_scores),
+            seconds=stages.seconds | found.seconds,
+            notice=self._notice,
+        )
+
+    def descriptor(self, image: ImageLike | GalleryImage, bbox: Box | None = None) -> Array:
+        """The global descriptor (2048,) float32 of an image, unit norm; its product with another is their similarity.
+
+        Raises:
+            ImageError, GalleryError: see `search`.
+        """
+        _, features, _ = self._described(image, bbox)
+        return features.descriptor
+
+    def close(self) -> None:
+        self._searcher.close()
+        self._engines.close()
+
+    def _described(
+        self, image: ImageLike | GalleryImage, bbox: Box | None
+    ) -> tuple[Path | Array, Features, int | None]:
+        """A query's file or pixels (H, W, 3), its features, and its row where it is of the gallery."""
+        if isinstance(image, GalleryImage):
+            if bbox is not None:
+                raise CvnetError(f"{image.path}: stored features are of the whole image; give its file, to crop it")
+            (row,) = self._rows([image.path])
+            return self._gallery.paths[row], self._gallery.features(row), row
+        query, max_side_px = path_or_pixels(image), self._gallery.info.max_side_px
+        if isinstance(query, Path):
+            return query, self._engines.extract_file(query, bbox, max_side_px), None
+        seen = query if bbox is None else crop(query, bbox)
+        return query, self._engines.extract(limit_side(seen, max_side_px)), None
+
+    def _among(self, where: Filter, shortlist: Sequence[int] | None) -> Array | None:
+        """Rows to search (n,) int64, ascending; None for all."""
+        if where.folder:  # by the name that its files go by
+            where = replace(where, folder=str(absolute(Path(where.folder) / "file").parent))
+        rows = where.rows(self._texts)
+        if shortlist is None:
+            return rows
+        listed = np.unique(np.array(shortlist, np.int64))
+        return listed if rows is None else np.intersect1d(listed, rows)
+
+    def _rows(self, paths: Iterable[str | os.PathLike[str]]) -> list[int]:
+        """The rows of gallery images, each once.
+
+        Raises:
+            GalleryError: some are not in the gallery, or there are none.
+        """
+        wanted = dict.fromkeys(absolute(Path(path)) for path in paths)
+        unknown = [path for path in wanted if path not in self._row_of]
+        if unknown:
+            count = f", the first of {len(unknown)} such" if len(unknown) > 1 else ""
+            raise GalleryError(f"{unknown[0]}: not in {self._gallery.path}{count}; index it, or leave it out")
+        if not wanted:
+            raise GalleryError("no candidates; expected paths of gallery images")
+        return [self._row_of[path] for path in wanted]
+
+    @cached_property
+    def _row_of(self) -> dict[Path, int]:
+        return {path: row for row, path in enumerate(self._gallery.paths)}
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        return [str(path) for path in self._gallery.paths]
+
+
+def known(scores: Array) -> int:
+    return int(np.isfinite(scores).sum())

@@ -1,0 +1,153 @@
+"""Searching from Python: what is looked at, what comes back, and what goes wrong in words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from cvnet_engine import Bundle, CvnetError, Filter, Gallery, GalleryImage, Retriever, index
+from engine.errors import GalleryError, ImageError
+from engine.gallery.writer import GalleryWriter
+from tests.engine.fakes import INFO, STAMP, features
+from tests.pictures import photo
+
+IMAGES = 8
+BLACK = np.zeros((64, 64, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Photos in two folders, by turns."""
+    folder = tmp_path_factory.mktemp("photos")
+    for name in ("abbey", "harbour"):
+        (folder / name).mkdir()
+    return [photo(folder / ("abbey", "harbour")[seed % 2] / f"{seed}.jpg", seed=seed) for seed in range(IMAGES)]
+
+
+@pytest.fixture(scope="module")
+def gallery(bundle: Path, photos: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("gallery") / "g"
+    report = index(*photos, bundle=Bundle.open(bundle), gallery=folder, max_side_px=None)
+    assert (report.added, report.failed) == (IMAGES, {})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def retriever(bundle, gallery):
+    with Gallery.open(gallery) as opened, Retriever(Bundle.open(bundle), opened) as made:
+        yield made
+
+
+def names(results) -> list[str]:
+    return [hit.path.name for hit in results.hits]
+
+
+def test_a_search(retriever, photos):
+    results = retriever.search(str(photos[3]), top_k=5, rerank=4)
+    assert results.query == photos[3]
+    assert [hit.rank for hit in results.hits] == [1, 2, 3, 4, 5]
+    assert {hit.path for hit in results.hits} < set(photos)
+    assert (results.images, results.pairs) == (IMAGES, 4)
+    first = next(hit for hit in results.hits if hit.before == 1)
+    assert (first.path, first.similarity) == (photos[3], pytest.approx(1))
+    assert [hit.rerank_score is None for hit in results.hits] == [False] * 4 + [True]
+    assert all(hit.score == pytest.approx(hit.similarity + 0.5 * hit.rerank_score) for hit in results.hits[:4])
+    assert results.seconds.keys() == {"features", "global", "rerank"}
+    assert "untrained" in results.notice
+
+
+def test_every_form_of_an_image_finds_the_same(retriever, photos):
+    path = photos[2]
+    expected = retriever.search(path, rerank=3).hits
+    for image in (path.read_bytes(), cv2.imread(str(path)), Image.open(path)):
+        assert retriever.search(image, rerank=3).hits == expected
+
+
+def test_a_box_is_the_cropped_image(retriever, photos):
+    pixels = cv2.imread(str(photos[0]))
+    expected = retriever.search(pixels[10:60, 5:70], rerank=3).hits
+    for image in (photos[0], pixels):
+        results = retriever.search(image, rerank=3, bbox=(5, 10, 70, 60))
+        assert results.hits == expected
+        assert results.bbox == (5, 10, 70, 60)
+
+
+def test_a_gallery_image_is_a_query_without_its_file_and_no_result(retriever, bundle, photos, tmp_path):
+    moved = photo(tmp_path / "gone.jpg", seed=4)
+    index(*photos[:4], moved, bundle=Bundle.open(bundle), gallery=tmp_path / "g")
+    moved.unlink()
+    with Gallery.open(tmp_path / "g") as opened, Retriever(Bundle.open(bundle), opened) as small:
+        for options in ({}, {"where": Filter(folder=f"{tmp_path}/..")}, {"method": "superglobal"}):
+            results = small.search(GalleryImage(moved), **options)
+            assert {hit.path for hit in results.hits} == set(photos[:4])
+    stored, fresh = (retriever.descriptor(image) for image in (GalleryImage(photos[4]), photos[4]))
+    np.testing.assert_allclose(stored, fresh, atol=1e-6)
+
+
+def test_descriptors_are_those_of_the_gallery(retriever, gallery, photos):
+    descriptor = retriever.descriptor(photos[1])
+    assert (descriptor.shape, descriptor.dtype) == ((2048,), np.float32)
+    with Gallery.open(gallery) as opened:
+        assert opened.descriptors[opened.paths.index(photos[1])] @ descriptor == pytest.approx(1)
+
+
+def test_filters(retriever, photos, monkeypatch):
+    results = retriever.search(photos[0], where=Filter(folder=str(photos[0].parent)))
+    assert {hit.path for hit in results.hits} == set(photos[::2])
+    assert (results.images, results.pairs) == (4, 4)
+    monkeypatch.chdir(photos[0].parent.parent)
+    assert names(retriever.search(photos[0], where=Filter("5.JPG", "harbour"))) == ["5.jpg"]
+    nothing = retriever.search(photos[0], where=Filter("nothing"))
+    assert (nothing.hits, nothing.images, nothing.pairs) == ((), 0, 0)
+
+
+def test_a_shortlist_found_elsewhere(retriever, photos):
+    shortlist = [photos[6], photos[1], photos[6], photos[0]]
+    results = retriever.search(photos[0], candidates=shortlist)
+    assert {hit.path: hit.before for hit in results.hits} == {photos[6]: 1, photos[1]: 2, photos[0]: 3}
+    assert (results.images, results.pairs) == (3, 3)
+    everything = {hit.path: hit.rerank_score for hit in retriever.search(photos[0]).hits}
+    assert all(hit.rerank_score == everything[hit.path] for hit in results.hits)
+    assert retriever.search(photos[0], rerank=1, candidates=shortlist).pairs == 1
+    filtered = retriever.search(photos[0], candidates=shortlist, where=Filter(folder=str(photos[0].parent)))
+    assert {hit.path for hit in filtered.hits} == {photos[6], photos[0]}
+
+
+def test_progress_is_told(retriever, photos):
+    done: list[int] = []
+    retriever.search(photos[0], rerank=6, done=done.append)
+    assert sum(done) == 6
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "error", "message"),
+    [
+        ("absent.jpg", {}, ImageError, "absent.jpg: cannot be read"),
+        (b"", {}, ImageError, "not an image"),
+        (BLACK, {"bbox": (0, 0, 65, 9)}, ImageError, "outside the image"),
+        (BLACK, {"candidates": ["x.jpg", "y.jpg"]}, GalleryError, "x.jpg: not in .*, the first of 2"),
+        (BLACK, {"candidates": []}, GalleryError, "no candidates"),
+        (BLACK, {"top_k": 0}, CvnetError, "top_k is 0"),
+        (BLACK, {"rerank": -1}, CvnetError, "rerank -1"),
+        (GalleryImage("x.jpg"), {}, GalleryError, "x.jpg: not in"),
+        (GalleryImage("x.jpg"), {"bbox": (0, 0, 9, 9)}, CvnetError, "x.jpg: stored features are of the whole image"),
+    ],
+)
+def test_what_cannot_be_searched_is_said(retriever, image, options, error, message):
+    with pytest.raises(error, match=message):
+        retriever.search(image, **options)
+
+
+def test_a_gallery_of_another_model_or_without_images(bundle, tmp_path):
+    opened = Bundle.open(bundle)
+    with GalleryWriter(tmp_path / "other", INFO) as writer:
+        writer.put(Path("/a.jpg"), STAMP, features(0))
+    GalleryWriter(tmp_path / "empty", replace(INFO, features_id=opened.manifest.features_id)).close()
+    for name, message in (("other", "another model"), ("empty", "holds no images yet")):
+        with Gallery.open(tmp_path / name) as gallery, pytest.raises(GalleryError, match=message):
+            Retriever(opened, gallery)
