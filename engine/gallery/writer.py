@@ -177,7 +177,7 @@ class GalleryWriter(Closing):
         self.store(StoredImage(0, path, features.map_size, features.descriptor, stamp), {"maps": maps})
 
     def store(self, image: StoredImage, belongings: Belongings) -> None:
-        """Add an image, or replace what is known of it, by its rows, in a place of this gallery's; as `put` else."""
+        """As `put`, from rows that are as a gallery of the same making keeps them; `image.id` is given anew."""
         path = image.path
         with translated_errors(self.path):
             location = self._known[path][0] if path in self._known else self._next_location()
