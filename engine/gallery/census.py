@@ -46,7 +46,14 @@ def count(path: Path, info: GalleryInfo) -> Census:
                 shard.execute(f"PRAGMA {name}").fetchone() for name in ("freelist_count", "page_size")
             )
             free_bytes += pages * page_bytes
-    files = [file.stat() for file in path.iterdir() if file.is_file()]
     written = [file.stat().st_mtime for file in shards] or [path.stat().st_mtime]
     changed = datetime.fromtimestamp(max(written), UTC)
-    return Census(images, len(shards), sum(file.st_size for file in files), free_bytes, changed)
+    return Census(images, len(shards), sum(map(size, path.iterdir())), free_bytes, changed)
+
+
+def size(file: Path) -> int:
+    """Bytes; none of a log that its last reader has just taken away."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0

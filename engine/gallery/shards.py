@@ -186,14 +186,14 @@ def read_maps(shard: sqlite3.Connection, id_: int, map_size: Size, codec: MapCod
     return parse_maps(shard.execute(SELECT_MAPS, (id_,)).fetchall(), id_, map_size, codec)
 
 
-def parse_maps(rows: Sequence[Sequence[Any]], id_: int, map_size: Size, codec: MapCodec) -> tuple[Array, ...]:
+def parse_maps(rows: Sequence[tuple[Any, ...]], id_: int, map_size: Size, codec: MapCodec) -> tuple[Array, ...]:
     """The maps of an image's rows of `maps`, in the order of their scales.
 
     Raises:
         ValueError: they are not what a writer stored.
     """
     expected = [(id_, scale, MAP_DIM, *size) for scale, size in enumerate(unit_map_sizes(map_size))]
-    if [tuple(row[:5]) for row in rows] != expected:
+    if [row[:5] for row in rows] != expected:
         raise ValueError("maps are missing, or of other sizes")
     maps = []
     for *columns, stored in rows:

@@ -238,7 +238,7 @@ class GalleryWriter(Closing):
         self.store(image, {"maps": maps, "taken": [shot_columns(shot)] if shot else []})
 
     def store(self, image: StoredImage, belongings: Belongings) -> None:
-        """Add an image, or replace what is known of it, by its rows, in a place of this gallery's; as `put` else."""
+        """As `put`, from rows that are as a gallery of the same making keeps them; `image.id` is given anew."""
         path, name = image.path, image.name
         number, id_ = self._known.get(name) or self._next_place()
         with self._shards.use(number) as shard, translated_errors(self.path), shard as transaction:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.files import absolute, write_atomically
+from engine.files import absolute, write_atomically, writing_atomically
 
 
 @pytest.mark.parametrize("content", ["caf\u00e9\n", b"\x00\xff"])
@@ -24,6 +24,17 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         write_atomically(tmp_path / "file", "new")
     assert (tmp_path / "file").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_that_is_written_bit_by_bit_is_there_at_the_end_or_as_before(tmp_path):
+    write_atomically(tmp_path / "file", "old")
+    with writing_atomically(tmp_path / "file") as stream:
+        stream.write(b"new")
+        assert (tmp_path / "file").read_text() == "old"
+    with pytest.raises(ZeroDivisionError), writing_atomically(tmp_path / "file") as stream:
+        stream.write(bytes([1 // 0]))
+    assert (tmp_path / "file").read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -234,6 +235,28 @@ def test_export_to_parquet(cli, gallery, photos, tmp_path, words):
             for scale, stored in enumerate(opened.features(3).maps):
                 data, shape = (table[name][3].as_py() for name in (f"map_{scale}", f"map_{scale}_shape"))
                 assert np.array_equal(np.frombuffer(data, np.float16).reshape(shape), stored)
+
+
+def test_a_path_that_is_no_text_is_exported(cli, tmp_path):
+    path = Path(os.fsdecode(b"/photos/bad\xff.jpg"))
+    with GalleryWriter(tmp_path / "g", INFO) as writer:
+        writer.put(path, STAMP, features(0))
+    for name in ("e.npz", "e.parquet"):
+        run(cli, "export", "--gallery", tmp_path / "g", "--out", tmp_path / name)
+    with np.load(tmp_path / "e.npz") as exported:
+        assert exported["paths"].tolist() == [str(path)]
+    assert parquet.read_table(tmp_path / "e.parquet")["path"].to_pylist() == ["/photos/bad\ufffd.jpg"]
+
+
+def test_an_empty_gallery_is_exported_and_has_no_duplicates(cli, bundle, gallery, tmp_path):
+    run(cli, "remove", "/", "--gallery", gallery)
+    for name in ("e.npz", "e.parquet"):
+        assert run(cli, "export", "--maps --gallery", gallery, "--out", tmp_path / name)["images"] == 0
+    with np.load(tmp_path / "e.npz") as exported:
+        assert exported["descriptors"].shape == (0, 2048)
+    found = run(cli, "duplicates", "--bundle", bundle, "--gallery", gallery)
+    assert (found["exact"], found["similar"]) == ([], [])
+    assert run(cli, "verify", "--gallery", gallery)["whole"] == 0
 
 
 def test_parquet_without_pyarrow_says_what_to_install(cli, gallery, tmp_path, monkeypatch):
