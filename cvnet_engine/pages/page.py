@@ -25,9 +25,9 @@ class Hit:
     score: float
     similarity: float
     rerank_score: float | None = None
-    pooled_score: float | None = None
     verdict: Verdict | None = None
     before: int | None = None
+    pooled_score: float | None = None
 
 
 @dataclass(frozen=True)

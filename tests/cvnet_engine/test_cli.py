@@ -846,7 +846,7 @@ def test_eval_with_fine_says_that_it_is_not_as_published(cli, bundle, data, tmp_
     where = ("--bundle", bundle, "--data-dir", data, "--dataset tiny", "--json", file)
     outcome = cli("eval", *where, "--rerank 5 --fine 2")
     assert outcome.code == 0
-    assert "2 of a shortlist are scored in full" in outcome.err
+    assert "2 of a shortlist are scored in full" in outcome.out
     figures = json.loads(file.read_text())
     assert figures["fine"] == 2
     assert 0 < figures["pairs"] < figures["pooled_pairs"]
