@@ -92,7 +92,7 @@ class Artifacts:
         build_plan(
             source,
             plan,
-            profiles(graph, size_ranges(self.sizes), batch),
+            profiles(graph, size_ranges(self.sizes), batch, self.model.descriptor),
             self.folder / "timing.cache",
             PlanOptions(targets=self.targets),
             lambda phase, done: self.step(f"{plan.name}: {phase} {done:.0%}, {time.perf_counter() - started:.0f} s"),

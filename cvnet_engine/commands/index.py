@@ -91,7 +91,9 @@ def fill(paths: Sequence[Path], retriever: Retriever, writer: GalleryWriter, rep
 
 def info(manifest: Manifest, max_side_px: int | None, maps: str) -> GalleryInfo:
     """What a gallery made with this bundle says of itself."""
-    return GalleryInfo(FORMAT, manifest.features_id, manifest.weights, max_side_px, maps)
+    return GalleryInfo(
+        FORMAT, manifest.features_id, manifest.weights, max_side_px, maps, descriptor=manifest.descriptor
+    )
 
 
 def summarise(report: IndexReport, gallery: Path, total: int, seconds: float) -> None:

@@ -11,6 +11,7 @@ from engine import typed_json
 from engine.errors import GalleryError, one_line
 from engine.files import read_text, write_atomically
 from engine.gallery.map_codec import MAP_TYPES
+from engine.graphs import DESCRIPTOR_NAMES
 
 FORMAT = 2
 UNCOUNTED = 1  # the format before: its shards do not say how many images they hold
@@ -23,7 +24,7 @@ class GalleryInfo:
     """What a gallery's features were made with, and how many shards it has.
 
     `features_id` is `Manifest.features_id`, `max_side_px` the limit on an image's longer side before extraction,
-    `maps` one of `MAP_TYPES`; `shards` are those that may hold images.
+    `maps` one of `MAP_TYPES`; `shards` are those that may hold images, `descriptor` one of `DESCRIPTOR_NAMES`.
     """
 
     format: int
@@ -32,6 +33,7 @@ class GalleryInfo:
     max_side_px: int | None
     maps: str = "float16"
     shards: int = 0
+    descriptor: str = "cvnet"
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ def read_info(path: Path) -> GalleryInfo:
             raise ValueError(f"shards is {info.shards}; expected at most {MOST_SHARDS}")
         if info.maps not in MAP_TYPES:
             raise ValueError(f"maps is {info.maps!r}; expected {' or '.join(MAP_TYPES)}")
+        if info.descriptor not in DESCRIPTOR_NAMES:
+            raise ValueError(f"descriptor is {info.descriptor!r}; expected {' or '.join(DESCRIPTOR_NAMES)}")
         return info.unpacked()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise GalleryError(f"{path}: not a gallery (no {INFO}); make one with 'cvnet-engine index'") from error
@@ -88,6 +92,11 @@ def map_type_of(path: Path) -> str:
 
 def require_equal(gallery: GalleryInfo, wanted: GalleryInfo, path: Path) -> None:
     """Raise GalleryError where features of `wanted` would not belong beside the gallery's."""
+    if gallery.descriptor != wanted.descriptor:
+        raise GalleryError(
+            f"{path}: holds {DESCRIPTOR_NAMES[gallery.descriptor]}'s descriptors; the bundle makes "
+            f"{DESCRIPTOR_NAMES[wanted.descriptor]}'s: use the bundle it was made with, or another --gallery"
+        )
     if gallery.features_id != wanted.features_id:
         raise GalleryError(
             f"{path}: made with another model ({gallery.weights}, {gallery.features_id[:12]}); the bundle has "
