@@ -16,6 +16,8 @@ from cvnet.model import CVNet
 from engine.bundle import Bundle
 from engine.retrieval.retriever import Retriever
 from export.build import build
+from export.graphs import DESCRIPTOR, FEATURES
+from export.onnx_export import cut, export
 from tests.golden_inputs import GOLDEN
 
 # A suite that was started in the background has SIGINT ignored, and so would programs that tests start and interrupt.
@@ -50,3 +52,16 @@ def retriever(bundle: Path) -> Iterator[Retriever]:
     opened = Retriever.open(Bundle(bundle))
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def superglobal_graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the seeded ResNet-50's image graphs with SuperGlobal's descriptor."""
+    folder = tmp_path_factory.mktemp("superglobal")
+    export_image_graphs(checkpoint.load("seeded:0", 50, descriptor="superglobal"), folder)
+    return folder
+
+
+def export_image_graphs(model: CVNet, folder: Path) -> None:
+    export(FEATURES, model, folder / "features.onnx")
+    cut(folder / "features.onnx", DESCRIPTOR, folder / "descriptor.onnx")
