@@ -25,7 +25,7 @@ MATRIX = sorted({(g, p) for g, asked in BACKENDS["tensorrt-rtx"].precisions.item
 def typed(bundle, tmp_path_factory):
     """(graph, precision) -> its ONNX file, each made once."""
     folder = tmp_path_factory.mktemp("typed")
-    photos = [np.random.default_rng(0).standard_normal((1, 3, 64, 96), np.float32)]
+    photos = [np.random.default_rng(0).standard_normal((1, 3, 96, 128), np.float32)]
 
     def make(graph, precision, plain=None):
         plain = plain or bundle / f"{graph}.onnx"
