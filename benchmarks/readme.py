@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import scenes
-from benchmarks.accuracy import audit, coarse
+from benchmarks.accuracy import audit, coarse, descriptors
 from benchmarks.contenders.contender import KEEPING, PUBLISHED, REFERENCE
 from benchmarks.latency.records import Record
 from benchmarks.latency.report import Report
@@ -37,6 +38,12 @@ MODELS = {
     "demo": ", demonstration model",
     "seeded": ", untrained model: the figures show agreement, not quality",
 }
+RERANKED = {
+    "global": "global",
+    "cvnet": "best {} by pair scores",
+    "superglobal": "best {} by refined descriptors",
+    "both": "best {} of the refined ones by pair scores",
+}  # rankings of `descriptors`, in words
 
 
 def main() -> None:
@@ -94,6 +101,8 @@ def document(results: Path) -> str:
     if (results / "cpu.json").is_file():
         parts.append(speed(Report.from_json(results / "cpu.json")))
     parts += [accuracy(read(file)) for file in sorted(results.glob("eval-*.json"))]
+    if (results / "descriptors.json").is_file():
+        parts.append(superglobal(read(results / "descriptors.json")))
     if (results / "precision.json").is_file():
         parts.append(precision(read(results / "precision.json")))
     if (results / "coarse.json").is_file():
@@ -223,6 +232,30 @@ def accuracy(evaluation: dict[str, Any]) -> str:
     table = Table("", ("", "ranking", "Easy", "Medium", "Hard"), tuple(rows))
     sentences = [agreement_line(name, a) for name, a in evaluation["agreement"].items()]
     return "\n".join([heading, "", lead, "", markdown(table), *sentences, ""])
+
+
+def superglobal(report: dict[str, Any]) -> str:
+    """Both descriptors, reranked in every way, by the engines and by PyTorch."""
+    table = descriptors.table(report["subjects"])
+    rows = tuple((who, RERANKED[ranking].format(report["rerank"]), *cells) for who, ranking, *cells in table.rows)
+    model = MODELS.get(report["weights"].partition(":")[0], "")
+    apart = report["agreement"].values()
+    worst = {what: max(differences[what] for differences in apart) for what in ("descriptor", "pair_score", "ap")}
+    lines = [
+        f"## CVNet's descriptor and SuperGlobal's on {title(report['dataset'])}",
+        "",
+        f"mAP in percent, {report['n']} images shrunk to a longest side of {report['max_side_px']} px, "
+        f"{report['nq']} queries{model}, which was not made for SuperGlobal: what it is worth on the published "
+        "weights, this does not say.",
+        "",
+        markdown(replace(table, rows=rows)),
+        f"Against PyTorch: descriptors within {worst['descriptor']:.1e}, pair scores within {worst['pair_score']:.1e}, "
+        f"the AP of every query within {worst['ap']:.4f} points.",
+        "",
+        f"`{report['command']}`; [JSON](../benchmarks/results/descriptors.json).",
+        "",
+    ]
+    return "\n".join(lines)
 
 
 def precision(report: dict[str, Any]) -> str:

@@ -47,15 +47,27 @@ class Backbone(nn.Module):
             descriptor (B, 2048) of unit norm, and the local feature map (B, 1024, h, w): the last block of
             stage 3 before its final ReLU, so its values are signed.
         """
+        feature_map = self.feature_map(self.stem(image))
+        x = self.trunk.layer4(F.relu(feature_map))  # (B, 2048, H/32, W/32)
+        return F.normalize(self.whiten(self.gem(x)), dim=1), feature_map
+
+    def describe(self, image: Tensor) -> Tensor:
+        """The descriptor alone."""
+        descriptor: Tensor = self(image)[0]
+        return descriptor
+
+    def stem(self, image: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, 64, H/4, W/4)
         net = self.trunk
-        x = net.maxpool(net.relu(net.bn1(net.conv1(image))))  # (B, 64, H/4, W/4)
-        x = net.layer2(net.layer1(x))  # (B, 512, H/8, W/8)
-        *blocks, last = net.layer3
+        x: Tensor = net.maxpool(net.relu(net.bn1(net.conv1(image))))
+        return x
+
+    def feature_map(self, x: Tensor) -> Tensor:
+        """The local feature map (B, 1024, h, w), of what leaves the stem."""
+        x = self.trunk.layer2(self.trunk.layer1(x))  # (B, 512, H/8, W/8)
+        *blocks, last = self.trunk.layer3
         for block in blocks:
             x = block(x)
-        feature_map = residual_sum(last, x)  # (B, 1024, h, w)
-        x = net.layer4(F.relu(feature_map))  # (B, 2048, H/32, W/32)
-        return F.normalize(self.whiten(self.gem(x)), dim=1), feature_map
+        return residual_sum(last, x)
 
 
 def residual_sum(block: Bottleneck, x: Tensor) -> Tensor:

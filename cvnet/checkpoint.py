@@ -51,13 +51,14 @@ def published_shapes(depth: int) -> dict[str, tuple[int, ...]]:
     return {published_name(name): tuple(t.shape) for name, t in model.state_dict().items()}
 
 
-def load(weights: str, depth: int, note: Callable[[str], None] = lambda _: None) -> CVNet:
+def load(weights: str, depth: int, note: Callable[[str], None] = lambda _: None, descriptor: str = "cvnet") -> CVNet:
     """The model in evaluation mode on the CPU.
 
     Args:
         weights: path of a checkpoint (`model_state` inside a dict, or the dict itself), `demo` or `seeded[:N]`.
         depth: 50 or 101.
         note: told in a line what of a file was left out.
+        descriptor: see `CVNet`.
 
     Raises:
         WeightsError: no such file, not a checkpoint, or tensors that are not this model's, named.
@@ -65,7 +66,7 @@ def load(weights: str, depth: int, note: Callable[[str], None] = lambda _: None)
     if depth not in TRUNKS:
         raise WeightsError(f"depth {depth} is not a CVNet model: expected 50 or 101")
     if is_built_in(weights):
-        return assemble({name: torch.from_numpy(a) for name, a in built_in(weights, depth).items()}, depth)
+        return assemble({name: torch.from_numpy(a) for name, a in built_in(weights, depth).items()}, depth, descriptor)
     content = tensor_file.load(Path(weights))
     tensors = tensor_file.state_dict(content, Path(weights))
     state = parts_of_model(tensors, weights)
@@ -73,7 +74,7 @@ def load(weights: str, depth: int, note: Callable[[str], None] = lambda _: None)
     left_out = tensor_file.count_tensors(content) - len(state)
     if left_out > 0:
         note(f"{weights}: {left_out} tensors left out that belong to no part of the model")
-    return assemble(state, depth)
+    return assemble(state, depth, descriptor)
 
 
 def is_built_in(weights: str) -> bool:
@@ -95,10 +96,10 @@ def built_in(weights: str, depth: int) -> dict[str, np.ndarray]:
     return demo.state_dict(shapes)
 
 
-def assemble(state: Mapping[str, Tensor], depth: int) -> CVNet:
+def assemble(state: Mapping[str, Tensor], depth: int, descriptor: str) -> CVNet:
     """`CVNet` holding the tensors of a checked `state`, by published name; floats become float32."""
     with torch.device("meta"):  # no time spent on an initialisation that is overwritten at once
-        model = CVNet(depth)
+        model = CVNet(depth, descriptor)
     uncounted = torch.tensor(0)  # batches that a norm has seen: nothing reads it
     renamed = {ours: state.get(published_name(ours), uncounted) for ours in model.state_dict()}
     renamed = {name: t.float().contiguous() if t.is_floating_point() else t for name, t in renamed.items()}

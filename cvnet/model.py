@@ -7,6 +7,9 @@ from torch import Tensor, nn
 
 from cvnet.backbone import Backbone
 from cvnet.reranker import Reranker
+from cvnet.superglobal import SuperGlobal
+
+BACKBONES = {"cvnet": Backbone, "superglobal": SuperGlobal}  # by the descriptor that they make
 
 
 class CVNet(nn.Module):
@@ -14,12 +17,13 @@ class CVNet(nn.Module):
 
     Args:
         depth: 50 or 101, of the ResNet trunk.
+        descriptor: one of `BACKBONES`; either is made with the same weights.
     """
 
-    def __init__(self, depth: int) -> None:
+    def __init__(self, depth: int, descriptor: str = "cvnet") -> None:
         super().__init__()
-        self.depth = depth
-        self.backbone = Backbone(depth)
+        self.depth, self.descriptor = depth, descriptor
+        self.backbone = BACKBONES[descriptor](depth)
         self.reranker = Reranker()
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """SuperGlobal's descriptor, from CVNet's weights unchanged (Shao et al., ICCV 2023, section 3).
 
 Its trunk never lets an activation of the first three stages fall to zero, so none of its maps beyond the stem are
-CVNet's; only the weights are shared.
+CVNet's; only the weights are shared. The local feature map stays CVNet's, from a second pass behind the stem.
 
 Shape legend: B batch, H W image pixels, h w stage-4 positions (stride 32).
 """
@@ -9,7 +9,7 @@ Shape legend: B batch, H W image pixels, h w stage-4 positions (stride 32).
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models.resnet import Bottleneck
 
@@ -21,20 +21,28 @@ GLOBAL_P = 4.6  # exponent of the mean over the map; the checkpoint's own is not
 SMALLEST = 1e-8  # what that mean reads for less
 
 
-class SuperGlobal(nn.Module):
-    """One scale of an image to the output of the whitening layer, L2-normalised."""
+class SuperGlobal(Backbone):
+    """CVNet's backbone with SuperGlobal's descriptor in the place of its own; GeM's learned exponent is not used."""
 
-    def __init__(self, backbone: Backbone) -> None:
-        super().__init__()
-        self.trunk, self.whiten = backbone.trunk, backbone.whiten
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """One scale of an image, described.
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Descriptor (B, 2048) of unit norm, of an image (B, 3, H, W) float32, BGR, normalised.
+        Args:
+            image: (B, 3, H, W) float32, BGR, normalised. Both H and W must come to three positions of stage 4 at
+                least (65 px).
 
-        Both H and W must come to three positions of stage 4 at least (65 px).
+        Returns:
+            descriptor (B, 2048) of unit norm, and CVNet's local feature map (B, 1024, H/16, W/16), signed.
         """
+        x = self.stem(image)
+        return self.described(x), self.feature_map(x)
+
+    def describe(self, image: Tensor) -> Tensor:
+        return self.described(self.stem(image))
+
+    def described(self, x: Tensor) -> Tensor:
+        """The descriptor (B, 2048), of what leaves the stem."""
         net = self.trunk
-        x = net.maxpool(net.relu(net.bn1(net.conv1(image))))  # (B, 64, H/4, W/4)
         for stage, inner, outer in (
             (net.layer1, FLOOR, FLOOR),
             (net.layer2, 0.0, FLOOR),
@@ -49,11 +57,14 @@ class SuperGlobal(nn.Module):
 
 def bottleneck(block: Bottleneck, x: Tensor, inner: float, outer: float) -> Tensor:
     """A residual block whose activations are clamped from below at `inner` within it and at `outer` behind its sum."""
-    out = block.bn1(block.conv1(x)).clamp(min=inner)
-    out = block.bn2(block.conv2(out)).clamp(min=inner)
+    out = floored(block.bn1(block.conv1(x)), inner)
+    out = floored(block.bn2(block.conv2(out)), inner)
     shortcut = x if block.downsample is None else block.downsample(x)
-    total: Tensor = block.bn3(block.conv3(out)) + shortcut
-    return total.clamp(min=outer)
+    return floored(block.bn3(block.conv3(out)) + shortcut, outer)
+
+
+def floored(x: Tensor, floor: float) -> Tensor:
+    return x.clamp(min=floor) if floor else F.relu(x)
 
 
 def regional_mean(x: Tensor) -> Tensor:

@@ -80,6 +80,10 @@ def build(
     ],
     depth: Annotated[int, typer.Option(help="Of the ResNet: 50 or 101.")],
     out: Annotated[Path, typer.Option(help="Folder for the bundle; a bundle that is there is replaced.")],
+    descriptor: Annotated[
+        Literal["cvnet", "superglobal"],
+        typer.Option(help="CVNet's own, or SuperGlobal's from the same weights. Pair scores do not depend on it."),
+    ] = "cvnet",
     backend: Annotated[
         str,
         typer.Option(help=f"auto (the fastest for each graph), or one for all: {', '.join(WHOLE)}."),
@@ -118,6 +122,7 @@ def build(
             weights=weights,
             depth=depth,
             out=out,
+            descriptor=descriptor,
             backend=backend,
             precision=precision,
             sizes=sizes,

@@ -14,7 +14,7 @@ from typing import Self
 from engine import typed_json
 from engine.errors import BundleError, one_line
 from engine.files import read_text, write_atomically
-from engine.graphs import GRAPH_NAMES
+from engine.graphs import DESCRIPTOR_NAMES, GRAPH_NAMES
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -43,7 +43,7 @@ class Manifest:
     whatever its speed, `accuracy` the `export.accuracy.Accuracy` of a bundle built with calibration photos, `fallback`
     the reranker's graph for machines that cannot compile the native pair scorer, where the bundle has that one,
     `not_run` why plans compiled ahead of time were not run where they were built: all that is known of them is that
-    they compile.
+    they compile, `descriptor` which of `DESCRIPTOR_NAMES` the image graphs make.
     """
 
     format: int
@@ -62,6 +62,7 @@ class Manifest:
     accuracy: dict[str, float] | None = None
     fallback: GraphFile | None = None
     not_run: str | None = None
+    descriptor: str = "cvnet"
 
     @property
     def files(self) -> dict[str, GraphFile]:
@@ -77,7 +78,8 @@ class Manifest:
     def model(self) -> str:
         """The model in a few words."""
         weights = "demonstration model" if self.is_demonstration else self.weights
-        return f"ResNet-{self.depth} {weights}, {self.precision}, {self.backend}"
+        described = "" if self.descriptor == "cvnet" else f" with {DESCRIPTOR_NAMES[self.descriptor]}'s descriptor"
+        return f"ResNet-{self.depth} {weights}{described}, {self.precision}, {self.backend}"
 
     @property
     def is_demonstration(self) -> bool:
@@ -87,7 +89,8 @@ class Manifest:
     @property
     def features_id(self) -> str:
         """What a gallery's features depend on: equal ids make interchangeable features."""
-        return f"{self.weights_digest}-{self.precision}"
+        described = "" if self.descriptor == "cvnet" else f"-{self.descriptor}"
+        return f"{self.weights_digest}-{self.precision}{described}"
 
 
 class Bundle:
@@ -146,6 +149,8 @@ def require_own_files(manifest: Manifest) -> None:
         raise ValueError(f"format is {manifest.format}")
     if manifest.graphs.keys() != set(GRAPH_NAMES):
         raise ValueError(f"graphs are {', '.join(manifest.graphs)}; expected {', '.join(GRAPH_NAMES)}")
+    if manifest.descriptor not in DESCRIPTOR_NAMES:
+        raise ValueError(f"descriptor is {manifest.descriptor!r}; expected {' or '.join(DESCRIPTOR_NAMES)}")
     for name, graph in manifest.files.items():
         if not PLAIN_PATH.fullmatch(graph.file):
             raise ValueError(f"the file of {name} is {graph.file!r}; expected a file within the bundle")

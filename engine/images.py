@@ -254,11 +254,11 @@ def crop(image: Array, bbx: Sequence[float]) -> Array:
     return image[y1:y2, x1:x2]
 
 
-def check_size(image: Array) -> None:
-    """Raise ImageError where a side is shorter than `MIN_SIDE_PX`."""
+def check_size(image: Array, min_side_px: int = MIN_SIDE_PX) -> None:
+    """Raise ImageError where a side is shorter than it may be."""
     height, width = image.shape[:2]
-    if min(height, width) < MIN_SIDE_PX:
-        raise ImageError(f"{width}x{height} pixels are too few; expected at least {MIN_SIDE_PX} on each side")
+    if min(height, width) < min_side_px:
+        raise ImageError(f"{width}x{height} pixels are too few; expected at least {min_side_px} on each side")
 
 
 def limit_side(image: Array, max_side_px: int | None) -> Array:

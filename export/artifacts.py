@@ -119,7 +119,7 @@ class Artifacts:
         if not self.sizes:
             raise ExportError("TensorRT plans are made for image sizes; expected --sizes, such as 1024x768,768x1024")
         batch = 1 if graph in IMAGE_GRAPHS else BATCH
-        shapes = profiles(graph, size_ranges(self.sizes), batch)
+        shapes = profiles(graph, size_ranges(self.sizes), batch, self.model.descriptor)
         forecast = self._pace.forecast(source, len(shapes))
         started = time.perf_counter()
 

@@ -18,11 +18,13 @@ from cvnet import checkpoint, seeded
 from engine.backends import BACKENDS, PRECISIONS, WHOLE, choice, open_engine
 from engine.bundle import BUILT, FORMAT, MANIFEST, GraphFile, Manifest, sha256, take_over, write_manifest
 from engine.contract import Array, Engine
-from engine.errors import BackendError, BundleError
+from engine.errors import BackendError, BundleError, ImageError
 from engine.files import rename, sync
 from engine.gallery.indexing import find_images
-from engine.graphs import GRAPH_NAMES
-from engine.images import limit_side, normalise, read
+from engine.geometry import Size
+from engine.graphs import DESCRIPTOR_NAMES, GRAPH_NAMES
+from engine.images import check_size, limit_side, normalise, read
+from engine.retrieval.descriptors import DESCRIPTORS
 from export import accuracy, parity
 from export.artifacts import Artifacts
 from export.selection import Choice, choose
@@ -42,6 +44,7 @@ def build(
     targets: Sequence[str] = (),
     step: Callable[[str], None] = lambda _: None,
     note: Callable[[str], None] = lambda _: None,
+    descriptor: str = "cvnet",
 ) -> Manifest:
     """Write the bundle of a model to the folder `out`, replacing a bundle that is there.
 
@@ -55,6 +58,7 @@ def build(
         targets: GPU architectures to compile for ahead of time, where the backend does so.
         step: told each stage as it begins.
         note: told what the user should know of the weights, see `checkpoint.load`.
+        descriptor: one of `DESCRIPTOR_NAMES`.
 
     Raises:
         WeightsError, ExportError, BackendError, ImageError: see `checkpoint.load`, `export`, `choose`, `find_images`.
@@ -63,18 +67,19 @@ def build(
     if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise BundleError(f"{out}: exists and is not a bundle; expected a new folder or a bundle to replace")
     candidates = {graph: candidate_backends(graph, backend, precision) for graph in GRAPH_NAMES}
-    photos = calibration_photos(calibration, precision)
+    sizes = usable_sizes(sizes, descriptor)
+    photos = calibration_photos(calibration, precision, descriptor)
     targets = resolved_targets(candidates["features"], targets)
     not_run = why_not_run(candidates["features"], targets)
     step(f"loading {weights}")
-    model = checkpoint.load(weights, depth, note)
+    model = checkpoint.load(weights, depth, note, descriptor)
     with unfinished_folder(out) as folder:
         artifacts = Artifacts(folder, model, precision, photos, list(sizes), targets, step)
         planned = any(BACKENDS[name].suffix == ".plan" for name in candidates["features"])
         cases: dict[str, list[parity.Case]] = {}
         if not not_run:
             step("running PyTorch to compare with")
-            cases = parity.cases(model, parity.samples(list(sizes) if planned else None, photos))
+            cases = parity.cases(model, parity.samples(list(sizes) if planned else None, photos, descriptor))
         choices: dict[str, Choice] = {}
         for graph, backends in candidates.items():
             files = {name: artifacts.file(graph, name) for name in backends}
@@ -105,6 +110,7 @@ def build(
             gpu=bound(choices, targets),
             not_run=not_run,
             accuracy=cost,
+            descriptor=descriptor,
             built=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         write_manifest(manifest, folder)
@@ -156,12 +162,28 @@ def why_not_run(backends: Iterable[str], targets: Sequence[str]) -> str | None:
     return None
 
 
-def calibration_photos(folder: Path | None, precision: str) -> list[Array]:
+def usable_sizes(sizes: Sequence[Size], descriptor: str) -> list[Size]:
+    """Those of image sizes (height, width) px that can be described.
+
+    Raises:
+        ImageError: none of them.
+    """
+    shortest = DESCRIPTORS[descriptor].min_side_px
+    usable = [size for size in sizes if min(size) >= shortest]
+    if sizes and not usable:
+        raise ImageError(
+            f"every one of --sizes has a side of less than {shortest} px, which {DESCRIPTOR_NAMES[descriptor]}'s "
+            "descriptor needs; expected sizes of images to come"
+        )
+    return usable
+
+
+def calibration_photos(folder: Path | None, precision: str, descriptor: str = "cvnet") -> list[Array]:
     """A sample of a folder's photos as network inputs (1, 3, H, W) float32, evenly spread over their names.
 
     Raises:
         BackendError: int8 and no folder.
-        ImageError: no images there, or one that cannot be read.
+        ImageError: no images there, or one that cannot be read or described.
     """
     if folder is None:
         if precision == "int8":
@@ -171,7 +193,16 @@ def calibration_photos(folder: Path | None, precision: str) -> list[Array]:
         return []
     paths = find_images([folder])
     sample = paths[:: -(-len(paths) // CALIBRATION_IMAGES)]
-    return [normalise(limit_side(read(path), CALIBRATION_SIDE_PX)) for path in sample]
+    return [calibration_photo(path, DESCRIPTORS[descriptor].min_side_px) for path in sample]
+
+
+def calibration_photo(path: Path, min_side_px: int) -> Array:
+    image = limit_side(read(path), CALIBRATION_SIDE_PX)
+    try:
+        check_size(image, min_side_px)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
+    return normalise(image)
 
 
 def measured_accuracy(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from cvnet.backbone import Backbone
 from cvnet.model import CVNet
 from engine.geometry import MAP_DIM
 from export.reranker import UnitMaps
@@ -33,12 +37,23 @@ class Features(nn.Module):
 
     def __init__(self, model: CVNet) -> None:
         super().__init__()
-        self.backbone = model.backbone
+        self.backbone = folded(model.backbone)
         self.unit_maps = UnitMaps(model.reranker)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         descriptor, feature_map = self.backbone(image)
         return descriptor, *self.unit_maps(feature_map)
+
+
+def folded(backbone: Backbone) -> Backbone:
+    """A copy whose norms are part of their convolutions; the exporter itself folds none that two passes share."""
+    copied = copy.deepcopy(backbone)
+    for parent in list(copied.trunk.modules()):
+        for (before, convolution), (name, norm) in pairwise(list(parent.named_children())):
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(parent, before, fuse_conv_bn_eval(convolution, norm))
+                setattr(parent, name, nn.Identity())
+    return copied
 
 
 FEATURES = Graph(

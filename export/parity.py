@@ -18,7 +18,10 @@ from engine.geometry import Size
 from export.reranker import UnitMaps
 from export.tensorrt_plan import size_ranges
 
-IMAGE_SIZES = ((160, 224), (97, 131), (33, 200))  # (height, width) px
+IMAGE_SIZES = {
+    "cvnet": ((160, 224), (97, 131), (33, 200)),
+    "superglobal": ((160, 224), (97, 131), (65, 200)),
+}  # (height, width) px, by descriptor
 
 # Largest difference allowed, by precision: of descriptors and maps the length of the difference of two unit vectors,
 # at the worst of a map's positions.
@@ -39,7 +42,7 @@ class Case:
     want: dict[str, Array]
 
 
-def samples(planned: Sequence[Size] | None, photos: Sequence[Array]) -> list[Array]:
+def samples(planned: Sequence[Size] | None, photos: Sequence[Array], descriptor: str = "cvnet") -> list[Array]:
     """Images (B, 3, H, W) float32 to compare on: photos where there are some, else noise.
 
     Args:
@@ -49,7 +52,7 @@ def samples(planned: Sequence[Size] | None, photos: Sequence[Array]) -> list[Arr
     """
     rng = np.random.default_rng(0)
     if planned is None:
-        return list(photos) or [rng.standard_normal((2, 3, *size), np.float32) for size in IMAGE_SIZES]
+        return list(photos) or [rng.standard_normal((2, 3, *size), np.float32) for size in IMAGE_SIZES[descriptor]]
     extremes = [size for r in size_ranges(planned) for size in dict.fromkeys((r.smallest, r.best, r.largest))]
     if photos:
         return [resized(photo, size) for photo, size in zip(photos, cycle(extremes), strict=False)]

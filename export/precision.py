@@ -12,6 +12,8 @@ float16. Types are chosen by operator, as safe by default: what is not named her
 - An `Add` is float16 where both summands are.
 - `NORMS` are float16 where what they read is: how InstanceNormalization adds up inside is the runtime's affair
   (decision 018), and BatchNormalization is only its scale and shift behind it.
+- A `Clip` is float16 where what it reads is and float16 holds its bound in full: SuperGlobal's floor of activations is
+  such a one, the bounds of GeM and of norms are not.
 - All else is an island in float32: GeM (Clip, Pow, ReduceMean, Pow: its cube overflows float16 from 41 on), the
   whitening behind it (a vector an image: nothing to gain), L2 norms and their epsilons (1e-12 would be 0), the final
   mean, the classifier and the softmax.
@@ -45,6 +47,7 @@ MATRIX_OPS = frozenset({"Conv", "MatMul"})
 CARRIERS = frozenset({"Relu", "MaxPool", "Resize", "Reshape", "Transpose", "Slice", "Concat", "Squeeze", "Unsqueeze"})
 NORMS = frozenset({"InstanceNormalization", "BatchNormalization"})
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
+HALF_MIN = float(np.finfo(np.float16).tiny)  # 6e-5, the smallest number with all its digits
 HALF_MAX = float(np.finfo(np.float16).max)  # 65504
 INT8_MAX = 127  # -128 is left out: the range is symmetric
 
@@ -161,10 +164,17 @@ def half_nodes(graph: ir.Graph) -> set[ir.Node]:
     for node in graph:
         sources = [value.producer() for _, value in float_inputs(node)]
         follows = (node.op_type in CARRIERS or node.op_type == "Add") and is_float(node.outputs[0])
-        normalises = node.op_type in NORMS and sources[0] in half
-        if node in readers_half or normalises or (follows and all(source in half for source in sources)):
+        stays = (node.op_type in NORMS or is_floor(node)) and sources[0] in half
+        if node in readers_half or stays or (follows and all(source in half for source in sources)):
             half.add(node)
     return half
+
+
+def is_floor(node: ir.Node) -> bool:
+    """Whether a node clips from below at a bound that float16 holds."""
+    if node.op_type != "Clip" or node.inputs[1] is None or node.inputs[1].const_value is None:
+        return False
+    return float(node.inputs[1].const_value.numpy()) >= HALF_MIN
 
 
 def is_float(value: ir.Value) -> bool:
@@ -255,7 +265,10 @@ def add_quantisation(graph: ir.Graph, value: ir.Value, peak: float) -> ir.Value:
 
 
 def quantised_weight(graph: ir.Graph, convolution: ir.Node) -> ir.Value:
-    """The convolution's weight (C', C, k, k) as int8 behind a DequantizeLinear, a scale per output channel."""
+    """The convolution's weight (C', C, k, k) as int8 behind a DequantizeLinear, a scale per output channel.
+
+    Convolutions of one weight, those of two passes through one trunk, share what is stored.
+    """
     value = input_of(convolution, 1)
     assert value.const_value is not None
     weight = value.const_value.numpy()
@@ -266,7 +279,7 @@ def quantised_weight(graph: ir.Graph, convolution: ir.Node) -> ir.Value:
         add_initializer(graph, f"{value.name}_scale", scale.astype(np.float32)),
         add_initializer(graph, f"{value.name}_zero_point", np.zeros(len(scale), np.int8)),
     ]
-    restored = typed_value(f"{value.name}_restored", FLOAT, value.shape)
+    restored = typed_value(f"{convolution.name}_weight", FLOAT, value.shape)
     node = ir.node("DequantizeLinear", inputs, {"axis": 0}, name=f"node_{restored.name}", outputs=[restored])
     graph.insert_before(convolution, node)
     return restored
@@ -286,6 +299,9 @@ def typed_value(name: str, dtype: ir.DataType, shape: ir.Shape | None) -> ir.Val
 
 
 def add_initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
+    """A constant by name; the one that is there, where it was added before."""
+    if name in graph.initializers:
+        return graph.initializers[name]
     value = ir.val(name, const_value=ir.tensor(array, name=name))
     graph.register_initializer(value)
     return value

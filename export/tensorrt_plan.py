@@ -21,7 +21,8 @@ from engine.backends.cuda import Shape
 from engine.backends.tensorrt import error_log, first_error, import_tensorrt, require_device, x_joined
 from engine.backends.tensorrt_rtx import import_tensorrt_rtx, set_targets
 from engine.errors import ExportError
-from engine.geometry import IMAGE_SCALES, MAP_DIM, Size, map_size, scaled, unit_map_sizes
+from engine.geometry import IMAGE_SCALES, MAP_DIM, Size, map_size, unit_map_sizes
+from engine.retrieval.descriptors import DESCRIPTORS
 from export.graphs import GRAPHS
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def elementwise(pick: Callable[[Iterable[int]], int], sizes: Iterable[Size]) -> 
     return pick(heights), pick(widths)
 
 
-def profiles(graph: str, ranges: Sequence[SizeRange], batch: int) -> list[Profile]:
+def profiles(graph: str, ranges: Sequence[SizeRange], batch: int, descriptor: str = "cvnet") -> list[Profile]:
     """The optimisation profiles of one of `GRAPHS` for image sizes.
 
     The descriptor gets one for each range and reduced or enlarged scale, the features one for each range (they read
@@ -87,12 +88,13 @@ def profiles(graph: str, ranges: Sequence[SizeRange], batch: int) -> list[Profil
 
     Args:
         batch: the most images, or keys of one query, at once; it is the batch tuned for.
+        descriptor: that the image graphs make, which says how images are scaled.
     """
     match graph:
         case "descriptor":
-            return [image_profile(r, scale, batch) for r in ranges for scale in IMAGE_SCALES if scale != 1]
+            return [image_profile(r, scale, batch, descriptor) for r in ranges for scale in IMAGE_SCALES if scale != 1]
         case "features":
-            return [image_profile(r, 1.0, batch) for r in ranges]
+            return [image_profile(r, 1.0, batch, descriptor) for r in ranges]
         case "reranker":
             return [
                 map_shapes("query", q, (1, 1, 1)) | map_shapes("key", k, (1, batch, batch))
@@ -103,7 +105,8 @@ def profiles(graph: str, ranges: Sequence[SizeRange], batch: int) -> list[Profil
             raise ExportError(f"graph {graph!r} is unknown; expected one of {', '.join(g.name for g in GRAPHS)}")
 
 
-def image_profile(sizes: SizeRange, scale: float, batch: int) -> Profile:
+def image_profile(sizes: SizeRange, scale: float, batch: int, descriptor: str) -> Profile:
+    scaled = DESCRIPTORS[descriptor].scaled
     smallest, best, largest = (scaled(size, scale) for size in (sizes.smallest, sizes.best, sizes.largest))
     return {"image": ((1, 3, *smallest), (batch, 3, *best), (batch, 3, *largest))}
 

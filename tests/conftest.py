@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -13,9 +15,12 @@ import pytest
 
 from cvnet import checkpoint
 from cvnet.model import CVNet
-from engine.bundle import Bundle
+from engine.bundle import Bundle, sha256, write_manifest
+from engine.graphs import IMAGE_GRAPHS
 from engine.retrieval.retriever import Retriever
 from export.build import build
+from export.graphs import DESCRIPTOR, FEATURES
+from export.onnx_export import cut, export
 from tests.golden_inputs import GOLDEN
 
 # A suite that was started in the background has SIGINT ignored, and so would programs that tests start and interrupt.
@@ -50,3 +55,29 @@ def retriever(bundle: Path) -> Iterator[Retriever]:
     opened = Retriever.open(Bundle(bundle))
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def superglobal_graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the seeded ResNet-50's image graphs with SuperGlobal's descriptor."""
+    folder = tmp_path_factory.mktemp("superglobal")
+    export_image_graphs(checkpoint.load("seeded:0", 50, descriptor="superglobal"), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def superglobal_bundle(superglobal_graphs: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`bundle` with those image graphs."""
+    folder, manifest = tmp_path_factory.mktemp("superglobal") / "bundle", Bundle(bundle).manifest
+    shutil.copytree(bundle, folder)
+    graphs = dict(manifest.graphs)
+    for name in IMAGE_GRAPHS:
+        shutil.copy(superglobal_graphs / f"{name}.onnx", folder)
+        graphs[name] = replace(graphs[name], sha256=sha256(folder / f"{name}.onnx"))
+    write_manifest(replace(manifest, graphs=graphs, descriptor="superglobal"), folder)
+    return folder
+
+
+def export_image_graphs(model: CVNet, folder: Path) -> None:
+    export(FEATURES, model, folder / "features.onnx")
+    cut(folder / "features.onnx", DESCRIPTOR, folder / "descriptor.onnx")

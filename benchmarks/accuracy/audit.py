@@ -43,6 +43,7 @@ from engine.gallery.learnt_codec import LEARN_FROM, LearntCodec
 from engine.gallery.map_codec import EightBitCodec, HalfCodec, MapCodec, position_bytes
 from engine.graphs import GRAPH_NAMES
 from engine.images import limit_side, read
+from engine.retrieval.descriptors import DESCRIPTORS
 from engine.retrieval.retriever import Retriever
 from export.artifacts import Artifacts
 from export.build import calibration_photos
@@ -112,7 +113,8 @@ def open_retriever(precision: Precision, model: CVNet, photos: list[Array], fold
             engine = open_engine(file, precision.run_by[which], precision.name, threads)
             engines.append(opened.enter_context(engine))
         opened.pop_all()
-    return Retriever(*engines)
+    descriptor, features, reranker = engines
+    return Retriever(descriptor, features, reranker, DESCRIPTORS[model.descriptor])
 
 
 def shrunk(dataset: Dataset, max_side_px: int, folder: Path) -> Dataset:

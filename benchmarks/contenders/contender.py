@@ -68,13 +68,14 @@ def open_reference(bundle: Bundle, threads: int | None, compiled: bool = False) 
     if threads:
         torch.set_num_threads(threads)
     manifest = bundle.manifest
-    model = checkpoint.load(manifest.weights, manifest.depth)
+    model = checkpoint.load(manifest.weights, manifest.depth, descriptor=manifest.descriptor)
     if checkpoint.digest(model) != manifest.weights_digest:
         raise WeightsError(f"{manifest.weights}: changed since the bundle was built; build it again")
     if compiled:
         model.backbone.compile(dynamic=True)
         model.reranker.compile(dynamic=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    identity = f"PyTorch {torch.__version__} {device} {manifest.weights_digest}"
+    described = "" if manifest.descriptor == "cvnet" else f" {manifest.descriptor}"
+    identity = f"PyTorch {torch.__version__} {device} {manifest.weights_digest}{described}"
     name = COMPILED if compiled else REFERENCE
     return Contender(name, f"torch-{device}", "fp32", identity, reference(model, device))

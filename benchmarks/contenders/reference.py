@@ -13,6 +13,7 @@ from torch import Tensor
 from cvnet.model import CVNet
 from engine.contract import Array, Closing, TensorSpec
 from engine.geometry import DESCRIPTOR_DIM, LOCAL_DIM
+from engine.retrieval.descriptors import DESCRIPTORS
 from engine.retrieval.retriever import Retriever
 
 IMAGE = {"image": TensorSpec("float32", ("batch", 3, "height", "width"))}
@@ -52,7 +53,8 @@ def reference(model: CVNet, device: str = "cpu") -> Retriever:
 
     pair = {"query_0": MAP, "key_0": MAP}
     return Retriever(
-        descriptor=TorchEngine(lambda image: model(image)[:1], IMAGE, DESCRIPTOR, device),
+        descriptor=TorchEngine(lambda image: (model.backbone.describe(image),), IMAGE, DESCRIPTOR, device),
         features=TorchEngine(model, IMAGE, DESCRIPTOR | {"map_0": MAP}, device),
         reranker=TorchEngine(score, pair, {"score": TensorSpec("float32", ("batch",))}, device),
+        kind=DESCRIPTORS[model.descriptor],
     )

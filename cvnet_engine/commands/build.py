@@ -26,6 +26,7 @@ class Options:
     Attributes:
         weights: a checkpoint's path, `demo` or `seeded[:N]`.
         depth: of the ResNet.
+        descriptor: one of `DESCRIPTOR_NAMES`.
         sizes: image sizes to come, `WIDTHxHEIGHT,...`, or a folder of such images.
         max_side_px: as `index` will be told, where `sizes` is a folder.
         calibration: folder of photos like those to come.
@@ -35,6 +36,7 @@ class Options:
     weights: str
     depth: int
     out: Path
+    descriptor: str = "cvnet"
     backend: str = "auto"
     precision: str = "fp32"
     sizes: str = "1024x768"
@@ -70,6 +72,7 @@ def run(options: Options) -> None:
             [target for target in options.targets.split(",") if target],
             lambda step: status.update(step),
             notes.append,
+            options.descriptor,
         )
     megabytes = sum(file.stat().st_size for file in options.out.rglob("*")) / 1e6
     console.say(f"{options.out}: {manifest.model}, {megabytes:.0f} MB, {time.perf_counter() - started:.0f} s")

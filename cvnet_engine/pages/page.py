@@ -62,14 +62,14 @@ def judged(found: Iterable[hits.Hit], verdict: Callable[[int], Verdict | None] =
     """Hits as a page shows them, each with the verdict on its row."""
     return tuple(
         Hit(
-            str(hit.path),
-            hit.rank,
-            hit.score,
-            hit.similarity,
-            hit.rerank_score,
-            hit.pooled_score,
-            verdict(hit.row),
-            hit.before,
+            path=str(hit.path),
+            rank=hit.rank,
+            score=hit.score,
+            similarity=hit.similarity,
+            rerank_score=hit.rerank_score,
+            pooled_score=hit.pooled_score,
+            verdict=verdict(hit.row),
+            before=hit.before,
         )
         for hit in found
     )

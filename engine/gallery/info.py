@@ -13,6 +13,7 @@ from engine.bundle import Manifest
 from engine.errors import GalleryError, one_line
 from engine.files import read_text, write_atomically
 from engine.gallery.map_codec import parse_kind
+from engine.graphs import DESCRIPTOR_NAMES
 
 FORMAT = 3
 STATELESS = 2  # the format before: its shards do not say whether their images have changed
@@ -26,8 +27,8 @@ class GalleryInfo:
     """What a gallery's features were made with, and how many shards it has.
 
     `features_id` is `Manifest.features_id`, `max_side_px` the limit on an image's longer side before extraction,
-    `maps` how maps are kept (see `engine.gallery.map_codec`), `code` the SHA-256 of what a learnt kind goes by, empty
-    until that is learnt; `shards` are those that may hold images.
+    `descriptor` is one of `DESCRIPTOR_NAMES`, `maps` how maps are kept (see `engine.gallery.map_codec`), `code` the
+    SHA-256 of what a learnt kind goes by, empty until that is learnt; `shards` are those that may hold images.
     """
 
     format: int
@@ -37,11 +38,12 @@ class GalleryInfo:
     maps: str = "float16"
     shards: int = 0
     code: str = ""
+    descriptor: str = "cvnet"
 
     @classmethod
     def made_with(cls, manifest: Manifest, max_side_px: int | None, maps: str) -> Self:
         """Of a gallery that is made with a bundle."""
-        return cls(FORMAT, manifest.features_id, manifest.weights, max_side_px, maps)
+        return cls(FORMAT, manifest.features_id, manifest.weights, max_side_px, maps, descriptor=manifest.descriptor)
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ def read_info(path: Path) -> GalleryInfo:
             raise ValueError(f"shards is {info.shards}; expected at most {MOST_SHARDS}")
         if parse_kind(info.maps) != info.maps:
             raise ValueError(f"maps is {info.maps!r}")
+        if info.descriptor not in DESCRIPTOR_NAMES:
+            raise ValueError(f"descriptor is {info.descriptor!r}; expected {' or '.join(DESCRIPTOR_NAMES)}")
         return info.unpacked()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise GalleryError(f"{path}: not a gallery (no {INFO}); make one with 'cvnet-engine index'") from error
@@ -99,6 +103,11 @@ def kind_of(path: Path) -> str:
 
 def require_equal(gallery: GalleryInfo, wanted: GalleryInfo, path: Path) -> None:
     """Raise GalleryError where features of `wanted` would not belong beside the gallery's."""
+    if gallery.descriptor != wanted.descriptor:
+        raise GalleryError(
+            f"{path}: holds {DESCRIPTOR_NAMES[gallery.descriptor]}'s descriptors; the bundle makes "
+            f"{DESCRIPTOR_NAMES[wanted.descriptor]}'s: use the bundle it was made with, or another --gallery"
+        )
     if gallery.features_id != wanted.features_id:
         raise GalleryError(
             f"{path}: made with another model ({gallery.weights}, {gallery.features_id[:12]}); the bundle has "

@@ -23,8 +23,9 @@ from engine.errors import BackendError, CvnetWarning, ImageError
 from engine.features import Features
 from engine.geometry import IMAGE_SCALES, Size
 from engine.graphs import GRAPH_NAMES
-from engine.images import check_size, limit_side, normalise, read, rescale
+from engine.images import check_size, limit_side, read
 from engine.retrieval.blocks import Descriptors
+from engine.retrieval.descriptors import DESCRIPTORS, Descriptor
 from engine.signatures import require_signature
 
 BATCH = 4  # candidates of equal size scored at once
@@ -50,11 +51,12 @@ class Collection(Mapped, Protocol):
 
 @dataclass(frozen=True)
 class Retriever(Closing):
-    """The three engines of a model, put to work on images."""
+    """The three engines of a model, put to work on images; `kind` is the descriptor that the first two make."""
 
     descriptor: Engine
     features: Engine
     reranker: Engine
+    kind: Descriptor = DESCRIPTORS["cvnet"]
 
     @classmethod
     def open(cls, bundle: Bundle, threads: int | None = None) -> Retriever:
@@ -68,9 +70,10 @@ class Retriever(Closing):
         with contextlib.ExitStack() as opened:
             for name in {graph.backend for graph in manifest.graphs.values()}:
                 known(name).require_bound(manifest.gpu or {})
-            engines = [opened.enter_context(open_graph(bundle, name, threads)) for name in GRAPH_NAMES]
+            engines = (opened.enter_context(open_graph(bundle, name, threads)) for name in GRAPH_NAMES)
+            descriptor, features, reranker = engines
             opened.pop_all()
-        return cls(*engines)
+        return cls(descriptor, features, reranker, DESCRIPTORS[manifest.descriptor])
 
     def close(self) -> None:
         with contextlib.ExitStack() as opened:  # all of them, whatever happens to one
@@ -78,22 +81,21 @@ class Retriever(Closing):
                 opened.callback(engine.close)
 
     def extract(self, image: Array) -> Features:
-        """Features of a BGR image (H, W, 3) uint8: descriptors of three scales averaged, maps of the image as it is.
+        """Features of a BGR image (H, W, 3) uint8: one descriptor of three scales, maps of the image as it is.
 
         Raises:
             ImageError: a side that is too short, or a model that makes no numbers of this image.
         """
-        check_size(image)
+        check_size(image, self.kind.min_side_px)
         descriptors, maps = [], ()
         for scale in IMAGE_SCALES:
             engine = self.features if scale == 1 else self.descriptor
-            outputs = engine.run({"image": normalise(rescale(image, scale))})
+            outputs = engine.run({"image": self.kind.network_input(image, scale)})
             descriptors.append(outputs.pop("descriptor")[0])
             if scale == 1:
                 maps = tuple(array[0] for array in outputs.values())
         with np.errstate(invalid="ignore", divide="ignore"):
-            mean = np.mean(descriptors, axis=0)
-            features = Features(mean / np.linalg.norm(mean), maps)
+            features = Features(self.kind.over_scales(np.stack(descriptors)), maps)
         if not features.is_finite:
             raise ImageError("its features are no finite numbers; build the bundle in fp32, or check its weights")
         return features

@@ -14,9 +14,12 @@ import cv2
 import numpy as np
 
 from engine.contract import Array
-from engine.geometry import IMAGE_SCALES
+from engine.geometry import Size
+from engine.images import normalise
 from engine.retrieval.blocks import Descriptors
 from engine.retrieval.ranking import Ranking
+
+MIN_SIDE_PX = 92  # 65 at the smallest scale, three positions of stage 4: the fewest that can be mirrored at their edges
 
 
 @dataclass(frozen=True)
@@ -34,15 +37,22 @@ class Refinement:
     weight: float = 0.15
 
 
-def network_inputs(normalised: Array) -> list[Array]:
-    """A normalised image (1, 3, H, W) float32 at each of `IMAGE_SCALES`; sides are cut to whole pixels, not rounded."""
+def network_input(image: Array, scale: float) -> Array:
+    """A BGR image (H, W, 3) uint8 normalised, then scaled: (1, 3, int(H·scale), int(W·scale)) float32."""
+    return resized(normalise(image), scaled(image.shape[:2], scale))
+
+
+def scaled(image_px: Size, scale: float) -> Size:
+    """An image's size at a scale, cut to whole pixels."""
+    return int(image_px[0] * scale), int(image_px[1] * scale)
+
+
+def resized(normalised: Array, size: Size) -> Array:
+    """(1, 3, H, W) float32 -> (1, 3, *size), bilinear and not antialiased; the values are not rounded."""
+    if normalised.shape[2:] == size:
+        return normalised
+    height, width = size
     image = np.ascontiguousarray(normalised[0].transpose(1, 2, 0))  # (H, W, 3)
-    return [normalised if scale == 1 else resized(image, scale) for scale in IMAGE_SCALES]
-
-
-def resized(image: Array, scale: float) -> Array:
-    """(H, W, 3) float32 -> (1, 3, int(H·scale), int(W·scale)), bilinear and not antialiased."""
-    height, width = (int(side * scale) for side in image.shape[:2])
     smaller = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     return np.ascontiguousarray(smaller.transpose(2, 0, 1)[None])
 

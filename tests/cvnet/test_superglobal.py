@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from cvnet import checkpoint
-from cvnet.superglobal import FLOOR, SuperGlobal, bottleneck, global_mean, over_scales, regional_mean
-from engine.images import normalise, read
-from engine.retrieval.superglobal import network_inputs
+from cvnet.superglobal import FLOOR, bottleneck, floored, global_mean, over_scales, regional_mean
+from engine.geometry import IMAGE_SCALES
+from engine.images import read
+from engine.retrieval.superglobal import network_input
 from tests.golden_inputs import GOLDEN, SHARED
 
 RUN = SHARED / "superglobal" / "superglobal_r50_seed0_landmarks-tiny.npz"
@@ -24,7 +25,7 @@ def units() -> dict[str, torch.Tensor]:
 
 
 def test_floor_of_activations():
-    torch.testing.assert_close(units()["map_signed"].clamp(min=FLOOR), units()["relup"], rtol=0, atol=0)
+    torch.testing.assert_close(floored(units()["map_signed"], FLOOR), units()["relup"], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("given", "want"), [("map_signed", "rgem"), ("map_3x3", "rgem_3x3")])
@@ -52,18 +53,23 @@ def run() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def first_image():
-    """The first database image, normalised."""
+    """The first database image."""
     if not PHOTOS.is_dir():
         pytest.skip(f"no {PHOTOS.name} beside the project")
     from benchmarks.accuracy.dataset import load
 
-    return normalise(read(load(PHOTOS.parent, PHOTOS.name).images[0]))
+    return read(load(PHOTOS.parent, PHOTOS.name).images[0])
 
 
-def test_published_descriptor_of_a_photo(seeded_model, run, first_image):
-    model = SuperGlobal(seeded_model(50).backbone)
+def described(model, image) -> torch.Tensor:
+    """Descriptors (3, 2048) of an image's scales."""
+    inputs = [torch.from_numpy(network_input(image, scale)) for scale in IMAGE_SCALES]
     with torch.inference_mode():
-        scales = torch.cat([model(torch.from_numpy(x)) for x in network_inputs(first_image)])
+        return torch.cat([model.backbone.describe(x) for x in inputs])
+
+
+def test_published_descriptor_of_a_photo(run, first_image):
+    scales = described(checkpoint.load("seeded:0", 50, descriptor="superglobal"), first_image)
     for scale in range(3):
         published = torch.nn.functional.normalize(torch.from_numpy(run[f"db0_scale{scale}_fc"]), dim=0)
         torch.testing.assert_close(scales[scale], published, rtol=0, atol=1e-6)
@@ -72,10 +78,18 @@ def test_published_descriptor_of_a_photo(seeded_model, run, first_image):
 
 def test_published_descriptor_where_the_bias_does_not_drown_the_rest(run, first_image):
     """With a 256th of the seeded bias, leaving out any part of the head shows a hundred times the tolerance."""
-    backbone = checkpoint.load("seeded:0", 50).backbone
-    backbone.whiten.bias.div_(256)
-    model = SuperGlobal(backbone)
-    with torch.inference_mode():
-        scales = torch.cat([model(torch.from_numpy(x)) for x in network_inputs(first_image)])
+    model = checkpoint.load("seeded:0", 50, descriptor="superglobal")
+    model.backbone.whiten.bias.div_(256)
+    scales = described(model, first_image)
     torch.testing.assert_close(over_scales(scales), torch.from_numpy(run["b256_default_db0"]), rtol=0, atol=2e-6)
     torch.testing.assert_close(scales[1], torch.from_numpy(run["b256_scales1_db0"]), rtol=0, atol=2e-6)
+
+
+def test_weights_and_local_map_are_cvnets(seeded_model):
+    model, image = checkpoint.load("seeded:0", 50, descriptor="superglobal"), torch.randn(1, 3, 70, 97)
+    assert checkpoint.digest(model) == checkpoint.digest(seeded_model(50))
+    with torch.inference_mode():
+        (descriptor, feature_map), (other, published) = model(image), seeded_model(50)(image)
+        torch.testing.assert_close(model.backbone.describe(image), descriptor, rtol=0, atol=0)
+    torch.testing.assert_close(feature_map, published, rtol=0, atol=0)
+    assert (descriptor - other).norm() > 1e-2

@@ -386,6 +386,7 @@ def test_bad_checkpoints(cli, weights, tmp_path, name, message):
         ({"calibration": "absent"}, "absent: No such file"),
         ({"sizes": "1024"}, "expected a folder, or WIDTHxHEIGHT"),
         ({"sizes": "1024x768,8x8"}, "'8x8': expected"),
+        ({"descriptor": "superglobal", "sizes": "80x600"}, "less than 92 px, which SuperGlobal's descriptor needs"),
     ],
 )
 def test_bad_build_options_are_told_before_the_work(cli, tmp_path, monkeypatch, options, message):
@@ -818,6 +819,19 @@ def test_eval_into_a_gallery_of_another_kind(cli, bundle, data, gallery, tmp_pat
     shared = ("eval --dataset tiny --data-dir", data, "--bundle", bundle, "--gallery")
     assert_one_line(cli(*shared, tmp_path / "other"), "made with another model")
     assert_one_line(cli(*shared, gallery), "made with --max-side 1024; got 0")
+
+
+def test_descriptors_of_two_kinds_are_never_mixed(cli, bundle, superglobal_bundle, gallery, data, query, tmp_path):
+    """One model, one precision: only the descriptor differs. Either kind is reranked with pair scores."""
+    of_superglobal = ("--bundle", superglobal_bundle, "--gallery", tmp_path / "g")
+    assert cli("index", data / "tiny" / "jpg", *of_superglobal).code == 0
+    assert Gallery(tmp_path / "g").info.descriptor == "superglobal"
+    found = cli("search", query, *of_superglobal, "--rerank 3 --rerank-with both --json -")
+    assert json.loads(found.out)[0]["results"][0]["path"] == str(query)
+    words = "holds SuperGlobal's descriptors; the bundle makes CVNet's: use the bundle it was made with"
+    assert_one_line(cli("search", query, "--bundle", bundle, "--gallery", tmp_path / "g"), words)
+    words = "holds CVNet's descriptors; the bundle makes SuperGlobal's"
+    assert_one_line(cli("index", query, "--bundle", superglobal_bundle, "--gallery", gallery), words)
 
 
 @pytest.mark.parametrize(("method", "scored"), [("cvnet", 3), ("superglobal", 0), ("both", 3)])

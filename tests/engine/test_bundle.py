@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,20 @@ def test_a_built_bundle_opens(bundle):
     assert opened.manifest.features_id.startswith(opened.manifest.weights_digest)
     assert not opened.manifest.trained
     assert "seeded:0" in opened.manifest.model
+
+
+def test_features_of_two_descriptors_have_two_ids(bundle):
+    manifest = Bundle(bundle).manifest
+    other = replace(manifest, descriptor="superglobal")
+    assert other.features_id == f"{manifest.features_id}-superglobal"
+    assert "SuperGlobal" in other.model
+    assert "SuperGlobal" not in manifest.model
+
+
+def test_an_unknown_descriptor(small):
+    edit(small, lambda content: content.update(descriptor="fisher"))
+    with pytest.raises(BundleError, match=r"descriptor is 'fisher'; expected cvnet or superglobal"):
+        Bundle(small)
 
 
 def test_a_manifest_is_read_as_written(small, tmp_path_factory):

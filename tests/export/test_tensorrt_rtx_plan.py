@@ -7,7 +7,7 @@ from onnx import TensorProto, helper
 
 from engine.backends import BACKENDS
 from engine.errors import BackendError, ExportError
-from engine.graphs import GRAPH_NAMES
+from engine.graphs import GRAPH_NAMES, IMAGE_GRAPHS
 from export.precision import take_half_keys, to_fp16, to_int8
 from export.tensorrt_plan import PlanOptions, SizeRange, build_plan, profiles
 
@@ -15,6 +15,7 @@ pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
 
 TARGETS = ("sm86", "sm89", "sm120")
 LANDSCAPE, PORTRAIT = SizeRange((64, 96), (96, 128), (128, 160)), SizeRange((96, 64), (128, 96), (160, 128))
+LARGER = [SizeRange((96, 128), (128, 160), (128, 192)), SizeRange((128, 96), (160, 128), (192, 128))]
 FIXED = SizeRange((96, 128), (96, 128), (96, 128))
 # graph, precision that it computes in: int8 has the float16 reranker
 MATRIX = sorted({(g, p) for g, asked in BACKENDS["tensorrt-rtx"].precisions.items() for p in asked.values()})
@@ -24,10 +25,11 @@ MATRIX = sorted({(g, p) for g, asked in BACKENDS["tensorrt-rtx"].precisions.item
 def typed(bundle, tmp_path_factory):
     """(graph, precision) -> the ONNX file that its plan is made of, each made once."""
     folder = tmp_path_factory.mktemp("typed")
-    photos = [np.random.default_rng(0).standard_normal((1, 3, 64, 96), np.float32)]
+    photos = [np.random.default_rng(0).standard_normal((1, 3, 96, 128), np.float32)]
 
-    def make(graph, precision):
-        plain, file = bundle / f"{graph}.onnx", folder / f"{graph}.{precision}.onnx"
+    def make(graph, precision, plain=None):
+        plain = plain or bundle / f"{graph}.onnx"
+        file = folder / f"{plain.parent.name}.{graph}.{precision}.onnx"
         if precision != "fp32" and not file.exists():
             to_fp16(plain, file) if precision == "fp16" else to_int8(plain, file, photos)
         typed = plain if precision == "fp32" else file
@@ -54,6 +56,14 @@ def test_every_graph_compiles(typed, tmp_path, graph, precision, ranges):
     plan = compile_plan(typed(graph, precision), tmp_path, profiles(graph, ranges, batch))
     assert plan.stat().st_size > 1 << 20
     assert list(tmp_path.iterdir()) == [plan]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("graph", IMAGE_GRAPHS)
+def test_superglobals_descriptor_compiles(typed, superglobal_graphs, tmp_path, graph, precision):
+    """With its regions mirrored at edges of any size, and one trunk's weights read by two passes."""
+    file = typed(graph, precision, superglobal_graphs / f"{graph}.onnx")
+    compile_plan(file, tmp_path, profiles(graph, LARGER, 1, "superglobal"), ["sm89"])
 
 
 @pytest.mark.slow

@@ -180,6 +180,7 @@ def test_a_killed_writer_leaves_no_shard_without_tables(tmp_path):
     ("other", "message"),
     [
         (replace(INFO, features_id="another-fp32"), "made with another model"),
+        (replace(INFO, descriptor="superglobal"), "holds CVNet's descriptors; the bundle makes SuperGlobal's"),
         (replace(INFO, max_side_px=512), "made with --max-side 1024; got 512"),
         (replace(INFO, max_side_px=None), "made with --max-side 1024; got 0"),
     ],
@@ -219,6 +220,7 @@ def test_damaged_gallery_json(tmp_path, content):
         {"max_side_px": "1024"},
         {"max_side_px": 10.5},
         {"maps": "int4"},
+        {"descriptor": "fisher"},
         {"shards": -1},
         {"shards": 10**9},
         {"shards": True},

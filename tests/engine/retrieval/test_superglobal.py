@@ -7,8 +7,17 @@ from functools import cache
 import numpy as np
 import pytest
 
+from engine.images import normalise
 from engine.retrieval.ranking import Ranking
-from engine.retrieval.superglobal import Refinement, mean_weights, over_scales, rerank, resized
+from engine.retrieval.superglobal import (
+    Refinement,
+    mean_weights,
+    network_input,
+    over_scales,
+    rerank,
+    resized,
+    scaled,
+)
 from tests.golden_inputs import GOLDEN, SHARED
 
 PUBLISHED = {"default": Refinement(), "M50": Refinement(50), "M20K3b30": Refinement(20, 3, 0.3)}
@@ -86,11 +95,17 @@ def test_the_maximum_over_scales():
 
 @pytest.mark.parametrize("scale", [0.5, 0.7071, 1.4142, 2.0])
 def test_resizing_cuts_sides_to_whole_pixels_and_does_not_antialias(scale):
-    image = units()["image"][0].transpose(1, 2, 0)
+    image = units()["image"].repeat(3, axis=1)  # (1, 3, 41, 53)
     published = units()[f"resize_{scale}_aa0"]
-    got = resized(np.ascontiguousarray(image.repeat(3, axis=2)), scale)
+    got = resized(image, scaled((41, 53), scale))
     assert got.shape == (1, 3, *published.shape[2:])
     np.testing.assert_allclose(got[:, :1], published, atol=1e-5)
+
+
+def test_an_image_is_normalised_before_it_is_scaled():
+    image = np.random.default_rng(0).integers(0, 256, (41, 53, 3), np.uint8)
+    np.testing.assert_array_equal(network_input(image, 1.0), normalise(image))
+    np.testing.assert_array_equal(network_input(image, 0.7071), resized(normalise(image), (28, 37)))
 
 
 @pytest.mark.parametrize(

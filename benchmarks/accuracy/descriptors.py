@@ -1,0 +1,219 @@
+"""What SuperGlobal is worth beside CVNet, from the same weights: mAP of both descriptors, each reranked in every way.
+
+`python -m benchmarks.accuracy.descriptors --data-dir DIR --dataset NAME --out OUT`. The engines and the PyTorch
+reference each describe everything and score their own pairs. Maps do not depend on the descriptor, so each scores a
+pair once, whichever rankings want it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import numpy as np
+import typer
+from rich.progress import track
+
+from benchmarks import tables
+from benchmarks.accuracy import audit
+from benchmarks.accuracy.dataset import Dataset, GroundTruth
+from benchmarks.accuracy.evaluation import Evaluator, extract_query, shortlisted, with_scores
+from benchmarks.accuracy.journal import Journal
+from benchmarks.accuracy.protocol import SETUPS, ignored, judge
+from benchmarks.contenders.allocator import keep_memory
+from benchmarks.contenders.reference import reference
+from benchmarks.tables import Table
+from cvnet import checkpoint
+from cvnet.model import CVNet
+from engine import machine
+from engine.contract import Array
+from engine.errors import CvnetError
+from engine.features import Features
+from engine.files import write_atomically
+from engine.geometry import Size
+from engine.graphs import DESCRIPTOR_NAMES
+from engine.retrieval.ranking import Ranking
+from engine.retrieval.retriever import Retriever
+from engine.retrieval.search import similarities
+from engine.retrieval.searcher import RerankWith
+
+SUBJECTS = ("engine", "PyTorch")
+METHODS: tuple[RerankWith, ...] = get_args(RerankWith)
+Figures = dict[str, dict[str, list[float]]]  # ranking -> setup -> AP of each query, percent
+
+
+@dataclass(frozen=True)
+class Database:
+    """A data set's images in memory, as they were described."""
+
+    described: list[Features]
+
+    @property
+    def descriptors(self) -> Array:
+        return np.stack([features.descriptor for features in self.described])
+
+    def map_size(self, row: int) -> Size:
+        return self.described[row].map_size
+
+    def features(self, row: int) -> Features:
+        return self.described[row]
+
+
+@contextlib.contextmanager
+def opened(subject: str, model: CVNet, threads: int) -> Iterator[Retriever]:
+    """The model as engines in fp32 or as it is."""
+    with contextlib.ExitStack() as stack:
+        if subject == "PyTorch":
+            keep_memory()
+            yield stack.enter_context(reference(model))
+        else:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            fp32 = audit.Precision("fp32")
+            yield stack.enter_context(audit.open_retriever(fp32, model, [], folder, threads))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one descriptor: descriptors (n, 2048) of database and queries, pair scores by query and row."""
+
+    descriptors: Array
+    pair_scores: list[dict[int, float]]
+    figures: Figures
+
+    def apart(self, other: Outcome) -> dict[str, float]:
+        """The largest distances of a descriptor, of a pair score, and of a query's AP in points."""
+        pairs = zip(self.pair_scores, other.pair_scores, strict=True)
+        figures = [(aps, other.figures[ranking][s]) for ranking, by in self.figures.items() for s, aps in by.items()]
+        return {
+            "descriptor": float(np.linalg.norm(self.descriptors - other.descriptors, axis=1).max()),
+            "pair_score": max(abs(ours[row] - theirs[row]) for ours, theirs in pairs for row in ours.keys() & theirs),
+            "ap": max(float(np.abs(np.subtract(*both)).max()) for both in figures),
+        }
+
+
+def evaluated(dataset: Dataset, retriever: Retriever, shortlist: int, pair_scores: list[dict[int, float]]) -> Outcome:
+    """One descriptor's rankings, judged.
+
+    Args:
+        pair_scores: of each query, database row -> pair score; what is missing is added.
+    """
+    images = track(dataset.images, f"{dataset.name}: images", transient=True)
+    database = Database([retriever.extract_file(path) for path in images])
+    truths = dataset.ground_truth
+    queries = [extract_query(retriever, path, truth.bbx) for path, truth in zip(dataset.queries, truths, strict=True)]
+    figures: Figures = {}
+    with Journal(None) as unused:
+        for method in METHODS:
+            evaluator = Evaluator(dataset, retriever, "", database, [shortlist], True, unused, method)
+            rows = list(zip(queries, truths, pair_scores, strict=True))
+            for query, truth, scores in track(rows, f"{dataset.name}: {method}", transient=True):
+                ranking = Ranking.by_similarity(similarities(database.descriptors, query.descriptor))
+                if method == METHODS[0]:
+                    whole = {setup: ranking.without(ignored(truth, setup)) for setup in SETUPS}
+                    add(figures, "global", whole, truth)
+                add(figures, method, reranked(evaluator, ranking, query, truth, scores), truth)
+    described = np.stack([features.descriptor for features in (*database.described, *queries)])
+    return Outcome(described, [dict(scores) for scores in pair_scores], figures)
+
+
+def reranked(
+    evaluator: Evaluator, ranking: Ranking, query: Features, truth: GroundTruth, scores: dict[int, float]
+) -> dict[str, Ranking]:
+    """Each setup's shortlist reranked by the evaluator's method; pair scores that are missing are added."""
+    (shortlist,) = evaluator.shortlists
+    pairs = evaluator.plan(shortlist).full_pairs
+    candidates = evaluator.candidates(ranking, query.descriptor, truth)
+    scores |= evaluator.completed(
+        scores, shortlisted(candidates, lambda *_: pairs), evaluator.collection, lambda: query
+    )
+    return {setup: with_scores(listed, scores, pairs) for (_, setup), listed in candidates.items()}
+
+
+def add(figures: Figures, name: str, rankings: dict[str, Ranking], truth: GroundTruth) -> None:
+    """Note a query's AP, in percent, in each setup that has a relevant image for it."""
+    for setup, ranking in rankings.items():
+        if result := judge(ranking.rows, truth, setup):
+            figures.setdefault(name, {}).setdefault(setup, []).append(100 * result.ap)
+
+
+def table(subjects: dict[str, dict[str, Figures]]) -> Table:
+    """mAP in percent: a row a descriptor and ranking, a column a subject and setup."""
+    columns = [f"{subject} {setup}" for subject in subjects for setup in SETUPS]
+    rows = [
+        (
+            DESCRIPTOR_NAMES[descriptor],
+            ranking,
+            *(mean(s, descriptor, ranking, setup) for s in subjects.values() for setup in SETUPS),
+        )
+        for descriptor, figures in subjects[SUBJECTS[0]].items()
+        for ranking in figures
+    ]
+    return Table("", ("descriptor", "ranking", *columns), tuple(rows))
+
+
+def mean(subject: dict[str, Figures], descriptor: str, ranking: str, setup: str) -> str:
+    """Empty where the subject has not come to that descriptor."""
+    return f"{np.mean(subject[descriptor][ranking][setup]):.4f}" if descriptor in subject else ""
+
+
+def main(
+    data_dir: Annotated[Path, typer.Option(help="Folder of data sets; generated ones are made there where missing.")],
+    dataset: Annotated[str, typer.Option(help="Name of a data set, or of generated scenes: demo, test.")],
+    out: Annotated[Path, typer.Option(help="Writes OUT.json and OUT.md.")],
+    rerank: Annotated[int, typer.Option(min=1, help="Candidates to rerank.")] = 20,
+    weights: Annotated[str, typer.Option(help="As for 'build'.")] = "demo",
+    depth: Annotated[int, typer.Option(help="As for 'build'.")] = 50,
+    max_side: Annotated[int | None, typer.Option(help="Shrink images to this longest side, px.")] = None,
+    threads: Annotated[int, typer.Option(min=1)] = 2,
+) -> None:
+    """mAP of both descriptors, global and reranked in every way, by the engines and by PyTorch."""
+    report: dict[str, Any] = {
+        "command": shlex.join(["python", "-m", "benchmarks.accuracy.descriptors", *sys.argv[1:]]),
+        "date": date.today().isoformat(),
+        "machine": machine.describe(),
+        "dataset": dataset,
+        "weights": weights,
+        "rerank": rerank,
+        "max_side_px": max_side,
+        "agreement": {},
+        "subjects": {},
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        loaded = audit.prepared(dataset, data_dir, max_side, Path(scratch))
+        report |= {"n": len(loaded.images), "nq": len(loaded.queries)}
+        first: dict[str, Outcome] = {}
+        for subject in SUBJECTS:
+            pair_scores: list[dict[int, float]] = [{} for _ in loaded.queries]
+            for descriptor in DESCRIPTOR_NAMES:
+                model = checkpoint.load(weights, depth, descriptor=descriptor)
+                with opened(subject, model, threads) as retriever:
+                    outcome = evaluated(loaded, retriever, rerank, pair_scores)
+                report["subjects"].setdefault(subject, {})[descriptor] = outcome.figures
+                if descriptor in first:
+                    report["agreement"][descriptor] = outcome.apart(first[descriptor])
+                first.setdefault(descriptor, outcome)
+                write(report, out)
+    sys.stdout.write(out.with_suffix(".md").read_text())
+
+
+def write(report: dict[str, Any], out: Path) -> None:
+    """The report so far, as JSON and as a table."""
+    lines = [f"{report['machine']['cpu']}; {report['date']}; `{report['command']}`", ""]
+    markdown = "\n".join([*lines, tables.markdown(table(report["subjects"]))])
+    write_atomically(out.with_suffix(".json"), json.dumps(report, indent=2) + "\n")
+    write_atomically(out.with_suffix(".md"), markdown)
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except CvnetError as error:
+        sys.exit(str(error))
