@@ -133,7 +133,7 @@ class Gallery(Closing):
             for number, columns in enumerate(self._table.shards):
                 with self._connections.use(number) as shard:
                     shots = read_shots(shard)
-                for row, id_ in zip(rows, columns.table["id"].tolist(), strict=False):
+                for id_, row in zip(columns.table["id"].tolist(), rows, strict=False):  # takes no row too many
                     shot = shots.get(id_)
                     if shot and shot.taken is not None:
                         taken[row] = np.datetime64(shot.taken, "s")

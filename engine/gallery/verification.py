@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine.gallery.info import read_info
-from engine.gallery.shards import leave_note
+from engine.errors import GalleryError
+from engine.gallery.columns import Columns, columns_file, open_columns
+from engine.gallery.info import GalleryInfo, read_info
+from engine.gallery.shards import connect, leave_note, read_contents, shard_files, translated_errors
 from engine.gallery.walk import Whole, walk
 from engine.gallery.writer import GalleryWriter
 
@@ -27,14 +30,32 @@ def verify(path: Path, done: Callable[[int], None] = lambda _: None) -> Verifica
         GalleryError: no gallery there.
     """
     found = Verification()
-    for image in walk(path, read_info(path)):
+    info = read_info(path)
+    for image in walk(path, info):
         if isinstance(image, Whole):
             found.whole += 1
         else:
             found.damaged[image.path] = image.reason
         done(1)
+    found.damaged |= damaged_columns(path, info)
     if found.damaged:
         leave_note(path)
+    return found
+
+
+def damaged_columns(path: Path, info: GalleryInfo) -> dict[Path, str]:
+    """Files of columns in which a descriptor is another than its row says, and why; the next writer makes them anew."""
+    found = {}
+    for file in filter(Path.exists, shard_files(path, info.shards)):
+        try:
+            with contextlib.closing(connect(file, readonly=True)) as shard, translated_errors(file):
+                columns = open_columns(file, read_contents(shard, info.format)) or Columns.of_images([])
+            for place in range(len(columns)):
+                columns.require_descriptor(place)
+        except GalleryError:  # the shard itself is named already
+            continue
+        except ValueError as error:
+            found[columns_file(file)] = str(error)
     return found
 
 

@@ -17,6 +17,7 @@ from engine.errors import GalleryError
 from engine.gallery.columns import ENTRY, HEADER_BYTES, ROW_BYTES, columns_file, open_columns
 from engine.gallery.reader import Gallery
 from engine.gallery.shards import connect, read_contents, shard_file
+from engine.gallery.verification import repair, verify
 from engine.gallery.writer import GalleryWriter
 from tests.engine.fakes import INFO, STAMP, assert_equal, features
 
@@ -205,3 +206,14 @@ def test_a_gallery_of_the_format_before_gets_its_columns_by_the_next_writer(gall
     GalleryWriter(gallery, INFO).close()
     assert kept(gallery) == [True, True, True]
     require_whole(gallery, [0, 1, 2, 3, 4])
+
+
+def test_verify_names_columns_in_which_a_descriptor_is_damaged_and_repair_makes_them_anew(gallery):
+    file = columns_file(shard_file(gallery, 1))
+    data = bytearray(file.read_bytes())
+    data[HEADER_BYTES + 100] ^= 1
+    file.write_bytes(data)
+    assert list(verify(gallery).damaged) == [file]
+    repair(gallery)
+    assert verify(gallery).damaged == {}
+    require_whole(gallery, list(range(len(PATHS))))

@@ -75,6 +75,14 @@ def test_a_gallery_from_before_gains_dates_without_extracting_again(album, tmp_p
     np.testing.assert_equal(known(tmp_path / "g"), EXPECTED)
 
 
+def test_each_image_has_its_own_date_whatever_shard_it_is_in(tmp_path):
+    (tmp_path / "album").mkdir()
+    for number in range(5):
+        add(tmp_path / "album" / f"{number}.jpg", dated(f"200{number}:01:01 00:00:00"), seed=number)
+    run(tmp_path / "album", tmp_path / "g")
+    assert [date[:4] for date in known(tmp_path / "g")[0]] == ["2000", "2001", "2002", "2003", "2004"]
+
+
 def test_a_second_run_reads_no_file_for_its_date(album, tmp_path, monkeypatch):
     run(album, tmp_path / "g")
     monkeypatch.setattr("engine.gallery.indexing.read_bytes", None)  # neither those with a date nor those without
