@@ -292,13 +292,14 @@ class GalleryWriter(Closing):
                         shard.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
                 done(1)
 
-    def touch(self, path: Path, stamp: FileStamp, shot: Shot) -> None:
-        """Record a new modification time of a file whose content is as it was, and what its EXIF says."""
+    def touch(self, path: Path, stamp: FileStamp, shot: Shot | None = None) -> None:
+        """Record a new modification time of a file whose content is as it was; what its EXIF says, if it was read."""
         name = os.fsencode(path)
         number, id_ = self._known[name]
         with self._shards.use(number) as shard, translated_errors(self.path), shard as transaction:
             transaction.execute("UPDATE images SET mtime_ns = ? WHERE id = ?", (stamp.mtime_ns, id_))
-            put_shot(transaction, id_, shot)
+            if shot:
+                put_shot(transaction, id_, shot)
 
     def _next_place(self) -> tuple[int, int]:
         """Shard and id of the next free row, in a new shard where the last one is full."""
