@@ -8,13 +8,13 @@
 // of the part before: `from + to` at most, as neighbours share no more than one position.
 typedef struct { int *first, *end; float *weights; } Parts;
 
-static void cut(Parts *p, int from, int to)
+static void cut(Parts *p, int64_t from, int64_t to)
 {
     float *weight = p->weights;
-    for (int i = 0; i < to; i++) {  // in units of 1 / to of a position, part i is [i * from, (i + 1) * from)
-        p->first[i] = i * from / to, p->end[i] = ((i + 1) * from + to - 1) / to;
-        for (int x = p->first[i]; x < p->end[i]; x++) {
-            int low = i * from > x * to ? i * from : x * to, high = MIN((i + 1) * from, (x + 1) * to);
+    for (int64_t i = 0; i < to; i++) {  // in units of 1 / to of a position, part i is [i * from, (i + 1) * from)
+        p->first[i] = (int)(i * from / to), p->end[i] = (int)(((i + 1) * from + to - 1) / to);
+        for (int64_t x = p->first[i]; x < p->end[i]; x++) {
+            int64_t low = i * from > x * to ? i * from : x * to, high = MIN((i + 1) * from, (x + 1) * to);
             *weight++ = (float)(high - low) / (float)from;
         }
     }
