@@ -23,6 +23,7 @@ from PIL import Image, UnidentifiedImageError, _imaging
 
 from engine.contract import Array
 from engine.errors import ImageError, one_line
+from engine.exif import Block
 from engine.files import IrregularFileError, open_regular
 from engine.geometry import MIN_SIDE_PX
 
@@ -48,7 +49,6 @@ MEAN = np.array((0.406, 0.456, 0.485), np.float32)
 STD = np.array((0.225, 0.224, 0.229), np.float32)
 NORMALISED = (np.arange(256, dtype=np.float32) / np.float32(255) - MEAN[:, None]) / STD[:, None]  # (3, 256)
 
-ORIENTATION_TAG = 0x0112
 FIRST_SIDEWAYS = 5  # orientations from this on swap width and height
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -126,7 +126,7 @@ def decode(data: bytes) -> Array:
             if image.format == "PNG":
                 require_checksums(data)
             image.load()
-            turn = UPRIGHT.get(orientation(image.info.get("exif", b"")))
+            turn = UPRIGHT.get(Block(image.info.get("exif", b"")).orientation())
             return np.ascontiguousarray(to_bgr(image if turn is None else image.transpose(turn)))
     except (ImageError, MemoryError):
         raise
@@ -149,6 +149,15 @@ def require_checksums(png: bytes) -> None:
         start = end + 4
 
 
+def read_exif(data: bytes) -> bytes:
+    """The EXIF block in the bytes of an image file, empty where there is none; a TIFF file is its own."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return data if image.format == "TIFF" else bytes(image.info.get("exif", b""))
+    except Exception:  # a damaged file can raise nearly anything
+        return b""
+
+
 def read_size(path: Path, max_side_px: int | None = None) -> tuple[int, int]:
     """The (height, width) px that an image file has once upright and shrunk by `limit_side`, from its header alone.
 
@@ -158,7 +167,7 @@ def read_size(path: Path, max_side_px: int | None = None) -> tuple[int, int]:
     try:
         with open_image(path) as stream, Image.open(stream, formats=FORMATS) as image:
             width, height = image.size
-            if orientation(image.info.get("exif", b"")) >= FIRST_SIDEWAYS:
+            if Block(image.info.get("exif", b"")).orientation() >= FIRST_SIDEWAYS:
                 width, height = height, width
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
@@ -173,27 +182,6 @@ def unread(foreign: str | None) -> str:
     if foreign:
         return f"{foreign} photos are not read; convert them to JPEG"
     return f"not an image; expected {', '.join(SUFFIXES)}"
-
-
-def orientation(exif: bytes) -> int:
-    """The orientation tag of an EXIF block, 1 (upright) where there is none.
-
-    As `cv2.imread` reads it, from the first directory alone: Pillow asks XMP too, and trips over damaged EXIF.
-    """
-    tiff = exif.removeprefix(b"Exif\0\0")
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
-    if order is None:
-        return 1
-    try:
-        (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
-        (entries,) = struct.unpack_from(f"{order}H", tiff, directory)
-        for entry in range(entries):
-            tag, value = struct.unpack_from(f"{order}H6xH", tiff, directory + 2 + 12 * entry)
-            if tag == ORIENTATION_TAG:
-                return int(value)
-    except struct.error:  # cut short
-        pass
-    return 1
 
 
 def to_bgr(image: Image.Image) -> Array:

@@ -43,6 +43,24 @@ def oriented(value: int) -> bytes:
     return exif.tobytes()
 
 
+def dated(taken: str, place: tuple[float, float] | None = None, orientation: int = 1) -> bytes:
+    """EXIF that holds when and where a photo was taken, `taken` as in 2019:06:15 12:00:00, `place` in degrees."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif.get_ifd(0x8769)[0x9003] = taken
+    if place:
+        latitude, longitude = place
+        exif.get_ifd(0x8825).update(
+            {
+                1: "N" if latitude >= 0 else "S",
+                2: (abs(latitude), 0.0, 0.0),
+                3: "E" if longitude >= 0 else "W",
+                4: (abs(longitude), 0.0, 0.0),
+            }
+        )
+    return exif.tobytes()
+
+
 def damaged(data: bytes, rng: random.Random, start: int = 0) -> bytes:
     """The bytes with a few of them changed from `start` on, or cut short."""
     broken = bytearray(data)

@@ -12,7 +12,8 @@ from PIL import Image, ImageOps
 
 from cvnet_engine.pages.page import Box
 from engine.errors import ImageError
-from engine.images import FIRST_SIDEWAYS, FORMATS, ORIENTATION_TAG, open_image
+from engine.exif import ORIENTATION
+from engine.images import FIRST_SIDEWAYS, FORMATS, open_image
 
 LONGER_SIDE_PX = 240
 QUALITY = 80
@@ -54,7 +55,7 @@ def reduced(stream: IO[bytes]) -> tuple[bytes, int, int] | None:
     try:
         with Image.open(stream, formats=FORMATS) as image:
             width, height = image.size
-            if image.getexif().get(ORIENTATION_TAG, 1) >= FIRST_SIDEWAYS:
+            if image.getexif().get(ORIENTATION, 1) >= FIRST_SIDEWAYS:
                 width, height = height, width
             image.draft("RGB", (2 * LONGER_SIDE_PX, 2 * LONGER_SIDE_PX))  # JPEG decodes at a fraction of its size
             small = ImageOps.exif_transpose(image).convert("RGB")

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from engine.contract import Array
 from engine.errors import ImageError
+from engine.exif import Block, Shot
 from engine.features import Features
 from engine.files import absolute, kind
 from engine.gallery.map_codec import decode_map, encode_map
 from engine.gallery.shards import FileStamp
 from engine.gallery.writer import GalleryWriter
-from engine.images import FOREIGN, SUFFIXES, decode, limit_side, read_bytes, unread
+from engine.images import FOREIGN, SUFFIXES, decode, limit_side, read_bytes, read_exif, unread
 from engine.retrieval.retriever import Retriever
 
 DRIFT_SAMPLE = 8  # images that the cost of 8-bit maps is measured on
@@ -48,9 +49,10 @@ class IndexReport:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A file as read: its stamp, and its image where it has to be extracted."""
+    """A file as read: its stamp, what its EXIF says, and its image where it has to be extracted."""
 
     stamp: FileStamp
+    shot: Shot
     image: Array | None
 
 
@@ -75,12 +77,12 @@ def index(
             if file is None:
                 report.unchanged += 1
             elif file.image is None:
-                writer.touch(path, file.stamp)
+                writer.touch(path, file.stamp, file.shot)
                 report.unchanged += 1
             else:
                 known = path in writer
                 features = retriever.extract(file.image)
-                writer.put(path, file.stamp, features)
+                writer.put(path, file.stamp, features, file.shot)
                 sample += [features] if len(sample) < DRIFT_SAMPLE else []
                 report.updated += known
                 report.added += not known
@@ -114,7 +116,8 @@ def read_ahead(
         waiting: deque[tuple[Path, Future[Loaded | None]]] = deque()
         try:
             for path in paths:
-                waiting.append((path, pool.submit(load, path, writer.stamp(path), max_side_px)))
+                known, dated = writer.stamp(path), writer.is_dated(path)
+                waiting.append((path, pool.submit(load, path, known, dated, max_side_px)))
                 if len(waiting) > AHEAD:
                     yield waiting.popleft()
             yield from waiting
@@ -122,23 +125,24 @@ def read_ahead(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def load(path: Path, known: FileStamp | None, max_side_px: int | None) -> Loaded | None:
-    """The file, or None where size and time say that it has not changed.
+def load(path: Path, known: FileStamp | None, dated: bool, max_side_px: int | None) -> Loaded | None:
+    """The file, or None where size and time say that it has not changed and its EXIF has been looked at.
 
     Raises:
         ImageError: the file cannot be read or is no usable image.
     """
     try:
         status = path.stat()
-        if known and (status.st_size, status.st_mtime_ns) == (known.size, known.mtime_ns):
+        if known and dated and (status.st_size, status.st_mtime_ns) == (known.size, known.mtime_ns):
             return None
     except OSError as error:
         raise ImageError(f"cannot be read ({error.strerror}); expected an image file") from error
     data = read_bytes(path)
     stamp = FileStamp(len(data), status.st_mtime_ns, hashlib.sha256(data).hexdigest())
+    shot = Block(read_exif(data)).shot()
     if known and stamp.digest == known.digest:
-        return Loaded(stamp, None)
-    return Loaded(stamp, limit_side(decode(data), max_side_px))
+        return Loaded(stamp, shot, None)
+    return Loaded(stamp, shot, limit_side(decode(data), max_side_px))
 
 
 @dataclass(frozen=True)

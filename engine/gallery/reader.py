@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from engine.gallery.shards import (
     shard_files,
     translated_errors,
 )
+from engine.gallery.shots import read_shots
 from engine.geometry import DESCRIPTOR_DIM, Size
 
 
@@ -85,6 +87,38 @@ class Gallery(Closing):
     def map_size(self, row: int) -> Size:
         """Positions (h, w) of the row's full-scale map."""
         return self._map_sizes[row]
+
+    @property
+    def taken(self) -> Array:
+        """When each image was taken (n,) datetime64[s], by its camera's clock; NaT where that is not known.
+
+        Raises:
+            GalleryError: the shards cannot be read.
+        """
+        return self._shots[0]
+
+    @property
+    def places(self) -> Array:
+        """Where each image was taken (n, 2) float64: latitude and longitude in degrees, NaN where that is not known.
+
+        Raises:
+            GalleryError: the shards cannot be read.
+        """
+        return self._shots[1]
+
+    @cached_property
+    def _shots(self) -> tuple[Array, Array]:
+        taken = np.full(len(self), "NaT", "datetime64[s]")
+        places = np.full((len(self), 2), np.nan)
+        with translated_errors(self.path):
+            stored = [read_shots(shard) for shard in self._shards]
+        for row, location in enumerate(self._locations):
+            shot = stored[location.shard].get(location.id)
+            if shot and shot.taken is not None:
+                taken[row] = np.datetime64(shot.taken, "s")
+            if shot and shot.place:
+                places[row] = shot.place
+        return taken, places
 
     def stamp(self, row: int) -> FileStamp:
         """What the row's file looked like when it was last indexed.

@@ -50,6 +50,13 @@ CREATE TABLE IF NOT EXISTS maps (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS maps_images ON maps (image, scale);  -- which maps are there, without reading past them
 CREATE TABLE IF NOT EXISTS contents (images INTEGER NOT NULL);  -- one row: how many there should be
+CREATE TABLE IF NOT EXISTS taken (
+    image INTEGER PRIMARY KEY REFERENCES images(id),
+    taken INTEGER,                  -- see engine.exif.Shot
+    latitude REAL,
+    longitude REAL,
+    checksum INTEGER NOT NULL       -- of every other column
+);
 """
 SELECT_IMAGES = "SELECT id, path, height, width, descriptor, checksum, size, mtime_ns, digest FROM images ORDER BY id"
 SELECT_STAMP = "SELECT size, mtime_ns, digest FROM images WHERE id = ? AND path = ?"
@@ -207,7 +214,7 @@ def require_plain_tables(connection: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError(f"{found[0]} is no plain table")
 
 
-def checksum(*columns: int | bytes) -> int:
+def checksum(*columns: int | float | bytes | None) -> int:
     """CRC-32 of a row's columns."""
     crc = 0
     for column in columns:

@@ -12,6 +12,7 @@ import numpy as np
 
 from engine.contract import Closing
 from engine.errors import GalleryError
+from engine.exif import Shot
 from engine.features import Features
 from engine.gallery.info import FORMAT, INFO, GalleryInfo, read_info, require_equal, write_info
 from engine.gallery.map_codec import encode_map
@@ -33,6 +34,7 @@ from engine.gallery.shards import (
     shard_files,
     translated_errors,
 )
+from engine.gallery.shots import put_shot, read_shots
 
 IMAGES_PER_SHARD = 4096  # about 10 GiB at 1024x768 px
 
@@ -64,6 +66,7 @@ class GalleryWriter(Closing):
         self._shards: list[sqlite3.Connection] = []
         self._known: dict[Path, tuple[Location, FileStamp]] = {}
         self._damaged: set[Path] = set()
+        self._undated: set[Path] = set()
         self.repairs: list[str] = []
         try:
             self._start()
@@ -106,6 +109,7 @@ class GalleryWriter(Closing):
             shard.executescript(SCHEMA)  # what a shard of an earlier format lacks
             (count,) = shard.execute(SELECT_COUNT).fetchone()
             whole = {id_ for (id_,) in shard.execute(SELECT_WHOLE)}
+            dated = read_shots(shard)
             found, removed = 0, []
             for columns in shard.execute(SELECT_IMAGES):
                 try:
@@ -117,9 +121,12 @@ class GalleryWriter(Closing):
                 self._known[image.path] = Location(number, image.id), image.stamp
                 if image.id not in whole or (suspected and not has_maps(shard, image, self.info.maps)):
                     self._damaged.add(image.path)
+                if image.id not in dated:
+                    self._undated.add(image.path)
             if removed or found != count:
                 with shard as transaction:
                     transaction.executemany("DELETE FROM maps WHERE image = ?", removed)
+                    transaction.executemany("DELETE FROM taken WHERE image = ?", removed)
                     transaction.executemany("DELETE FROM images WHERE id = ?", removed)
                     set_count(transaction, found)
         lost = max(len(removed), count - found)
@@ -146,7 +153,11 @@ class GalleryWriter(Closing):
         """What the file looked like when it was indexed, None for one that is to be put in (anew)."""
         return self._known[path][1] if path in self._known and path not in self._damaged else None
 
-    def put(self, path: Path, stamp: FileStamp, features: Features) -> None:
+    def is_dated(self, path: Path) -> bool:
+        """Whether the EXIF of an image that is there has been looked at: galleries from before have no dates."""
+        return path not in self._undated
+
+    def put(self, path: Path, stamp: FileStamp, features: Features, shot: Shot | None = None) -> None:
         """Add an image, or replace what is known of it; on return it is on the disk.
 
         Raises:
@@ -176,19 +187,29 @@ class GalleryWriter(Closing):
             for scale, array in enumerate(features.maps):
                 row = (location.id, scale, *array.shape, encode_map(array, self.info.maps))
                 transaction.execute("INSERT INTO maps VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, checksum(*row)))
+            put_shot(transaction, location.id, shot)
             if path not in self._known:
                 transaction.execute("UPDATE contents SET images = images + 1")
         self._known[path] = location, stamp
+        self._note_dated(path, shot)
         if path in self._damaged:
             self._damaged.remove(path)
             self._clear_note()
 
-    def touch(self, path: Path, stamp: FileStamp) -> None:
-        """Record a new modification time of a file whose content is as it was."""
+    def touch(self, path: Path, stamp: FileStamp, shot: Shot | None) -> None:
+        """Record a new modification time of a file whose content is as it was, and what its EXIF says."""
         location = self._known[path][0]
         with translated_errors(self.path), self._shards[location.shard] as transaction:
             transaction.execute("UPDATE images SET mtime_ns = ? WHERE id = ?", (stamp.mtime_ns, location.id))
+            put_shot(transaction, location.id, shot)
         self._known[path] = location, stamp
+        self._note_dated(path, shot)
+
+    def _note_dated(self, path: Path, shot: Shot | None) -> None:
+        if shot is None:
+            self._undated.add(path)
+        else:
+            self._undated.discard(path)
 
     def _next_location(self) -> Location:
         """The next free row, in a new shard where the last one is full."""

@@ -113,7 +113,7 @@ def test_a_touched_image_changes_its_time_alone(tmp_path):
     write(tmp_path / "g")
     touched = replace(STAMP, mtime_ns=STAMP.mtime_ns + 1)
     with GalleryWriter(tmp_path / "g", INFO) as writer:
-        writer.touch(PATHS[1], touched)
+        writer.touch(PATHS[1], touched, None)
     with GalleryWriter(tmp_path / "g", INFO) as writer:
         assert [writer.stamp(path) for path in PATHS[:3]] == [STAMP, touched, STAMP]
     read_all(tmp_path / "g")
