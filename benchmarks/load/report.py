@@ -179,8 +179,8 @@ class Report:
         gone = self.cancelled
         return (
             f"At most {self.queue} searches were under way in the overload. Then {gone.clients} clients asked for "
-            f"{gone.pairs_asked} pairs in all and hung up at the first scores: {gone.pairs_scored} were scored, and the "
-            f"engines were idle {gone.idle_after_s:.1f} s after the last had gone.\n"
+            f"{gone.pairs_asked} pairs in all and hung up at the first scores: {gone.pairs_scored} were scored, and "
+            f"the engines were idle {gone.idle_after_s:.1f} s after the last had gone.\n"
         )
 
     def _waits(self) -> Table:

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from cvnet_engine.console import printable
-from cvnet_engine.server.problems import ProblemError
+from cvnet_engine.server.problems import ProblemError, gone
 from engine.contract import Array
 from engine.errors import GalleryError, ImageError
+from engine.gallery.dates import taken_within
 from engine.gallery.info import GalleryInfo, require_equal
 from engine.gallery.reader import Gallery
 from engine.gallery.shards import shard_files
@@ -40,6 +41,7 @@ class Snapshot:
         self.gallery = gallery
         self.searcher = Searcher(retriever, gallery)
         self.ids = [id_of(path) for path in gallery.paths]
+        self.taken = gallery.taken  # (n,) datetime64[s], NaT where that is not known
         self._rows = {id_: row for row, id_ in enumerate(self.ids)}
         weakref.finalize(self, gallery.close)
 
@@ -76,19 +78,34 @@ class Snapshot:
         """Folders that images are in, with how many, by name."""
         return dict(sorted(Counter(os.path.dirname(path) for path in self.shown_paths).items()))  # noqa: PTH120
 
-    def matching(self, name: str, folder: str) -> Array | None:
-        """Rows (n,) int64, ascending, whose path contains `name` in any case and is below `folder`; None for all."""
-        if not name and not folder:
+    def taken_at(self, row: int) -> str | None:
+        """When a row was taken, as 2019-06-15T12:00:00 by its camera's clock; None where that is not known."""
+        return None if np.isnat(self.taken[row]) else str(self.taken[row])
+
+    @cached_property
+    def taken_span(self) -> tuple[str, str] | None:
+        """The days of the first and the last dated image, as 2019-06-15; None where none has a date."""
+        days = self.taken[~np.isnat(self.taken)].astype("datetime64[D]")
+        return (str(days.min()), str(days.max())) if len(days) else None
+
+    def matching(self, name: str = "", folder: str = "", taken_from: str = "", taken_to: str = "") -> Array | None:
+        """Rows (n,) int64, ascending, whose path contains `name` in any case and is below `folder`; None for all.
+
+        Args:
+            taken_from, taken_to: days, months or years, both included; see `taken_within`.
+        """
+        if not (name or folder or taken_from or taken_to):
             return None
-        part, below = name.casefold(), folder.rstrip("/") + "/"
-        return np.array(
-            [
-                row
-                for row, path in enumerate(self._folded_paths)
-                if part in path and (not folder or self.shown_paths[row].startswith(below))
-            ],
-            np.int64,
-        )
+        matches = np.ones(len(self), bool)
+        if name:
+            part = name.casefold()
+            matches &= [part in path for path in self._folded_paths]
+        if folder:
+            below = folder.rstrip("/") + "/"
+            matches &= [path.startswith(below) for path in self.shown_paths]
+        if taken_from or taken_to:
+            matches &= taken_within(self.taken, taken_from, taken_to)
+        return np.flatnonzero(matches)
 
     def read(self, row: int) -> bytes:
         """The row's file, as it was indexed.
@@ -106,10 +123,6 @@ class Snapshot:
         if len(data) != stamp.size or hashlib.sha256(data).hexdigest() != stamp.digest:
             raise gone(f"{path}: has changed since it was indexed; run 'cvnet-engine index' again")
         return data
-
-
-def gone(detail: str) -> ProblemError:
-    return ProblemError(HTTPStatus.GONE, "changed-image", detail)
 
 
 class Served:

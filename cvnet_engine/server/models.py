@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from cvnet_engine.server.collection import Snapshot
+from engine.contract import Array
+from engine.errors import GalleryError
+from engine.gallery.dates import day
+from engine.retrieval.near_identical import firsts_of_a_kind
 from engine.retrieval.ranking import Ranking
 from engine.retrieval.searcher import Plan, RerankWith
 
@@ -36,14 +40,46 @@ class QueryRequest(BaseModel):
     deadline_s: Annotated[float, Field(gt=0, le=600, description="Give up after this many seconds.")] = 120
 
 
-class SearchRequest(QueryRequest):
+def a_day(text: str) -> str:
+    """
+    Raises:
+        ValueError: neither empty nor a year, month or day.
+    """
+    try:
+        if text:
+            day(text)
+    except GalleryError as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
+Day = Annotated[str, AfterValidator(a_day)]
+
+
+class Filters(BaseModel):
+    """Which images of the gallery. Those without a date are left out where a day is named."""
+
+    name: Annotated[str, Field(description="Only images whose path contains this, in any case.")] = ""
+    folder: Annotated[str, Field(description="Only images below this folder.")] = ""
+    taken_from: Annotated[Day, Field(description="Only images taken then or later: 2019, 2019-06 or 2019-06-15.")] = ""
+    taken_to: Annotated[Day, Field(description="Only images taken then or earlier: 2019, 2019-06 or 2019-06-15.")] = ""
+
+    def chosen(self, snapshot: Snapshot) -> Array | None:
+        """Their rows (n,) int64, ascending; None for all."""
+        return snapshot.matching(self.name, self.folder, self.taken_from, self.taken_to)
+
+
+class ListRequest(Filters):
+    offset: Annotated[int, Field(ge=0)] = 0
+    limit: Annotated[int, Field(ge=1, le=MOST)] = 60
+
+
+class SearchRequest(QueryRequest, Filters):
     top_k: Annotated[int, Field(ge=1, le=MOST, description="Results wanted.")] = 10
     rerank: Annotated[int, Field(ge=0, le=MOST, description="Candidates to rerank; 0 for none.")] = 100
     method: Annotated[
         RerankWith, Field(description="What reranks: pair scores, SuperGlobal's descriptors, or both.")
     ] = "cvnet"
-    name: Annotated[str, Field(description="Only images whose path contains this, in any case.")] = ""
-    folder: Annotated[str, Field(description="Only images below this folder.")] = ""
 
     @property
     def plan(self) -> Plan:
@@ -60,17 +96,22 @@ class Login(BaseModel):
     token: str
 
 
-class Hit(BaseModel):
+class ImageEntry(BaseModel):
+    id: str
+    path: str
+    taken: Annotated[str | None, Field(description="When, as 2019-06-15T12:00:00 by the camera's clock.")]
+
+
+class Hit(ImageEntry):
     """A gallery image in a ranking. `rank` and `before` count from 1."""
 
     rank: int
-    id: str
-    path: str
     score: Annotated[float, Field(description="What the ranking is by.")]
     similarity: Annotated[float, Field(description="Of the global descriptors.")]
     refined: Annotated[float | None, Field(description="SuperGlobal's similarity, where it took part.")]
     rerank_score: Annotated[float | None, Field(description="The pair score, where the pair was scored.")]
     before: Annotated[int | None, Field(description="Rank by similarity, or on the shortlist that was sent.")]
+    same_as: Annotated[str | None, Field(description="Id of the better result that this one is near-identical to.")]
 
 
 class Results(BaseModel):
@@ -94,11 +135,6 @@ class Descriptor(BaseModel):
     features_id: Annotated[str, Field(description="Descriptors of equal ids can be compared.")]
 
 
-class ImageEntry(BaseModel):
-    id: str
-    path: str
-
-
 class ImageList(BaseModel):
     images: list[ImageEntry]
     total: Annotated[int, Field(description="Images that match, of which these are a part.")]
@@ -107,6 +143,7 @@ class ImageList(BaseModel):
 class GalleryDescription(BaseModel):
     images: int
     folders: Annotated[dict[str, int], Field(description="Folders with images directly in them, and how many.")]
+    taken: Annotated[tuple[str, str] | None, Field(description="The days of the first and the last dated image.")]
     model: str
     features_id: str
     max_side_px: int | None
@@ -126,22 +163,27 @@ class ProblemDocument(BaseModel):
 def hits(ranking: Ranking, before: Iterable[int], snapshot: Snapshot) -> list[Hit]:
     """A ranking's rows as results; `before` are rows in an earlier order."""
     ranks = {row: rank for rank, row in enumerate(before, 1)}
-    columns = (ranking.rows, ranking.scores, ranking.similarities, ranking.refined, ranking.pair_scores)
+    firsts = ranking.rows[firsts_of_a_kind(snapshot.gallery.descriptors[ranking.rows])]
+    columns = (ranking.rows, firsts, ranking.scores, ranking.similarities, ranking.refined, ranking.pair_scores)
     return [
         Hit(
             rank=rank,
-            id=snapshot.ids[row],
-            path=snapshot.shown_paths[row],
+            **dict(entry(row, snapshot)),
             score=score,
             similarity=similarity,
             refined=known(refined),
             rerank_score=known(pair_score),
             before=ranks.get(row),
+            same_as=snapshot.ids[first] if first != row else None,
         )
-        for rank, (row, score, similarity, refined, pair_score) in enumerate(
+        for rank, (row, first, score, similarity, refined, pair_score) in enumerate(
             zip(*(column.tolist() for column in columns), strict=True), 1
         )
     ]
+
+
+def entry(row: int, snapshot: Snapshot) -> ImageEntry:
+    return ImageEntry(id=snapshot.ids[row], path=snapshot.shown_paths[row], taken=snapshot.taken_at(row))
 
 
 def known(value: float) -> float | None:

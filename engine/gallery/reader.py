@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.contract import Array, Closing
-from engine.errors import GalleryError
+from engine.errors import GalleryError, RemovedError
 from engine.features import Features
 from engine.gallery.info import UNCOUNTED, read_info
 from engine.gallery.shards import (
@@ -124,28 +124,30 @@ class Gallery(Closing):
         """What the row's file looked like when it was last indexed.
 
         Raises:
-            GalleryError: the image is no longer in the gallery.
+            RemovedError: the image is no longer in the gallery.
         """
         location, path = self._locations[row], self.paths[row]
         with translated_errors(self.path):
             stored = self._shards[location.shard].execute(SELECT_STAMP, (location.id, os.fsencode(path))).fetchone()
         if stored is None:
-            raise GalleryError(f"{path}: no longer in the gallery; open the gallery again")
+            raise RemovedError(f"{path}: no longer in the gallery; open the gallery again")
         return FileStamp(*stored)
 
     def features(self, row: int) -> Features:
         """The row's features, maps as `decode_map` gives them.
 
         Raises:
-            GalleryError: the stored bytes are damaged.
+            GalleryError: the stored bytes are damaged, or the image is no longer in the gallery.
         """
         location = self._locations[row]
         try:
             with translated_errors(self.path):
                 maps = read_maps(self._shards[location.shard], location.id, self._map_sizes[row], self.info.maps)
         except ValueError as error:
+            self.stamp(row)  # an image that was removed is not damaged
             leave_note(self.path)
             raise GalleryError(damage(self.paths[row], error)) from error
+        self.stamp(row)  # after a removal its place may be another image's
         return Features(self.descriptors[row], maps)
 
     def close(self) -> None:
