@@ -11,7 +11,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 
 from engine.errors import BackendError
 
-TIMEOUT_S = 180  # longer than a search's own deadline
+TIMEOUT_S = 600  # much longer than a search's own deadline
 LOST = 0  # in place of a status: no answer, or a part of one
 
 

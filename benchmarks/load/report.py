@@ -40,6 +40,7 @@ class Phase:
     Attributes:
         answered: requests that had what they asked for.
         refused: those told to come again later (503 with Retry-After).
+        late: those given up at their deadline (504).
         lost: those with no answer, or a part of one.
         statuses: all others, by status.
         waits: of those answered, by kind.
@@ -49,6 +50,7 @@ class Phase:
     seconds: float
     answered: int
     refused: int
+    late: int
     lost: int
     statuses: dict[int, int]
     waits: dict[str, Waits]
@@ -62,9 +64,9 @@ class Phase:
         answered = sum(map(len, by_kind.values()))
         refused = sum(answer.refused for answer in answers)
         others = Counter(a.status for a in answers if a.status != HTTPStatus.OK and not a.refused)
-        lost = others.pop(LOST, 0)
+        late, lost = others.pop(HTTPStatus.GATEWAY_TIMEOUT, 0), others.pop(LOST, 0)
         waits = {kind: Waits.of(found) for kind, found in by_kind.items()}
-        return cls(name, seconds, answered, refused, lost, dict(others), waits)
+        return cls(name, seconds, answered, refused, late, lost, dict(others), waits)
 
     @property
     def per_s(self) -> float:
@@ -118,7 +120,9 @@ class Report:
         """What every run has to show, whatever the machine, and whether this one does."""
         return {
             "nothing was lost": all(phase.lost == 0 for phase in self.phases),
-            "nothing was answered but 200, and 503 with Retry-After": not any(p.statuses for p in self.phases),
+            "no 500: answers, refusals with Retry-After and deadlines, no other error": not any(
+                p.statuses for p in self.phases
+            ),
             "no exception in the server's log": self.exceptions == 0,
             "within capacity nothing was refused": self.constant.refused == self.busy.refused == 0,
             "beyond capacity some were refused, and answered in the end": self.overload.refused > 0,
@@ -159,6 +163,7 @@ class Report:
                 str(p.answered),
                 f"{p.per_s:.1f}",
                 str(p.refused),
+                str(p.late),
                 str(sum(p.statuses.values())),
                 str(p.lost),
             )
@@ -170,6 +175,7 @@ class Report:
             "answered",
             "a second",
             "refused, told when to come again",
+            "given up at the deadline",
             "other errors",
             "lost",
         )
