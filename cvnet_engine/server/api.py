@@ -119,7 +119,7 @@ def gallery(service: Shared) -> models.GalleryDescription:
     return models.GalleryDescription(
         images=len(snapshot),
         folders=snapshot.folders,
-        taken=snapshot.taken_span,
+        taken=models.Span(first=span[0], last=span[1]) if (span := snapshot.taken_span) else None,
         model=about.model,
         features_id=about.features_id,
         max_side_px=snapshot.gallery.info.max_side_px,

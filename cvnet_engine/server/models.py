@@ -140,10 +140,17 @@ class ImageList(BaseModel):
     total: Annotated[int, Field(description="Images that match, of which these are a part.")]
 
 
+class Span(BaseModel):
+    """Days, as 2019-06-15."""
+
+    first: str
+    last: str
+
+
 class GalleryDescription(BaseModel):
     images: int
     folders: Annotated[dict[str, int], Field(description="Folders with images directly in them, and how many.")]
-    taken: Annotated[tuple[str, str] | None, Field(description="The days of the first and the last dated image.")]
+    taken: Annotated[Span | None, Field(description="When; null where no image has a date.")]
     model: str
     features_id: str
     max_side_px: int | None

@@ -87,7 +87,7 @@ $("login").addEventListener("submit", async (event) => {
 function ask({ id = "", file = null, box = null }) {
   if ($("photo").src.startsWith("blob:")) URL.revokeObjectURL($("photo").src);
   Object.assign(query, { id, file });
-  $("asked").hidden = $("box-field").hidden = !(id || file);
+  $("asked").hidden = $("box-field").hidden = $("fold-field").hidden = !(id || file);
   $("photo").removeAttribute("src");
   $("frame").classList.remove("plain");
   $("hint").textContent = "Draw a box on the photo to look for a part of it.";
@@ -284,7 +284,7 @@ async function start() {
   $("folder").replaceChildren(el("option", { value: "", textContent: "all folders" }), ...folders);
   for (const field of document.querySelectorAll(".dated")) {
     field.hidden = !about.taken;
-    if (about.taken) [field.lastElementChild.min, field.lastElementChild.max] = about.taken;
+    if (about.taken) Object.assign(field.lastElementChild, { min: about.taken.first, max: about.taken.last });
   }
   if (!query.file) recall();
   await run();

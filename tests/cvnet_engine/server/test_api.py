@@ -125,7 +125,7 @@ def test_dates_narrow_a_search_and_are_told(client, photos):
         (str(photos[3]), "2019-06-04T12:00:00"),
     }
     assert client.get("/v1/images", params={"taken_from": "2019"}).json()["total"] == IMAGES // 2
-    assert client.get("/v1/gallery").json()["taken"] == ["2019-06-01", "2019-06-06"]
+    assert client.get("/v1/gallery").json()["taken"] == {"first": "2019-06-01", "last": "2019-06-06"}
     for name, other in (("taken_from", "2019-02-30"), ("taken_to", "June")):
         problem(client.post("/v1/search", json=asked | {name: other}), 422, "invalid-request")
         assert name in problem(client.get("/v1/images", params={name: other}), 422, "invalid-request")
