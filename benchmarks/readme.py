@@ -259,8 +259,8 @@ def load(report: dict[str, Any], name: str) -> str:
         "",
         f"At {constant['name']}, while `index` ran {report['index_runs']} times: {constant['answered']} answered, "
         f"{lost} lost, memory {report['memory_spread']:.1%} apart once settled. "
-        f"By {overload['name']}, twice as many "
-        f"as are taken on: {overload['refused']} refusals with Retry-After, {overload['answered']} answered in the end. "
+        f"By {overload['name']}, twice as many as are taken on: {overload['refused']} refusals with Retry-After, "
+        f"{overload['answered']} answered in the end. "
         f"What must hold and did not: {'; '.join(broken) or 'nothing'}.",
         "",
         f"`{report['command'].partition(' --note')[0]}`; waits by kind of request: "
