@@ -107,6 +107,7 @@ def document(results: Path) -> str:
         parts.append(precision(read(results / "precision.json")))
     if (results / "coarse.json").is_file():
         parts.append(coarse_to_fine(read(results / "coarse.json")))
+    parts += [load(read(file), file.stem) for file in sorted(results.glob("load*.json"))]
     return "\n".join(parts)
 
 
@@ -275,6 +276,30 @@ def precision(report: dict[str, Any]) -> str:
         markdown(Table("", ("", *head), tuple((name, *row) for name, row in cells.items())), text_columns=1),
         f"`{report['command']}`; in all setups: [tables](../benchmarks/results/precision.md), "
         "[JSON](../benchmarks/results/precision.json).",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def load(report: dict[str, Any], name: str) -> str:
+    """What came of every request to a server under load, and of its memory."""
+    constant, overload = report["constant"], report["overload"]
+    memory = report["memory"]
+    lost = sum(report[phase]["lost"] for phase in ("constant", "busy", "overload"))
+    broken = [claim for claim, held in report["must_hold"].items() if not held]
+    lines = [
+        f"## A server under load, {memory[-1]['at_s'] / 60:.0f} minutes",
+        "",
+        report["note"],
+        "",
+        f"At {constant['name']}, while `index` ran {report['index_runs']} times: {constant['answered']} answered, "
+        f"{lost} lost, memory {report['memory_spread']:.1%} apart once settled. "
+        f"By {overload['name']}, twice as many as are taken on: {overload['refused']} refusals with Retry-After, "
+        f"{overload['answered']} answered in the end. "
+        f"What must hold and did not: {'; '.join(broken) or 'nothing'}.",
+        "",
+        f"`{report['command'].partition(' --note')[0]}`; waits by kind of request: "
+        f"[tables](../benchmarks/results/{name}.md), [JSON](../benchmarks/results/{name}.json).",
         "",
     ]
     return "\n".join(lines)

@@ -207,8 +207,8 @@ def search(
     filter: Annotated[
         list[str] | None,
         typer.Option(
-            help="Search only images whose path contains a text, name=TEXT, or that are below a folder, folder=PATH; "
-            "both may be given.",
+            help="Search only images whose path contains a text, name=TEXT; that are below a folder, folder=PATH; that "
+            "were taken from, or to, a year, month or day, taken_from=2019-06. Repeat it for several.",
             show_default=False,
         ),
     ] = None,

@@ -144,7 +144,7 @@ class Retriever(Closing):
         """Rows to search (n,) int64, ascending; None for all."""
         if where.folder:  # by the name that its files go by
             where = replace(where, folder=str(absolute(Path(where.folder) / "file").parent))
-        rows = where.rows(self._texts)
+        rows = where.rows(lambda: self._texts, lambda: self._gallery.taken)
         if shortlist is None:
             return rows
         listed = np.unique(np.array(shortlist, np.int64))

@@ -29,9 +29,9 @@ def encode(image: Image.Image, kind: str, **options: object) -> bytes:
     return stream.getvalue()
 
 
-def photo(path: Path, height: int = 64, width: int = 80, seed: int = 0) -> Path:
+def photo(path: Path, height: int = 64, width: int = 80, seed: int = 0, exif: bytes = b"") -> Path:
     """Write a JPEG (whatever the file's name ends in)."""
-    path.write_bytes(encode(Image.fromarray(picture(height, width, seed)), "JPEG", quality=90))
+    path.write_bytes(encode(Image.fromarray(picture(height, width, seed)), "JPEG", quality=90, exif=exif))
     return path
 
 

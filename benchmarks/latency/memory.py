@@ -60,7 +60,7 @@ def peak_growth(call: Callable[[], object]) -> int:
     return status_bytes("VmHWM") - before
 
 
-def status_bytes(field: str) -> int:
-    """A field of /proc/self/status, such as VmHWM, the peak of resident memory."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+def status_bytes(field: str, process: int | str = "self") -> int:
+    """A field of /proc/PROCESS/status, such as VmHWM, the peak of resident memory."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import scenes
 from benchmarks.accuracy.dataset import Dataset, load
 from benchmarks.accuracy.evaluation import Timed
+from benchmarks.load.client import Request, fetch
+from benchmarks.load.server import Server
+from benchmarks.load.traffic import Traffic
 from benchmarks.tables import Table
 from cvnet_engine import console
 from cvnet_engine.commands import build, evaluate, index, search
@@ -57,7 +62,26 @@ def run(out: Path, threads: int | None) -> None:
     page = out / "report.html"
     console.write_file(page, render(report(dataset, bundle, outcomes)))
     console.say(f"\n6. The rankings, with pictures: {page}")
-    console.say(f"\n7. Search it yourself: cvnet-engine serve --bundle {bundle_path} --gallery {gallery_path}")
+    console.say(f"\n7. cvnet-engine serve --bundle {bundle_path} --gallery {gallery_path}")
+    check_page(bundle_path, gallery_path, threads)
+
+
+def check_page(bundle: Path, gallery: Path, threads: int | None) -> None:
+    """Start the server, ask it what the page asks, and stop it.
+
+    Raises:
+        CvnetError: it does not answer.
+    """
+    if find_spec("uvicorn") is None:
+        console.say("   the search page is not installed; pip install 'cvnet-engine[serve]' brings it")
+        return
+    with Server(bundle, gallery, threads) as server:
+        for path in ("/", "/readyz"):
+            fetch(server.port, Request("page", path))
+        found = json.loads(fetch(server.port, Traffic(server.port).by_id(0)))
+    console.say(
+        f"   the page answers, and a search found {len(found['results'])} images: start it, and search for yourself"
+    )
 
 
 def report(dataset: Dataset, bundle: Bundle, outcomes: dict[str, Timed]) -> Page:

@@ -20,8 +20,8 @@ from starlette.types import Receive, Scope, Send
 
 from cvnet_engine.pages.thumbnail import reduced
 from cvnet_engine.server import models, steps
-from cvnet_engine.server.collection import Snapshot, gone
-from cvnet_engine.server.problems import MEDIA_TYPE, ProblemError, problem_of
+from cvnet_engine.server.collection import Snapshot
+from cvnet_engine.server.problems import MEDIA_TYPE, ProblemError, gone, problem_of
 from cvnet_engine.server.scheduler import Event
 from cvnet_engine.server.security import COOKIE
 from cvnet_engine.server.service import Service, last, unless_gone
@@ -79,7 +79,7 @@ async def search(request: Request, service: Shared) -> Any:
     asked, image = await read(request, models.SearchRequest)
     snapshot = service.served.snapshot
     query = service.query(snapshot, asked.id, image, asked.box)
-    among = await asyncio.to_thread(snapshot.matching, asked.name, asked.folder)
+    among = await asyncio.to_thread(asked.chosen, snapshot)
     work = steps.search(query, snapshot, asked.plan, among)
     answers = Answers(service, snapshot, asked.top_k, len(snapshot) if among is None else len(among))
     return await respond(request, service, work, asked.deadline_s, answers)
@@ -119,6 +119,7 @@ def gallery(service: Shared) -> models.GalleryDescription:
     return models.GalleryDescription(
         images=len(snapshot),
         folders=snapshot.folders,
+        taken=models.Span(first=span[0], last=span[1]) if (span := snapshot.taken_span) else None,
         model=about.model,
         features_id=about.features_id,
         max_side_px=snapshot.gallery.info.max_side_px,
@@ -128,22 +129,13 @@ def gallery(service: Shared) -> models.GalleryDescription:
 
 
 @router.get("/images")
-def images(
-    service: Shared,
-    name: str = "",
-    folder: str = "",
-    offset: Annotated[int, Query(ge=0)] = 0,
-    limit: Annotated[int, Query(ge=1, le=models.MOST)] = 60,
-) -> models.ImageList:
+def images(service: Shared, asked: Annotated[models.ListRequest, Query()]) -> models.ImageList:
     """Images of the gallery in the order in which they were indexed, filtered as in a search."""
     snapshot = service.served.snapshot
-    rows = snapshot.matching(name, folder)
+    rows = asked.chosen(snapshot)
     matching = range(len(snapshot)) if rows is None else rows.tolist()
-    listed = matching[offset : offset + limit]
-    return models.ImageList(
-        images=[models.ImageEntry(id=snapshot.id(row), path=snapshot.shown_path(row)) for row in listed],
-        total=len(matching),
-    )
+    listed = matching[asked.offset : asked.offset + asked.limit]
+    return models.ImageList(images=[models.entry(row, snapshot) for row in listed], total=len(matching))
 
 
 reading = threading.BoundedSemaphore(IMAGE_READERS)
@@ -268,7 +260,7 @@ async def respond(
 
 async def results_of(events: AsyncGenerator[Event, None], answers: Answers) -> models.Results:
     async for event in events:
-        answer = answers.of(event)
+        answer = await asyncio.to_thread(answers.of, event)
     assert answer is not None
     assert isinstance(answer[1], models.Results)
     return answer[1]
@@ -279,7 +271,7 @@ async def frames(events: AsyncGenerator[Event, None], answers: Answers, service:
     async with aclosing(events):
         try:
             async for event in events:
-                if answer := answers.of(event):
+                if answer := await asyncio.to_thread(answers.of, event):
                     yield f"event: {answer[0]}\ndata: {answer[1].model_dump_json()}\n\n"
         except Exception as error:
             problem = problem_of(error)

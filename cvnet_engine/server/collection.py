@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from cvnet_engine.console import printable
-from cvnet_engine.server.problems import ProblemError
+from cvnet_engine.server.problems import ProblemError, gone
 from engine.contract import Array
 from engine.errors import GalleryError, ImageError
 from engine.gallery.filter import Filter
@@ -116,9 +116,24 @@ class Snapshot:
             counts[printable(os.fsdecode(folder))] += images
         return dict(sorted(counts.items()))
 
-    def matching(self, name: str, folder: str) -> Array | None:
-        """Rows (n,) int64, ascending, that `Filter` leaves; None for all."""
-        return Filter(name, folder).rows(self._shown_paths)
+    @cached_property
+    def taken(self) -> Array:
+        """When each image was taken (n,) datetime64[s], NaT where that is not known."""
+        return self.gallery.taken
+
+    def taken_at(self, row: int) -> str | None:
+        """When a row was taken, as 2019-06-15T12:00:00 by its camera's clock; None where that is not known."""
+        return None if np.isnat(self.taken[row]) else str(self.taken[row])
+
+    @cached_property
+    def taken_span(self) -> tuple[str, str] | None:
+        """The days of the first and the last dated image, as 2019-06-15; None where none has a date."""
+        days = self.taken[~np.isnat(self.taken)].astype("datetime64[D]")
+        return (str(days.min()), str(days.max())) if len(days) else None
+
+    def matching(self, where: Filter) -> Array | None:
+        """Rows (n,) int64, ascending, that the filter leaves; None for all."""
+        return where.rows(lambda: self._shown_paths, lambda: self.taken)
 
     def read(self, row: int) -> bytes:
         """The row's file, as it was indexed.
@@ -136,10 +151,6 @@ class Snapshot:
         if len(data) != stamp.size or hashlib.sha256(data).hexdigest() != stamp.digest:
             raise gone(f"{path}: has changed since it was indexed; run 'cvnet-engine index' again")
         return data
-
-
-def gone(detail: str) -> ProblemError:
-    return ProblemError(HTTPStatus.GONE, "changed-image", detail)
 
 
 class Served:

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from cvnet_engine.server.collection import Snapshot
+from engine.contract import Array
+from engine.errors import GalleryError
+from engine.gallery.dates import day
+from engine.gallery.filter import Filter
 from engine.retrieval import hits as found
+from engine.retrieval.near_identical import firsts_of_a_kind
 from engine.retrieval.ranking import Ranking
 from engine.retrieval.searcher import Plan, RerankWith
 
@@ -37,7 +42,41 @@ class QueryRequest(BaseModel):
     deadline_s: Annotated[float, Field(gt=0, le=600, description="Give up after this many seconds.")] = 120
 
 
-class SearchRequest(QueryRequest):
+def a_day(text: str) -> str:
+    """
+    Raises:
+        ValueError: neither empty nor a year, month or day.
+    """
+    try:
+        if text:
+            day(text)
+    except GalleryError as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
+Day = Annotated[str, AfterValidator(a_day)]
+
+
+class Filters(BaseModel):
+    """Which images of the gallery. Those without a date are left out where a day is named."""
+
+    name: Annotated[str, Field(description="Only images whose path contains this, in any case.")] = ""
+    folder: Annotated[str, Field(description="Only images below this folder.")] = ""
+    taken_from: Annotated[Day, Field(description="Only images taken then or later: 2019, 2019-06 or 2019-06-15.")] = ""
+    taken_to: Annotated[Day, Field(description="Only images taken then or earlier: 2019, 2019-06 or 2019-06-15.")] = ""
+
+    def chosen(self, snapshot: Snapshot) -> Array | None:
+        """Their rows (n,) int64, ascending; None for all."""
+        return snapshot.matching(Filter(self.name, self.folder, self.taken_from, self.taken_to))
+
+
+class ListRequest(Filters):
+    offset: Annotated[int, Field(ge=0)] = 0
+    limit: Annotated[int, Field(ge=1, le=MOST)] = 60
+
+
+class SearchRequest(QueryRequest, Filters):
     top_k: Annotated[int, Field(ge=1, le=MOST, description="Results wanted.")] = 10
     rerank: Annotated[int, Field(ge=0, le=MOST, description="Candidates to rerank; 0 for none.")] = 100
     method: Annotated[
@@ -46,8 +85,6 @@ class SearchRequest(QueryRequest):
     fine: Annotated[
         int | None, Field(ge=0, le=MOST, description="Candidates to score in full, all others on pooled maps alone.")
     ] = None
-    name: Annotated[str, Field(description="Only images whose path contains this, in any case.")] = ""
-    folder: Annotated[str, Field(description="Only images below this folder.")] = ""
 
     @property
     def plan(self) -> Plan:
@@ -64,18 +101,23 @@ class Login(BaseModel):
     token: str
 
 
-class Hit(BaseModel):
+class ImageEntry(BaseModel):
+    id: str
+    path: str
+    taken: Annotated[str | None, Field(description="When, as 2019-06-15T12:00:00 by the camera's clock.")]
+
+
+class Hit(ImageEntry):
     """A gallery image in a ranking. `rank` and `before` count from 1."""
 
     rank: int
-    id: str
-    path: str
     score: Annotated[float, Field(description="What the ranking is by.")]
     similarity: Annotated[float, Field(description="Of the global descriptors.")]
     refined: Annotated[float | None, Field(description="SuperGlobal's similarity, where it took part.")]
     rerank_score: Annotated[float | None, Field(description="The pair score, where the pair was scored.")]
     pooled_score: Annotated[float | None, Field(description="The pair score on pooled maps, where there is one.")]
     before: Annotated[int | None, Field(description="Rank by similarity, or on the shortlist that was sent.")]
+    same_as: Annotated[str | None, Field(description="Id of the better result that this one is near-identical to.")]
 
 
 class Results(BaseModel):
@@ -99,19 +141,22 @@ class Descriptor(BaseModel):
     features_id: Annotated[str, Field(description="Descriptors of equal ids can be compared.")]
 
 
-class ImageEntry(BaseModel):
-    id: str
-    path: str
-
-
 class ImageList(BaseModel):
     images: list[ImageEntry]
     total: Annotated[int, Field(description="Images that match, of which these are a part.")]
 
 
+class Span(BaseModel):
+    """Days, as 2019-06-15."""
+
+    first: str
+    last: str
+
+
 class GalleryDescription(BaseModel):
     images: int
     folders: Annotated[dict[str, int], Field(description="Folders with images directly in them, and how many.")]
+    taken: Annotated[Span | None, Field(description="When; null where no image has a date.")]
     model: str
     features_id: str
     max_side_px: int | None
@@ -130,17 +175,22 @@ class ProblemDocument(BaseModel):
 
 def hits(ranking: Ranking, before: Iterable[int], snapshot: Snapshot) -> list[Hit]:
     """A ranking's rows as results; `before` are rows in an earlier order."""
+    firsts = ranking.rows[firsts_of_a_kind(snapshot.gallery.descriptors[ranking.rows])].tolist()
     return [
         Hit(
             rank=hit.rank,
-            id=snapshot.id(hit.row),
-            path=snapshot.shown_path(hit.row),
+            **dict(entry(hit.row, snapshot)),
             score=hit.score,
             similarity=hit.similarity,
             refined=hit.refined,
             rerank_score=hit.rerank_score,
             pooled_score=hit.pooled_score,
             before=hit.before,
+            same_as=snapshot.id(first) if first != hit.row else None,
         )
-        for hit in found.hits(ranking, before, snapshot.gallery.paths)
+        for hit, first in zip(found.hits(ranking, before, snapshot.gallery.paths), firsts, strict=True)
     ]
+
+
+def entry(row: int, snapshot: Snapshot) -> ImageEntry:
+    return ImageEntry(id=snapshot.id(row), path=snapshot.shown_path(row), taken=snapshot.taken_at(row))

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.responses import JSONResponse
 
 from cvnet_engine.console import printable
-from engine.errors import CvnetError, ImageError
+from engine.errors import CvnetError, ImageError, RemovedError
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 5
@@ -38,6 +38,10 @@ def busy(detail: str) -> ProblemError:
     return ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "busy", detail, {"Retry-After": str(RETRY_AFTER_S)})
 
 
+def gone(detail: str) -> ProblemError:
+    return ProblemError(HTTPStatus.GONE, "changed-image", detail)
+
+
 def problem_of(error: Exception) -> ProblemError:
     """Any error as a problem. What is ours to mend keeps its details to itself: they are in the log."""
     match error:
@@ -45,6 +49,8 @@ def problem_of(error: Exception) -> ProblemError:
             return error
         case ImageError():
             return ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "unusable-image", str(error))
+        case RemovedError():
+            return gone(str(error))
         case MemoryError():
             return busy("out of memory; try again with a smaller image, or later")
         case CvnetError():

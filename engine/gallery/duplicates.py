@@ -10,9 +10,10 @@ import numpy as np
 
 from engine.contract import Array
 from engine.retrieval.blocks import Descriptors
+from engine.retrieval.near_identical import NEAR_IDENTICAL
 from engine.retrieval.retriever import Collection, Retriever
 
-LEAST_SIMILARITY, LEAST_SCORE = 0.95, 0.5  # of near-duplicates; see benchmarks/results/near-duplicates.md
+LEAST_SIMILARITY, LEAST_SCORE = NEAR_IDENTICAL, 0.5  # see benchmarks/results/near-duplicates.md
 BLOCK, TILE = 256, 8192  # descriptors that are compared at once, and with how many: 8 MB of products
 
 

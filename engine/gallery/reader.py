@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 
 from engine.contract import Array, Closing
-from engine.errors import GalleryError
+from engine.errors import GalleryError, RemovedError
 from engine.features import Features
 from engine.gallery.columns import Columns, columns_file, open_columns
 from engine.gallery.connections import Connections
@@ -145,13 +145,13 @@ class Gallery(Closing):
         """What the row's file looked like when it was last indexed.
 
         Raises:
-            GalleryError: the image is no longer in the gallery.
+            RemovedError: the image is no longer in the gallery.
         """
         entry = self._table.entry(row)
         with self._connections.use(entry.location.shard) as shard, translated_errors(self.path):
             stored = shard.execute(SELECT_STAMP, (entry.location.id, entry.name)).fetchone()
         if stored is None:
-            raise GalleryError(f"{self.paths[row]}: no longer in the gallery; open the gallery again")
+            raise RemovedError(f"{self.paths[row]}: no longer in the gallery; open the gallery again")
         return FileStamp(*stored)
 
     def features(self, row: int) -> Features:

@@ -2,18 +2,20 @@
 
 import * as api from "./api.js";
 import { BoxDrawer } from "./box.js";
-import { arrange, el, hitCard, photoCard, showScores } from "./cards.js";
+import { arrange, el, hitCards, photoCard, showScores } from "./cards.js";
 
 const PAGE_SIZE = 60; // photos of the gallery shown at once
 const RESULTS = 50;
 const RETRY_MS = 2000; // between asking whether the server is back
 const SETTLE_MS = 350; // after the last key in a field
+const FILTERS = ["name", "folder", "taken_from", "taken_to"]; // fields of the form, and of the API
 const WIDE = matchMedia("(min-width: 46.01rem)"); // as in search.css
 const $ = (id) => document.getElementById(id);
 
 /** The query: an id of the gallery or a File, and the box on it. Nothing asked means browsing. */
 const query = { id: "", file: null, box: null };
 let about = null;
+let hits = []; // the ranking that is shown
 let search = null; // what stops the search under way
 const drawer = new BoxDrawer($("frame"), $("photo"), $("bbx"), (box) => setBox(box) || run());
 
@@ -44,6 +46,7 @@ function described({ seconds, pairs, images }) {
 function failed(error) {
   $("progress").hidden = true;
   $("results").replaceChildren(); // what is there belongs to an earlier query
+  hits = [];
   say("");
   if (error.status === 401) return askForToken();
   complain(error.status === 0 ? `${error.message} Waiting for it…` : error.message || String(error));
@@ -85,7 +88,7 @@ $("login").addEventListener("submit", async (event) => {
 function ask({ id = "", file = null, box = null }) {
   if ($("photo").src.startsWith("blob:")) URL.revokeObjectURL($("photo").src);
   Object.assign(query, { id, file });
-  $("asked").hidden = $("box-field").hidden = !(id || file);
+  $("asked").hidden = $("box-field").hidden = $("fold-field").hidden = !(id || file);
   $("photo").removeAttribute("src");
   $("frame").classList.remove("plain");
   $("hint").textContent = "Draw a box on the photo to look for a part of it.";
@@ -109,7 +112,7 @@ $("photo").addEventListener("error", () => {
   $("hint").textContent = "This browser cannot show the photo.";
 });
 
-const filters = () => ({ name: $("name").value.trim(), folder: $("folder").value });
+const filters = () => Object.fromEntries(FILTERS.map((name) => [name, $(name).value.trim()]));
 
 function remember() {
   const fields = { id: query.id, box: query.box?.join(","), ...filters(), rerank: $("rerank").value, method: $("method").value };
@@ -121,8 +124,7 @@ function remember() {
 
 function recall() {
   const kept = new URLSearchParams(location.hash.slice(1));
-  $("name").value = kept.get("name") ?? "";
-  $("folder").value = kept.get("folder") ?? "";
+  for (const name of FILTERS) $(name).value = kept.get(name) ?? "";
   $("rerank").value = kept.get("rerank") ?? "100";
   $("method").value = kept.get("method") ?? "cvnet";
   const box = kept.get("box")?.split(",").map(Number);
@@ -162,16 +164,20 @@ async function find(signal) {
     if (name === "scores") {
       Object.assign($("progress"), { hidden: false, max: data.total, value: data.done });
       say(`Reranking: ${data.done} of ${plural(data.total, "pair")}`);
+      for (const hit of hits) hit.rerank_score ??= data.scores[hit.id];
       showScores(list, data.scores);
     } else {
       list.ariaBusy = "false";
-      arrange(list, data.results.map((hit) => hitCard(hit, { similar, copy })));
+      hits = data.results;
+      showHits();
       say(described(data));
-      if (!data.results.length) nothing();
+      if (!hits.length) nothing();
     }
   }
   $("progress").hidden = true;
 }
+
+const showHits = () => arrange($("results"), hitCards(hits, { similar, copy }, $("fold").checked));
 
 async function browse(offset, signal) {
   const list = $("results");
@@ -186,7 +192,7 @@ async function browse(offset, signal) {
 }
 
 function nothing() {
-  $("results").replaceChildren(el("li", { className: "empty", textContent: "No photo matches: try another name or folder." }));
+  $("results").replaceChildren(el("li", { className: "empty", textContent: "No photo matches: try another name, folder or date." }));
 }
 
 function empty() {
@@ -237,7 +243,8 @@ $("name").addEventListener("input", () => {
   clearTimeout(settling);
   settling = setTimeout(run, SETTLE_MS);
 });
-for (const id of ["folder", "rerank", "method"]) $(id).addEventListener("change", run);
+for (const id of ["folder", "taken_from", "taken_to", "rerank", "method"]) $(id).addEventListener("change", run);
+$("fold").addEventListener("change", () => (query.id || query.file) && showHits());
 $("box").addEventListener("change", () => {
   const box = $("box").value.split(",").map(Number);
   setBox(box.length === 4 && box.every(Number.isFinite) ? box : null);
@@ -276,6 +283,10 @@ async function start() {
   $("footer").textContent = `cvnet-engine, ${about.model}`;
   const folders = Object.entries(about.folders).map(([path, count]) => el("option", { value: path, textContent: `${path} (${count})` }));
   $("folder").replaceChildren(el("option", { value: "", textContent: "all folders" }), ...folders);
+  for (const field of document.querySelectorAll(".dated")) {
+    field.hidden = !about.taken;
+    if (about.taken) Object.assign(field.lastElementChild, { min: about.taken.first, max: about.taken.last });
+  }
   if (!query.file) recall();
   await run();
 }

@@ -22,19 +22,49 @@ function picture(id, path) {
 }
 
 /** A photo of the gallery, to be searched with. */
-export function photoCard({ id, path }, find) {
+export function photoCard({ id, path, taken }, find) {
   const button = el("button", { type: "button", className: "picture", title: path }, picture(id, path));
   button.setAttribute("aria-label", `Search with ${basename(path)}`);
   button.addEventListener("click", () => find(id));
-  return el("li", { className: "hit" }, button, name(path));
+  return el("li", { className: "hit" }, button, name(path), ...date(taken));
 }
 
 const name = (path) => el("p", { className: "name", title: path }, el("bdi", { textContent: path }));
 
+/** When a photo was taken, by its camera's clock; nothing where that is not known. */
+function date(taken) {
+  if (!taken) return [];
+  const day = new Date(taken).toLocaleDateString("en-GB", { dateStyle: "medium" });
+  return [el("time", { className: "taken", dateTime: taken, title: taken.replace("T", " "), textContent: day })];
+}
+
 const figure = (value) => (value == null ? "–" : value.toFixed(3));
 
+/** Cards of a ranking; where `fold`, near-identical results stand behind the best of them, out of sight at first. */
+export function hitCards(hits, acts, fold) {
+  if (!fold) return hits.map((hit) => hitCard(hit, acts));
+  return hits.filter((hit) => !hit.same_as).flatMap((hit) => {
+    const card = hitCard(hit, acts);
+    const same = hits.filter((other) => other.same_as === hit.id).map((other) => hitCard(other, acts));
+    if (same.length) card.querySelector(".place").after(unfolder(same));
+    return [card, ...same];
+  });
+}
+
+function unfolder(cards) {
+  const button = el("button", { type: "button", className: "same", textContent: `${cards.length} near-identical`, ariaExpanded: "false" });
+  const show = (shown) => {
+    button.ariaExpanded = String(shown);
+    for (const card of cards) card.hidden = !shown;
+  };
+  for (const card of cards) card.classList.add("folded");
+  show(false);
+  button.addEventListener("click", () => show(button.ariaExpanded === "false"));
+  return button;
+}
+
 /** A result: `acts` is { similar(id), copied(text) }. */
-export function hitCard(hit, acts) {
+function hitCard(hit, acts) {
   const open = el("a", { className: "picture", href: original(hit.id), target: "_blank", rel: "noopener" }, picture(hit.id, hit.path));
   open.setAttribute("aria-label", `Open ${basename(hit.path)}`);
   const similar = el("button", { type: "button", textContent: "More like this" });
@@ -46,7 +76,7 @@ export function hitCard(hit, acts) {
     "li", { className: "hit" }, open,
     el("p", { className: "place" }, el("b", { textContent: hit.rank }), move(hit)),
     el("dl", {}, row("score", hit.score, "score"), row("similarity", hit.similarity, "similarity"), row("pair", hit.rerank_score, "pair")),
-    name(hit.path), el("div", { className: "acts" }, similar, copy),
+    name(hit.path), ...date(hit.taken), el("div", { className: "acts" }, similar, copy),
   );
   card.dataset.id = hit.id;
   return card;
@@ -75,10 +105,10 @@ export function showScores(list, scores) {
 
 /** Replace a list's cards; those that were there move to their new places. */
 export function arrange(list, cards) {
-  const places = new Map([...list.children].map((card) => [card.dataset.id, card.getBoundingClientRect()]));
+  const places = new Map([...list.children].filter((card) => !card.hidden).map((card) => [card.dataset.id, card.getBoundingClientRect()]));
   list.replaceChildren(...cards);
   if (STILL.matches) return;
-  for (const card of cards) {
+  for (const card of cards.filter((card) => !card.hidden)) {
     const from = places.get(card.dataset.id);
     const to = card.getBoundingClientRect();
     const frames = from

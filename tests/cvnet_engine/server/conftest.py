@@ -22,7 +22,7 @@ from engine.images import check_size
 from engine.retrieval.pooling import Pooled
 from engine.retrieval.retriever import batches_of_equal
 from tests.engine.fakes import INFO, FakeRetriever
-from tests.pictures import photo
+from tests.pictures import dated, photo
 
 IMAGES = 12
 TOKEN = "correct horse battery"
@@ -50,10 +50,14 @@ def add(gallery: Path, photos: list[Path]) -> None:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> list[Path]:
-    """Photos in two folders."""
+    """Photos in two folders; the first half taken on a day of June each, from the 1st on."""
     for folder in ("harbour", "Abbey"):
         (tmp_path / folder).mkdir()
-    return [photo(tmp_path / ("harbour", "Abbey")[seed % 2] / f"view {seed}.jpg", seed=seed) for seed in range(IMAGES)]
+    found = []
+    for seed in range(IMAGES):
+        exif = dated(f"2019:06:{seed + 1:02} 12:00:00") if seed < IMAGES // 2 else b""
+        found.append(photo(tmp_path / ("harbour", "Abbey")[seed % 2] / f"view {seed}.jpg", seed=seed, exif=exif))
+    return found
 
 
 @pytest.fixture

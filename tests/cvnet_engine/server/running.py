@@ -1,7 +1,11 @@
-"""A server on a port of its own, in a thread, whose engines wait where a test wants to look."""
+"""A server on a port of its own, in a thread, whose engines wait where a test wants to look.
+
+`python -m tests.cvnet_engine.server.running GALLERY` is one that scores no pair, to be killed; it prints its port.
+"""
 
 from __future__ import annotations
 
+import sys
 import threading
 from pathlib import Path
 
@@ -74,3 +78,11 @@ class Running:
         self.server.should_exit = True
         self.thread.join(60)
         self.listener.close()
+
+
+if __name__ == "__main__":
+    running = Running(Path(sys.argv[1]))
+    running.retriever.gate.clear()
+    sys.stdout.write(f"{running.port}\n")
+    sys.stdout.flush()
+    running.thread.join()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import tempfile
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from cvnet_engine.server.collection import id_of
 from cvnet_engine.server.problems import ProblemError
 from cvnet_engine.server.scheduler import Scheduler
 from cvnet_engine.server.service import unless_gone
+from engine.gallery.shards import DAMAGED
 from engine.images import decode
 from engine.retrieval.searcher import Plan, Searcher
 from tests.cvnet_engine.server.conftest import IMAGES, Retriever, add
@@ -135,6 +137,45 @@ def test_filters_narrow_a_search(client, photos, tmp_path):
     for method in ("cvnet", "superglobal", "both"):
         content = client.post("/v1/search", json=asked | {"name": "nothing of the kind", "method": method}).json()
         assert (content["results"], content["pairs"], content["images"]) == ([], 0, 0)
+
+
+def test_dates_narrow_a_search_and_are_told(client, photos):
+    asked = {"id": id_of(photos[0]), "taken_from": "2019-06-03", "taken_to": "2019-06-04", "top_k": 50}
+    content = client.post("/v1/search", json=asked).json()
+    assert {(hit["path"], hit["taken"]) for hit in content["results"]} == {
+        (str(photos[2]), "2019-06-03T12:00:00"),
+        (str(photos[3]), "2019-06-04T12:00:00"),
+    }
+    assert client.get("/v1/images", params={"taken_from": "2019"}).json()["total"] == IMAGES // 2
+    assert client.get("/v1/gallery").json()["taken"] == {"first": "2019-06-01", "last": "2019-06-06"}
+    for name, other in (("taken_from", "2019-02-30"), ("taken_to", "June")):
+        problem(client.post("/v1/search", json=asked | {name: other}), 422, "invalid-request")
+        assert name in problem(client.get("/v1/images", params={name: other}), 422, "invalid-request")
+
+
+def test_a_result_that_is_near_identical_to_a_better_one_names_it(client, served, gallery, photos):
+    again = photos[3].with_name("again.jpg")
+    again.write_bytes(photos[3].read_bytes())
+    add(gallery, [again])
+    served.refresh()
+    hits = client.post("/v1/search", json={"id": id_of(photos[3]), "top_k": 50, "rerank": 0}).json()["results"]
+    first, second = hits[:2]
+    assert {first["id"], second["id"]} == {id_of(photos[3]), id_of(again)}
+    assert first["same_as"] is None
+    assert second["same_as"] == first["id"]
+    assert all(hit["same_as"] is None for hit in hits[2:])
+
+
+def test_an_image_that_was_removed_since_the_gallery_was_opened(client, gallery, photos):
+    with sqlite3.connect(next(gallery.glob("*.sqlite"))) as shard:
+        shard.execute("DELETE FROM maps WHERE image = (SELECT id FROM images WHERE path = ?)", (bytes(photos[0]),))
+        shard.execute("DELETE FROM images WHERE path = ?", (bytes(photos[0]),))
+    for path in ("", "/thumbnail"):
+        answer = client.get(f"/v1/images/{id_of(photos[0])}{path}")
+        assert "no longer in the gallery" in problem(answer, 410, "changed-image")
+    for asked in ({"id": id_of(photos[0])}, {"id": id_of(photos[0]), "box": [0, 0, 40, 40]}):
+        problem(client.post("/v1/search", json=asked), 410, "changed-image")
+    assert not (gallery / DAMAGED).exists()
 
 
 def test_an_external_shortlist_is_put_in_order(client, photos):

@@ -11,7 +11,9 @@ import pytest
 from cvnet_engine.server.collection import Served, id_of
 from cvnet_engine.server.problems import ProblemError
 from engine.errors import GalleryError
+from engine.gallery.filter import Filter
 from engine.gallery.info import write_info
+from engine.gallery.writer import GalleryWriter
 from tests.cvnet_engine.server.conftest import IMAGES, Retriever, add
 from tests.engine.fakes import INFO
 from tests.pictures import photo
@@ -33,15 +35,26 @@ def test_ids_are_of_paths_and_lead_back(served, photos):
 def test_filters(served, tmp_path):
     snapshot = served.snapshot
 
-    def matching(name: str, folder: str) -> set[str]:
-        return {snapshot.gallery.paths[row].name for row in snapshot.matching(name, folder)}
+    def matching(*filters: str) -> set[str]:
+        return {snapshot.gallery.paths[row].name for row in snapshot.matching(Filter(*filters))}
 
-    assert snapshot.matching("", "") is None
+    assert snapshot.matching(Filter()) is None
     assert matching("VIEW 1", "") == {"view 1.jpg", "view 10.jpg", "view 11.jpg"}
     assert matching("view 1", str(tmp_path / "Abbey")) == {"view 1.jpg", "view 11.jpg"}
     assert matching("", f"{tmp_path}/Abb") == set()
     assert len(matching("abbey", "")) == IMAGES // 2
+    assert matching("", "", "2019-06-05", "") == {"view 4.jpg", "view 5.jpg"}
+    assert matching("view", str(tmp_path / "Abbey"), "", "2019-06-04") == {"view 1.jpg", "view 3.jpg"}
     assert snapshot.folders == {str(tmp_path / "Abbey"): 6, str(tmp_path / "harbour"): 6}
+
+
+def test_dates(served, gallery, photos):
+    snapshot = served.snapshot
+    assert snapshot.taken_at(snapshot.row(id_of(photos[2]))) == "2019-06-03T12:00:00"
+    assert snapshot.taken_at(snapshot.row(id_of(photos[-1]))) is None
+    assert snapshot.taken_span == ("2019-06-01", "2019-06-06")
+    GalleryWriter(gallery.with_name("empty"), INFO).close()
+    assert Served(gallery.with_name("empty"), INFO, Retriever()).snapshot.taken_span is None
 
 
 def test_a_file_is_read_as_it_was_indexed(served, photos):

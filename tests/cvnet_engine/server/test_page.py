@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from cvnet_engine.server.collection import id_of
 from engine.gallery.writer import GalleryWriter
-from tests.cvnet_engine.server.conftest import IMAGES, TOKEN
+from tests.cvnet_engine.server.conftest import IMAGES, TOKEN, add
 from tests.engine.fakes import INFO
+from tests.pictures import photo
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
@@ -18,6 +23,13 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium: apt-get install chromium"),
 ]
+# a file as it is carried by a clipboard or a mouse
+CARRY = """content => {
+    const carried = new DataTransfer();
+    const bytes = Uint8Array.from(atob(content), character => character.charCodeAt(0));
+    carried.items.add(new File([bytes], "carried.jpg", {type: "image/jpeg"}));
+    return carried;
+}"""
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
 
@@ -133,6 +145,7 @@ def test_a_permalink_filters_and_the_keyboard(run, visit, photos, tmp_path):
 def test_an_unreadable_upload_is_explained_and_a_dark_page_is_legible(run, visit):
     page = visit(run().url, color_scheme="dark")
     expect(page.locator(".hit img")).to_have_count(IMAGES)
+    require_accessible(page)
     page.set_input_files("#file", {"name": "notes.jpg", "mimeType": "image/jpeg", "buffer": b"no image"})
     expect(page.locator("#trouble")).to_contain_text("not an image")
     expect(page.locator(".hit")).to_have_count(0)
@@ -145,7 +158,7 @@ def test_an_empty_gallery_says_how_to_fill_it(run, visit, tmp_path):
     expect(page.locator(".empty")).to_contain_text("cvnet-engine index")
 
 
-def test_a_server_that_is_lost_in_the_middle_is_waited_for(run, visit, photos):
+def test_a_server_that_is_gone_is_waited_for(run, visit, photos):
     server = run()
     page = visit(server.url)
     expect(page.locator(".hit img")).to_have_count(IMAGES)
@@ -156,6 +169,93 @@ def test_a_server_that_is_lost_in_the_middle_is_waited_for(run, visit, photos):
     run(port=server.port)
     finished(page)  # what was asked is asked again
     expect(page.locator("#trouble")).to_be_hidden()
+
+
+def test_a_server_that_is_killed_in_the_middle_of_a_search_is_waited_for(run, visit, gallery, photos):
+    command = [sys.executable, "-m", "tests.cvnet_engine.server.running", gallery]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process, contextlib.ExitStack() as end:
+        end.callback(process.kill)
+        port = int(process.stdout.readline())
+        page = visit(f"http://127.0.0.1:{port}")
+        expect(page.locator(".hit img")).to_have_count(IMAGES)
+        page.set_input_files("#file", photos[3])
+        expect(page.locator(".hit .similarity").first).to_have_text("1.000")
+    expect(page.locator("#trouble")).to_contain_text("stopped in the middle")
+    expect(page.locator(".hit")).to_have_count(0)
+    run(port=port)
+    finished(page)
+    expect(page.locator("#trouble")).to_be_hidden()
+
+
+@pytest.mark.parametrize("way", ["paste", "drop"])
+def test_a_photo_is_pasted_or_dropped(run, visit, photos, way):
+    page = visit(run().url)
+    expect(page.locator(".hit img")).to_have_count(IMAGES)
+    content = base64.b64encode(photos[3].read_bytes()).decode()
+    transfer = page.evaluate_handle(CARRY, content)
+    if way == "paste":
+        page.evaluate("carried => dispatchEvent(new ClipboardEvent('paste', {clipboardData: carried}))", transfer)
+    else:
+        page.dispatch_event("body", "dragover", {"dataTransfer": transfer})
+        expect(page.locator("#over")).to_be_visible()
+        page.dispatch_event("body", "drop", {"dataTransfer": transfer})
+        expect(page.locator("#over")).to_be_hidden()
+    finished(page)
+    expect(page.locator(f'.hit[data-id="{id_of(photos[3])}"] .similarity')).to_have_text("1.000")
+    expect(page.locator("#asked-name")).to_have_text("carried.jpg")
+
+
+@pytest.mark.parametrize("options", [{}, PHONE], ids=["desktop", "phone"])
+def test_near_identical_photos_are_folded(run, visit, gallery, photos, tmp_path, options):
+    copies = [photos[3].with_name(f"copy {number}.jpg") for number in range(2)]
+    for copy in copies:
+        copy.write_bytes(photos[3].read_bytes())
+    add(gallery, copies)
+    page = visit(f"{run().url}#id={id_of(photos[3])}", **options)
+    finished(page)
+    shown = page.locator(".hit:visible")
+    expect(shown).to_have_count(IMAGES)
+    more = page.get_by_role("button", name="2 near-identical")
+    more.click()
+    expect(more).to_have_attribute("aria-expanded", "true")
+    expect(shown).to_have_count(IMAGES + 2)
+    names = [name.rpartition("/")[2] for name in page.locator(".hit .name").all_text_contents()]
+    together = sorted(names.index(path.name) for path in (photos[3], *copies))
+    assert together == list(range(together[0], together[0] + 3))
+    assert fits(page)
+    require_accessible(page)
+    page.screenshot(path=tmp_path / "folded.png")
+    more.press("Enter")
+    expect(shown).to_have_count(IMAGES)
+    page.locator("#options").evaluate("options => options.open = true")
+    page.get_by_label("Fold near-identical").uncheck()
+    expect(page.locator(".hit .same")).to_have_count(0)
+    expect(shown).to_have_count(IMAGES + 2)
+
+
+def test_dates_are_shown_and_filter(run, visit):
+    page = visit(run().url)
+    expect(page.locator(".hit time")).to_have_count(IMAGES // 2)
+    expect(page.locator(".hit time").first).to_have_text("1 Jun 2019")
+    page.get_by_label("Taken from").fill("2019-06-03")
+    expect(page.locator(".hit")).to_have_count(4)
+    page.get_by_label("Taken to").fill("2019-06-04")
+    expect(page.locator(".hit")).to_have_count(2)
+    page.locator(".hit button").first.click()
+    finished(page)
+    expect(page.locator(".hit")).to_have_count(2)
+    assert "taken_from=2019-06-03&taken_to=2019-06-04" in page.url
+    page.reload()
+    finished(page)
+    expect(page.get_by_label("Taken from")).to_have_value("2019-06-03")
+    require_accessible(page)
+
+
+def test_without_a_date_there_is_nothing_to_filter_by(run, visit, tmp_path):
+    add(tmp_path / "undated", [photo(tmp_path / "undated.jpg")])
+    page = visit(run(tmp_path / "undated").url)
+    expect(page.locator(".hit img")).to_have_count(1)
+    expect(page.get_by_label("Taken from")).to_be_hidden()
 
 
 def test_the_token_is_asked_for_once(run, visit):

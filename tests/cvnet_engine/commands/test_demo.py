@@ -1,0 +1,35 @@
+"""The tour's last step: the page is asked, and stopped; without the extra a line says how to have it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.load.traffic import TOP_K
+from cvnet_engine.commands import demo, index
+from engine.errors import BackendError
+from tests.pictures import photo
+
+
+@pytest.fixture
+def gallery(bundle, tmp_path) -> Path:
+    photos = [photo(tmp_path / f"{seed}.jpg", seed=seed) for seed in range(TOP_K)]
+    index.run(index.Options(photos, bundle, tmp_path / "gallery"))
+    return tmp_path / "gallery"
+
+
+def test_the_page_is_asked(bundle, gallery, capsys):
+    demo.check_page(bundle, gallery, None)
+    assert f"a search found {TOP_K} images" in capsys.readouterr().out
+
+
+def test_a_server_that_does_not_start_says_why(bundle, tmp_path):
+    with pytest.raises(BackendError, match="no gallery"):
+        demo.check_page(bundle, tmp_path / "nowhere", None)
+
+
+def test_without_the_extra_it_says_how_to_have_it(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(demo, "find_spec", lambda _: None)
+    demo.check_page(tmp_path, tmp_path, None)
+    assert "cvnet-engine[serve]" in capsys.readouterr().out

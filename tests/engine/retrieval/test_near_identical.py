@@ -1,0 +1,30 @@
+"""Near-identical results are gathered under the best of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.geometry import DESCRIPTOR_DIM
+from engine.retrieval.near_identical import NEAR_IDENTICAL, firsts_of_a_kind
+
+STEP = 0.9 * np.arccos(NEAR_IDENTICAL)  # an angle between near-identical descriptors; twice that is too far
+
+
+def at(*angles: float) -> np.ndarray:
+    """Unit descriptors (n, 2048) in one plane."""
+    descriptors = np.zeros((len(angles), DESCRIPTOR_DIM), np.float32)
+    descriptors[:, 0], descriptors[:, 1] = np.cos(angles), np.sin(angles)
+    return descriptors
+
+
+def test_near_identical_ones_are_under_the_best():
+    assert firsts_of_a_kind(at(0, 1, STEP, 1 + STEP, 0)).tolist() == [0, 1, 0, 1, 0]
+
+
+def test_no_chain_leads_from_one_photo_to_a_different_one():
+    assert firsts_of_a_kind(at(0, STEP, 2 * STEP, 3 * STEP)).tolist() == [0, 0, 2, 2]
+    assert firsts_of_a_kind(at(STEP, 0, 2 * STEP)).tolist() == [0, 0, 0]
+
+
+def test_no_results():
+    assert firsts_of_a_kind(at()).tolist() == []
