@@ -18,7 +18,7 @@ def test_each_result_has_its_rank_the_one_before_and_a_frame(tmp_path):
     after = before.reranked(np.array([0.0, 0.0, 1.0], np.float32))
     rankings = {(GLOBAL, SETUP): before, (SHORTLIST, SETUP): after}
     results = {key: judge(ranking.rows, truth, SETUP) for key, ranking in rankings.items()}
-    query = QueryEvaluation(before, {}, rankings, results, 0.0)
+    query = QueryEvaluation(before, {}, {}, rankings, results, 0.0)
     figure = draw(Dataset("set", images[:3], images[3:], (truth,)), 0, query)
     asked, *shown = figure.axes
     assert len(asked.patches) == 1  # the box

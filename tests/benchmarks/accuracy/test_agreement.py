@@ -5,8 +5,8 @@ import pytest
 
 from benchmarks.accuracy.agreement import compare, kendall_tau
 from benchmarks.accuracy.dataset import GroundTruth
-from benchmarks.accuracy.evaluation import GLOBAL, Evaluation, evaluate_query
-from benchmarks.accuracy.protocol import SETUPS
+from benchmarks.accuracy.evaluation import GLOBAL, Evaluation, QueryEvaluation
+from benchmarks.accuracy.protocol import SETUPS, judge
 from engine.retrieval.ranking import Ranking
 
 TRUTH = GroundTruth((0, 0, 1, 1), easy=np.array([2]), hard=np.array([], int), junk=np.array([], int))
@@ -14,8 +14,10 @@ TRUTH = GroundTruth((0, 0, 1, 1), easy=np.array([2]), hard=np.array([], int), ju
 
 def evaluation(similarities, pair_scores):
     ranking = Ranking.by_similarity(np.array(similarities, np.float32))
-    candidates = {(3, setup): ranking for setup in SETUPS}  # nothing is ignored
-    return Evaluation((3,), (evaluate_query(ranking, TRUTH, candidates, dict(enumerate(pair_scores)), 1.0),))
+    reranked = ranking.reranked(np.array([pair_scores[row] for row in ranking.rows], np.float32))
+    rankings = {(GLOBAL, setup): ranking for setup in SETUPS} | {(3, setup): reranked for setup in SETUPS}
+    results = {case: judge(ranked.rows, TRUTH, case[1]) for case, ranked in rankings.items()}
+    return Evaluation((3,), (QueryEvaluation(ranking, dict(enumerate(pair_scores)), {}, rankings, results, 1.0),))
 
 
 def test_an_evaluation_agrees_with_itself():

@@ -262,6 +262,7 @@ def test_a_damaged_image_of_the_target_is_mended_by_a_merge(tmp_path):
     with sqlite3.connect(tmp_path / "target/shard-00000.sqlite") as shard:
         shard.execute("DELETE FROM maps WHERE image = 1 AND scale = 0")
     shard.close()
+    assert list(verify(tmp_path / "target").damaged) == [photo(1)]
     report = merged(tmp_path / "target", tmp_path / "source")
     assert (report.updated, report.unchanged) == (1, 2)
     assert seeds(tmp_path / "target") == [0, 1, 2]

@@ -128,7 +128,7 @@ def test_an_image_that_has_gone_since_is_no_damage(gallery):
     with Gallery(gallery) as opened:
         execute(gallery, "DELETE FROM images WHERE id = 1")
         execute(gallery, "UPDATE state SET number = number + 1")  # as whoever removes it does
-        with pytest.raises(GalleryError, match="has changed since; open the gallery again"):
+        with pytest.raises(GalleryError, match="no longer in the gallery; open the gallery again"):
             opened.features(1)
     assert not (gallery / "damaged").exists()
 

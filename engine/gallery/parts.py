@@ -1,0 +1,136 @@
+"""Indexing by parts: each part of a list of images becomes a gallery of its own, which then joins the one asked for.
+
+A part is made in a folder of its own, by the same code that indexes anything else; so many processes can make parts, on
+all machines that share the folder, and whoever goes on with a part that was left behind finds what is done. A part that
+is made is never changed, and is there until all of it is in the gallery: both steps can be stopped at any moment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from engine import typed_json
+from engine.errors import GalleryError, one_line
+from engine.files import read_text, write_atomically
+from engine.gallery.indexing import IndexReport, index
+from engine.gallery.info import GalleryInfo, read_info
+from engine.gallery.learnt_codec import LearntCodec
+from engine.gallery.walk import Whole, walk
+from engine.gallery.writer import GalleryWriter
+from engine.retrieval.retriever import Retriever
+
+PARTS = "parts"  # folder in a gallery
+MADE = "made.json"  # in the folder of a part that is whole
+IMAGES_PER_PART = 256  # some minutes of work for a worker; what a killed one has done of them is kept
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images that are indexed together, and the folder where."""
+
+    folder: Path
+    paths: tuple[Path, ...]
+
+    @property
+    def gallery(self) -> Path:
+        """The one that it is to join."""
+        return self.folder.parent.parent
+
+    @property
+    def is_made(self) -> bool:
+        return (self.folder / MADE).exists()
+
+
+@dataclass(frozen=True)
+class Made:
+    """What is noted of a part once it is whole: images that could not be read, and why."""
+
+    failed: dict[str, str]
+
+
+def cut(paths: Sequence[Path], gallery: Path, info: GalleryInfo, images: int = IMAGES_PER_PART) -> list[Part]:
+    """The list in parts of so many images; equal lists for galleries of one making have equal folders."""
+    return [
+        Part(folder_of(paths[start : start + images], gallery, info), tuple(paths[start : start + images]))
+        for start in range(0, len(paths), images)
+    ]
+
+
+def folder_of(paths: Iterable[Path], gallery: Path, info: GalleryInfo) -> Path:
+    made_with = (info.features_id, str(info.max_side_px), info.maps, info.code)
+    names = b"\0".join([*map(str.encode, made_with), *map(os.fsencode, paths)])
+    return gallery / PARTS / hashlib.sha256(names).hexdigest()[:32]
+
+
+def make(part: Part, info: GalleryInfo, retriever: Retriever) -> None:
+    """Index a part, or what is missing of it.
+
+    Raises:
+        GalleryError: another process is at it, or the disk is full.
+    """
+    report = IndexReport()
+    with GalleryWriter(part.folder, replace(info, code="")) as writer:
+        if writer.unlearnt_bytes:
+            writer.keep_maps_by(LearntCodec.load(part.gallery, info.code))
+        index(part.paths, retriever, writer, info.max_side_px, report)
+    made = Made({str(path): reason for path, reason in report.failed.items()})
+    write_atomically(part.folder / MADE, json.dumps(vars(made)))
+
+
+def take_in(part: Part, writer: GalleryWriter, report: IndexReport) -> None:
+    """Copy a part that is made into the gallery and remove its folder; what became of each image goes to the report.
+
+    Raises:
+        GalleryError: the part is damaged, or the gallery cannot be written.
+    """
+    for found in walk(part.folder, read_info(part.folder)):
+        if not isinstance(found, Whole):
+            raise GalleryError(
+                f"{part.folder}: {found.path} is damaged ({found.reason}); remove this folder and run the command again"
+            )
+        path, stamp = found.image.path, found.image.stamp
+        known, held = path in writer, writer.stamp(path)
+        same = held is not None and held.digest == stamp.digest  # as after a kill in here
+        if not same or held != stamp:
+            writer.store(found.image, found.belongings)
+        report.unchanged += same
+        report.updated += known and not same
+        report.added += not known
+    report.failed |= {Path(path): reason for path, reason in read_made(part).failed.items()}
+    shutil.rmtree(part.folder)
+
+
+def read_made(part: Part) -> Made:
+    file = part.folder / MADE
+    try:
+        return typed_json.parse(read_text(file), Made)
+    except (OSError, ValueError) as error:
+        raise GalleryError(
+            f"{file}: not readable ({one_line(error)}); remove its folder and run the command again"
+        ) from error
+
+
+def stale(
+    paths: Iterable[Path], writer: GalleryWriter, report: IndexReport, done: Callable[[Path], None]
+) -> list[Path]:
+    """Images that are not in the gallery, or whose file has another size or time; the others are unchanged."""
+    found = []
+    for path in paths:
+        known = writer.stamp(path)
+        try:
+            status = path.stat()
+            unchanged = known and (status.st_size, status.st_mtime_ns) == (known.size, known.mtime_ns)
+        except OSError:  # a part's worker says what is wrong
+            unchanged = False
+        if unchanged and writer.is_dated(path):
+            report.unchanged += 1
+            done(path)
+        else:
+            found.append(path)
+    return found
