@@ -43,6 +43,10 @@ class GalleryError(CvnetError):
     """A gallery that is missing, damaged, locked by another writer, or made by another model."""
 
 
+class GalleryInUseError(GalleryError):
+    """A gallery that another process is writing to."""
+
+
 class RemovedError(GalleryError):
     """An image that was in the gallery when it was opened, and is no longer."""
 

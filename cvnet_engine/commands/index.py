@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from engine.errors import CvnetError, ImageError
 from engine.gallery.indexing import Found, IndexReport, Patterns, find, index
 from engine.gallery.info import GalleryInfo, kind_of
 from engine.gallery.map_codec import kind_wanted
+from engine.gallery.ray_indexing import Cluster, index_on_cluster
 from engine.gallery.writer import GalleryWriter
 from engine.retrieval.retriever import Retriever
 
@@ -36,6 +38,7 @@ class Options:
         include: shell patterns of which a folder's files match one, where there are any.
         exclude: shell patterns of which they match none.
         watch: whether to go on with what changes in the folders, until interrupted.
+        cluster: whose processes do the work; None for this one alone.
     """
 
     images: list[Path]
@@ -48,6 +51,7 @@ class Options:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     watch: bool = False
+    cluster: Cluster | None = None
 
     @property
     def files(self) -> Files:
@@ -56,6 +60,8 @@ class Options:
 
 def run(options: Options) -> None:
     options.files.require_apart()
+    if options.watch and options.cluster:
+        raise CvnetError("--watch adds images as they come, by this process: leave --runner out")
     maps = kind_wanted(options.maps) if options.maps else kind_of(options.gallery)
     sources, patterns = with_listed(options.images), Patterns(options.include, options.exclude)
     folders = folders_of(sources) if options.watch else []
@@ -68,14 +74,16 @@ def run(options: Options) -> None:
     stopped: BaseException | None = None
     made = GalleryInfo.made_with(bundle.manifest, options.max_side_px, maps)
     try:
-        with (
-            GalleryWriter(options.gallery, made) as writer,
-            Retriever.open(bundle, options.threads) as retriever,
-        ):
-            fill(paths, retriever, writer, report)
-            if changes:
-                console.say(f"{options.gallery}: {len(writer)} images; watching for more, Ctrl-C to stop")
-                follow(changes, folders, patterns, retriever, writer, report)
+        with GalleryWriter(options.gallery, made) as writer:
+            if options.cluster:
+                with filling(len(paths), writer) as done:
+                    index_on_cluster(paths, bundle, writer, report, options.cluster, done)
+            else:
+                with Retriever.open(bundle, options.threads) as retriever:
+                    fill(paths, retriever, writer, report)
+                    if changes:
+                        console.say(f"{options.gallery}: {len(writer)} images; watching for more, Ctrl-C to stop")
+                        follow(changes, folders, patterns, retriever, writer, report)
     except (KeyboardInterrupt, CvnetError) as error:
         stopped = error
     seconds = time.perf_counter() - started
@@ -121,11 +129,18 @@ def paths_of(data: bytes) -> list[Path]:
 
 
 def fill(paths: Sequence[Path], retriever: Retriever, writer: GalleryWriter, report: IndexReport) -> None:
-    """Index with a progress bar, `report` kept current; what is mended, and what stays damaged, is said."""
+    """Index as `filling` shows it, `report` kept current."""
+    with filling(len(paths), writer) as done:
+        index(paths, retriever, writer, writer.info.max_side_px, report, done)
+
+
+@contextlib.contextmanager
+def filling(images: int, writer: GalleryWriter) -> Iterator[Callable[[Path], None]]:
+    """A progress bar, and what is to be called after each image; what is mended, and what stays damaged, is said."""
     if writer.repairs:
         console.warn(f"{writer.path}: {', '.join(writer.repairs)}; of the images given, these are taken in anew")
-    with console.progress("indexing", len(paths)) as advance:
-        index(paths, retriever, writer, writer.info.max_side_px, report, lambda _: advance())
+    with console.progress("indexing", images) as advance:
+        yield lambda _: advance()
     if writer.damaged:
         console.warn(
             f"{writer.path}: {len(writer.damaged)} images stay damaged, as {writer.damaged[0]}; give them, too"

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import socket
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,13 +18,18 @@ from typing import Any
 
 from engine.backends import known
 from engine.bundle import Bundle
-from engine.errors import BackendError, CvnetError, one_line
+from engine.errors import BackendError, CvnetError, GalleryInUseError, ImageError, one_line
+from engine.features import Features
 from engine.gallery.indexing import IndexReport
 from engine.gallery.info import GalleryInfo
-from engine.gallery.parts import Part, cut, make, stale, take_in
+from engine.gallery.learnt_codec import LEARN_FROM
+from engine.gallery.parts import IMAGES_PER_PART, Part, cut, make, stale, take_in
 from engine.gallery.writer import GalleryWriter
 from engine.retrieval.retriever import Retriever
 
+WORKER_THREADS = 2
+CONNECT_S = 10
+LEFT_BEHIND_S = 30  # until a worker of a run that was killed has let go of its part
 RETRIES = 3  # of a part whose worker dies
 AHEAD = 2  # parts made for each worker that may wait for one before them
 
@@ -34,11 +42,13 @@ class Cluster:
         address: of a Ray cluster, as `ray start` printed it; None for one of this machine alone, while it is needed.
         workers: processes, each with engines of its own; None for as many as the cluster has room for.
         threads: CPU threads of each.
+        images_per_part: the work that is given to a worker at once.
     """
 
     address: str | None = None
     workers: int | None = None
-    threads: int = 2
+    threads: int = WORKER_THREADS
+    images_per_part: int = IMAGES_PER_PART
 
 
 class Worker:
@@ -49,11 +59,26 @@ class Worker:
 
     def make(self, part: Part, info: GalleryInfo) -> str | None:
         """What went wrong with a part; None if nothing did."""
-        try:
-            make(part, info, self._retriever)
-        except CvnetError as error:
-            return str(error)
-        return None
+        given_up = time.monotonic() + LEFT_BEHIND_S
+        while True:
+            try:
+                make(part, info, self._retriever)
+            except GalleryInUseError as error:
+                if time.monotonic() > given_up:
+                    return str(error)
+                time.sleep(1)
+            except CvnetError as error:
+                return str(error)
+            else:
+                return None
+
+    def describe(self, paths: Sequence[Path], max_side_px: int | None) -> list[Features]:
+        """Features of those of the images that can be read."""
+        found = []
+        for path in paths:
+            with contextlib.suppress(ImageError):
+                found.append(self._retriever.extract_file(path, max_side_px=max_side_px))
+        return found
 
 
 def index_on_cluster(
@@ -70,12 +95,31 @@ def index_on_cluster(
         BackendError: Ray is not here, or not to be reached.
         CvnetError: a part could not be made; those before it are in the gallery.
     """
-    parts = cut(stale(paths, writer, report, done), writer.path, writer.info)
+    wanted = stale(paths, writer, report, done)
+    if not wanted:
+        return
     with workers(bundle, cluster) as pool:
-        for part in made_in_order(parts, writer.info, pool):
+        if writer.unlearnt_bytes:
+            writer.learn(sample(wanted, writer.info, pool))
+        for part in made_in_order(cut(wanted, writer.path, writer.info, cluster.images_per_part), writer.info, pool):
             take_in(part, writer, report)
             for path in part.paths:
                 done(path)
+
+
+def sample(paths: Sequence[Path], info: GalleryInfo, pool: Sequence[Any]) -> list[Features]:
+    """Features of the first images, from which the code of their maps is learnt.
+
+    Raises:
+        ImageError: none of them can be read.
+    """
+    import ray
+
+    first = paths[:LEARN_FROM]
+    found: list[Features] = ray.get(pool[0].describe.remote(first, info.max_side_px))
+    if not found:
+        raise ImageError(f"none of the first {len(first)} images can be read, to learn the code of maps from them")
+    return found
 
 
 def made_in_order(parts: Sequence[Part], info: GalleryInfo, pool: Sequence[Any]) -> Iterator[Part]:
@@ -109,8 +153,11 @@ def workers(bundle: Bundle, cluster: Cluster) -> Iterator[list[Any]]:
     """The cluster's workers; one that dies is started again, and makes its part anew from where it was."""
     ray = import_ray()
     try:
+        if cluster.address and re.fullmatch(r".*:\d+", cluster.address):  # Ray itself would wait for minutes
+            host, port = cluster.address.rsplit(":", 1)
+            socket.create_connection((host, int(port)), CONNECT_S).close()
         ray.init(address=cluster.address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    except ConnectionError as error:
+    except OSError as error:  # a ConnectionError, from Ray
         raise BackendError(
             f"no Ray cluster at {cluster.address!r}; start one with 'ray start --head', or leave --address out"
         ) from error

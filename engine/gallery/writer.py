@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.contract import Closing
-from engine.errors import GalleryError
+from engine.errors import GalleryError, GalleryInUseError
 from engine.exif import Shot
 from engine.features import Features
 from engine.gallery.columns import Columns, open_columns, write_columns
@@ -72,7 +72,7 @@ class GalleryWriter(Closing):
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._lock.close()
-            raise GalleryError(
+            raise GalleryInUseError(
                 f"{path}: another process is writing to this gallery; wait for it, or stop it"
             ) from error
         self._shards = Connections()

@@ -79,12 +79,15 @@ def test_an_image_of_the_gallery_and_a_shortlist_of_all(client, images):
 def test_the_program_serves_until_it_is_interrupted(bundle, gallery):
     command = [*PROGRAM, "serve", "--bundle", bundle, "--gallery", gallery, "--port", "0"]
     with subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
-        lines = iter(program.stdout.readline, "")
-        url = next(found[0] for line in lines if (found := re.search(r"http://127\.0\.0\.1:\d+", line)))
-        with urllib.request.urlopen(f"{url}/v1/gallery") as answer:
-            content = json.load(answer)
-        program.send_signal(signal.SIGINT)
-        _, errors = program.communicate(timeout=60)
+        try:
+            lines = iter(program.stdout.readline, "")
+            url = next(found[0] for line in lines if (found := re.search(r"http://127\.0\.0\.1:\d+", line)))
+            with urllib.request.urlopen(f"{url}/v1/gallery") as answer:
+                content = json.load(answer)
+            program.send_signal(signal.SIGINT)
+            _, errors = program.communicate(timeout=60)
+        finally:
+            program.kill()
     assert "untrained" in content["notice"]
     assert (program.returncode, errors) == (0, "")
 
