@@ -108,7 +108,6 @@ class Snapshot:
         return [printable(os.fsdecode(name)) for name in self.gallery.names()]
 
     @cached_property
-    @cached_property
     def folders(self) -> dict[str, int]:
         """Folders that images are in, with how many, by name."""
         counts: Counter[str] = Counter()
