@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
 import tempfile
 from typing import ClassVar
 
@@ -18,6 +17,7 @@ from cvnet_engine.server.problems import ProblemError
 from cvnet_engine.server.scheduler import Scheduler
 from cvnet_engine.server.service import unless_gone
 from engine.gallery.shards import DAMAGED
+from engine.gallery.writer import GalleryWriter
 from engine.images import decode
 from engine.retrieval.searcher import Plan, Searcher
 from tests.cvnet_engine.server.conftest import IMAGES, Retriever, add
@@ -167,9 +167,8 @@ def test_a_result_that_is_near_identical_to_a_better_one_names_it(client, served
 
 
 def test_an_image_that_was_removed_since_the_gallery_was_opened(client, gallery, photos):
-    with sqlite3.connect(next(gallery.glob("*.sqlite"))) as shard:
-        shard.execute("DELETE FROM maps WHERE image = (SELECT id FROM images WHERE path = ?)", (bytes(photos[0]),))
-        shard.execute("DELETE FROM images WHERE path = ?", (bytes(photos[0]),))
+    with GalleryWriter.reopen(gallery) as writer:
+        writer.remove([photos[0]])
     for path in ("", "/thumbnail"):
         answer = client.get(f"/v1/images/{id_of(photos[0])}{path}")
         assert "no longer in the gallery" in problem(answer, 410, "changed-image")
