@@ -140,3 +140,18 @@ def merge(
     from cvnet_engine.commands.gallery import merge
 
     merge.run(merge.Options(sources=sources, gallery=gallery, json=json))
+
+
+@app.command("convert")
+def convert(
+    source: Annotated[Path, typer.Argument(help="Gallery to take images from; it stays as it is.")],
+    gallery: Annotated[Path, typer.Option("--gallery", help="Gallery to add them to; made where there is none.")],
+    maps: Annotated[
+        str, typer.Option(help="How feature maps are kept there: float16, int8 or coded[:BYTES].")
+    ] = "coded",
+    json: JsonOption = None,
+) -> None:
+    """Copy a gallery into one that keeps its feature maps in another way, mostly to have it smaller."""
+    from cvnet_engine.commands.gallery import convert
+
+    convert.run(convert.Options(source=source, gallery=gallery, maps=maps, json=json))

@@ -188,6 +188,7 @@ NAMED = {
     "gallery export": "gallery export --gallery g --out new.npz",
     "gallery duplicates": "gallery duplicates --bundle b --gallery g",
     "gallery merge": "gallery merge g2 --gallery g",
+    "gallery convert": "gallery convert g2 --gallery g",
 }  # a good command line of every command that writes results, once `inputs` are there
 
 
@@ -228,6 +229,7 @@ OVERWRITING = {
     **{f"gallery {command}": ["g/gallery.json", "g/new.json", "linked/gallery.json"] for command in CARE},
     "gallery duplicates": ["g/gallery.json", "b/manifest.json"],
     "gallery merge": ["g/gallery.json", "g2/gallery.json"],
+    "gallery convert": ["g/gallery.json", "g2/gallery.json"],
 }
 
 

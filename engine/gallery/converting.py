@@ -1,0 +1,58 @@
+"""A gallery's maps kept in another way, in a gallery of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+from engine.features import Features
+from engine.gallery.info import GalleryInfo
+from engine.gallery.learnt_codec import LEARN_FROM
+from engine.gallery.map_codec import MapCodec, open_codec
+from engine.gallery.merging import Merge
+from engine.gallery.shards import Belongings
+from engine.gallery.walk import Whole, walk
+from engine.gallery.writer import GalleryWriter
+
+
+def convert(
+    source: Path, info: GalleryInfo, writer: GalleryWriter, report: Merge, done: Callable[[int], None] = lambda _: None
+) -> None:
+    """Copy what the writer's gallery has not, or has of another file, its maps kept as that gallery keeps them.
+
+    Where its code is still to be learnt, that is done from the first images. What was copied before a kill is unchanged
+    the next time. `report` is kept current, `done(1)` called after each image.
+
+    Raises:
+        GalleryError: the writer's gallery cannot be written, for instance on a full disk.
+    """
+    codec = open_codec(info.maps, source, info.code)
+    if writer.unlearnt_bytes:
+        whole = (found for found in walk(source, info) if isinstance(found, Whole))
+        writer.learn([features(found, codec) for found in islice(whole, LEARN_FROM)])
+    for found in walk(source, info):
+        if not isinstance(found, Whole):
+            report.damaged[found.path] = found.reason
+        elif writer.stamp(found.image.path) == found.image.stamp:
+            report.unchanged += 1
+        else:
+            known = found.image.path in writer
+            writer.store(found.image, kept_otherwise(found.belongings, codec, writer.codec))
+            report.updated += known
+            report.added += not known
+        done(1)
+
+
+def features(found: Whole, codec: MapCodec) -> Features:
+    maps = (codec.decode(scale, data, *size) for scale, _, *size, data in found.belongings["maps"])
+    return Features(found.image.descriptor, tuple(maps))
+
+
+def kept_otherwise(belongings: Belongings, source: MapCodec, target: MapCodec) -> Belongings:
+    """An image's rows with its maps in the target's code."""
+    maps = [
+        (scale, channels, *size, target.encode(scale, source.decode(scale, data, *size)))
+        for scale, channels, *size, data in belongings["maps"]
+    ]
+    return {**belongings, "maps": maps}
