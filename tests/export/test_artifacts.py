@@ -1,5 +1,7 @@
 """Which backend computes what in which precision, told before any work."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from engine.backends import BACKENDS, PRECISIONS
@@ -109,7 +111,7 @@ def test_progress_forecasts_from_the_plans_before(tmp_path, monkeypatch):
     monkeypatch.setattr("export.tensorrt_plan.build_plan", build_plan)
     monkeypatch.setattr(artifacts, "export", lambda _graph, _model, file: file.write_bytes(b"graph"))
     monkeypatch.setattr(artifacts, "cut", lambda _whole, _graph, file: file.write_bytes(b"graph"))
-    made = Artifacts(tmp_path, None, "fp32", [], [(64, 96)], (), said.append)
+    made = Artifacts(tmp_path, SimpleNamespace(descriptor="cvnet"), "fp32", [], [(64, 96)], (), said.append)
     for graph in ("features", "descriptor"):
         made.file(graph, "tensorrt")
     assert [line for line in said if "Building" in line] == [

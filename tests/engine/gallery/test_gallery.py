@@ -150,7 +150,7 @@ GalleryWriter(Path({str(tmp_path / "g")!r}), INFO)
     with GalleryWriter(tmp_path / "g", INFO):
         refused = subprocess.run([sys.executable, "-c", second], capture_output=True, text=True)
     assert refused.returncode == 1
-    assert "GalleryError" in refused.stderr.splitlines()[-1]
+    assert "GalleryInUseError" in refused.stderr.splitlines()[-1]
     assert "another process is writing" in refused.stderr
     assert subprocess.run([sys.executable, "-c", second]).returncode == 0
 
