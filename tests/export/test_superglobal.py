@@ -212,21 +212,22 @@ def test_published_run(superglobal_graphs, backend, run, dataset):
     """168 photos and 38 queries of the seeded model, whole: descriptors, similarities and refined similarities.
 
     The latter where it is settled which ten neighbours an image has: half of the similarities that decide it are closer
-    than 1.4e-6, some equal in float32.
+    than 1.4e-6, some equal in float32. Two that are off by as much as any here may have changed places.
     """
     retriever = retriever_of(superglobal_graphs, backend)
     database = np.stack([retriever.extract_file(path).descriptor for path in dataset.images])
     queries = [described_query(retriever, dataset, row) for row in run["query_rows"]]
     np.testing.assert_allclose(database, run["desc_db"], rtol=0, atol=1e-6)
     np.testing.assert_allclose(queries, run["desc_query"], rtol=0, atol=1e-6)
-    np.testing.assert_allclose(database @ np.transpose(queries), run["sim"], rtol=0, atol=2e-6)
-    how = Refinement()
+    similarities = database @ np.transpose(queries)
+    np.testing.assert_allclose(similarities, run["sim"], rtol=0, atol=2e-6)
+    doubt, how = 2 * np.abs(similarities - run["sim"]).max(), Refinement()
     for number, query in enumerate(queries):
         shortlist = database[run["ranks_global"][:, number]]
         among = shortlist @ shortlist.T
         last, next_one = np.sort(among, axis=1)[:, [-how.neighbours - 1, -how.neighbours - 2]].T
-        settled = last - next_one > 4e-7
-        assert settled.mean() > 0.7
+        settled = last - next_one > doubt
+        assert settled.mean() > 0.3
         refined = mean_weights(among, how) @ (shortlist @ query)
         np.testing.assert_allclose(refined[settled], run["refined_sim"][number][settled], rtol=0, atol=2e-6)
 

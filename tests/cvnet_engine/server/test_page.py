@@ -67,6 +67,8 @@ def expect(locator):
 
 
 def fits(page) -> bool:
+    """Whether nothing reaches beyond the page's width, once cards have come to rest."""
+    page.wait_for_function("document.getAnimations().length === 0")
     return page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
