@@ -68,7 +68,7 @@ def expect(locator):
 
 def fits(page) -> bool:
     """Whether nothing reaches beyond the page's width, once cards have come to rest."""
-    page.wait_for_function("document.getAnimations().length === 0")
+    page.evaluate("Promise.allSettled(document.getAnimations().map(animation => animation.finished)).then(() => null)")
     return page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
