@@ -73,7 +73,3 @@ def judged(found: Iterable[hits.Hit], verdict: Callable[[int], Verdict | None] =
         )
         for hit in found
     )
-
-
-def known(value: float) -> float | None:
-    return None if value != value else value  # NaN where it was not computed

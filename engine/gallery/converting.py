@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import islice
+from operator import eq
 from pathlib import Path
 
 from engine.features import Features
 from engine.gallery.info import GalleryInfo
 from engine.gallery.learnt_codec import LEARN_FROM
 from engine.gallery.map_codec import MapCodec, open_codec
-from engine.gallery.merging import Merge
+from engine.gallery.merging import Merge, copy
 from engine.gallery.shards import Belongings
 from engine.gallery.walk import Whole, walk
 from engine.gallery.writer import GalleryWriter
@@ -21,27 +22,13 @@ def convert(
 ) -> None:
     """Copy what the writer's gallery has not, or has of another file, its maps kept as that gallery keeps them.
 
-    Where its code is still to be learnt, that is done from the first images. What was copied before a kill is unchanged
-    the next time. `report` is kept current, `done(1)` called after each image.
-
-    Raises:
-        GalleryError: the writer's gallery cannot be written, for instance on a full disk.
+    Where its code is still to be learnt, that is done from the first images; as `copy` else.
     """
     codec = open_codec(info.maps, source, info.code)
     if writer.unlearnt_bytes:
         whole = (found for found in walk(source, info) if isinstance(found, Whole))
         writer.learn([features(found, codec) for found in islice(whole, LEARN_FROM)])
-    for found in walk(source, info):
-        if not isinstance(found, Whole):
-            report.damaged[found.path] = found.reason
-        elif writer.stamp(found.image.path) == found.image.stamp:
-            report.unchanged += 1
-        else:
-            known = found.image.path in writer
-            writer.store(found.image, kept_otherwise(found.belongings, codec, writer.codec))
-            report.updated += known
-            report.added += not known
-        done(1)
+    copy(source, info, writer, report, eq, lambda rows: kept_otherwise(rows, codec, writer.codec), done)
 
 
 def features(found: Whole, codec: MapCodec) -> Features:

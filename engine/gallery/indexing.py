@@ -176,7 +176,7 @@ def load(path: Path, known: FileStamp | None, dated: bool, max_side_px: int | No
     """
     try:
         status = path.stat()
-        if known and dated and (status.st_size, status.st_mtime_ns) == (known.size, known.mtime_ns):
+        if known and dated and known.fits(status):
             return None
     except OSError as error:
         raise ImageError(f"cannot be read ({error.strerror}); expected an image file") from error

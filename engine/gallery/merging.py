@@ -8,6 +8,7 @@ from pathlib import Path
 
 from engine.errors import GalleryError
 from engine.gallery.info import GalleryInfo
+from engine.gallery.shards import Belongings, FileStamp
 from engine.gallery.walk import Whole, walk
 from engine.gallery.writer import GalleryWriter
 
@@ -25,9 +26,26 @@ class Merge:
 def merge(
     source: Path, info: GalleryInfo, writer: GalleryWriter, report: Merge, done: Callable[[int], None] = lambda _: None
 ) -> None:
-    """Copy what a gallery has that the writer's has not, or has of an older file; row for row, a transaction an image.
+    """Copy what a gallery has that the writer's has not, or has of an older file, row for row; as `copy` else."""
+    copy(source, info, writer, report, lambda held, found: held.mtime_ns >= found.mtime_ns, done=done)
+
+
+def copy(
+    source: Path,
+    info: GalleryInfo,
+    writer: GalleryWriter,
+    report: Merge,
+    serves: Callable[[FileStamp, FileStamp], bool],
+    rows: Callable[[Belongings], Belongings] = lambda belongings: belongings,
+    done: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Copy images of a gallery, a transaction each; those that are there already are left where they serve.
 
     What was copied before a kill is unchanged the next time. `report` is kept current, `done(1)` called after each.
+
+    Args:
+        serves: whether what the writer's gallery has of a file will do for what the source has of it.
+        rows: an image's rows in the source -> those that are stored.
 
     Raises:
         GalleryError: the writer's gallery cannot be written, for instance on a full disk.
@@ -38,10 +56,10 @@ def merge(
         else:
             image = found.image
             known, held = image.path in writer, writer.stamp(image.path)
-            if held and held.mtime_ns >= image.stamp.mtime_ns:
+            if held and serves(held, image.stamp):
                 report.unchanged += 1
             else:
-                writer.store(image, found.belongings)
+                writer.store(image, rows(found.belongings))
                 report.updated += known
                 report.added += not known
         done(1)

@@ -124,8 +124,7 @@ def stale(
     for path in paths:
         known = writer.stamp(path)
         try:
-            status = path.stat()
-            unchanged = known and (status.st_size, status.st_mtime_ns) == (known.size, known.mtime_ns)
+            unchanged = known is not None and known.fits(path.stat())
         except OSError:  # a part's worker says what is wrong
             unchanged = False
         if unchanged and writer.is_dated(path):

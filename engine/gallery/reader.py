@@ -176,14 +176,6 @@ class Gallery(Closing):
                 raise GalleryError(damage(self.paths[row], error)) from error
         return Features(descriptor, maps)
 
-    def damaged(self) -> Iterator[tuple[Path, str]]:
-        """Images that are not what was stored, and why, every byte of the gallery having been read."""
-        for row in range(len(self)):
-            try:
-                self.features(row)
-            except GalleryError as error:
-                yield self.paths[row], str(error)
-
     def _require_descriptor(self, row: int) -> None:
         """Raise GalleryError where a row's descriptor is not the stored one; the file that has it is done without."""
         number, place = self._table.place(row)

@@ -87,6 +87,10 @@ class FileStamp:
     mtime_ns: int
     digest: str
 
+    def fits(self, status: os.stat_result) -> bool:
+        """Whether size and time say that a file is still the same."""
+        return (status.st_size, status.st_mtime_ns) == (self.size, self.mtime_ns)
+
 
 @dataclass(frozen=True)
 class Location:

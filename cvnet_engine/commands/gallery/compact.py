@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
 from rich.filesize import decimal
 
 from cvnet_engine import console
-from cvnet_engine.outputs import Files
+from cvnet_engine.commands.gallery.options import GalleryOptions
 from engine.gallery.census import count
 from engine.gallery.writer import GalleryWriter
 
-
-@dataclass(frozen=True)
-class Options:
-    """Which gallery."""
-
-    gallery: Path
-    json: Path | None = None
-
-    @property
-    def files(self) -> Files:
-        return Files({"--json": self.json}, kept=[self.gallery])
+Options = GalleryOptions
 
 
 def run(options: Options) -> None:

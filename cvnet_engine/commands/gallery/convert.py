@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.filesize import decimal
 
 from cvnet_engine import console
+from cvnet_engine.commands.gallery.copied import counts, require_whole, to_json
 from cvnet_engine.outputs import Files, within
 from engine.errors import GalleryError
 from engine.gallery.census import count
@@ -48,16 +49,10 @@ def run(options: Options) -> None:
         raise KeyboardInterrupt("what was copied is stored: run the same command again to go on") from error
     after = count(options.gallery, made)
     console.say(
-        f"{options.gallery}: {report.added} added, {report.updated} updated, {report.unchanged} unchanged; "
-        f"{decimal(after.stored_bytes)}, {options.source} has {decimal(before.stored_bytes)}"
+        f"{options.gallery}: {counts(report)}; {decimal(after.stored_bytes)}, "
+        f"{options.source} has {decimal(before.stored_bytes)}"
     )
     if options.json:
-        damaged = {str(path): reason for path, reason in report.damaged.items()}
-        content = {"gallery": str(options.gallery), **asdict(report), "damaged": damaged, "maps": made.maps}
-        console.write_json(options.json, content | {"bytes": after.stored_bytes, "bytes_before": before.stored_bytes})
-    if report.damaged:
-        path, reason = next(iter(report.damaged.items()))
-        raise GalleryError(
-            f"{len(report.damaged)} damaged images were left out ({path}: {reason}); mend their gallery with "
-            "'cvnet-engine index', and convert it again"
-        )
+        sizes = {"bytes": after.stored_bytes, "bytes_before": before.stored_bytes}
+        console.write_json(options.json, to_json(options.gallery, report) | {"maps": made.maps} | sizes)
+    require_whole(report, "and convert it again")

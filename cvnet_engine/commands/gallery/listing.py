@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from cvnet_engine import console
-from cvnet_engine.outputs import STANDARD_OUTPUT, Files
+from cvnet_engine.commands.gallery.options import GalleryOptions
+from cvnet_engine.outputs import STANDARD_OUTPUT
 from engine.gallery.reader import Gallery
 from engine.gallery.selection import select
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(GalleryOptions):
     """Which gallery, and which of its images, as `select` takes them; all where empty."""
 
-    gallery: Path
     only: list[str]
-    json: Path | None = None
-
-    @property
-    def files(self) -> Files:
-        return Files({"--json": self.json}, kept=[self.gallery])
 
 
 def run(options: Options) -> None:

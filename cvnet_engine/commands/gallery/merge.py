@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cvnet_engine import console
+from cvnet_engine.commands.gallery.copied import counts, require_whole, to_json
 from cvnet_engine.outputs import Files, within
 from engine.errors import GalleryError
 from engine.gallery.census import count
@@ -45,21 +46,10 @@ def run(options: Options) -> None:
             total = len(writer)
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt("what was copied is stored: run the same command again to go on") from error
-    console.say(
-        f"{options.gallery}: {report.added} added, {report.updated} updated, {report.unchanged} unchanged, "
-        f"{total} images now"
-    )
+    console.say(f"{options.gallery}: {counts(report)}, {total} images now")
     if options.json:
-        damaged = {str(path): reason for path, reason in report.damaged.items()}
-        console.write_json(
-            options.json, {"gallery": str(options.gallery), **asdict(report), "damaged": damaged, "images": total}
-        )
-    if report.damaged:
-        path, reason = next(iter(report.damaged.items()))
-        raise GalleryError(
-            f"{len(report.damaged)} damaged images were left out ({path}: {reason}); mend their gallery with "
-            "'cvnet-engine index', or index them into the merged one"
-        )
+        console.write_json(options.json, to_json(options.gallery, report) | {"images": total})
+    require_whole(report, "or index them into the merged one")
 
 
 def making(options: Options) -> dict[Path, GalleryInfo]:

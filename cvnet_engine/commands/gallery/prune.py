@@ -7,24 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cvnet_engine import console
+from cvnet_engine.commands.gallery.options import GalleryOptions
 from cvnet_engine.commands.gallery.remove import LISTED, remove_chosen, to_json
-from cvnet_engine.outputs import Files
 from engine.errors import GalleryError
 from engine.gallery.vanished import Vanished, vanished
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(GalleryOptions):
     """Which gallery, and whether all that has vanished is taken for deleted."""
 
-    gallery: Path
     force: bool = False
     dry_run: bool = False
-    json: Path | None = None
-
-    @property
-    def files(self) -> Files:
-        return Files({"--json": self.json}, kept=[self.gallery])
 
 
 def run(options: Options) -> None:

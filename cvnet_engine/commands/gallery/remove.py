@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cvnet_engine import console
-from cvnet_engine.outputs import Files
+from cvnet_engine.commands.gallery.options import GalleryOptions
 from engine.gallery.reader import Gallery
 from engine.gallery.selection import select
 from engine.gallery.writer import GalleryWriter
@@ -15,18 +15,12 @@ from engine.gallery.writer import GalleryWriter
 LISTED = 20  # images shown; all of them are in the JSON
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(GalleryOptions):
     """What to remove, as `select` takes it."""
 
     images: list[str]
-    gallery: Path
     dry_run: bool = False
-    json: Path | None = None
-
-    @property
-    def files(self) -> Files:
-        return Files({"--json": self.json}, kept=[self.gallery])
 
 
 def run(options: Options) -> None:

@@ -6,24 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cvnet_engine import console
-from cvnet_engine.outputs import Files
+from cvnet_engine.commands.gallery.options import GalleryOptions
 from engine.errors import GalleryError
 from engine.gallery.census import count
 from engine.gallery.info import read_info
 from engine.gallery.verification import Verification, repair, verify
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(GalleryOptions):
     """Which gallery, and whether what is damaged is taken out."""
 
-    gallery: Path
     repair: bool = False
-    json: Path | None = None
-
-    @property
-    def files(self) -> Files:
-        return Files({"--json": self.json}, kept=[self.gallery])
 
 
 def run(options: Options) -> None:
