@@ -74,13 +74,14 @@ router = APIRouter(prefix="/v1", responses={"default": PROBLEM})
     "/search", response_model=models.Results, responses={200: STREAM}, openapi_extra=accepts(models.SearchRequest)
 )
 async def search(request: Request, service: Shared) -> Any:
-    """The images of the gallery that show what a query shows."""
+    """The images of the gallery that show what a query shows; one that is the query is no result of its own."""
     service.scheduler.require_room()
     asked, image = await read(request, models.SearchRequest)
     snapshot = service.served.snapshot
     query = service.query(snapshot, asked.id, image, asked.box)
     among = await asyncio.to_thread(asked.chosen, snapshot)
-    work = steps.search(query, snapshot, asked.plan, among)
+    own_row = None if asked.id is None else snapshot.row(asked.id)
+    work = steps.search(query, snapshot, asked.plan, among, own_row)
     answers = Answers(service, snapshot, asked.top_k, len(snapshot) if among is None else len(among))
     return await respond(request, service, work, asked.deadline_s, answers)
 

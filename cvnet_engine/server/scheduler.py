@@ -7,13 +7,11 @@ The thread takes one step of each job in turn, so a short job is done after its 
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http import HTTPStatus
 
-from cvnet_engine.server.problems import ProblemError, busy
+from cvnet_engine.server.problems import busy
 
 CAPACITY = 32  # jobs under way and waiting
 
@@ -35,12 +33,10 @@ class Job:
     Attributes:
         steps: the work; run and closed on the scheduler's thread alone.
         deliver: called with each event on that thread; must not wait.
-        deadline: on the scheduler's clock; a job is not given a turn after it.
     """
 
     steps: Iterator[Event]
     deliver: Callable[[Event], None]
-    deadline: float
     _cancelled: threading.Event = field(default_factory=threading.Event)
 
     def cancel(self) -> None:
@@ -55,8 +51,8 @@ class Job:
 class Scheduler:
     """Takes turns among jobs. `start` runs them on a thread; without it, `turn` does, one step at a time."""
 
-    def __init__(self, capacity: int = CAPACITY, clock: Callable[[], float] = time.monotonic) -> None:
-        self._capacity, self._clock = capacity, clock
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        self._capacity = capacity
         self._jobs: deque[Job] = deque()  # the next in turn on the left; one whose turn it is stands there still
         self._changed = threading.Condition()
         self._stopped = False
@@ -73,13 +69,13 @@ class Scheduler:
         if len(self._jobs) >= self._capacity:
             raise busy(f"{self._capacity} requests are under way, as many as there may be; try again later")
 
-    def submit(self, steps: Iterator[Event], deliver: Callable[[Event], None], seconds: float) -> Job:
-        """Line up a job that has this many seconds.
+    def submit(self, steps: Iterator[Event], deliver: Callable[[Event], None]) -> Job:
+        """Line up a job.
 
         Raises:
             ProblemError: 503, see `require_room`, or where the server is stopping.
         """
-        job = Job(steps, deliver, self._clock() + seconds)
+        job = Job(steps, deliver)
         with self._changed:
             if self._stopped:
                 raise busy("the server is stopping")
@@ -104,10 +100,6 @@ class Scheduler:
         """Take a step of a job and deliver its event; whether there is more to do."""
         try:
             if not job.cancelled:
-                if self._clock() > job.deadline:
-                    raise ProblemError(
-                        HTTPStatus.GATEWAY_TIMEOUT, "deadline", "not done by the deadline; ask for fewer pairs"
-                    )
                 event = next(job.steps)
                 if not job.cancelled:
                     job.deliver(event)

@@ -22,6 +22,7 @@ from engine.retrieval.retriever import Retriever
 from engine.retrieval.searcher import Found, Scored
 
 Result = TypeVar("Result")
+EXPIRED = ProblemError(HTTPStatus.GATEWAY_TIMEOUT, "deadline", "not done by the deadline; ask for fewer pairs")
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,11 @@ class Service:
     async def events(self, steps: Iterator[Event], seconds: float) -> AsyncGenerator[Event, None]:
         """The events of a job, which is cancelled where they are not waited for to the end.
 
+        Args:
+            seconds: that it may take.
+
         Raises:
-            ProblemError: 503 too many jobs, 504 not done in time; or what stopped the job.
+            ProblemError: 503 too many jobs, 504 at the deadline; or what stopped the job.
         """
         loop, queue = asyncio.get_running_loop(), asyncio.Queue[Event]()
 
@@ -75,7 +79,12 @@ class Service:
             with contextlib.suppress(RuntimeError):  # the loop has been closed, nobody listens
                 loop.call_soon_threadsafe(queue.put_nowait, event)
 
-        job = self.scheduler.submit(steps, deliver, seconds)
+        def expire() -> None:
+            job.cancel()
+            queue.put_nowait(Finished(EXPIRED))
+
+        job = self.scheduler.submit(steps, deliver)
+        expiry = loop.call_later(seconds, expire)
         try:
             while not isinstance(event := await queue.get(), Finished):
                 self._note(event)
@@ -83,6 +92,7 @@ class Service:
             if event.error:
                 raise event.error
         finally:
+            expiry.cancel()
             job.cancel()
 
     def _note(self, event: Event) -> None:

@@ -39,17 +39,17 @@ def describe(query: Callable[[], Features]) -> Iterator[Described]:
 
 
 def search(
-    query: Callable[[], Features], snapshot: Snapshot, plan: Plan, among: Array | None
+    query: Callable[[], Features], snapshot: Snapshot, plan: Plan, among: Array | None, leave_out: int | None = None
 ) -> Iterator[Described | Ranked | RoughlyScored | Scored | Found]:
     """A query in a gallery: its features, then the steps of `Searcher.find`.
 
     Args:
-        among: rows (n,) to search, ascending; None for all.
+        among, leave_out: see `Searcher.steps`.
     """
     stages = Stages()
     with stages.timed("features"):
         features = query()
     yield Described(features)
-    with contextlib.closing(snapshot.searcher.steps(features, plan, among)) as steps:
+    with contextlib.closing(snapshot.searcher.steps(features, plan, among, leave_out)) as steps:
         for step in steps:
             yield replace(step, seconds=stages.seconds | step.seconds) if isinstance(step, Ranked | Found) else step

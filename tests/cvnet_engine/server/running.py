@@ -53,8 +53,8 @@ class Watched(Scheduler):
         super().__init__()
         self.cancelled = threading.Event()
 
-    def submit(self, steps, deliver, seconds):
-        job = super().submit(steps, deliver, seconds)
+    def submit(self, steps, deliver):
+        job = super().submit(steps, deliver)
         cancel = job.cancel
         job.cancel = lambda: (cancel(), self.cancelled.set())
         return job

@@ -120,8 +120,9 @@ def test_upload_stream_box_and_more_like_this(run, visit, photos, tmp_path, opti
     second = page.locator(".hit").nth(1)
     id_ = second.get_attribute("data-id")
     second.get_by_role("button", name="More like this").click()
-    expect(page.locator(f'.hit[data-id="{id_}"] .similarity')).to_have_text("1.000")
     finished(page)
+    expect(page.locator(f'.hit[data-id="{id_}"]')).to_have_count(0)
+    expect(page.locator(".hit")).to_have_count(IMAGES - 1)
     assert page.url.endswith(f"#id={id_}")
     page.go_back()
     expect(page.locator("#heading")).to_have_text("Photos of the gallery")
@@ -209,7 +210,7 @@ def test_a_photo_is_pasted_or_dropped(run, visit, photos, way):
 
 @pytest.mark.parametrize("options", [{}, PHONE], ids=["desktop", "phone"])
 def test_near_identical_photos_are_folded(run, visit, gallery, photos, tmp_path, options):
-    copies = [photos[3].with_name(f"copy {number}.jpg") for number in range(2)]
+    copies = [photos[3].with_name(f"copy {number}.jpg") for number in range(3)]
     for copy in copies:
         copy.write_bytes(photos[3].read_bytes())
     add(gallery, copies)
@@ -222,7 +223,7 @@ def test_near_identical_photos_are_folded(run, visit, gallery, photos, tmp_path,
     expect(more).to_have_attribute("aria-expanded", "true")
     expect(shown).to_have_count(IMAGES + 2)
     names = [name.rpartition("/")[2] for name in page.locator(".hit .name").all_text_contents()]
-    together = sorted(names.index(path.name) for path in (photos[3], *copies))
+    together = sorted(names.index(path.name) for path in copies)
     assert together == list(range(together[0], together[0] + 3))
     assert fits(page)
     require_accessible(page)
@@ -245,7 +246,7 @@ def test_dates_are_shown_and_filter(run, visit):
     expect(page.locator(".hit")).to_have_count(2)
     page.locator(".hit button").first.click()
     finished(page)
-    expect(page.locator(".hit")).to_have_count(2)
+    expect(page.locator(".hit")).to_have_count(1)
     assert "taken_from=2019-06-03&taken_to=2019-06-04" in page.url
     page.reload()
     finished(page)

@@ -1,4 +1,4 @@
-"""Turns, bounds, deadlines and cancellation, one step at a time and by a clock that stands still."""
+"""Turns, bounds and cancellation, one step at a time."""
 
 from __future__ import annotations
 
@@ -6,13 +6,6 @@ import pytest
 
 from cvnet_engine.server.problems import ProblemError
 from cvnet_engine.server.scheduler import Finished, Scheduler
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def steps(name, count, log):
@@ -32,9 +25,9 @@ def run(scheduler: Scheduler) -> None:
 
 def test_jobs_take_turns_and_a_short_one_is_not_stuck_behind_a_long_one():
     scheduler, log = Scheduler(), []
-    scheduler.submit(steps("long", 100, log), lambda _: None, 1)
+    scheduler.submit(steps("long", 100, log), lambda _: None)
     scheduler.turn()
-    scheduler.submit(steps("short", 2, log), lambda _: None, 1)
+    scheduler.submit(steps("short", 2, log), lambda _: None)
     run(scheduler)
     assert log[:6] == ["long0", "long1", "short0", "long2", "short1", "long3"]
     assert log.index("short closed") == 6
@@ -43,7 +36,7 @@ def test_jobs_take_turns_and_a_short_one_is_not_stuck_behind_a_long_one():
 
 def test_events_arrive_in_order_and_the_last_says_so():
     scheduler, events = Scheduler(), []
-    scheduler.submit(iter("abc"), events.append, 1)
+    scheduler.submit(iter("abc"), events.append)
     run(scheduler)
     assert events == ["a", "b", "c", Finished()]
     assert len(scheduler) == 0
@@ -55,8 +48,8 @@ def test_an_error_ends_its_job_alone():
         raise KeyError("b")
 
     scheduler, failed, other = Scheduler(), [], []
-    scheduler.submit(failing(), failed.append, 1)
-    scheduler.submit(iter("xyz"), other.append, 1)
+    scheduler.submit(failing(), failed.append)
+    scheduler.submit(iter("xyz"), other.append)
     run(scheduler)
     assert failed[0] == "a"
     assert isinstance(failed[1].error, KeyError)
@@ -65,7 +58,7 @@ def test_an_error_ends_its_job_alone():
 
 def test_what_is_cancelled_does_no_more_and_is_closed():
     scheduler, log, events = Scheduler(), [], []
-    job = scheduler.submit(steps("a", 9, log), events.append, 1)
+    job = scheduler.submit(steps("a", 9, log), events.append)
     scheduler.turn()
     job.cancel()
     run(scheduler)
@@ -81,54 +74,40 @@ def test_a_job_cancelled_within_a_step_delivers_nothing_of_it():
         yield "late"
         pytest.fail("went on")
 
-    job = scheduler.submit(own(), events.append, 1)
+    job = scheduler.submit(own(), events.append)
     run(scheduler)
     assert events == []
     assert len(scheduler) == 0
 
 
-def test_the_deadline_ends_a_job_between_steps():
-    clock, log, events = Clock(), [], []
-    scheduler = Scheduler(clock=clock)
-    scheduler.submit(steps("a", 9, log), events.append, 10)
-    scheduler.turn()
-    clock.now = 10.0
-    scheduler.turn()
-    clock.now = 10.1
-    run(scheduler)
-    assert log == ["a0", "a1", "a closed"]
-    assert events[:2] == [0, 1]
-    assert events[2].error.status == 504
-
-
 def test_the_queue_is_bounded_and_says_when_to_come_back():
     scheduler = Scheduler(capacity=2)
     for _ in range(2):
-        scheduler.submit(iter("a"), lambda _: None, 1)
+        scheduler.submit(iter("a"), lambda _: None)
     with pytest.raises(ProblemError) as refused:
-        scheduler.submit(iter("a"), lambda _: None, 1)
+        scheduler.submit(iter("a"), lambda _: None)
     assert refused.value.status == 503
     assert int(refused.value.headers["Retry-After"]) > 0
     run(scheduler)
-    scheduler.submit(iter("a"), lambda _: None, 1)
+    scheduler.submit(iter("a"), lambda _: None)
 
 
 def test_a_cancelled_job_makes_room():
     scheduler = Scheduler(capacity=1)
-    scheduler.submit(iter("a"), lambda _: None, 1).cancel()
+    scheduler.submit(iter("a"), lambda _: None).cancel()
     scheduler.turn()
     scheduler.require_room()
 
 
 def test_closing_tells_what_was_not_done():
     scheduler, log, events = Scheduler(), [], []
-    scheduler.submit(steps("a", 9, log), events.append, 1)
+    scheduler.submit(steps("a", 9, log), events.append)
     scheduler.turn()
     scheduler.close()
     assert log == ["a0", "a closed"]
     assert events[-1].error.status == 503
     with pytest.raises(ProblemError, match="stopping"):
-        scheduler.submit(iter("a"), events.append, 1)
+        scheduler.submit(iter("a"), events.append)
 
 
 def test_the_thread_does_all_that_is_submitted():
@@ -137,7 +116,7 @@ def test_the_thread_does_all_that_is_submitted():
     scheduler, events = Scheduler(), queue.Queue()
     scheduler.start()
     for name in ("ab", "cd"):
-        scheduler.submit(iter(name), events.put, 60)
+        scheduler.submit(iter(name), events.put)
     done = [events.get(timeout=60) for _ in range(6)]
     scheduler.close()
     assert {event for event in done if isinstance(event, str)} == set("abcd")
