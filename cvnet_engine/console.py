@@ -61,13 +61,14 @@ class RateColumn(ProgressColumn):
 class Lines:
     """Progress as plain lines on standard error, one every `LINE_EVERY_S` while there are steps."""
 
-    def __init__(self, description: str, total: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._description, self._total, self._clock = description, total, clock
+    def __init__(self, description: str, total: int | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._description, self._total, self._clock = description, total or 0, clock
         self._done = self._told = 0  # steps; those that the last line spoke of
         self._told_at = clock()
 
-    def advance(self, steps: int = 1) -> None:
+    def advance(self, steps: int = 1, total: int | None = None) -> None:
         self._done += steps
+        self._total = total or self._total
         now = self._clock()
         if now - self._told_at < LINE_EVERY_S:
             return
@@ -91,8 +92,11 @@ def duration(seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def progress(description: str, total: int) -> Iterator[Callable[..., None]]:
-    """Count, rate and time left, as a bar on a terminal, else in lines; yields what to call after each step (or n)."""
+def progress(description: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """Count, rate and time left, as a bar on a terminal, else in lines.
+
+    Yields what to call after each step, or with how many, and with the total where that was not known before.
+    """
     if not err.is_terminal:
         yield Lines(description, total).advance
         return
@@ -102,7 +106,7 @@ def progress(description: str, total: int) -> Iterator[Callable[..., None]]:
     )  # fmt: skip
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task(description, total=total)
-        yield lambda steps=1: bar.advance(task, steps)
+        yield lambda steps=1, total=None: bar.update(task, advance=steps, total=total)
 
 
 def say(text: str = "") -> None:

@@ -71,7 +71,7 @@ class Retriever(Closing):
         fine: int | None = None,
         where: Filter = EVERYTHING,
         candidates: Iterable[str | os.PathLike[str]] | None = None,
-        done: Callable[[int], None] = lambda _: None,
+        done: Callable[[int, int], None] = lambda _n, _of: None,
     ) -> Results:
         """The images of the gallery that show what an image shows.
 
@@ -84,7 +84,7 @@ class Retriever(Closing):
             fine: how many of these are compared at full size, after a rough look at all; None for all.
             where: which images are searched.
             candidates: paths of gallery images, a shortlist found elsewhere: nothing else is searched.
-            done: called with how many pairs were scored, after each few.
+            done: called after each few pairs, with how many these were and how many there are at most.
 
         Raises:
             ImageError: the image cannot be read, or the box misses it.

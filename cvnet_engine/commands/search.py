@@ -17,14 +17,14 @@ from cvnet_engine.outputs import STANDARD_OUTPUT, Files
 from cvnet_engine.pages.page import Box, Page
 from cvnet_engine.pages.rendering import render
 from cvnet_engine.results import Results
-from cvnet_engine.retriever import SHORTLIST, GalleryImage, Retriever
+from cvnet_engine.retriever import GalleryImage, Retriever
 from engine.bundle import Bundle
 from engine.errors import CvnetError, ImageError
 from engine.gallery.filter import Filter
 from engine.gallery.reader import Gallery
 from engine.images import MAX_BYTES
 from engine.retrieval.hits import Hit
-from engine.retrieval.searcher import Plan, RerankWith
+from engine.retrieval.searcher import RerankWith
 
 STANDARD_INPUT = Path("-")
 Format = Literal["table", "paths", "paths0", "tsv", "json"]
@@ -100,7 +100,6 @@ class Search:
     box: Box | None
     where: Filter
     shortlists: Shortlists | None
-    images: int
 
     def attempt(self, query: Path, image: ImageLike | GalleryImage) -> Found | Failed:
         """A query's outcome, shown at once; one that fails leaves the others theirs."""
@@ -114,22 +113,16 @@ class Search:
         return found
 
     def find(self, query: Path, image: ImageLike | GalleryImage) -> Results:
-        candidates = self.shortlists.of(query) if self.shortlists else None
-        rerank = self.options.rerank
-        if rerank is None:
-            rerank = SHORTLIST if candidates is None else len(candidates)
-        plan = Plan(self.options.top_k, rerank, self.options.rerank_with, self.options.fine)
-        pairs = plan.pooled_pairs(self.images) + min(plan.full_pairs, self.images)
-        with console.progress("reranking", pairs) as advance:
+        with console.progress("reranking") as advance:
             return self.retriever.search(
                 image,
                 self.options.top_k,
-                rerank,
+                self.options.rerank,
                 self.box,
                 method=self.options.rerank_with,
                 fine=self.options.fine,
                 where=self.where,
-                candidates=candidates,
+                candidates=self.shortlists.of(query) if self.shortlists else None,
                 done=advance,
             )
 
@@ -140,7 +133,7 @@ def run(options: Options) -> None:
     shortlists = Shortlists.read(options.candidates) if options.candidates else None
     bundle = Bundle.open(options.bundle)
     with Gallery.open(options.gallery) as gallery, Retriever(bundle, gallery, options.threads) as retriever:
-        search = Search(retriever, options, box, where, shortlists, len(gallery))
+        search = Search(retriever, options, box, where, shortlists)
         if options.format == "tsv":
             console.emit("\t".join(TSV_COLUMNS) + "\n")
         outcomes = [search.attempt(query, image) for query, image in asked(options)]

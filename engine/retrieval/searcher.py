@@ -122,19 +122,23 @@ class Searcher(Closing):
         self,
         query: Features,
         plan: Plan,
-        done: Callable[[int], None] = lambda _: None,
+        done: Callable[[int, int], None] = lambda _n, _of: None,
         among: Array | None = None,
         leave_out: int | None = None,
     ) -> Found:
         """The best `plan.depth` images for a query, of which `plan.top_k` were asked for.
 
         Args:
-            done: `done(n)` is called after each n pairs, on maps of either size.
+            done: `done(n, of)` is called after each n pairs, of so many at most, on maps of either size.
             among, leave_out: see `steps`.
         """
+        pairs = 0
         for step in self.steps(query, plan, among, leave_out):
-            if isinstance(step, Scored | RoughlyScored):
-                done(len(step.rows))
+            match step:
+                case Ranked(before):
+                    pairs = plan.pooled_pairs(len(before.rows)) + step.pairs
+                case Scored(rows) | RoughlyScored(rows):
+                    done(len(rows), pairs)
         assert isinstance(step, Found)  # the last
         return step
 

@@ -68,6 +68,14 @@ def test_time_left_is_from_the_pace_of_late(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err == "indexing: 910 of 1000, 4.0 s each, 6 min left\n"
 
 
+def test_a_total_may_be_known_with_the_first_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    lines = console.Lines("reranking", None, clock)
+    clock.now += 40
+    lines.advance(10, 50)
+    assert capsys.readouterr().err == "reranking: 10 of 50, 4.0 s each, 3 min left\n"
+
+
 def test_short_work_without_a_terminal_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     with console.progress("reranking", 3) as advance:
         for _ in range(3):

@@ -119,9 +119,10 @@ def test_a_shortlist_found_elsewhere(retriever, photos):
 
 
 def test_progress_is_told(retriever, photos):
-    done: list[int] = []
-    retriever.search(photos[0], rerank=6, done=done.append)
-    assert sum(done) == 6
+    told: list[tuple[int, int]] = []
+    retriever.search(photos[0], rerank=6, done=lambda *done: told.append(done))
+    assert sum(pairs for pairs, _ in told) == 6
+    assert {most for _, most in told} == {6}
 
 
 @pytest.mark.parametrize(

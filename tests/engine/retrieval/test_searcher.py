@@ -58,7 +58,7 @@ def collection():
 def test_what_is_ranked_and_scored(collection, plan, depth, pairs):
     scorer, done = Scorer(), []
     with Searcher(scorer, collection) as searcher:
-        found = searcher.find(features(1), plan, done.append)
+        found = searcher.find(features(1), plan, lambda count, _: done.append(count))
     assert (len(found.before.rows), len(found.ranking.rows)) == (depth, depth)
     assert len(scorer.asked) == sum(done) == pairs
     assert np.count_nonzero(~np.isnan(found.ranking.pair_scores)) == pairs
@@ -124,6 +124,14 @@ def test_where_all_come_to_full_size_there_is_no_rough_look(collection, scores, 
     ranking, scored = search(collection, scores, Plan(top_k=100, fine=fine))
     assert_same(ranking, plain)
     assert not scored[True]
+
+
+@pytest.mark.parametrize(("images", "pairs"), [(IMAGES, 100 + 30), (60, 60 + 30), (20, 20)])
+def test_how_many_pairs_there_are_is_told_with_each_few(collection, scores, images, pairs):
+    told = []
+    with Searcher(Pairs(*scores), collection) as searcher:
+        searcher.find(features(1), Plan(top_k=40, fine=30), lambda *done: told.append(done), np.arange(images))
+    assert (sum(count for count, _ in told), {most for _, most in told}) == (pairs, {pairs})
 
 
 def test_a_gallery_smaller_than_fine_is_scored_in_full(collection, scores):
