@@ -25,6 +25,7 @@ from benchmarks.contenders.contender import (
 )
 from benchmarks.contenders.entrant import Agreement, Entrant, Field, enter
 from benchmarks.latency import memory
+from benchmarks.latency.costs import Network
 from benchmarks.latency.limits import Ceiling
 from benchmarks.latency.photos import photo
 from benchmarks.latency.records import Record, against, records_of
@@ -140,7 +141,7 @@ def open_all(options: Options, opened: contextlib.ExitStack) -> tuple[dict[str, 
 
 def measure_size(bench: Run, size: Size) -> None:
     """Every stage at one image size."""
-    label, depth = label_of(size), depth_of(bench.options)
+    label, network = label_of(size), network_of(bench.options)
     image = photo(*size, 0)
     bench.say(f"{label} agreement with PyTorch")
     present = enter(list(bench.contenders.values()), photos(size))
@@ -154,15 +155,15 @@ def measure_size(bench: Run, size: Size) -> None:
     ):
         stages = [
             *image_stages(image),
-            *scale_stages(present.entrants, image, depth),
-            *whole_stages(present.entrants, image, depth, *({KEEPING: call} for call in keeping)),
+            *scale_stages(present.entrants, image, network),
+            *whole_stages(present.entrants, image, network, *({KEEPING: call} for call in keeping)),
         ]
         shelves = stock_all(engines, max(bench.options.shortlists), Path(folder))
         for shelf in shelves.values():
             opened.enter_context(shelf.gallery)
         if engines:
-            stages += gallery_stages(shelves, image, bench.options.shortlists, depth)
-            stages.append(indexing_stage(engines, image, depth, Path(folder)))
+            stages += gallery_stages(shelves, image, bench.options.shortlists, network)
+            stages.append(indexing_stage(engines, image, network, Path(folder)))
         bench.measure(stages, label)
     for stage in stages:
         if PUBLISHED in stage.baselines and stage.count:
@@ -233,7 +234,7 @@ def measure_growth(bench: Run) -> None:
     for size in growth_sizes(largest):
         present = enter(engines, photos(size))
         bench.absent |= {f"{name} at {label_of(size)}": reason for name, reason in present.refused.items()}
-        stages = whole_stages(present.entrants, photo(*size, 0), depth_of(bench.options))
+        stages = whole_stages(present.entrants, photo(*size, 0), network_of(bench.options))
         bench.measure(stages, label_of(size), "size")
 
 
@@ -245,12 +246,12 @@ def growth_sizes(largest: Size) -> list[Size]:
 
 def measure_threads(bench: Run) -> None:
     """Bundles with one thread, two, four and so on, at the first size."""
-    size, depth = bench.options.sizes[0], depth_of(bench.options)
+    size, network = bench.options.sizes[0], network_of(bench.options)
     for threads in thread_counts(bench.options.threads):
         with contextlib.ExitStack() as opened:
             engines = [opened.enter_context(open_bundle(path, threads)) for path in bench.options.bundles]
             present = enter(engines, photos(size))
-            stages = whole_stages(present.entrants, photo(*size, 0), depth)
+            stages = whole_stages(present.entrants, photo(*size, 0), network)
             bench.measure(stages, label_of(size), "threads", threads)
 
 
@@ -297,5 +298,6 @@ def label_of(size: Size) -> str:
     return f"{size[1]}x{size[0]}"
 
 
-def depth_of(options: Options) -> int:
-    return Bundle(options.bundles[0]).manifest.depth
+def network_of(options: Options) -> Network:
+    manifest = Bundle(options.bundles[0]).manifest
+    return Network(manifest.depth, manifest.descriptor)

@@ -23,6 +23,7 @@ from engine.geometry import (
     scaled,
     unit_map_sizes,
 )
+from engine.retrieval.descriptors import DESCRIPTORS
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}  # bottlenecks of the four stages, by depth
 WIDTHS = (64, 128, 256, 512)  # of a bottleneck's inner channels, by stage; it puts out four times as many
@@ -43,6 +44,17 @@ class Cost:
         return Cost(self.flop * times, self.bytes * times)
 
 
+@dataclass(frozen=True)
+class Network:
+    """What describes images: a ResNet's depth, and whose descriptor it makes, of `DESCRIPTORS`."""
+
+    depth: int
+    descriptor: str = "cvnet"
+
+    def scaled(self, image: Size, scale: float) -> Size:
+        return DESCRIPTORS[self.descriptor].scaled(image, scale)
+
+
 def convolution(inputs: int, outputs: int, kernel: int, size: Size) -> float:
     """Operations of a 2D convolution that puts out `size` positions."""
     return 2.0 * inputs * outputs * kernel**2 * size[0] * size[1]
@@ -53,12 +65,16 @@ def halved(size: Size) -> Size:
     return -(-size[0] // 2), -(-size[1] // 2)
 
 
-def convolutions(depth: int, image: Size) -> Iterator[tuple[int, int, int, Size]]:
-    """The trunk's convolutions: inputs, outputs, kernel and the size they put out, for an image (height, width) px."""
+def convolutions(depth: int, image: Size, stages: int = len(WIDTHS)) -> Iterator[tuple[int, int, int, Size]]:
+    """The trunk's convolutions: inputs, outputs, kernel and the size they put out, for an image (height, width) px.
+
+    Args:
+        stages: how many follow the stem, which is the first.
+    """
     size = halved(image)
     yield 3, 64, 7, size
     size, channels = halved(size), 64
-    for stage, (count, width) in enumerate(zip(BLOCKS[depth], WIDTHS, strict=True)):
+    for stage, (count, width) in enumerate(zip(BLOCKS[depth][:stages], WIDTHS[:stages], strict=True)):
         for block in range(count):
             yield channels, width, 1, size
             if stage and not block:
@@ -70,9 +86,9 @@ def convolutions(depth: int, image: Size) -> Iterator[tuple[int, int, int, Size]
             channels = 4 * width
 
 
-def descriptor(depth: int, image: Size) -> Cost:
+def descriptor(network: Network, image: Size) -> Cost:
     """One scale of an image (height, width) px to a descriptor."""
-    layers = list(convolutions(depth, image))
+    layers = list(convolutions(network.depth, image))
     whiten = DESCRIPTOR_DIM**2
     weights = sum(inputs * outputs * kernel**2 for inputs, outputs, kernel, _ in layers) + whiten
     moved = FLOAT * (weights + 3 * image[0] * image[1] + DESCRIPTOR_DIM)
@@ -84,17 +100,19 @@ def map_values(image: Size) -> int:
     return MAP_DIM * sum(height * width for height, width in unit_map_sizes(map_size(image)))
 
 
-def features(depth: int, image: Size) -> Cost:
-    """An image as it is to its descriptor and unit maps."""
+def features(network: Network, image: Size) -> Cost:
+    """An image as it is to its descriptor and unit maps; behind the stem SuperGlobal's maps are a pass of their own."""
+    _, *behind_stem = convolutions(network.depth, image, stages=3)
+    again = sum(convolution(*layer) for layer in behind_stem) if network.descriptor == "superglobal" else 0.0
     projections = sum(convolution(LOCAL_DIM, MAP_DIM, 3, size) for size in unit_map_sizes(map_size(image)))
     weights = len(AREA_SCALES) * LOCAL_DIM * MAP_DIM * 9
-    return descriptor(depth, image) + Cost(projections, FLOAT * (weights + map_values(image)))
+    return descriptor(network, image) + Cost(again + projections, FLOAT * (weights + map_values(image)))
 
 
-def extract(depth: int, image: Size) -> Cost:
+def extract(network: Network, image: Size) -> Cost:
     """Features of an image at all scales."""
-    others = [descriptor(depth, scaled(image, scale)) for scale in IMAGE_SCALES if scale != 1]
-    return sum(others, features(depth, image))
+    others = [descriptor(network, network.scaled(image, scale)) for scale in IMAGE_SCALES if scale != 1]
+    return sum(others, features(network, image))
 
 
 def pair(query: Size, key: Size) -> Cost:

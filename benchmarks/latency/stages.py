@@ -15,7 +15,7 @@ from PIL import Image
 from benchmarks.contenders.contender import KEEPING, PUBLISHED, REFERENCE
 from benchmarks.contenders.entrant import Entrant
 from benchmarks.latency import costs
-from benchmarks.latency.costs import Cost
+from benchmarks.latency.costs import Cost, Network
 from benchmarks.latency.timing import Calls
 from engine.contract import Array
 from engine.features import Features
@@ -86,24 +86,25 @@ def jpeg(image: Array) -> bytes:
     return stream.getvalue()
 
 
-def scale_stages(entrants: Sequence[Entrant], image: Array, depth: int) -> Iterator[Stage]:
+def scale_stages(entrants: Sequence[Entrant], image: Array, network: Network) -> Iterator[Stage]:
     """One image described at each scale, by everyone."""
     retrievers = {entrant.contender.name: entrant.contender.retriever for entrant in entrants}
+    kind = entrants[0].contender.retriever.kind
     for scale in IMAGE_SCALES:
-        feeds = {"image": normalise(rescale(image, scale))}
+        feeds = {"image": kind.network_input(image, scale)}
         whole = scale == 1
         engines = {name: r.features if whole else r.descriptor for name, r in retrievers.items()}
         calls = {name: partial(engine.run, feeds) for name, engine in engines.items()}
-        cost = (costs.features if whole else costs.descriptor)(depth, feeds["image"].shape[2:])
+        cost = (costs.features if whole else costs.descriptor)(network, feeds["image"].shape[2:])
         yield Stage(f"{'features' if whole else 'descriptor'} ×{scale:g}", "image", cost, calls, (REFERENCE,))
 
 
 def whole_stages(
-    entrants: Sequence[Entrant], image: Array, depth: int, more_extract: Calls = NO_CALLS, more_pair: Calls = NO_CALLS
+    entrants: Sequence[Entrant], image: Array, network: Network, more_extract: Calls = NO_CALLS, more_pair: Calls = NO_CALLS
 ) -> list[Stage]:
     """One image described and one pair scored, by everyone: what all else is made of."""
     calls = {entrant.contender.name: partial(entrant.contender.retriever.extract, image) for entrant in entrants}
-    cost, baselines = costs.extract(depth, image.shape[:2]), (REFERENCE, KEEPING)
+    cost, baselines = costs.extract(network, image.shape[:2]), (REFERENCE, KEEPING)
     extract = Stage("extract, all scales", "image", cost, {**calls, **more_extract}, baselines)
     return [extract, pair_stage(entrants, image, more_pair)]
 
@@ -157,7 +158,7 @@ def stock(entrant: Entrant, images: int, folder: Path) -> Shelf:
     return Shelf(entrant, Gallery(folder))
 
 
-def gallery_stages(shelves: dict[str, Shelf], image: Array, shortlists: Sequence[int], depth: int) -> Iterator[Stage]:
+def gallery_stages(shelves: dict[str, Shelf], image: Array, shortlists: Sequence[int], network: Network) -> Iterator[Stage]:
     """Reading features back, reranking shortlists, and a whole query; by bundles: the reference has no gallery."""
     size = image.shape[:2]
     first, longest = next(iter(shelves)), max(shortlists)
@@ -168,18 +169,18 @@ def gallery_stages(shelves: dict[str, Shelf], image: Array, shortlists: Sequence
         yield Stage("rerank", "query", costs.pair(size, size) * k, calls, (REFERENCE, PUBLISHED), count=k)
     file = next(iter(shelves.values())).gallery.path / "query.jpg"
     file.write_bytes(jpeg(image))
-    cost = costs.extract(depth, size) + costs.pair(size, size) * longest
+    cost = costs.extract(network, size) + costs.pair(size, size) * longest
     whole = {name: partial(shelf.query, file, longest) for name, shelf in shelves.items()}
     yield Stage("whole query", "query", cost, whole, (REFERENCE, PUBLISHED), count=longest)
 
 
-def indexing_stage(entrants: Sequence[Entrant], image: Array, depth: int, folder: Path) -> Stage:
+def indexing_stage(entrants: Sequence[Entrant], image: Array, network: Network, folder: Path) -> Stage:
     """Image files into a new gallery, reading and writing beside the extraction."""
     files = [folder / f"{row}.jpg" for row in range(INDEXED)]
     for file in files:
         file.write_bytes(jpeg(image))
     calls = {e.contender.name: IndexingCall(e.contender.retriever, files, folder / e.contender.name) for e in entrants}
-    return Stage("indexing", "image", costs.extract(depth, image.shape[:2]), calls, (), items=INDEXED)
+    return Stage("indexing", "image", costs.extract(network, image.shape[:2]), calls, (), items=INDEXED)
 
 
 class IndexingCall:

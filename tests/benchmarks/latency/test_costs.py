@@ -5,6 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.latency import costs
+from benchmarks.latency.costs import Network
 from cvnet.model import CVNet
 from engine.geometry import map_size, unit_map_sizes
 from export.reranker import FactoredReranker, UnitMaps
@@ -53,19 +54,35 @@ def test_trunk_of_a_224_px_image(depth, macs):
     assert trunk / 2 + 2048 * 1000 == pytest.approx(macs, rel=1e-3)
 
 
+@pytest.mark.parametrize("descriptor", ["cvnet", "superglobal"])
 @pytest.mark.parametrize("size", [(160, 224), (97, 131)])
-def test_features_as_pytorch_counts_them(model, size):
-    image = torch.empty(1, 3, *size, device="meta")
-    described = counted(model.backbone, image)
-    assert costs.descriptor(50, size).flop == described
+def test_features_as_pytorch_counts_them(descriptor, size):
+    with torch.device("meta"):
+        model = CVNet(50, descriptor).eval()
+    network, image = Network(50, descriptor), torch.empty(1, 3, *size, device="meta")
+    assert costs.descriptor(network, size).flop == counted(model.backbone.describe, image)
     feature_map = torch.empty(1, 1024, *costs.map_size(size), device="meta")
-    assert costs.features(50, size).flop == described + counted(UnitMaps(model.reranker), feature_map)
+    maps = counted(UnitMaps(model.reranker), feature_map)
+    assert costs.features(network, size).flop == counted(model.backbone, image) + maps
 
 
-def test_extract_is_the_sum_of_its_scales():
-    whole = costs.extract(50, (1024, 768))
-    scales = [costs.descriptor(50, (724, 543)), costs.features(50, (1024, 768)), costs.descriptor(50, (1448, 1086))]
-    assert whole == sum(scales, costs.Cost())
+@pytest.mark.parametrize(
+    ("descriptor", "image", "others"),
+    [
+        ("cvnet", (1024, 768), [(724, 543), (1448, 1086)]),
+        ("cvnet", (240, 240), [(170, 170), (339, 339)]),
+        ("superglobal", (240, 240), [(169, 169), (339, 339)]),  # cut, not rounded
+    ],
+)
+def test_extract_is_the_sum_of_its_scales(descriptor, image, others):
+    network = Network(50, descriptor)
+    scales = [costs.descriptor(network, size) for size in others]
+    assert costs.extract(network, image) == sum(scales, costs.features(network, image))
+
+
+@pytest.mark.parametrize(("descriptor", "gflop"), [("cvnet", 476), ("superglobal", 575)])
+def test_extract_as_decision_024_has_it(descriptor, gflop):
+    assert costs.extract(Network(50, descriptor), (1024, 768)).flop == pytest.approx(gflop * 1e9, rel=1e-3)
 
 
 def test_bytes_that_must_move():
