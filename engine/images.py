@@ -15,7 +15,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, TYPE_CHECKING, BinaryIO
 
 import cv2
 import numpy as np
@@ -28,6 +28,9 @@ from engine.errors import ImageError, one_line
 from engine.exif import Block, Shot
 from engine.files import IrregularFileError, open_regular
 from engine.geometry import MIN_SIDE_PX
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
 
 SUFFIXES = {
     ".avif": "AVIF",
@@ -66,6 +69,16 @@ UPRIGHT: dict[int, Callable[[Array], Array]] = {
     8: lambda image: image.transpose(1, 0, 2)[::-1],
 }  # EXIF orientation -> what undoes it, on (H, W, 3)
 
+
+def open_raw(stream: IO[bytes], name: str | bytes) -> ImageFile:
+    """A camera's raw file, see `RawFile`."""
+    from engine.raw_file import RawFile
+
+    return RawFile(stream, name)
+
+
+Image.register_open(photo_formats.HEIC, photo_formats.open_heic, photo_formats.is_heic)
+Image.register_open(photo_formats.RAW, open_raw, photo_formats.may_be_raw)
 warnings.filterwarnings("ignore", module=r"PIL\b")  # notes on odd files, which `decode` takes or refuses
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # the same, as errors
 with contextlib.suppress(AttributeError):  # libtiff's own, on standard error; found through Pillow, if linked with it

@@ -100,7 +100,11 @@ def scale_stages(entrants: Sequence[Entrant], image: Array, network: Network) ->
 
 
 def whole_stages(
-    entrants: Sequence[Entrant], image: Array, network: Network, more_extract: Calls = NO_CALLS, more_pair: Calls = NO_CALLS
+    entrants: Sequence[Entrant],
+    image: Array,
+    network: Network,
+    more_extract: Calls = NO_CALLS,
+    more_pair: Calls = NO_CALLS,
 ) -> list[Stage]:
     """One image described and one pair scored, by everyone: what all else is made of."""
     calls = {entrant.contender.name: partial(entrant.contender.retriever.extract, image) for entrant in entrants}
@@ -158,7 +162,9 @@ def stock(entrant: Entrant, images: int, folder: Path) -> Shelf:
     return Shelf(entrant, Gallery(folder))
 
 
-def gallery_stages(shelves: dict[str, Shelf], image: Array, shortlists: Sequence[int], network: Network) -> Iterator[Stage]:
+def gallery_stages(
+    shelves: dict[str, Shelf], image: Array, shortlists: Sequence[int], network: Network
+) -> Iterator[Stage]:
     """Reading features back, reranking shortlists, and a whole query; by bundles: the reference has no gallery."""
     size = image.shape[:2]
     first, longest = next(iter(shelves)), max(shortlists)

@@ -17,7 +17,8 @@ from engine.contract import Array
 from engine.errors import ImageError
 from engine.exif import Shot
 from engine.images import EXPECTED, FORMATS, SUFFIXES, decode, read_shot, read_size
-from engine.photo_formats import MIN_PREVIEW_SIDE_PX, missing
+from engine.photo_formats import missing
+from engine.raw_file import MIN_PREVIEW_SIDE_PX
 from tests.pictures import damaged, dated, encode, picture
 from tests.raws import dng, heic
 
@@ -223,4 +224,4 @@ def test_their_libraries_are_imported_for_the_first_such_photo():
     jpeg = Path(__file__).parents[2] / "docs" / "ranking.jpg"
     loaded = subprocess.run([sys.executable, "-c", script, jpeg], capture_output=True, text=True, check=True).stdout
     assert "PIL.JpegImagePlugin" in loaded
-    assert not {"pillow_heif", "rawpy", "watchfiles", "PIL.AvifImagePlugin"} & set(loaded.split())
+    assert not {"pillow_heif", "rawpy", "engine.raw_file", "watchfiles", "PIL.AvifImagePlugin"} & set(loaded.split())
