@@ -161,6 +161,7 @@ def test_every_query_photo_equals_opencv(landmarks):
         assert_scales_equal(read(path, truth.bbx), cv2.imread(str(path))[y1:y2, x1:x2])
 
 
+@pytest.mark.slow
 def test_every_database_photo_equals_opencv(landmarks):
     for path in landmarks.images:
         assert_scales_equal(read(path), cv2.imread(str(path)))

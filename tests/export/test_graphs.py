@@ -26,7 +26,7 @@ def unit_maps(seeded_model):
     return compute
 
 
-@pytest.fixture(scope="session", params=[50, 101])
+@pytest.fixture(scope="session", params=[50, pytest.param(101, marks=pytest.mark.slow)])
 def image_engines(request, bundle, seeded_model, tmp_path_factory):
     """(depth, descriptor engine, features engine); ResNet-50's are those of the bundle."""
     depth, folder = request.param, bundle

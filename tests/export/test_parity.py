@@ -22,12 +22,12 @@ def cases(seeded_model):
 
 @pytest.fixture(scope="module")
 def changed_cases():
-    """What a slightly different model returns."""
+    """What a slightly different model returns for images of one size."""
     model = checkpoint.load("seeded:0", 50)
     with torch.no_grad():
         model.backbone.whiten.bias[0] += 0.01
         model.reranker.learner.mlp[2].bias[0] += 0.01
-    return parity.cases(model, parity.samples(None, []))
+    return parity.cases(model, parity.samples(None, [])[1:2])
 
 
 @pytest.mark.parametrize("graph", ["descriptor", "features", "reranker"])

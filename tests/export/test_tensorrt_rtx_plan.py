@@ -19,6 +19,8 @@ LARGER = [SizeRange((96, 128), (128, 160), (128, 192)), SizeRange((128, 96), (16
 FIXED = SizeRange((96, 128), (96, 128), (96, 128))
 # graph, precision that it computes in: int8 has the float16 reranker
 MATRIX = sorted({(g, p) for g, asked in BACKENDS["tensorrt-rtx"].precisions.items() for p in asked.values()})
+RANGES = {"dynamic": [LANDSCAPE, PORTRAIT], "fixed": [FIXED]}
+BRIEF = {("descriptor", "fp16", "fixed"), ("features", "int8", "dynamic"), ("reranker", "fp32", "fixed")}
 
 
 @pytest.fixture(scope="session")
@@ -48,18 +50,26 @@ def compile_plan(graph, folder, shapes, targets=TARGETS, progress=lambda *_: Non
     return plan
 
 
-@pytest.mark.parametrize(("graph", "precision"), MATRIX)
-@pytest.mark.parametrize("ranges", [[LANDSCAPE, PORTRAIT], [FIXED]], ids=["dynamic", "fixed"])
+def briefly(cases, brief):
+    """All cases, those marked slow that are not among the brief ones: each takes seconds to compile."""
+    return [case if case in brief else pytest.param(*case, marks=pytest.mark.slow) for case in cases]
+
+
+@pytest.mark.parametrize(
+    ("graph", "precision", "ranges"), briefly([(*entry, name) for entry in MATRIX for name in RANGES], BRIEF)
+)
 def test_every_graph_compiles(typed, tmp_path, graph, precision, ranges):
     """For three architectures at once; no file but the plan is left."""
     batch = 4 if graph == "reranker" else 1
-    plan = compile_plan(typed(graph, precision), tmp_path, profiles(graph, ranges, batch))
+    plan = compile_plan(typed(graph, precision), tmp_path, profiles(graph, RANGES[ranges], batch))
     assert plan.stat().st_size > 1 << 20
     assert list(tmp_path.iterdir()) == [plan]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-@pytest.mark.parametrize("graph", IMAGE_GRAPHS)
+@pytest.mark.parametrize(
+    ("graph", "precision"),
+    briefly([(g, p) for g in IMAGE_GRAPHS for p in ("fp32", "fp16", "int8")], {("features", "fp16")}),
+)
 def test_superglobals_descriptor_compiles(typed, superglobal_graphs, tmp_path, graph, precision):
     """With its regions mirrored at edges of any size, and one trunk's weights read by two passes."""
     file = typed(graph, precision, superglobal_graphs / f"{graph}.onnx")
@@ -82,7 +92,9 @@ def test_the_matrix_is_every_graph():
 def test_progress_is_told(bundle, tmp_path):
     reports = []
     shapes = profiles("reranker", [FIXED], 1)
-    compile_plan(bundle / "reranker.onnx", tmp_path, shapes, progress=lambda phase, done: reports.append((phase, done)))
+    compile_plan(
+        bundle / "reranker.onnx", tmp_path, shapes, ["sm89"], lambda phase, done: reports.append((phase, done))
+    )
     assert reports[0][1] == 0.0
     assert max(done for _, done in reports) == 1.0
 
