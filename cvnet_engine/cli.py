@@ -21,6 +21,7 @@ from cvnet_engine.options import (
     HtmlOption,
     JsonOption,
     RerankWithOption,
+    ScalesOption,
     ThreadsOption,
     printed,
     results,
@@ -151,6 +152,7 @@ def index(
             "many bytes a position, 24 by default, in a 21st of it. A gallery keeps its kind."
         ),
     ] = None,
+    scales: ScalesOption = None,
     include: Annotated[
         list[str] | None, typer.Option(help="Of folders, only files like this, as '*.jpg'; repeat it for several.")
     ] = None,
@@ -189,6 +191,7 @@ def index(
             exclude=tuple(exclude or ()),
             watch=watch,
             cluster=Cluster(address, workers, threads or WORKER_THREADS) if runner == "ray" else None,
+            scales=scales,
         )
     )
 
@@ -276,6 +279,7 @@ def evaluate(
     rerank: Annotated[str, typer.Option(help="Shortlist lengths, for instance 100,400; 0 for none.")] = "100",
     rerank_with: RerankWithOption = "cvnet",
     fine: FineOption = None,
+    scales: ScalesOption = None,
     reference: Annotated[
         bool, typer.Option("--reference", help="Evaluate the PyTorch model beside the engine.")
     ] = False,
@@ -307,6 +311,7 @@ def evaluate(
             rerank=rerank,
             rerank_with=rerank_with,
             fine=fine,
+            scales=scales,
             reference=reference,
             against=against,
             distractors=distractors,
