@@ -23,6 +23,7 @@ from cvnet_engine.options import (
     JsonOption,
     RerankWithOption,
     RunnerOption,
+    ScalesOption,
     ThreadsOption,
     WorkersOption,
     cluster_of,
@@ -155,6 +156,7 @@ def index(
             "many bytes a position, 24 by default, in a 21st of it. A gallery keeps its kind."
         ),
     ] = None,
+    scales: ScalesOption = None,
     include: Annotated[
         list[str] | None, typer.Option(help="Of folders, only files like this, as '*.jpg'; repeat it for several.")
     ] = None,
@@ -186,6 +188,7 @@ def index(
             exclude=tuple(exclude or ()),
             watch=watch,
             cluster=cluster_of(runner, address, workers, threads),
+            scales=scales,
         )
     )
 
@@ -273,6 +276,7 @@ def evaluate(
     rerank: Annotated[str, typer.Option(help="Shortlist lengths, for instance 100,400; 0 for none.")] = "100",
     rerank_with: RerankWithOption = "cvnet",
     fine: FineOption = None,
+    scales: ScalesOption = None,
     reference: Annotated[
         bool, typer.Option("--reference", help="Evaluate the PyTorch model beside the engine.")
     ] = False,
@@ -307,6 +311,7 @@ def evaluate(
             rerank=rerank,
             rerank_with=rerank_with,
             fine=fine,
+            scales=scales,
             reference=reference,
             against=against,
             distractors=distractors,

@@ -18,7 +18,9 @@ from typing import Any
 from engine.backends import known
 from engine.bundle import Bundle
 from engine.errors import BackendError, one_line
+from engine.geometry import IMAGE_SCALES
 from engine.retrieval.retriever import Retriever
+from engine.scales import Scales
 
 WORKER_THREADS = 2
 CONNECT_S = 10
@@ -45,8 +47,8 @@ class Worker:
 
     retriever: Retriever
 
-    def __init__(self, bundle: Path, threads: int) -> None:
-        self._bundle, self._threads = bundle, threads
+    def __init__(self, bundle: Path, threads: int, scales: Scales) -> None:
+        self._bundle, self._threads, self._scales = bundle, threads, scales
 
     def start(self) -> None:
         """The first job of every worker.
@@ -54,7 +56,7 @@ class Worker:
         Raises:
             CvnetError: the bundle or one of its engines cannot be opened there.
         """
-        self.retriever = Retriever.open(Bundle(self._bundle), self._threads)
+        self.retriever = Retriever.open(Bundle(self._bundle), self._threads, self._scales)
 
 
 @dataclass
@@ -138,8 +140,14 @@ class Crew:
 
 
 @contextlib.contextmanager
-def crew(kind: type[Worker], bundle: Bundle, cluster: Cluster, *arguments: Any) -> Iterator[Crew]:
-    """As many workers as the cluster has room for, or fewer where that was asked for; `arguments` go to each.
+def crew(
+    kind: type[Worker], bundle: Bundle, cluster: Cluster, scales: Scales = IMAGE_SCALES, *more: Any
+) -> Iterator[Crew]:
+    """As many workers as the cluster has room for, or fewer where that was asked for.
+
+    Args:
+        scales: that they describe images at.
+        more: what workers of that kind take beyond it.
 
     Raises:
         BackendError: Ray is not here, the cluster not to be reached, or no machine of it has room for a worker.
@@ -152,10 +160,10 @@ def crew(kind: type[Worker], bundle: Bundle, cluster: Cluster, *arguments: Any) 
                 f"the Ray cluster has no machine for a worker of {cluster.threads} threads"
                 f"{' and a GPU' if needed['num_gpus'] else ''}; give a lower --threads"
             )
-        actor = ray.remote(**needed)(kind)
-        shared = [ray.put(argument) for argument in arguments]
+        actor, arguments = ray.remote(**needed)(kind), [ray.put(argument) for argument in more]
         yield Crew(
-            lambda: actor.remote(bundle.path.absolute(), cluster.threads, *shared), min(cluster.workers or room, room)
+            lambda: actor.remote(bundle.path.absolute(), cluster.threads, scales, *arguments),
+            min(cluster.workers or room, room),
         )
 
 

@@ -9,13 +9,14 @@ from benchmarks.accuracy.evaluation import Evaluator, Query, QueryWork, Selectio
 from engine.bundle import Bundle
 from engine.cluster import Cluster, Worker, crew
 from engine.gallery.reader import Gallery
+from engine.scales import Scales
 
 
 class QueryWorker(Worker):
     """Does queries of a task against a gallery."""
 
-    def __init__(self, bundle: Path, threads: int, task: Task, gallery: Path) -> None:
-        super().__init__(bundle, threads)
+    def __init__(self, bundle: Path, threads: int, scales: Scales, task: Task, gallery: Path) -> None:
+        super().__init__(bundle, threads, scales)
         self._task, self._gallery = task, gallery
 
     def start(self) -> None:
@@ -35,12 +36,18 @@ class QueryWorker(Worker):
 
 
 def complete_on_cluster(
-    evaluator: Evaluator, bundle: Bundle, gallery: Path, cluster: Cluster, done: Callable[[], None] = lambda: None
+    evaluator: Evaluator,
+    bundle: Bundle,
+    gallery: Path,
+    scales: Scales,
+    cluster: Cluster,
+    done: Callable[[], None] = lambda: None,
 ) -> None:
     """Complete every query in the journal, each as it is finished; `done` is called after each.
 
     Args:
         gallery: that the evaluator's collection is a selection of.
+        scales: that queries are described at.
 
     Raises:
         BackendError: Ray is not here, or not to be reached.
@@ -54,7 +61,7 @@ def complete_on_cluster(
             left.append((query.number, query.work))
     if not left:
         return
-    with crew(QueryWorker, bundle, cluster, evaluator.task, gallery.absolute()) as workers:
+    with crew(QueryWorker, bundle, cluster, scales, evaluator.task, gallery.absolute()) as workers:
         for number, work in left:
             workers.give("complete", number, work)
         for _ in left:

@@ -27,7 +27,9 @@ from engine.gallery.indexing import IndexReport
 from engine.gallery.info import GalleryInfo, kind_of
 from engine.gallery.reader import Gallery
 from engine.gallery.writer import GalleryWriter
+from engine.geometry import IMAGE_SCALES
 from engine.retrieval.retriever import Retriever
+from engine.scales import Scales
 
 
 class Subject(Protocol):
@@ -47,13 +49,13 @@ class Subject(Protocol):
 class EngineSubject(Closing):
     """A bundle's engines in this process, over a gallery of the database, at native image size."""
 
-    def __init__(self, bundle: Bundle, gallery: Path, threads: int | None) -> None:
-        self._bundle, self._gallery, self._threads = bundle, gallery, threads
+    def __init__(self, bundle: Bundle, gallery: Path, threads: int | None, scales: Scales = IMAGE_SCALES) -> None:
+        self._bundle, self._gallery, self._threads, self._scales = bundle, gallery, threads, scales
         self._opened = contextlib.ExitStack()
 
     @cached_property
     def _retriever(self) -> Retriever:
-        return self._opened.enter_context(Retriever.open(self._bundle, self._threads))
+        return self._opened.enter_context(Retriever.open(self._bundle, self._threads, self._scales))
 
     def close(self) -> None:
         self._opened.close()
@@ -72,12 +74,12 @@ class EngineSubject(Closing):
     @property
     def _identity(self) -> str:
         """Pair scores depend on how the gallery keeps its maps, too."""
-        return f"{identity_of(self._bundle.manifest)} {kind_of(self._gallery)}"
+        return f"{identity_of(self._bundle.manifest, self._scales)} {kind_of(self._gallery)}"
 
     def evaluate(self, task: Task, journal: Journal) -> Timed:
         started = time.perf_counter()
         report = IndexReport()
-        made = GalleryInfo.made_with(self._bundle.manifest, None, kind_of(self._gallery))
+        made = GalleryInfo.made_with(self._bundle.manifest, None, kind_of(self._gallery), self._scales)
         with GalleryWriter(self._gallery, made) as writer:
             self._fill([absolute(path) for path in task.dataset.images], writer, report)
         if report.failed:
@@ -104,8 +106,8 @@ class EngineSubject(Closing):
 class ClusterSubject(EngineSubject):
     """The same in the processes of a Ray cluster."""
 
-    def __init__(self, bundle: Bundle, gallery: Path, cluster: Cluster) -> None:
-        super().__init__(bundle, gallery, cluster.threads)
+    def __init__(self, bundle: Bundle, gallery: Path, cluster: Cluster, scales: Scales) -> None:
+        super().__init__(bundle, gallery, cluster.threads, scales)
         self._cluster = cluster
 
     def projection(self, task: Task, journal: Journal) -> tuple[Workload, float | None]:
@@ -116,7 +118,7 @@ class ClusterSubject(EngineSubject):
 
     def _judge(self, evaluator: Evaluator) -> Evaluation:
         with self._judging(evaluator) as advance:
-            complete_on_cluster(evaluator, self._bundle, self._gallery, self._cluster, advance)
+            complete_on_cluster(evaluator, self._bundle, self._gallery, self._scales, self._cluster, advance)
         # what another processor ranks otherwise, by a last bit, and so has not scored, is left to this process
         return evaluator.run(lambda: self._retriever)
 
@@ -124,9 +126,9 @@ class ClusterSubject(EngineSubject):
 class ReferenceSubject(Closing):
     """The PyTorch model that a bundle was built from, candidate features kept; it scores every pair in full."""
 
-    def __init__(self, bundle: Bundle, threads: int | None) -> None:
+    def __init__(self, bundle: Bundle, threads: int | None, scales: Scales = IMAGE_SCALES) -> None:
         keep_memory()
-        self._contender = open_reference(bundle, threads)
+        self._contender = open_reference(bundle, threads).at(scales)
 
     def close(self) -> None:
         self._contender.close()

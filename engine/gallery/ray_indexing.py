@@ -69,7 +69,7 @@ def index_on_cluster(
     wanted = stale(paths, writer, report, done)
     if not wanted:
         return
-    with crew(PartWorker, bundle, cluster) as workers:
+    with crew(PartWorker, bundle, cluster, writer.info.scales) as workers:
         if writer.unlearnt_bytes:
             writer.learn(sample(wanted, writer.info, workers))
         for part in made_in_order(cut(wanted, writer.path, writer.info, images_per_part), writer.info, workers):
