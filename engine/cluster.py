@@ -47,7 +47,11 @@ class Worker:
 
     retriever: Retriever
 
-    def __init__(self, bundle: Path, threads: int, scales: Scales) -> None:
+    def __init__(self, bundle: Path, threads: int, scales: Scales = IMAGE_SCALES) -> None:
+        """
+        Args:
+            scales: that it describes images at.
+        """
         self._bundle, self._threads, self._scales = bundle, threads, scales
 
     def start(self) -> None:
@@ -140,14 +144,8 @@ class Crew:
 
 
 @contextlib.contextmanager
-def crew(
-    kind: type[Worker], bundle: Bundle, cluster: Cluster, scales: Scales = IMAGE_SCALES, *more: Any
-) -> Iterator[Crew]:
-    """As many workers as the cluster has room for, or fewer where that was asked for.
-
-    Args:
-        scales: that they describe images at.
-        more: what workers of that kind take beyond it.
+def crew(kind: type[Worker], bundle: Bundle, cluster: Cluster, *arguments: Any) -> Iterator[Crew]:
+    """As many workers as the cluster has room for, or fewer where that was asked for; `arguments` go to each.
 
     Raises:
         BackendError: Ray is not here, the cluster not to be reached, or no machine of it has room for a worker.
@@ -160,10 +158,10 @@ def crew(
                 f"the Ray cluster has no machine for a worker of {cluster.threads} threads"
                 f"{' and a GPU' if needed['num_gpus'] else ''}; give a lower --threads"
             )
-        actor, arguments = ray.remote(**needed)(kind), [ray.put(argument) for argument in more]
+        actor = ray.remote(**needed)(kind)
+        shared = [ray.put(argument) for argument in arguments]
         yield Crew(
-            lambda: actor.remote(bundle.path.absolute(), cluster.threads, scales, *arguments),
-            min(cluster.workers or room, room),
+            lambda: actor.remote(bundle.path.absolute(), cluster.threads, *shared), min(cluster.workers or room, room)
         )
 
 

@@ -104,19 +104,19 @@ def victims(folder: Path) -> tuple[Victim, Victim]:
     )
 
 
-def write_dataset(folder: Path, photos: Path) -> None:
+def write_dataset(folder: Path, photos: Path, database: int = DATABASE, queries: int = QUERIES) -> None:
     """Ground truth that makes every photo relevant to some query, in the layout of Revisited Oxford/Paris."""
     jpg = folder / "jpg"
     jpg.mkdir(parents=True)
-    names = [f"{n:03}" for n in range(DATABASE)]
-    queries = [f"{n:03}" for n in range(DATABASE, DATABASE + QUERIES)]
-    for name in names + queries:
+    images = [f"{n:03}" for n in range(database)]
+    asked = [f"{n:03}" for n in range(database, database + queries)]
+    for name in images + asked:
         shutil.copy(photos / f"{name}.jpg", jpg)
     truth = [
-        {"bbx": [0, 0, 60, 40], "easy": [n % DATABASE], "hard": [(n + 1) % DATABASE], "junk": [(n + 2) % DATABASE]}
-        for n in range(QUERIES)
+        {"bbx": [0, 0, 60, 40], "easy": [n % database], "hard": [(n + 1) % database], "junk": [(n + 2) % database]}
+        for n in range(queries)
     ]
-    content = {"imlist": names, "qimlist": queries, "gnd": truth}
+    content = {"imlist": images, "qimlist": asked, "gnd": truth}
     (folder / f"gnd_{NAME}.json").write_text(json.dumps(content))
 
 
