@@ -178,6 +178,8 @@ def connected(address: str | None) -> Iterator[Any]:
         raise BackendError(
             f"no Ray cluster at {address!r}; start one with 'ray start --head', or leave --address out"
         ) from error
+    except Exception as error:  # another version's cluster, a machine too busy to start one: Ray has no type for these
+        raise BackendError(f"Ray does not start: {' '.join(str(error).split())}") from error
     try:
         yield ray
     finally:

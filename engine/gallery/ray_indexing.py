@@ -15,7 +15,7 @@ from engine.features import Features
 from engine.gallery.indexing import IndexReport
 from engine.gallery.info import GalleryInfo
 from engine.gallery.learnt_codec import LEARN_FROM
-from engine.gallery.parts import IMAGES_PER_PART, Part, cut, make, stale, take_in
+from engine.gallery.parts import IMAGES_PER_PART, Part, cut, discard, make, stale, take_in
 from engine.gallery.writer import GalleryWriter
 
 LEFT_BEHIND_S = 30  # until a worker of a run that was killed has let go of its part
@@ -67,12 +67,16 @@ def index_on_cluster(
         CvnetError: a part could not be made; those before it are in the gallery.
     """
     wanted = stale(paths, writer, report, done)
+    for part in cut(paths, set(wanted), writer.path, writer.info, images_per_part):
+        if not part.paths:  # taken in by a run that was killed then
+            discard(part)
     if not wanted:
         return
     with crew(PartWorker, bundle, cluster, writer.info.scales) as workers:
         if writer.unlearnt_bytes:
             writer.learn(sample(wanted, writer.info, workers))
-        for part in made_in_order(cut(wanted, writer.path, writer.info, images_per_part), writer.info, workers):
+        parts = cut(paths, set(wanted), writer.path, writer.info, images_per_part)
+        for part in made_in_order([part for part in parts if part.paths], writer.info, workers):
             take_in(part, writer, report)
             for path in part.paths:
                 done(path)
