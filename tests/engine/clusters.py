@@ -1,4 +1,4 @@
-"""Ray clusters for tests: their processes found, and two nodes of one on this machine."""
+"""Two nodes of a Ray cluster on this machine, for tests, and its workers' processes."""
 
 from __future__ import annotations
 
@@ -11,51 +11,55 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 # a machine that is busy with other tests takes longer than Ray waits for
-PATIENCE = {"RAY_raylet_start_wait_time_s": "600", "RAY_worker_register_timeout_seconds": "600"}
+PATIENCE = {"RAY_raylet_start_wait_time_s": "300", "RAY_worker_register_timeout_seconds": "300"}
 ENVIRONMENT = os.environ | PATIENCE | {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
 START = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=1"]
+# of each node's processes: given, they are not waited for
+PORTS = ("dashboard-agent-grpc", "dashboard-agent-listen", "metrics-export", "runtime-env-agent")
 
 
-def worker_processes(kind: str, mark: str) -> list[int]:
-    """Processes of workers of that kind whose command line or working folder has the mark."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            command = (process / "cmdline").read_bytes()
-            if f"ray::{kind}".encode() in command and mark in str((process / "cwd").resolve()):
-                found.append(int(process.name))
-    return found
+@dataclass(frozen=True)
+class Nodes:
+    """A cluster of two nodes with a processor each: where it listens, and the folder that its processes work in."""
+
+    address: str
+    folder: Path
 
 
 @contextlib.contextmanager
-def two_nodes() -> Iterator[str]:
-    """A cluster of two nodes with a processor each, on this machine; its address."""
-    folder = tempfile.mkdtemp(prefix="ray")  # a short name: paths of sockets have to be
+def two_nodes() -> Iterator[Nodes]:
+    """Both started and, whatever happens, stopped."""
+    folder = Path(tempfile.mkdtemp(prefix="ray"))  # a short name: paths of sockets have to be
     port = free_port()
-    address = f"127.0.0.1:{port}"
-    ports = ["--min-worker-port=0", "--max-worker-port=0", "--node-ip-address=127.0.0.1"]
+    nodes = Nodes(f"127.0.0.1:{port}", folder)
+    head = ["--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}"]
     try:
-        with (
-            node([*START, "--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}", *ports]),
-            node([*START, f"--address={address}", *ports]),
-        ):
-            yield address
+        with node(head, folder), node([f"--address={nodes.address}"], folder):
+            yield nodes
     finally:
-        for process in processes_of(folder):  # whatever outlived its node
+        for process in processes(str(folder)):  # whatever outlived its node
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def node(command: list[str]) -> Iterator[None]:
+def node(options: list[str], folder: Path) -> Iterator[None]:
     """A node while it is needed, in a process group of its own."""
+    ports = [f"--{name}-port={free_port()}" for name in PORTS]
     process = subprocess.Popen(
-        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        [*START, *options, *ports, "--min-worker-port=0", "--max-worker-port=0", "--node-ip-address=127.0.0.1"],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
     assert process.stdout
     try:
@@ -76,12 +80,17 @@ def node(command: list[str]) -> Iterator[None]:
         process.stdout.close()
 
 
-def processes_of(folder: str) -> list[int]:
-    """Processes whose command line names a folder."""
+def worker_processes(kind: str, folder: str) -> list[int]:
+    """Processes of workers of that kind that work in a folder."""
+    return [process for process in processes(f"ray::{kind}") if os.path.realpath(f"/proc/{process}/cwd") == folder]
+
+
+def processes(mark: str) -> list[int]:
+    """Other processes whose command line has the mark."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if folder.encode() in (process / "cmdline").read_bytes() and int(process.name) != os.getpid():
+            if mark.encode() in (process / "cmdline").read_bytes() and int(process.name) != os.getpid():
                 found.append(int(process.name))
     return found
 
