@@ -2,7 +2,7 @@
 
 `python -m tests.hostile.kills --index 100 --eval 50 --merge 50` kills the program itself (SIGKILL, moments drawn over
 the length of an undisturbed run) and runs the same command again. After each kill what is stored must be rows of the
-undisturbed run, no fewer than before; once a run comes to its end, everything must be as in the undisturbed one, row for
+undisturbed run, no fewer than before; once a run comes to its end, all must be as in the undisturbed one, row for
 row, and the next kill begins with nothing stored.
 """
 
