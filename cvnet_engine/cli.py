@@ -15,13 +15,18 @@ from typer.core import TyperGroup
 
 from cvnet_engine import care, interrupts
 from cvnet_engine.options import (
+    AddressOption,
     BundleOption,
     FineOption,
     GalleryOption,
     HtmlOption,
     JsonOption,
     RerankWithOption,
+    RunnerOption,
+    ScalesOption,
     ThreadsOption,
+    WorkersOption,
+    cluster_of,
     printed,
     results,
 )
@@ -151,6 +156,7 @@ def index(
             "many bytes a position, 24 by default, in a 21st of it. A gallery keeps its kind."
         ),
     ] = None,
+    scales: ScalesOption = None,
     include: Annotated[
         list[str] | None, typer.Option(help="Of folders, only files like this, as '*.jpg'; repeat it for several.")
     ] = None,
@@ -160,21 +166,14 @@ def index(
     watch: Annotated[
         bool, typer.Option("--watch", help="Go on with what is added to the folders or changed, until Ctrl-C.")
     ] = False,
-    runner: Annotated[
-        Literal["local", "ray"], typer.Option(help="Who does the work: this process, or those of a Ray cluster.")
-    ] = "local",
-    address: Annotated[
-        str | None, typer.Option(help="Of the Ray cluster; one of this machine alone where it is left out.")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes of the Ray cluster; as many as it has room for by default.")
-    ] = None,
+    runner: RunnerOption = "local",
+    address: AddressOption = None,
+    workers: WorkersOption = None,
     threads: ThreadsOption = None,
     json: JsonOption = None,
 ) -> None:
     """Add images to a gallery. What is there and unchanged is skipped, so an interrupted run resumes."""
     from cvnet_engine.commands import index
-    from engine.gallery.ray_indexing import WORKER_THREADS, Cluster
 
     index.run(
         index.Options(
@@ -188,7 +187,8 @@ def index(
             include=tuple(include or ()),
             exclude=tuple(exclude or ()),
             watch=watch,
-            cluster=Cluster(address, workers, threads or WORKER_THREADS) if runner == "ray" else None,
+            cluster=cluster_of(runner, address, workers, threads),
+            scales=scales,
         )
     )
 
@@ -276,6 +276,7 @@ def evaluate(
     rerank: Annotated[str, typer.Option(help="Shortlist lengths, for instance 100,400; 0 for none.")] = "100",
     rerank_with: RerankWithOption = "cvnet",
     fine: FineOption = None,
+    scales: ScalesOption = None,
     reference: Annotated[
         bool, typer.Option("--reference", help="Evaluate the PyTorch model beside the engine.")
     ] = False,
@@ -292,6 +293,9 @@ def evaluate(
     uncropped: Annotated[
         bool, typer.Option("--uncropped", help="Take whole query images, not their boxes: not the published protocol.")
     ] = False,
+    runner: RunnerOption = "local",
+    address: AddressOption = None,
+    workers: WorkersOption = None,
     threads: ThreadsOption = None,
     html: HtmlOption = None,
     json: JsonOption = None,
@@ -307,6 +311,7 @@ def evaluate(
             rerank=rerank,
             rerank_with=rerank_with,
             fine=fine,
+            scales=scales,
             reference=reference,
             against=against,
             distractors=distractors,
@@ -315,6 +320,7 @@ def evaluate(
             threads=threads,
             html=html,
             json=json,
+            cluster=cluster_of(runner, address, workers, threads),
         )
     )
 

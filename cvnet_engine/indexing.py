@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from engine.bundle import Bundle
 from engine.gallery import indexing
 from engine.gallery.indexing import IndexReport
-from engine.gallery.info import GalleryInfo, kind_of
+from engine.gallery.info import GalleryInfo, kind_of, scales_of
 from engine.gallery.map_codec import kind_wanted
 from engine.gallery.writer import GalleryWriter
 from engine.retrieval.retriever import Retriever
+from engine.scales import scales_wanted
 
 
 def index(
@@ -21,6 +22,7 @@ def index(
     gallery: str | os.PathLike[str],
     max_side_px: int | None = 1024,
     maps: str | None = None,
+    scales: Iterable[float] | None = None,
     threads: int | None = None,
     done: Callable[[Path], None] = lambda _: None,
 ) -> IndexReport:
@@ -31,6 +33,8 @@ def index(
         max_side_px: longest side of an image before extraction, None for no limit; a gallery has one.
         maps: how the gallery keeps them, as `cvnet-engine index --maps` takes it; None for as it does, or as float16
             where it is new.
+        scales: that images are described at, 1 and any of 0.7071 and 1.4142; None for those of the gallery, or for all
+            where it is new.
         threads: of the CPU; all that are available by default.
         done: called with each image's path, from the caller's thread.
 
@@ -40,8 +44,9 @@ def index(
     """
     folder = Path(gallery)
     found = indexing.find(map(Path, images))
-    made = GalleryInfo.made_with(bundle.manifest, max_side_px, kind_wanted(maps) if maps else kind_of(folder))
+    kind, at = kind_wanted(maps) if maps else kind_of(folder), scales_wanted(scales) if scales else scales_of(folder)
+    made = GalleryInfo.made_with(bundle.manifest, max_side_px, kind, at)
     report = IndexReport(skipped=found.skipped)
-    with GalleryWriter(folder, made) as writer, Retriever.open(bundle, threads) as retriever:
+    with GalleryWriter(folder, made) as writer, Retriever.open(bundle, threads, at) as retriever:
         indexing.index(found.images, retriever, writer, max_side_px, report, done)
     return report

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engine.bundle import Bundle
+from engine.bundle import Bundle, Manifest
 from engine.contract import Closing
 from engine.errors import BackendError, WeightsError
+from engine.geometry import IMAGE_SCALES
 from engine.graphs import GRAPH_NAMES
 from engine.retrieval.retriever import Retriever
+from engine.scales import Scales, shown
 
 REFERENCE, PUBLISHED, COMPILED = "PyTorch", "PyTorch published", "PyTorch compiled"
 KEEPING = "PyTorch, memory kept"  # see `benchmarks.contenders.apart`
@@ -34,6 +36,13 @@ class Contender(Closing):
         """Whether it is the published model, whose maps are raw and stay in float32."""
         return self.name.startswith(REFERENCE)
 
+    def at(self, scales: Scales) -> Contender:
+        """The same, describing images at other scales."""
+        if scales == self.retriever.scales:
+            return self
+        retriever = replace(self.retriever, scales=scales)
+        return replace(self, retriever=retriever, identity=scaled(self.identity, scales))
+
     def close(self) -> None:
         self.retriever.close()
 
@@ -41,11 +50,20 @@ class Contender(Closing):
 def open_bundle(path: Path, threads: int | None) -> Contender:
     """The engines of a bundle, under the name of its folder."""
     bundle = Bundle(path)
-    manifest = bundle.manifest
+    manifest, name = bundle.manifest, path.resolve().name
+    retriever = Retriever.open(bundle, threads)
+    return Contender(name, manifest.backend, manifest.precision, identity_of(manifest), retriever)
+
+
+def identity_of(manifest: Manifest, scales: Scales = IMAGE_SCALES) -> str:
+    """What results of a bundle's engines depend on."""
     graphs = (manifest.graphs[name] for name in GRAPH_NAMES)
-    identity = " ".join([manifest.precision, *(f"{graph.backend}:{graph.sha256}" for graph in graphs)])
-    name = path.resolve().name
-    return Contender(name, manifest.backend, manifest.precision, identity, Retriever.open(bundle, threads))
+    return scaled(" ".join([manifest.precision, *(f"{graph.backend}:{graph.sha256}" for graph in graphs)]), scales)
+
+
+def scaled(identity: str, scales: Scales) -> str:
+    """The identity of a model that describes images at these scales."""
+    return identity if scales == IMAGE_SCALES else f"{identity} scales {shown(scales)}"
 
 
 def open_reference(bundle: Bundle, threads: int | None, compiled: bool = False) -> Contender:

@@ -12,16 +12,20 @@ from typing import Any
 from benchmarks.accuracy import dataset as datasets
 from benchmarks.accuracy.agreement import Agreement, compare
 from benchmarks.accuracy.dataset import Dataset
-from benchmarks.accuracy.evaluation import GLOBAL, Evaluation, Timed
+from benchmarks.accuracy.evaluation import GLOBAL, Evaluation, Task, Timed
 from benchmarks.accuracy.journal import Journal
 from cvnet_engine import console
-from cvnet_engine.commands.subject import EngineSubject, ReferenceSubject, Subject, Task
+from cvnet_engine.commands.subject import ClusterSubject, EngineSubject, ReferenceSubject, Subject
 from cvnet_engine.outputs import Files
 from cvnet_engine.pages.evaluation import AGAINST, ENGINE, REFERENCE, accuracy, agreement_table, evaluation_page
 from cvnet_engine.pages.rendering import render
 from engine.bundle import Bundle
-from engine.errors import DatasetError
+from engine.cluster import Cluster
+from engine.errors import CvnetError, DatasetError
+from engine.gallery.info import scales_of
+from engine.geometry import IMAGE_SCALES
 from engine.retrieval.searcher import RerankWith
+from engine.scales import Scales, parse_scales, shown
 
 JOURNAL = "evaluation.sqlite"  # beside the shards of a gallery
 
@@ -34,11 +38,13 @@ class Options:
         rerank: shortlist lengths, as in `100,400`.
         rerank_with: what the shortlist is reranked with; see `Plan`.
         fine: candidates of a shortlist to score in full; see `Plan`.
+        scales: that images are described at, as in `0.7071,1`; None for those of the gallery, all where it is new.
         reference: evaluate the PyTorch model too.
         against: evaluate this bundle too.
         distractors: a text file of further database images.
         gallery: where features and pair scores are kept, None for a temporary place.
         cropped: crop queries to their boxes, as published.
+        cluster: whose processes do the engines' work; None for this one alone.
     """
 
     dataset: str
@@ -47,6 +53,7 @@ class Options:
     rerank: str
     rerank_with: RerankWith
     fine: int | None
+    scales: str | None
     reference: bool
     against: Path | None
     distractors: Path | None
@@ -55,6 +62,7 @@ class Options:
     threads: int | None
     html: Path | None
     json: Path | None
+    cluster: Cluster | None = None
 
     @property
     def files(self) -> Files:
@@ -65,7 +73,9 @@ class Options:
 
 def run(options: Options) -> None:
     options.files.require_apart()
-    shortlists = parse_shortlists(options.rerank)
+    if options.cluster and options.cluster.address and not options.gallery:
+        raise CvnetError("--address needs --gallery, in a folder that every machine of the cluster sees")
+    shortlists, scales = parse_shortlists(options.rerank), scales_for(options)
     bundle = Bundle(options.bundle)
     dataset = datasets.load(options.data_dir, options.dataset)
     if options.distractors:
@@ -73,13 +83,15 @@ def run(options: Options) -> None:
     console.say(f"{dataset.name}: {len(dataset.images)} database images, {len(dataset.queries)} queries")
     if options.fine is not None:
         console.warn(f"{options.fine} of a shortlist are scored in full: figures do not compare with published ones")
+    if scales != IMAGE_SCALES:
+        console.warn(f"images are described at scales {shown(scales)}: figures do not compare with published ones")
     if not options.cropped:
         console.warn("queries are not cropped to their boxes: figures do not compare with published ones")
     with kept_folder(options.gallery) as folder, Journal(folder / JOURNAL) as journal:
-        task = Task(dataset, tuple(shortlists), options.cropped, journal, options.rerank_with, options.fine)
-        with opened_subjects(options, bundle, folder) as subjects:
-            state_projections(subjects, task)
-            outcomes = {name: subject.evaluate(task) for name, subject in subjects.items()}
+        task = Task(dataset, tuple(shortlists), options.cropped, options.rerank_with, options.fine)
+        with opened_subjects(options, bundle, folder, scales) as subjects:
+            state_projections(subjects, task, journal)
+            outcomes = {name: subject.evaluate(task, journal) for name, subject in subjects.items()}
     agreements = {name: compare(outcomes[ENGINE][0], outcomes[name][0]) for name in outcomes if name != ENGINE}
     show(outcomes, shortlists)
     show_agreements(agreements)
@@ -88,6 +100,13 @@ def run(options: Options) -> None:
         console.write_json(options.json, to_json(options, bundle, dataset, outcomes, agreements))
     if options.html:
         console.write_file(options.html, render(evaluation_page(dataset, bundle, outcomes, agreements, shortlists)))
+
+
+def scales_for(options: Options) -> Scales:
+    """Those that were asked for, else the gallery's."""
+    if options.scales:
+        return parse_scales(options.scales)
+    return scales_of(options.gallery) if options.gallery else IMAGE_SCALES
 
 
 def parse_shortlists(text: str) -> list[int]:
@@ -113,29 +132,34 @@ def kept_folder(path: Path | None) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def opened_subjects(options: Options, bundle: Bundle, folder: Path) -> Iterator[dict[str, Subject]]:
+def opened_subjects(options: Options, bundle: Bundle, folder: Path, scales: Scales) -> Iterator[dict[str, Subject]]:
     """The engine, and what it is held against."""
+
+    def engines(bundle: Bundle, gallery: Path) -> EngineSubject:
+        if options.cluster:
+            return ClusterSubject(bundle, gallery, options.cluster, scales)
+        return EngineSubject(bundle, gallery, options.threads, scales)
+
     with contextlib.ExitStack() as opened:
-        subjects: dict[str, Subject] = {ENGINE: opened.enter_context(EngineSubject(bundle, folder, options.threads))}
+        subjects: dict[str, Subject] = {ENGINE: opened.enter_context(engines(bundle, folder))}
         if options.reference:
-            subjects[REFERENCE] = opened.enter_context(ReferenceSubject(bundle, options.threads))
+            subjects[REFERENCE] = opened.enter_context(ReferenceSubject(bundle, options.threads, scales))
         if options.against:
             other = Bundle(options.against)
             beside = folder / f"against-{other.manifest.features_id[-24:]}"
-            subjects[AGAINST] = opened.enter_context(EngineSubject(other, beside, options.threads))
+            subjects[AGAINST] = opened.enter_context(engines(other, beside))
         yield subjects
 
 
-def state_projections(subjects: dict[str, Subject], task: Task) -> None:
+def state_projections(subjects: dict[str, Subject], task: Task, journal: Journal) -> None:
     """Say how long everything that is not in the journal will take."""
     for name, subject in subjects.items():
-        work, seconds = subject.projection(task)
-        console.say(
-            f"{name}: {work.images} images to describe, {work.pairs} pairs to score at most: "
-            f"about {console.duration(seconds)}"
-            if work.images or work.pairs
-            else f"{name}: everything is in the journal"
-        )
+        work, seconds = subject.projection(task, journal)
+        if not work.images and not work.pairs:
+            console.say(f"{name}: everything is in the journal")
+            continue
+        about = "" if seconds is None else f": about {console.duration(seconds)}"
+        console.say(f"{name}: {work.images} images to describe, {work.pairs} pairs to score at most{about}")
 
 
 def engine_evaluation(
@@ -147,13 +171,13 @@ def engine_evaluation(
         Journal(folder / JOURNAL) as journal,
         EngineSubject(bundle, folder, threads) as engine,
     ):
-        return engine.evaluate(Task(dataset, tuple(shortlists), True, journal))
+        return engine.evaluate(Task(dataset, tuple(shortlists)), journal)
 
 
 def reference_evaluation(dataset: Dataset, bundle: Bundle, shortlists: list[int], threads: int | None) -> Timed:
     """The PyTorch model over the same data set, candidate features kept."""
     with Journal(None) as journal, ReferenceSubject(bundle, threads) as reference:
-        return reference.evaluate(Task(dataset, tuple(shortlists), True, journal))
+        return reference.evaluate(Task(dataset, tuple(shortlists)), journal)
 
 
 def show(outcomes: dict[str, Timed], shortlists: list[int]) -> None:
@@ -194,6 +218,7 @@ def to_json(
         "cropped": options.cropped,
         "rerank_with": options.rerank_with,
         "fine": options.fine,
+        "scales": scales_for(options),
     }
     for who, (evaluation, seconds) in outcomes.items():
         results = evaluation.to_json() | {"seconds": seconds, "queries": per_query(dataset, evaluation)}

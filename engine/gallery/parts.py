@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,11 +23,12 @@ from engine.gallery.info import GalleryInfo, read_info
 from engine.gallery.learnt_codec import LearntCodec
 from engine.gallery.walk import Whole, walk
 from engine.gallery.writer import GalleryWriter
+from engine.geometry import IMAGE_SCALES
 from engine.retrieval.retriever import Retriever
 
 PARTS = "parts"  # folder in a gallery
 MADE = "made.json"  # in the folder of a part that is whole
-IMAGES_PER_PART = 256  # some minutes of work for a worker; what a killed one has done of them is kept
+IMAGES_PER_PART = 64  # a minute of work for a worker; what a killed one has done of them is kept
 
 
 @dataclass(frozen=True)
@@ -44,26 +45,43 @@ class Part:
 
     @property
     def is_made(self) -> bool:
-        return (self.folder / MADE).exists()
+        """Whether it has all of the images: one that was cut when the gallery held more of them may not.
+
+        Raises:
+            GalleryError: what is noted of it is damaged.
+        """
+        return (self.folder / MADE).exists() and set(read_made(self).images).issuperset(map(str, self.paths))
 
 
 @dataclass(frozen=True)
 class Made:
-    """What is noted of a part once it is whole: images that could not be read, and why."""
+    """What is noted of a part once it is whole: its images, and of those that could not be read, why."""
 
+    images: tuple[str, ...]
     failed: dict[str, str]
 
 
-def cut(paths: Sequence[Path], gallery: Path, info: GalleryInfo, images: int = IMAGES_PER_PART) -> list[Part]:
-    """The list in parts of so many images; equal lists for galleries of one making have equal folders."""
+def cut(
+    paths: Sequence[Path],
+    wanted: Collection[Path],
+    gallery: Path,
+    info: GalleryInfo,
+    images: int = IMAGES_PER_PART,
+) -> list[Part]:
+    """The list in parts of so many images, of which those that are not `wanted` are left out.
+
+    Equal lists for galleries of one making have equal folders, however much of them a gallery has by then.
+    """
+    stretches = (paths[start : start + images] for start in range(0, len(paths), images))
     return [
-        Part(folder_of(paths[start : start + images], gallery, info), tuple(paths[start : start + images]))
-        for start in range(0, len(paths), images)
+        Part(folder_of(stretch, gallery, info), tuple(path for path in stretch if path in wanted))
+        for stretch in stretches
     ]
 
 
 def folder_of(paths: Iterable[Path], gallery: Path, info: GalleryInfo) -> Path:
-    made_with = (info.features_id, str(info.max_side_px), info.maps, info.code)
+    scales = () if info.scales == IMAGE_SCALES else map(str, info.scales)
+    made_with = (info.features_id, str(info.max_side_px), info.maps, info.code, *scales)
     names = b"\0".join([*map(str.encode, made_with), *map(os.fsencode, paths)])
     return gallery / PARTS / hashlib.sha256(names).hexdigest()[:32]
 
@@ -79,7 +97,7 @@ def make(part: Part, info: GalleryInfo, retriever: Retriever) -> None:
         if writer.unlearnt_bytes:
             writer.keep_maps_by(LearntCodec.load(part.gallery, info.code))
         index(part.paths, retriever, writer, info.max_side_px, report)
-    made = Made({str(path): reason for path, reason in report.failed.items()})
+    made = Made(tuple(map(str, part.paths)), {str(path): reason for path, reason in report.failed.items()})
     write_atomically(part.folder / MADE, json.dumps(vars(made)))
 
 
@@ -95,6 +113,8 @@ def take_in(part: Part, writer: GalleryWriter, report: IndexReport) -> None:
                 f"{part.folder}: {found.path} is damaged ({found.reason}); remove this folder and run the command again"
             )
         path, stamp = found.image.path, found.image.stamp
+        if path not in part.paths:  # it is in the gallery
+            continue
         known, held = path in writer, writer.stamp(path)
         same = held is not None and held.digest == stamp.digest  # as after a kill in here
         if not same or held != stamp:
@@ -102,8 +122,16 @@ def take_in(part: Part, writer: GalleryWriter, report: IndexReport) -> None:
         report.unchanged += same
         report.updated += known and not same
         report.added += not known
-    report.failed |= {Path(path): reason for path, reason in read_made(part).failed.items()}
-    shutil.rmtree(part.folder)
+    failed = {Path(path): reason for path, reason in read_made(part).failed.items()}
+    report.failed |= {path: reason for path, reason in failed.items() if path in part.paths}
+    discard(part)
+
+
+def discard(part: Part) -> None:
+    """Remove the folder of a part that is in the gallery; one that is removed by half is not taken for a made one."""
+    if part.folder.exists():
+        (part.folder / MADE).unlink(missing_ok=True)
+        shutil.rmtree(part.folder)
 
 
 def read_made(part: Part) -> Made:

@@ -1,9 +1,9 @@
-"""`index` and `eval` killed at random moments and run again until they are done: nothing is lost, nothing differs.
+"""`index`, `eval`, `gallery merge` killed at random moments and run again until they are done: all is there, and equal.
 
-`python -m tests.hostile.kills --index 100 --eval 50` kills the program itself (SIGKILL, moments drawn over the length
-of an undisturbed run) and runs the same command again. After each kill what is stored must be rows of the undisturbed
-run, no fewer than before; once a run comes to its end, everything must be as in the undisturbed one, row for row, and
-the next kill begins with nothing stored.
+`python -m tests.hostile.kills --index 100 --eval 50 --merge 50` kills the program itself (SIGKILL, moments drawn over
+the length of an undisturbed run) and runs the same command again. After each kill what is stored must be rows of the
+undisturbed run, no fewer than before; once a run comes to its end, all must be as in the undisturbed one, row for
+row, and the next kill begins with nothing stored.
 """
 
 from __future__ import annotations
@@ -69,27 +69,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--index", type=int, default=100, help="kills")
     parser.add_argument("--eval", type=int, default=50, help="kills")
+    parser.add_argument("--merge", type=int, default=50, help="kills")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--markdown", type=Path, help="put the figures into this document")
     options = parser.parse_args()
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
-        index, evaluate = victims(Path(folder))
+        counts = (options.index, options.eval, options.merge)
         tallies = {
             victim.name: kill(victim, count, rng, Path(folder))
-            for victim, count in ((index, options.index), (evaluate, options.eval))
+            for victim, count in zip(victims(Path(folder)), counts, strict=True)
             if count
         }
     text = document.kills_table(tallies)
     print(text)  # noqa: T201
     if options.markdown:
-        command = f"python -m tests.hostile.kills --index {options.index} --eval {options.eval}"
+        command = "python -m tests.hostile.kills --index {} --eval {} --merge {}".format(*counts)
         document.put(options.markdown, "kills", f"{document.circumstances(command)}\n\n{text}")
     sys.exit(any(tally.lost or tally.differing for tally in tallies.values()))
 
 
-def victims(folder: Path) -> tuple[Victim, Victim]:
-    """Both commands, on photos and a data set made here."""
+def victims(folder: Path) -> tuple[Victim, Victim, Victim]:
+    """The commands, on photos, a data set and galleries made here."""
     bundle = write_bundle(folder / "bundle")
     photos = folder / "photos"
     photos.mkdir()
@@ -97,26 +98,31 @@ def victims(folder: Path) -> tuple[Victim, Victim]:
         photo(photos / f"{n:03}.jpg", 48, 64, seed=n)
     write_dataset(folder / NAME, photos)
     where = ["--bundle", str(bundle), "--threads", "1", "--gallery"]
+    sources = [str(folder / f"source-{n}") for n in range(2)]
+    for number, source in enumerate(sources):  # three quarters of the photos each, of which they share two
+        some = [str(path) for place, path in enumerate(sorted(photos.iterdir())) if place % 4 != number]
+        subprocess.run([*PROGRAM, "index", *some, *where, source], check=True, stdout=subprocess.DEVNULL)
     evaluation = ["eval", "--dataset", NAME, "--data-dir", str(folder), "--rerank", "5,20", *where]
     return (
         Victim("index", lambda kept: ["index", str(photos), *where, str(kept)], gallery_rows),
         Victim("eval", lambda kept: [*evaluation, str(kept), "--json", f"{kept}.json"], evaluation_rows),
+        Victim("merge", lambda kept: ["gallery", "merge", *sources, "--gallery", str(kept)], gallery_rows),
     )
 
 
-def write_dataset(folder: Path, photos: Path) -> None:
+def write_dataset(folder: Path, photos: Path, database: int = DATABASE, queries: int = QUERIES) -> None:
     """Ground truth that makes every photo relevant to some query, in the layout of Revisited Oxford/Paris."""
     jpg = folder / "jpg"
     jpg.mkdir(parents=True)
-    names = [f"{n:03}" for n in range(DATABASE)]
-    queries = [f"{n:03}" for n in range(DATABASE, DATABASE + QUERIES)]
-    for name in names + queries:
+    images = [f"{n:03}" for n in range(database)]
+    asked = [f"{n:03}" for n in range(database, database + queries)]
+    for name in images + asked:
         shutil.copy(photos / f"{name}.jpg", jpg)
     truth = [
-        {"bbx": [0, 0, 60, 40], "easy": [n % DATABASE], "hard": [(n + 1) % DATABASE], "junk": [(n + 2) % DATABASE]}
-        for n in range(QUERIES)
+        {"bbx": [0, 0, 60, 40], "easy": [n % database], "hard": [(n + 1) % database], "junk": [(n + 2) % database]}
+        for n in range(queries)
     ]
-    content = {"imlist": names, "qimlist": queries, "gnd": truth}
+    content = {"imlist": images, "qimlist": asked, "gnd": truth}
     (folder / f"gnd_{NAME}.json").write_text(json.dumps(content))
 
 

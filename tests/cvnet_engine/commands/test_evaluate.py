@@ -144,6 +144,12 @@ def test_killed_and_taken_up_again(evaluated, whole, bundle, data, tmp_path):
     assert without_seconds(resumed) == without_seconds(whole[1])
 
 
+def test_other_machines_need_a_gallery_that_they_see(bundle, data):
+    words = ["eval", "--dataset", "small", "--data-dir", data, "--bundle", bundle, "--runner", "ray"]
+    done = CliRunner().invoke(app, [*map(str, words), "--address", "127.0.0.1:1"])
+    assert str(done.exception) == "--address needs --gallery, in a folder that every machine of the cluster sees"
+
+
 def test_a_bundle_against_another(evaluated, bundle, tmp_path):
     """Here the same graphs under another precision's name: features of their own, and no difference."""
     other = tmp_path / "other"
@@ -168,6 +174,16 @@ def test_whole_queries_on_request(evaluated):
     assert "do not compare with published ones" in out
     assert (cropped["cropped"], whole["cropped"]) == (True, False)
     assert whole["queries"][0]["pairs"] != cropped["queries"][0]["pairs"]
+
+
+def test_fewer_scales(evaluated, whole, tmp_path):
+    """Maps and pair scores stay as they are, descriptors change: of the reference, too."""
+    out, fewer = evaluated("--rerank", "0", "--scales", "1", "--reference", into=tmp_path / "one")
+    assert "scales 1: figures do not compare with published ones" in out
+    assert (whole[1]["scales"], fewer["scales"]) == ([0.7071, 1.0, 1.4142], [1.0])
+    assert fewer["agreement"]["reference"]["ranks"]["0"]["M"]["tau"] > 0.99
+    _, again = evaluated("--rerank", "0", "--reference", into=tmp_path / "one")  # those of the gallery
+    assert without_seconds(again) == without_seconds(fewer)
 
 
 def test_a_page(evaluated, tmp_path):

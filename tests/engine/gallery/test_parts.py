@@ -14,7 +14,7 @@ from engine.errors import GalleryError
 from engine.features import Features
 from engine.gallery import parts
 from engine.gallery.indexing import IndexReport, find_images, index
-from engine.gallery.parts import cut, make, stale, take_in
+from engine.gallery.parts import cut, discard, make, stale, take_in
 from engine.gallery.reader import Gallery
 from engine.gallery.writer import GalleryWriter
 from tests.engine.fakes import INFO, FakeRetriever, assert_equal
@@ -41,7 +41,8 @@ def in_one_go(photos: list[Path], folder: Path) -> Path:
 def in_parts(photos: list[Path], folder: Path, retriever: FakeRetriever | None = None) -> IndexReport:
     report = IndexReport()
     with GalleryWriter(folder, INFO) as writer:
-        found = cut(stale(photos, writer, report, lambda _: None), folder, INFO, images=4)
+        wanted = stale(photos, writer, report, lambda _: None)
+        found = [part for part in cut(photos, set(wanted), folder, INFO, images=4) if part.paths]
         for part in reversed(found):  # workers finish as they like
             make(part, INFO, retriever or FakeRetriever())
         for part in found:
@@ -88,7 +89,7 @@ class Stopped(FakeRetriever):
 
 
 def test_a_part_left_behind_is_gone_on_with(photos, tmp_path):
-    (part, *_) = cut(photos, tmp_path / "g", INFO, images=4)
+    (part, *_) = cut(photos, photos, tmp_path / "g", INFO, images=4)
     with pytest.raises(KeyboardInterrupt):
         make(part, INFO, Stopped())
     assert not part.is_made
@@ -99,7 +100,7 @@ def test_a_part_left_behind_is_gone_on_with(photos, tmp_path):
 
 
 def test_a_part_taken_in_by_half_is_taken_in_whole(photos, tmp_path, monkeypatch):
-    (part, *_) = cut(photos, tmp_path / "g", INFO, images=4)
+    (part, *_) = cut(photos, photos, tmp_path / "g", INFO, images=4)
     make(part, INFO, FakeRetriever())
     report = IndexReport()
     with GalleryWriter(tmp_path / "g", INFO) as writer:
@@ -120,7 +121,7 @@ def test_a_part_taken_in_by_half_is_taken_in_whole(photos, tmp_path, monkeypatch
 
 
 def test_a_damaged_part_is_named_and_kept(photos, tmp_path):
-    (part, *_) = cut(photos, tmp_path / "g", INFO, images=4)
+    (part, *_) = cut(photos, photos, tmp_path / "g", INFO, images=4)
     make(part, INFO, FakeRetriever())
     with sqlite3.connect(part.folder / "shard-00000.sqlite") as shard:
         shard.execute("UPDATE maps SET data = zeroblob(length(data)) WHERE image = 1 AND scale = 0")
@@ -136,9 +137,43 @@ def test_a_damaged_part_is_named_and_kept(photos, tmp_path):
 def test_parts_of_another_making_or_list_have_other_folders(photos, tmp_path):
     folders = {
         part.folder
-        for info in (INFO, replace(INFO, max_side_px=512), replace(INFO, maps="int8"), replace(INFO, features_id="x"))
+        for change in ({}, {"max_side_px": 512}, {"maps": "int8"}, {"features_id": "x"}, {"scales": (1.0,)})
         for length in (4, 3)
-        for part in cut(photos[:length], tmp_path, info, images=4)
+        for part in cut(photos[:length], photos, tmp_path, replace(INFO, **change), images=4)
     }
-    assert len(folders) == 8
-    assert cut(photos, tmp_path, INFO) == cut(photos, tmp_path, INFO)
+    assert len(folders) == 10
+    assert cut(photos, photos, tmp_path, INFO) == cut(photos, photos, tmp_path, INFO)
+
+
+def test_a_part_is_found_again_when_the_gallery_has_some_of_it(photos, tmp_path):
+    """As after a kill while it was taken in; one that lacks what the gallery has lost since is made anew."""
+    (first, *_) = cut(photos, photos, tmp_path / "g", INFO, images=4)
+    make(first, INFO, FakeRetriever())
+    (rest, *_) = cut(photos, set(photos[2:]), tmp_path / "g", INFO, images=4)
+    assert rest.is_made
+    report = IndexReport()
+    with GalleryWriter(tmp_path / "g", INFO) as writer:
+        take_in(rest, writer, report)
+        assert writer.paths == photos[2:4]
+    assert (report.added, report.unchanged) == (2, 0)
+    make(rest, INFO, FakeRetriever())
+    assert rest.is_made
+    assert not first.is_made
+
+
+def test_a_folder_that_is_removed_by_half_is_no_part_that_is_made(photos, tmp_path, monkeypatch):
+    (part, *_) = cut(photos, photos, tmp_path / "g", INFO, images=4)
+    make(part, INFO, FakeRetriever())
+
+    def die(folder: Path) -> None:
+        (folder / "shard-00000.sqlite").unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(parts.shutil, "rmtree", die)
+    with pytest.raises(KeyboardInterrupt):
+        discard(part)
+    assert not part.is_made
+    monkeypatch.undo()
+    discard(part)
+    discard(part)
+    assert not part.folder.exists()
