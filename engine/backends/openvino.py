@@ -10,6 +10,7 @@ import numpy as np
 
 from engine.contract import Array, Closing, TensorSpec, check_feeds
 from engine.errors import BackendError, backend_failure, one_line
+from engine.machine import usable_cpus
 
 PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # ours -> OpenVINO's, where a graph is not quantised
 
@@ -23,6 +24,7 @@ class OpenVinoEngine(Closing):
             "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": threads == usable_cpus(),  # engines of fewer threads would all be on the first cores
         }
         core = openvino.Core()
         try:

@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.backends import known
 from engine.bundle import Bundle
 from engine.errors import BackendError, CvnetError, GalleryInUseError, ImageError, one_line
 from engine.features import Features
-from engine.gallery.indexing import IndexReport
+from engine.gallery.indexing import IndexReport, on_gpu
 from engine.gallery.info import GalleryInfo
 from engine.gallery.learnt_codec import LEARN_FROM
 from engine.gallery.parts import IMAGES_PER_PART, Part, cut, make, stale, take_in
@@ -181,10 +180,6 @@ def count_workers(resources: dict[str, float], needed: dict[str, int]) -> int:
     """How many workers the cluster has room for, as far as sums over its machines tell."""
     names = {"num_cpus": "CPU", "num_gpus": "GPU"}
     return min(int(resources.get(names[name], 0) // count) for name, count in needed.items() if count)
-
-
-def on_gpu(bundle: Bundle) -> bool:
-    return any(known(graph.backend).device == "cuda" for graph in bundle.manifest.graphs.values())
 
 
 def import_ray() -> Any:
