@@ -28,8 +28,8 @@ from engine.photo_formats import missing
 from engine.retrieval.retriever import Retriever
 
 DRIFT_SAMPLE = 8  # images that the cost of 8-bit maps is measured on
-MOST_STREAMS = 4  # images described at once: each takes memory of its own, some 0.7 GB at 1024x768 px in float32
-READING = 1  # threads more than the engines serve: who has an image decoded is ready when an engine is
+MOST_STREAMS = 4  # images described at once: each takes memory of its own, 0.6 GB at 1024x768 px in float32
+READERS = 2  # threads more than the engines serve: they read and decode, and are ready when an engine is
 
 
 @dataclass
@@ -171,7 +171,7 @@ def kept(features: Features, codec: MapCodec) -> Features:
 def look_ahead(
     paths: Iterable[Path], retriever: Retriever, writer: GalleryWriter, max_side_px: int | None
 ) -> Iterator[tuple[Path, Future[Seen | None]]]:
-    """Files looked at in the background, as many at once as the retriever serves and one more, yielded in order."""
+    """Files looked at in the background, as many at once as the retriever serves and a few more, yielded in order."""
     turns = Semaphore(retriever.streams)
 
     def describe(data: bytes) -> Features:
@@ -179,7 +179,7 @@ def look_ahead(
         with turns:
             return retriever.extract(image)
 
-    workers = retriever.streams + READING
+    workers = retriever.streams + READERS
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[tuple[Path, Future[Seen | None]]] = deque()
         try:
