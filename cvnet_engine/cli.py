@@ -333,6 +333,14 @@ def bench(
         str, typer.Option(help="Numbers of descriptors for global search; 1000000 takes 9 GB of disk and 5 of memory.")
     ] = "1000,10000,100000",
     shortlists: Annotated[str, typer.Option(help="Numbers of candidates to rerank.")] = "10,30,100",
+    throughput: Annotated[
+        bool,
+        typer.Option(
+            "--throughput",
+            help="In place of the stages: images indexed and queries answered a second, by streams, processes and "
+            "batches, at the first of --sizes and --shortlists.",
+        ),
+    ] = False,
     compiled: Annotated[bool, typer.Option("--compiled", help="Time PyTorch under torch.compile too.")] = False,
     budget: Annotated[float, typer.Option(min=0, help="Seconds a stage may take, after the fewest rounds.")] = 4.0,
     threads: ThreadsOption = None,
@@ -363,6 +371,7 @@ def bench(
             plot=plot,
             markdown=markdown,
             json=json,
+            throughput=throughput,
         )
     )
 

@@ -47,6 +47,7 @@ def index(
     kind, at = kind_wanted(maps) if maps else kind_of(folder), scales_wanted(scales) if scales else scales_of(folder)
     made = GalleryInfo.made_with(bundle.manifest, max_side_px, kind, at)
     report = IndexReport(skipped=found.skipped)
-    with GalleryWriter(folder, made) as writer, Retriever.open(bundle, threads, at) as retriever:
+    at_once = indexing.streams(bundle, threads, max_side_px)
+    with GalleryWriter(folder, made) as writer, Retriever.open(bundle, threads, at, at_once) as retriever:
         indexing.index(found.images, retriever, writer, max_side_px, report, done)
     return report

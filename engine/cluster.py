@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.backends import known
 from engine.bundle import Bundle
 from engine.errors import BackendError, one_line
 from engine.geometry import IMAGE_SCALES
-from engine.retrieval.retriever import Retriever
+from engine.retrieval.retriever import Retriever, on_gpu
 from engine.scales import Scales
 
 WORKER_THREADS = 2
@@ -190,10 +189,6 @@ def count_workers(resources: dict[str, float], needed: dict[str, int]) -> int:
     """How many workers the cluster has room for, as far as sums over its machines tell."""
     names = {"num_cpus": "CPU", "num_gpus": "GPU"}
     return min(int(resources.get(names[name], 0) // count) for name, count in needed.items() if count)
-
-
-def on_gpu(bundle: Bundle) -> bool:
-    return any(known(graph.backend).device == "cuda" for graph in bundle.manifest.graphs.values())
 
 
 def import_ray() -> Any:

@@ -12,7 +12,7 @@ Record = TypeVar("Record")
 
 
 def parse(text: str, record: type[Record]) -> Record:
-    """JSON as a dataclass of int, float, str, bool, `dict[str, X]`, `tuple[X, ...]`, a dataclass, or one of them | None.
+    """JSON as a dataclass of int, float, str, bool, `dict[str, X]`, `tuple[X, ...]`, dataclasses, or any | None.
 
     Raises:
         ValueError: no JSON, nested too deeply, a field that is missing, unknown or of another type, or a number that is

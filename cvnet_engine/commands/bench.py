@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 from cvnet_engine import console
 from cvnet_engine.commands.build import parse_size
 from cvnet_engine.outputs import Files
-from engine.errors import BackendError, DatasetError
+from engine.backends import usable_threads
+from engine.errors import BackendError, CvnetError, DatasetError
 from engine.files import write_atomically
 from engine.machine import usable_cpus
 
 if TYPE_CHECKING:  # PyTorch is not loaded until it is needed
     from benchmarks.latency.report import Report
+    from benchmarks.throughput.report import Report as ThroughputReport
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Options:
     plot: Path | None = None
     markdown: Path | None = None
     json: Path | None = None
+    throughput: bool = False
 
     @property
     def files(self) -> Files:
@@ -43,6 +46,52 @@ class Options:
 
 def run(options: Options) -> None:
     options.files.require_apart()
+    if options.throughput:
+        run_throughput(options)
+    else:
+        run_stages(options)
+
+
+def run_throughput(options: Options) -> None:
+    """At the first of `sizes`, with the first of `shortlists`."""
+    if options.plot or options.compare or options.compiled:
+        raise CvnetError("--throughput draws and compares nothing: leave --plot, --compare and --compiled out")
+    try:
+        from benchmarks.throughput import bench
+        from benchmarks.throughput.report import document
+    except ImportError as error:
+        raise BackendError(f"bench needs PyTorch ({error}); install the 'export' extra") from error
+    pressed = bench.Options(
+        bundles=distinct(options.bundles),
+        size=parse_size(options.sizes.split(",")[0]),
+        shortlist=parse_counts("--shortlists", options.shortlists)[0],
+        threads=usable_threads(options.threads),
+    )
+    with console.err.status("opening") as status:
+        report = bench.run(pressed, command(), status.update)
+    if options.json:
+        console.write_json(options.json, report.to_json())
+    if options.markdown:
+        console.write_file(options.markdown, document(report))
+    show_throughput(report)
+
+
+def show_throughput(report: ThroughputReport) -> None:
+    from benchmarks.throughput.report import best, heading, table
+
+    for line in heading(report):
+        console.say(line)
+    rates = table(report)
+    console.say()
+    console.table(rates.title, rates.columns, rates.rows)
+    for line in best(report):
+        console.say(line)
+    console.say(f"\n{rates.note}")
+    if not report.trained:
+        console.warn_once(console.UNTRAINED)
+
+
+def run_stages(options: Options) -> None:
     try:
         from benchmarks.latency import bench, plots
         from benchmarks.latency.document import document

@@ -17,7 +17,7 @@ from cvnet_engine.outputs import Files
 from engine.bundle import Bundle
 from engine.cluster import Cluster
 from engine.errors import CvnetError, ImageError
-from engine.gallery.indexing import Found, IndexReport, Patterns, find, index
+from engine.gallery.indexing import Found, IndexReport, Patterns, find, index, streams
 from engine.gallery.info import GalleryInfo, kind_of, scales_of
 from engine.gallery.map_codec import kind_wanted
 from engine.gallery.ray_indexing import index_on_cluster
@@ -83,7 +83,8 @@ def run(options: Options) -> None:
             if options.cluster:
                 fill_on_cluster(paths, bundle, writer, report, options.cluster)
             else:
-                with Retriever.open(bundle, options.threads, scales) as retriever:
+                at_once = streams(bundle, options.threads, options.max_side_px)
+                with Retriever.open(bundle, options.threads, scales, at_once) as retriever:
                     fill(paths, retriever, writer, report)
                     if changes:
                         console.say(f"{options.gallery}: {len(writer)} images; watching for more, Ctrl-C to stop")

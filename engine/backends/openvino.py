@@ -10,6 +10,7 @@ import numpy as np
 
 from engine.contract import Array, Closing, TensorSpec, check_feeds
 from engine.errors import BackendError, backend_failure, one_line
+from engine.machine import usable_cpus
 
 PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # ours -> OpenVINO's, where a graph is not quantised
 
@@ -23,17 +24,20 @@ class OpenVinoEngine(Closing):
             "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": threads == usable_cpus(),  # engines of fewer threads would all be on the first cores
         }
+        core = openvino.Core()
         try:
-            model = openvino.Core().compile_model(str(graph), "CPU", options)
+            source = core.read_model(str(graph))
+            model = core.compile_model(source, "CPU", options)
         except RuntimeError as error:
             message = f"{graph}: OpenVINO does not open it ({cause(error)}); build the bundle again"
             raise backend_failure(error, message) from error
         actual = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if actual != PRECISIONS[precision]:
             raise BackendError(f"{graph}: this processor runs {actual} where {precision} was asked for; build for fp32")
-        self.inputs = {port.any_name: spec(port) for port in model.inputs}
-        self.outputs = {port.any_name: spec(port) for port in model.outputs}
+        self.inputs = {port.any_name: spec(port) for port in source.inputs}  # a compiled int8 model knows fewer axes
+        self.outputs = {port.any_name: spec(port) for port in source.outputs}
         self._request: Any = model.create_infer_request()
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:

@@ -11,8 +11,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from threading import Semaphore
 
-from engine.contract import Array
+from engine.backends import usable_threads
+from engine.bundle import Bundle
 from engine.errors import ImageError
 from engine.exif import Shot
 from engine.features import Features
@@ -23,10 +25,11 @@ from engine.gallery.shards import FileStamp
 from engine.gallery.writer import GalleryWriter
 from engine.images import EXPECTED, SUFFIXES, decode, limit_side, read_bytes, read_shot
 from engine.photo_formats import missing
-from engine.retrieval.retriever import Retriever
+from engine.retrieval.retriever import Retriever, on_gpu
 
 DRIFT_SAMPLE = 8  # images that the cost of 8-bit maps is measured on
-READERS, AHEAD = 2, 4  # threads that read and decode, and images they may be ahead of the engine
+MOST_STREAMS = 4  # images described at once: each takes memory of its own, 0.6 GB at 1024x768 px in float32
+READERS = 2  # threads more than the engines serve: they read and decode, and are ready when an engine is
 
 
 @dataclass
@@ -51,12 +54,12 @@ class IndexReport:
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A file as read: its stamp, what its EXIF says, and its image where it has to be extracted."""
+class Seen:
+    """A file as it was found: its stamp, what its EXIF says, and its features where they had to be extracted."""
 
     stamp: FileStamp
     shot: Shot
-    image: Array | None
+    features: Features | None
 
 
 def index(
@@ -75,11 +78,11 @@ def index(
     """
     assert retriever.scales == writer.info.scales
     intake = Intake(writer, report, done)
-    for path, loaded in read_ahead(paths, writer, max_side_px):
+    for path, seen in look_ahead(paths, retriever, writer, max_side_px):
         try:
-            file = loaded.result()
-            if file is not None and file.image is not None:
-                intake.add(Extracted(path, file.stamp, file.shot, retriever.extract(file.image)))
+            file = seen.result()
+            if file is not None and file.features is not None:
+                intake.add(Extracted(path, file.stamp, file.shot, file.features))
                 continue
             if file is not None:
                 writer.touch(path, file.stamp, file.shot)
@@ -134,6 +137,16 @@ class Intake:
             self._done(image.path)
 
 
+def streams(bundle: Bundle, threads: int | None, max_side_px: int | None) -> int:
+    """How many images to describe at once: a CPU's threads do more for an image each than together for one.
+
+    A GPU takes one after the other, and so does a CPU where images may be of any size, for their memory.
+    """
+    if max_side_px is None or on_gpu(bundle):
+        return 1
+    return min(usable_threads(threads), MOST_STREAMS)
+
+
 def score_drift(retriever: Retriever, codec: MapCodec, sample: Iterable[Features]) -> float:
     """The largest change of a pair score when the key's maps are kept so, each image with itself and the next."""
     images = list(sample)
@@ -151,26 +164,38 @@ def kept(features: Features, codec: MapCodec) -> Features:
     return replace(features, maps=tuple(maps))
 
 
-def read_ahead(
-    paths: Iterable[Path], writer: GalleryWriter, max_side_px: int | None
-) -> Iterator[tuple[Path, Future[Loaded | None]]]:
-    """Files read and decoded in the background, yielded in order."""
-    with ThreadPoolExecutor(READERS) as pool:
-        waiting: deque[tuple[Path, Future[Loaded | None]]] = deque()
+def look_ahead(
+    paths: Iterable[Path], retriever: Retriever, writer: GalleryWriter, max_side_px: int | None
+) -> Iterator[tuple[Path, Future[Seen | None]]]:
+    """Files looked at in the background, as many at once as the retriever serves and a few more, yielded in order."""
+    turns = Semaphore(retriever.streams)
+
+    def describe(data: bytes) -> Features:
+        image = limit_side(decode(data), max_side_px)
+        with turns:
+            return retriever.extract(image)
+
+    workers = retriever.streams + READERS
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[tuple[Path, Future[Seen | None]]] = deque()
         try:
             for path in paths:
                 known = writer.stamp(path)
                 dated = known is not None and writer.is_dated(path)
-                waiting.append((path, pool.submit(load, path, known, dated, max_side_px)))
-                if len(waiting) > AHEAD:
+                waiting.append((path, pool.submit(look, path, known, dated, describe)))
+                if len(waiting) > workers:
                     yield waiting.popleft()
             yield from waiting
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def load(path: Path, known: FileStamp | None, dated: bool, max_side_px: int | None) -> Loaded | None:
+def look(path: Path, known: FileStamp | None, dated: bool, describe: Callable[[bytes], Features]) -> Seen | None:
     """The file, or None where size and time say that it has not changed and its EXIF has been looked at.
+
+    Args:
+        known: the file as it was indexed, None where it has to be described.
+        describe: a file's bytes -> its image's features.
 
     Raises:
         ImageError: the file cannot be read or is no usable image.
@@ -185,8 +210,8 @@ def load(path: Path, known: FileStamp | None, dated: bool, max_side_px: int | No
     stamp = FileStamp(len(data), status.st_mtime_ns, hashlib.sha256(data).hexdigest())
     shot = read_shot(data)
     if known and stamp.digest == known.digest:
-        return Loaded(stamp, shot, None)
-    return Loaded(stamp, shot, limit_side(decode(data), max_side_px))
+        return Seen(stamp, shot, None)
+    return Seen(stamp, shot, describe(data))
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,14 @@ from typing import Protocol
 
 import numpy as np
 
-from engine.backends import known, open_engine
+from engine.backends import known, open_engine, usable_threads
+from engine.backends.streams import Streams
 from engine.bundle import Bundle, GraphFile
 from engine.contract import Array, Closing, Engine, Uploading
 from engine.errors import BackendError, CvnetWarning, ImageError
 from engine.features import Features
 from engine.geometry import IMAGE_SCALES, Size
-from engine.graphs import GRAPH_NAMES
+from engine.graphs import IMAGE_GRAPHS
 from engine.images import check_size, limit_side, read
 from engine.retrieval.blocks import Descriptors
 from engine.retrieval.descriptors import DESCRIPTORS, Descriptor
@@ -54,7 +55,8 @@ class Collection(Mapped, Protocol):
 class Retriever(Closing):
     """The three engines of a model, put to work on images.
 
-    `kind` is the descriptor that the first two make, `scales` those of `IMAGE_SCALES` that it is made from.
+    `kind` is the descriptor that the first two make, `scales` those of `IMAGE_SCALES` that it is made from, `streams`
+    the threads that may extract at a time.
     """
 
     descriptor: Engine
@@ -62,10 +64,16 @@ class Retriever(Closing):
     reranker: Engine
     kind: Descriptor = DESCRIPTORS["cvnet"]
     scales: Scales = IMAGE_SCALES
+    streams: int = 1
 
     @classmethod
-    def open(cls, bundle: Bundle, threads: int | None = None, scales: Scales = IMAGE_SCALES) -> Retriever:
+    def open(
+        cls, bundle: Bundle, threads: int | None = None, scales: Scales = IMAGE_SCALES, streams: int = 1
+    ) -> Retriever:
         """The retriever of a bundle, each graph on the backend that it was built for.
+
+        Args:
+            streams: engines of each image graph, which share the threads.
 
         Raises:
             BundleError: its files are bound to another machine.
@@ -75,10 +83,11 @@ class Retriever(Closing):
         with contextlib.ExitStack() as opened:
             for name in {graph.backend for graph in manifest.graphs.values()}:
                 known(name).require_bound(manifest.gpu or {})
-            engines = (opened.enter_context(open_graph(bundle, name, threads)) for name in GRAPH_NAMES)
-            descriptor, features, reranker = engines
+            image_graphs = (opened.enter_context(open_streams(bundle, name, threads, streams)) for name in IMAGE_GRAPHS)
+            descriptor, features = image_graphs
+            reranker = opened.enter_context(open_graph(bundle, "reranker", threads))
             opened.pop_all()
-        return cls(descriptor, features, reranker, DESCRIPTORS[manifest.descriptor], scales)
+        return cls(descriptor, features, reranker, DESCRIPTORS[manifest.descriptor], scales, streams)
 
     def close(self) -> None:
         with contextlib.ExitStack() as opened:  # all of them, whatever happens to one
@@ -194,6 +203,22 @@ class Retriever(Closing):
             dtype = self.reranker.inputs[name].dtype
             feeds[name] = np.stack(maps, dtype=None if dtype == "floating" else dtype)
         return feeds
+
+
+def open_streams(bundle: Bundle, name: str, threads: int | None, streams: int) -> Engine:
+    """As `open_graph`, an engine that serves as many threads at a time."""
+    if streams == 1:
+        return open_graph(bundle, name, threads)
+    each = max(1, usable_threads(threads) // streams)
+    with contextlib.ExitStack() as opened:
+        engine = Streams([opened.enter_context(open_graph(bundle, name, each)) for _ in range(streams)])
+        opened.pop_all()
+    return engine
+
+
+def on_gpu(bundle: Bundle) -> bool:
+    """Whether a graph of the bundle runs on a GPU."""
+    return any(known(graph.backend).device == "cuda" for graph in bundle.manifest.graphs.values())
 
 
 def open_graph(bundle: Bundle, name: str, threads: int | None) -> Engine:

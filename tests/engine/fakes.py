@@ -33,6 +33,7 @@ class FakeRetriever:
 
     seen: int = 0
     scales: Scales = IMAGE_SCALES
+    streams: int = 1
 
     def extract(self, image: Array) -> Features:
         self.seen += 1

@@ -13,19 +13,24 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier, Lock
 
 import numpy as np
 import pytest
 
+from engine.bundle import Bundle
 from engine.contract import Array
 from engine.errors import GalleryError, ImageError
 from engine.features import Features
 from engine.gallery import indexing
 from engine.gallery.indexing import IndexReport, find, find_images, index
+from engine.gallery.info import GalleryInfo
 from engine.gallery.reader import Gallery
 from engine.gallery.writer import GalleryWriter
 from engine.images import decode, read
+from engine.retrieval.retriever import Retriever
 from tests.engine.fakes import INFO, FakeRetriever
+from tests.hostile.tiny import write_bundle
 from tests.pictures import photo
 
 INDEX_SLOWLY = """
@@ -221,6 +226,55 @@ def test_a_gallery_that_cannot_be_written_stops_the_run(photos, tmp_path, monkey
     monkeypatch.setattr(GalleryWriter, "put", full)
     with pytest.raises(GalleryError):
         run([photos], tmp_path / "g")
+
+
+# ------------------------------------------------------------------------------------------------- streams
+
+
+def test_as_many_images_are_described_at_once_as_the_retriever_serves(photos, tmp_path):
+    """And stored in their order, whichever is done first."""
+
+    class Meeting(FakeRetriever):
+        at_once = 0
+
+        def extract(self, image: Array) -> Features:
+            with lock:
+                self.at_once += 1
+                assert self.at_once <= 2
+            met.wait(timeout=60)
+            with lock:
+                self.at_once -= 1
+            return super().extract(image)
+
+    lock, met = Lock(), Barrier(2)
+    for seed in range(5, 8):
+        photo(photos / f"{seed}.jpg", seed=seed)
+    report, _ = run([photos], tmp_path / "g", retriever=Meeting(streams=2))
+    assert counts(report) == (8, 0, 0, 0)
+    run([photos], tmp_path / "one")
+    assert Gallery(tmp_path / "g").paths == [photos / f"{n}.jpg" for n in range(8)]
+    assert everything(tmp_path / "g") == everything(tmp_path / "one")
+
+
+def test_streams_of_engines_give_what_one_gives(photos, tmp_path):
+    bundle = Bundle(write_bundle(tmp_path / "tiny"))
+    for streams in (1, 3):
+        made = GalleryInfo.made_with(bundle.manifest, None, "float16")
+        with (
+            GalleryWriter(tmp_path / str(streams), made) as writer,
+            Retriever.open(bundle, 1, streams=streams) as retriever,
+        ):
+            index(find_images([photos]), retriever, writer, None, IndexReport())
+    assert everything(tmp_path / "1") == everything(tmp_path / "3")
+
+
+def test_how_many_images_at_once(tmp_path, monkeypatch):
+    bundle = Bundle(write_bundle(tmp_path / "tiny"))
+    monkeypatch.setattr(indexing, "usable_threads", lambda threads: threads or 16)
+    assert [indexing.streams(bundle, threads, 1024) for threads in (1, 2, None)] == [1, 2, 4]
+    assert indexing.streams(bundle, None, None) == 1  # any size, and so any memory
+    monkeypatch.setattr(indexing, "on_gpu", lambda _: True)
+    assert indexing.streams(bundle, None, 1024) == 1
 
 
 # ---------------------------------------------------------------------------------------------- file names

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
@@ -213,6 +214,8 @@ def test_scores_that_are_not_one_number_a_candidate_are_an_error(score):
 class Spy(Closing):
     """An engine that notes its closing in a list, and may fail at it."""
 
+    inputs = outputs = MappingProxyType[str, TensorSpec]({})
+
     def __init__(self, closed: list[str], name: str, fails: bool = False) -> None:
         self._closed, self._name, self._fails = closed, name, fails
 
@@ -234,6 +237,21 @@ def test_an_open_that_fails_half_way_closes_what_it_opened(bundle, monkeypatch):
     with pytest.raises(BackendError, match="no such device"):
         Retriever.open(Bundle(bundle))
     assert sorted(closed) == ["descriptor", "features"]
+
+
+def test_streams_are_engines_of_the_image_graphs_that_share_the_threads(bundle, monkeypatch):
+    asked, closed = [], []
+
+    def open_graph(_bundle, name, threads):
+        asked.append((name, threads))
+        return Spy(closed, name)
+
+    monkeypatch.setattr(retriever, "open_graph", open_graph)
+    monkeypatch.setattr(retriever, "usable_threads", lambda threads: threads or 16)
+    with Retriever.open(Bundle(bundle), 7, streams=3) as opened:
+        assert opened.streams == 3
+    assert asked == [*[("descriptor", 2)] * 3, *[("features", 2)] * 3, ("reranker", 7)]
+    assert sorted(closed) == sorted(name for name, _ in asked)
 
 
 def test_every_engine_is_closed_though_one_fails_at_it():

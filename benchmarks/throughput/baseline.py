@@ -1,0 +1,155 @@
+"""PyTorch on the same files: its data loader reads, decodes and scales, the reference model does the rest.
+
+In a process of its own, which keeps freed memory (decision 005): the same computation at its fastest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.contenders.allocator import keep_memory
+from benchmarks.contenders.contender import open_reference
+from engine.bundle import Bundle
+from engine.contract import Array, Closing
+from engine.features import Features
+from engine.geometry import Size
+from engine.images import read
+from engine.retrieval.descriptors import Descriptor
+from engine.retrieval.retriever import Retriever
+from engine.retrieval.searcher import Plan, Searcher
+from engine.scales import Scales
+
+Sample = tuple[float, list[Array]]  # when its turn came, and network inputs (1, 3, H, W) float32 by scale
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the reference does with image files: describe them or, where there are `keys`, score each beside all."""
+
+    bundle: Path
+    threads: int
+    keys: tuple[Path, ...] = ()
+    shortlist: int = 0
+
+
+class Baseline(Closing):
+    """The reference at work in a process of its own; as `Crew`."""
+
+    def __init__(self, job: Job, files: Sequence[Path]) -> None:
+        """
+        Args:
+            files: that `run` will be given.
+
+        Raises:
+            WeightsError: the bundle's weights are gone, or are not what they were.
+        """
+        self.seconds: list[float] = []
+        self._pool = ProcessPoolExecutor(1, get_context("spawn"))
+        try:
+            self._pool.submit(prepare, job, list(files)).result()
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, _: Sequence[Path]) -> None:
+        self.seconds += self._pool.submit(work).result()
+
+    def close(self) -> None:
+        self._pool.submit(stop).result()
+        self._pool.shutdown()
+
+
+@dataclass(frozen=True)
+class Scaled(Dataset[Sample]):
+    """Image files as network inputs at every scale."""
+
+    files: Sequence[Path]
+    kind: Descriptor
+    scales: Scales
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Sample:
+        begun, image = time.perf_counter(), read(self.files[index])
+        return begun, [self.kind.network_input(image, scale) for scale in self.scales]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A collection in memory, each row one of a few images."""
+
+    images: Sequence[Features]
+    rows: int
+
+    @property
+    def descriptors(self) -> Array:
+        return np.stack([self.features(row).descriptor for row in range(self.rows)])
+
+    def map_size(self, row: int) -> Size:
+        return self.features(row).map_size
+
+    def features(self, row: int) -> Features:
+        return self.images[row % len(self.images)]
+
+
+class Reference:
+    """The model with its data loader: a process beside it that is a few images ahead."""
+
+    def __init__(self, job: Job, files: Sequence[Path]) -> None:
+        self._retriever = open_reference(Bundle(job.bundle), job.threads).retriever
+        scaled = Scaled(files, self._retriever.kind, self._retriever.scales)
+        self._loader = DataLoader(
+            scaled, batch_size=None, num_workers=1, persistent_workers=True, multiprocessing_context="spawn"
+        )
+        self._finish: Callable[[Features], object] = lambda _: None
+        if job.keys:
+            keys = [self._retriever.extract_file(file) for file in job.keys]
+            searcher = Searcher(self._retriever, Kept(keys, job.shortlist))
+            self._finish = lambda query: searcher.find(query, Plan(top_k=job.shortlist, rerank=job.shortlist))
+
+    def work(self) -> list[float]:
+        """Seconds of each image from when the loader took it up."""
+        seconds = []
+        for begun, inputs in self._loader:
+            self._finish(describe(self._retriever, [np.asarray(each) for each in inputs]))
+            seconds.append(time.perf_counter() - begun)
+        return seconds
+
+
+def describe(retriever: Retriever, inputs: Sequence[Array]) -> Features:
+    """Features from network inputs, one a scale, as `Retriever.extract` makes them from the image."""
+    descriptors, maps = [], ()
+    for scale, feed in zip(retriever.scales, inputs, strict=True):
+        outputs = (retriever.features if scale == 1 else retriever.descriptor).run({"image": feed})
+        descriptors.append(outputs.pop("descriptor")[0])
+        maps = maps or tuple(array[0] for array in outputs.values())
+    return Features(retriever.kind.over_scales(np.stack(descriptors)), maps)
+
+
+_reference: Reference | None = None  # of the process apart
+
+
+def prepare(job: Job, files: Sequence[Path]) -> None:
+    global _reference
+    keep_memory()
+    _reference = Reference(job, files)
+
+
+def work() -> list[float]:
+    assert _reference
+    return _reference.work()
+
+
+def stop() -> None:
+    """Let the data loader's process end before this one does."""
+    global _reference
+    _reference = None

@@ -1,0 +1,148 @@
+"""Images indexed and queries answered a second, from their files, by how the work is spread; beside PyTorch.
+
+All ways of a bundle take turns. Each has its engines open from the beginning, and as much to do as it can take.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+from benchmarks.contenders.contender import REFERENCE, open_bundle
+from benchmarks.contenders.entrant import prepare
+from benchmarks.latency.photos import photo
+from benchmarks.latency.records import Speedup
+from benchmarks.latency.stages import jpeg, stock
+from benchmarks.latency.timing import Interval, Rounds, ratio, take_turns
+from benchmarks.throughput import baseline, crew
+from benchmarks.throughput.baseline import Baseline
+from benchmarks.throughput.crew import Crew
+from benchmarks.throughput.report import INDEXING, SEARCH, Record, Report
+from benchmarks.throughput.spread import BATCH, Spread, spreads
+from engine import machine
+from engine.backends import known
+from engine.bundle import Bundle
+from engine.geometry import Size
+
+ROUNDS = Rounds(warm_up=1, fewest=3, most=3)
+KEYS = 2  # images that galleries consist of, over and over
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure: bundles of one model, images of `size` (height, width) px, queries with so many candidates."""
+
+    bundles: tuple[Path, ...]
+    size: Size
+    shortlist: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to do one kind of work, with whoever does it, and the files of a round."""
+
+    spread: Spread
+    worker: Crew | Baseline
+    files: Sequence[Path]
+
+
+def run(options: Options, command: str, say: Callable[[str], None]) -> Report:
+    """The whole benchmark. `say` hears what is being measured."""
+    started, load = time.perf_counter(), os.getloadavg()[0]
+    records: list[Record] = []
+    with tempfile.TemporaryDirectory(prefix="cvnet-bench-") as folder:
+        files = write_photos(options, Path(folder))
+        for bundle in options.bundles:
+            say(f"{bundle.resolve().name}: indexing")
+            records += index_records(options, bundle, files)
+            say(f"{bundle.resolve().name}: search")
+            records += search_records(options, bundle, files, Path(folder) / bundle.resolve().name)
+    manifest = Bundle(options.bundles[0]).manifest
+    return Report(
+        command=command,
+        date=date.today().isoformat(),
+        machine=machine.describe(),
+        load=load,
+        seconds=time.perf_counter() - started,
+        threads=options.threads,
+        model=f"ResNet-{manifest.depth} {manifest.weights}",
+        trained=manifest.trained,
+        size=f"{options.size[1]}x{options.size[0]}",
+        shortlist=options.shortlist,
+        records=tuple(records),
+    )
+
+
+def write_photos(options: Options, folder: Path) -> list[Path]:
+    """JPEG files, enough that every engine has two of them."""
+    files = [folder / f"{number}.jpg" for number in range(max(BATCH, 2 * options.threads))]
+    for number, file in enumerate(files):
+        file.write_bytes(jpeg(photo(*options.size, number)))
+    return files
+
+
+def index_records(options: Options, bundle: Path, files: Sequence[Path]) -> list[Record]:
+    with contextlib.ExitStack() as opened:
+        ways = [reference(opened, baseline.Job(bundle, options.threads), files)]
+        for spread in spreads(options.threads):
+            if spread.batch == 1 or not is_plan(bundle):
+                ways.append(Way(spread, opened.enter_context(Crew(crew.Job(bundle, spread))), files))
+        return measured(INDEXING, bundle, ways)
+
+
+def is_plan(bundle: Path) -> bool:
+    """Whether its image graphs are compiled plans, which take one image at a time."""
+    return known(Bundle(bundle).manifest.graphs["features"].backend).suffix == ".plan"
+
+
+def search_records(options: Options, bundle: Path, files: Sequence[Path], gallery: Path) -> list[Record]:
+    """Of one image at a time, for pairs come in batches anyway; PyTorch has one query a round, it takes long enough."""
+    with open_bundle(bundle, options.threads) as contender:
+        entrant = prepare(contender, [photo(*options.size, number) for number in range(1 + KEYS)])
+        stock(entrant, options.shortlist, gallery).gallery.close()
+    with contextlib.ExitStack() as opened:
+        job = baseline.Job(bundle, options.threads, tuple(files[1 : 1 + KEYS]), options.shortlist)
+        ways = [reference(opened, job, files[:1])]
+        for spread in spreads(options.threads):
+            if spread.batch == 1:
+                searching = crew.Job(bundle, spread, gallery, options.shortlist)
+                ways.append(Way(spread, opened.enter_context(Crew(searching)), files))
+        return measured(SEARCH, bundle, ways)
+
+
+def reference(opened: contextlib.ExitStack, job: baseline.Job, files: Sequence[Path]) -> Way:
+    return Way(Spread(1, 1, 1, job.threads), opened.enter_context(Baseline(job, files)), files)
+
+
+def measured(work: str, bundle: Path, ways: Sequence[Way]) -> list[Record]:
+    """A record for each way, the reference's first: they take turns."""
+    calls = {str(number): partial(way.worker.run, way.files) for number, way in enumerate(ways)}
+    times = take_turns(calls, ROUNDS).values()
+    rates = [Interval.of([len(way.files) / s for s in i.samples]) for way, i in zip(ways, times, strict=True)]
+    manifest, name = Bundle(bundle).manifest, bundle.resolve().name
+    who = [(REFERENCE, "torch", "fp32"), *[(name, manifest.backend, manifest.precision)] * (len(ways) - 1)]
+    return [
+        Record(
+            work,
+            *whose,
+            way.spread,
+            rate,
+            tuple(way.worker.seconds[len(way.files) :]),  # the warm-up's left out
+            speedup(rate, rates[0]) if whose[0] != REFERENCE else None,
+        )
+        for whose, way, rate in zip(who, ways, rates, strict=True)
+    ]
+
+
+def speedup(rate: Interval, reference: Interval) -> Speedup:
+    """Of rates in the same rounds."""
+    found = ratio(rate, reference)
+    return Speedup(found.median, found.low, found.high)

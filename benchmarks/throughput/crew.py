@@ -1,0 +1,113 @@
+"""Processes that index and search as a bundle's users do, spread in one way."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+from benchmarks.throughput.indexing import index_batches, index_files
+from benchmarks.throughput.spread import Spread
+from engine.bundle import Bundle
+from engine.contract import Closing
+from engine.gallery.reader import Gallery
+from engine.retrieval.retriever import Retriever
+from engine.retrieval.searcher import Plan, Searcher
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a crew does with image files: index them or, where there is a gallery, rerank its best for each."""
+
+    bundle: Path
+    spread: Spread
+    gallery: Path | None = None
+    shortlist: int = 0
+
+
+class Crew(Closing):
+    """Processes with their engines open. Every image takes its place in `seconds`, in no order."""
+
+    def __init__(self, job: Job) -> None:
+        """
+        Raises:
+            BackendError: a backend or its device is not there.
+        """
+        self.seconds: list[float] = []
+        self._pools = [ProcessPoolExecutor(1, get_context("spawn")) for _ in range(job.spread.processes)]
+        try:
+            for opened in [pool.submit(prepare, job) for pool in self._pools]:
+                opened.result()
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, files: Sequence[Path]) -> None:
+        """Deal with all files, an equal share of them in each process."""
+        shares = [files[number :: len(self._pools)] for number in range(len(self._pools))]
+        for done in [pool.submit(work, share) for pool, share in zip(self._pools, shares, strict=True)]:
+            self.seconds += done.result()
+
+    def close(self) -> None:
+        for pool in self._pools:
+            pool.shutdown()
+
+
+class Indexer:
+    """One process's part in indexing."""
+
+    def __init__(self, job: Job) -> None:
+        spread = job.spread
+        self._batch = spread.batch
+        threads = spread.threads * spread.streams
+        self._retriever = Retriever.open(Bundle(job.bundle), threads, streams=spread.streams)
+
+    def work(self, files: Sequence[Path]) -> list[float]:
+        with tempfile.TemporaryDirectory(prefix="cvnet-bench-") as folder:
+            if self._batch > 1:
+                return index_batches(files, self._retriever, Path(folder), self._batch)
+            return index_files(files, self._retriever, Path(folder))
+
+
+class Clients:
+    """One process's part in searching: as many clients as it has streams, each with a query under way all the time."""
+
+    def __init__(self, job: Job, gallery: Path) -> None:
+        opened = range(job.spread.streams)
+        self._clients = [Client(job.bundle, gallery, job.spread.threads, job.shortlist) for _ in opened]
+
+    def work(self, files: Sequence[Path]) -> list[float]:
+        shares = [files[number :: len(self._clients)] for number in range(len(self._clients))]
+        with ThreadPoolExecutor(len(self._clients)) as pool:
+            done = pool.map(lambda client, share: [client.query(file) for file in share], self._clients, shares)
+            return [seconds for share in done for seconds in share]
+
+
+class Client:
+    """Queries one after the other."""
+
+    def __init__(self, bundle: Path, gallery: Path, threads: int, shortlist: int) -> None:
+        self._retriever, self._plan = Retriever.open(Bundle(bundle), threads), Plan(top_k=shortlist, rerank=shortlist)
+        self._searcher = Searcher(self._retriever, Gallery(gallery))
+
+    def query(self, file: Path) -> float:
+        """Seconds from an image file to its reranked list."""
+        begun = time.perf_counter()
+        self._searcher.find(self._retriever.extract_file(file), self._plan)
+        return time.perf_counter() - begun
+
+
+_worker: Indexer | Clients  # of a process of the crew
+
+
+def prepare(job: Job) -> None:
+    global _worker
+    _worker = Clients(job, job.gallery) if job.gallery else Indexer(job)
+
+
+def work(files: Sequence[Path]) -> list[float]:
+    return _worker.work(files) if files else []

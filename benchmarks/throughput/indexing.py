@@ -1,0 +1,70 @@
+"""Images from their files into a gallery, timed one by one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from engine.contract import Array
+from engine.features import Features
+from engine.gallery.indexing import IndexReport, index
+from engine.gallery.info import FORMAT, GalleryInfo
+from engine.gallery.shards import FileStamp
+from engine.gallery.writer import GalleryWriter
+from engine.images import read
+from engine.retrieval.retriever import Retriever
+
+INFO = GalleryInfo(FORMAT, "benchmark", "benchmark", None)
+STAMP = FileStamp(0, 0, "")
+
+
+def index_files(files: Sequence[Path], retriever: Retriever, folder: Path) -> list[float]:
+    """Index into a new gallery; seconds of each image from when its turn came until it was stored."""
+    begun: dict[Path, float] = {}
+    seconds: list[float] = []
+
+    def given() -> Iterator[Path]:
+        for file in files:
+            begun[file] = time.perf_counter()
+            yield file
+
+    with GalleryWriter(folder, INFO) as writer:
+        index(given(), retriever, writer, None, IndexReport(), lambda file: seconds.append(since(begun[file])))
+    return seconds
+
+
+def index_batches(files: Sequence[Path], retriever: Retriever, folder: Path, batch: int) -> list[float]:
+    """The same with `batch` images of one size described at once, the next ones being read meanwhile."""
+    seconds: list[float] = []
+
+    def load(group: Sequence[Path]) -> tuple[float, list[Array]]:
+        return time.perf_counter(), list(map(read, group))
+
+    with GalleryWriter(folder, INFO) as writer, ThreadPoolExecutor(1) as reader:
+        groups = [files[start : start + batch] for start in range(0, len(files), batch)]
+        for group, (begun, images) in zip(groups, reader.map(load, groups), strict=True):
+            for file, features in zip(group, extract_batch(retriever, images), strict=True):
+                writer.put(file, STAMP, features)
+                seconds.append(since(begun))
+    return seconds
+
+
+def extract_batch(retriever: Retriever, images: Sequence[Array]) -> list[Features]:
+    """Features of BGR images (H, W, 3) uint8 of one size, as `Retriever.extract` finds those of one."""
+    descriptors, maps = [], list[Array]()
+    for scale in retriever.scales:
+        engine = retriever.features if scale == 1 else retriever.descriptor
+        inputs = [retriever.kind.network_input(image, scale) for image in images]
+        outputs = engine.run({"image": np.concatenate(inputs)})
+        descriptors.append(outputs.pop("descriptor"))  # (B, 2048)
+        maps += outputs.values()
+    over_scales = [retriever.kind.over_scales(each) for each in np.stack(descriptors, axis=1)]
+    return [Features(one, tuple(m[row] for m in maps)) for row, one in enumerate(over_scales)]
+
+
+def since(begun: float) -> float:
+    return time.perf_counter() - begun

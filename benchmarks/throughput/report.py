@@ -1,0 +1,147 @@
+"""A run of `bench --throughput`: what it measured, as JSON and to be read."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from benchmarks.latency.records import Speedup
+from benchmarks.latency.timing import Interval
+from benchmarks.tables import Table, markdown, ms, times
+from benchmarks.throughput.spread import Spread
+from engine.machine import Machine
+
+INDEXING, SEARCH = "indexing", "search"
+NOTE = (
+    "Each process has that many streams, each stream engines of its own with that many threads. A second: images, or "
+    "queries; in brackets the slowest and the fastest round. p50 and p99: from when a file's turn comes until its "
+    "features are stored, or its list is reranked. Times as fast: than PyTorch in the same rounds, where a data loader "
+    "of one process feeds the reference model, which stores nothing, keeps freed memory and has candidates' features."
+)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One way to do one kind of work.
+
+    Attributes:
+        work: `INDEXING` or `SEARCH`.
+        per_second: images or queries, in each round.
+        latencies_s: of each of them, in all rounds.
+        speedup: over PyTorch in the same rounds; None for PyTorch itself.
+    """
+
+    work: str
+    method: str
+    backend: str
+    precision: str
+    spread: Spread
+    per_second: Interval
+    latencies_s: tuple[float, ...]
+    speedup: Speedup | None
+
+    def percentile_ms(self, percent: float) -> float:
+        return 1e3 * float(np.percentile(self.latencies_s, percent))
+
+    def to_json(self) -> dict[str, Any]:
+        rate = self.per_second
+        return {
+            "work": self.work,
+            "method": self.method,
+            "backend": self.backend,
+            "precision": self.precision,
+            **asdict(self.spread),
+            "per_second": rate.median,
+            "rounds_per_second": list(rate.samples),
+            "p50_ms": self.percentile_ms(50),
+            "p99_ms": self.percentile_ms(99),
+            "n": len(self.latencies_s),
+            "speedup": self.speedup,
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where, when and with what a run was made.
+
+    Attributes:
+        load: of the machine, the mean of the minute before the run.
+        size: of the images, WIDTHxHEIGHT px.
+        shortlist: candidates that each query has reranked.
+    """
+
+    command: str
+    date: str
+    machine: Machine
+    load: float
+    seconds: float
+    threads: int
+    model: str
+    trained: bool
+    size: str
+    shortlist: int
+    records: tuple[Record, ...]
+
+    @property
+    def best(self) -> list[Record]:
+        """The fastest of each method at each kind of work."""
+        groups: dict[tuple[str, str], list[Record]] = {}
+        for record in self.records:
+            groups.setdefault((record.work, record.method), []).append(record)
+        return [max(group, key=lambda record: record.per_second.median) for group in groups.values()]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            **vars(self),
+            "best": [{"work": r.work, "method": r.method, **asdict(r.spread)} for r in self.best],
+            "records": [record.to_json() for record in self.records],
+        }
+
+
+def document(report: Report) -> str:
+    """The whole report in Markdown."""
+    lines = "\n\n".join([*heading(report), *best(report)])
+    return f"# What cvnet-engine gets through\n\n{lines}\n\n{markdown(table(report))}\n{NOTE}\n"
+
+
+def heading(report: Report) -> list[str]:
+    """Where, when and with what: a few lines."""
+    machine = report.machine
+    return [
+        f"{machine['cpu']} ({', '.join(machine['cpu_features'])}), {report.threads} threads, load "
+        f"{report.load:.1f} before; {report.date}; {report.model}" + ("." if report.trained else ", untrained."),
+        f"`{report.command}`",
+    ]
+
+
+def best(report: Report) -> list[str]:
+    """A line for each method at each kind of work."""
+    return [f"{r.work}, {r.method}: fastest with {r.spread}: {r.per_second.median:.3g} a second" for r in report.best]
+
+
+def table(report: Report) -> Table:
+    """A row a record."""
+    columns = (
+        "work", "method", "batch", "streams", "processes", "threads each",
+        "a second", "rounds", "p50 ms", "p99 ms", "n", "times as fast",
+    )  # fmt: skip
+    title = f"Images of {report.size} px; queries with {report.shortlist} candidates reranked"
+    return Table(title, columns, tuple(map(row, report.records)), NOTE)
+
+
+def row(r: Record) -> tuple[str, ...]:
+    spread, rate = r.spread, r.per_second
+    return (
+        r.work,
+        r.method,
+        *map(str, (spread.batch, spread.streams, spread.processes, spread.threads)),
+        f"{rate.median:.3g}",
+        f"[{min(rate.samples):.3g}, {max(rate.samples):.3g}]",
+        ms(r.percentile_ms(50)),
+        ms(r.percentile_ms(99)),
+        str(len(r.latencies_s)),
+        f"{times(r.speedup.median)} [{times(r.speedup.low)}, {times(r.speedup.high)}]" if r.speedup else "",
+    )

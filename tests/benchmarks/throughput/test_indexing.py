@@ -1,0 +1,45 @@
+"""What is timed is the work itself: everything is stored, and batches are described as single images are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.throughput.indexing import extract_batch, index_batches, index_files
+from engine.bundle import Bundle
+from engine.gallery.reader import Gallery
+from engine.images import read
+from engine.retrieval.retriever import Retriever
+from tests.hostile.tiny import write_bundle
+from tests.pictures import photo
+
+IMAGES = 5
+
+
+@pytest.fixture(scope="module")
+def retriever(tmp_path_factory):
+    folder = write_bundle(tmp_path_factory.mktemp("tiny") / "bundle")
+    with Retriever.open(Bundle(folder), threads=1) as opened:
+        yield opened
+
+
+@pytest.fixture
+def files(tmp_path):
+    return [photo(tmp_path / f"{seed}.jpg", seed=seed) for seed in range(IMAGES)]
+
+
+def test_a_batch_is_described_as_its_images_are(retriever, files):
+    images = list(map(read, files))
+    for found, image in zip(extract_batch(retriever, images), images, strict=True):
+        expected = retriever.extract(image)
+        np.testing.assert_allclose(found.descriptor, expected.descriptor, atol=1e-6)
+        for ours, theirs in zip(found.maps, expected.maps, strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_every_image_is_stored_and_timed(retriever, files, tmp_path):
+    one, many = tmp_path / "one", tmp_path / "many"
+    assert len(index_files(files, retriever, one)) == len(index_batches(files, retriever, many, 2)) == IMAGES
+    with Gallery(one) as single, Gallery(many) as batches:
+        assert single.paths == batches.paths == files
+        np.testing.assert_allclose(single.descriptors[:], batches.descriptors[:], atol=1e-6)

@@ -1,0 +1,59 @@
+"""Engines of one graph serve as many threads at a time, each on one of its own, and are all closed."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import numpy as np
+import pytest
+
+from engine.backends.streams import Streams
+from engine.contract import Closing, TensorSpec
+from engine.errors import BackendError
+
+
+class Meeting(Closing):
+    """An engine that is done when all engines are at work, and gives its number; it knows no two runs at once."""
+
+    def __init__(self, number, barrier=None, fails=False):
+        self.inputs = self.outputs = {"x": TensorSpec("float32", ("n",))}
+        self._number, self._barrier, self._fails = number, barrier, fails
+        self.busy = self.closed = False
+
+    def run(self, feeds):
+        assert not self.busy
+        self.busy = True
+        if self._barrier:
+            self._barrier.wait(timeout=60)
+        self.busy = False
+        if self._fails:
+            raise BackendError("no")
+        return {"x": feeds["x"] + self._number}
+
+    def close(self):
+        self.closed = True
+        if self._fails:
+            raise BackendError("no")
+
+
+def test_as_many_threads_run_at_a_time_as_there_are_engines():
+    barrier = Barrier(3)
+    with Streams([Meeting(100 * n, barrier) for n in range(3)]) as engine, ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda n: engine.run({"x": np.array([n])})["x"].item(), range(30)))
+    assert [value % 100 for value in found] == list(range(30))
+    assert {value // 100 for value in found} == {0, 1, 2}
+
+
+def test_an_engine_that_fails_is_idle_again():
+    engine = Streams([Meeting(0, fails=True)])
+    for _ in range(3):
+        with pytest.raises(BackendError):
+            engine.run({"x": np.zeros(1)})
+
+
+def test_all_are_closed_though_one_fails_at_it():
+    engines = [Meeting(0), Meeting(1, fails=True), Meeting(2)]
+    with pytest.raises(BackendError):
+        Streams(engines).close()
+    assert [engine.closed for engine in engines] == [True] * 3
