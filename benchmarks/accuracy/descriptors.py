@@ -131,9 +131,8 @@ def reranked(
     (shortlist,) = evaluator.shortlists
     pairs = evaluator.plan(shortlist).full_pairs
     candidates = evaluator.candidates(ranking, query.descriptor, truth)
-    scores |= evaluator.completed(
-        scores, shortlisted(candidates, lambda *_: pairs), evaluator.collection, lambda: query
-    )
+    rows = shortlisted(candidates, lambda *_: pairs)
+    scores |= evaluator.completed(scores, evaluator.collection, lambda: query, rows)
     return {setup: with_scores(listed, scores, pairs) for (_, setup), listed in candidates.items()}
 
 

@@ -33,6 +33,7 @@ from engine.retrieval.superglobal import Refinement, rerank
 
 GLOBAL = 0  # the shortlist length that stands for no reranking
 Case = tuple[int, str]  # shortlist length and setup
+Scores = Callable[[Sequence[int]], Mapping[int, float]]  # database rows -> score by row, of those at least
 
 
 @dataclass(frozen=True)
@@ -191,27 +192,22 @@ class Evaluator:
         started = time.perf_counter()
         work = QueryWork.unpack(stored) if stored else QueryWork(features().descriptor, {}, {}, 0.0)
         ranking = Ranking.by_similarity(similarities(self.descriptors, work.descriptor))
-        candidates = self.candidates(ranking, work.descriptor, truth)
-
-        rough = shortlisted(candidates, lambda k, listed: self.plan(k).pooled_pairs(len(listed.rows)))
-        pooled_scores = self.completed(work.pooled_scores, rough, Pooled(self.collection), lambda: pooled(features()))
-        candidates = {
-            (k, setup): with_scores(listed, pooled_scores, self.plan(k).pooled_pairs(len(listed.rows)), rough=True)
-            for (k, setup), listed in candidates.items()
-        }
-        rows = shortlisted(candidates, lambda k, _: self.plan(k).full_pairs)
-        pair_scores = self.completed(work.pair_scores, rows, self.collection, features)
+        found = reranked(
+            self.candidates(ranking, work.descriptor, truth),
+            self.plan,
+            partial(self.completed, work.pooled_scores, Pooled(self.collection), lambda: pooled(features())),
+            partial(self.completed, work.pair_scores, self.collection, features),
+        )
+        pair_scores, pooled_scores = work.pair_scores | found.pair_scores, work.pooled_scores | found.pooled_scores
         if not stored or len(pair_scores) + len(pooled_scores) > len(work.pair_scores) + len(work.pooled_scores):
             seconds = work.seconds + time.perf_counter() - started
             work = QueryWork(work.descriptor, pair_scores, pooled_scores, seconds)
             self.journal.put(facts, work.pack())
-        rankings = {(GLOBAL, setup): ranking.without(ignored(truth, setup)) for setup in SETUPS}
-        for (k, setup), listed in candidates.items():
-            rankings[k, setup] = with_scores(listed, pair_scores, self.plan(k).full_pairs)
+        rankings = {(GLOBAL, setup): ranking.without(ignored(truth, setup)) for setup in SETUPS} | found.rankings
         return QueryEvaluation(
             ranking,
-            {row: pair_scores[row] for row in rows},
-            {row: pooled_scores[row] for row in rough},
+            found.pair_scores,
+            found.pooled_scores,
             rankings,
             {case: judge(ranked.rows, truth, case[1]) for case, ranked in rankings.items()},
             work.seconds,
@@ -221,7 +217,7 @@ class Evaluator:
         return Plan(rerank=shortlist, method=self.method, fine=self.fine)
 
     def completed(
-        self, known: dict[int, float], rows: Sequence[int], collection: Mapped, query: Callable[[], Features]
+        self, known: dict[int, float], collection: Mapped, query: Callable[[], Features], rows: Sequence[int]
     ) -> dict[int, float]:
         """Pair scores by row, those of `rows` added that are not known."""
         missing = [row for row in rows if row not in known]
@@ -231,18 +227,8 @@ class Evaluator:
         return known | dict(zip(missing, scores.tolist(), strict=True))
 
     def candidates(self, ranking: Ranking, query: Array, truth: GroundTruth) -> dict[Case, Ranking]:
-        """What each shortlist length and setup reranks: the whole ranking, refined where SuperGlobal takes part.
-
-        As published, a list is refined once for all setups, before their ignored images leave it; pairs are scored on a
-        shortlist of each setup's own.
-        """
-
-        @cache
-        def refined(how: Refinement | None) -> Ranking:
-            return rerank(query, ranking, self.descriptors, how) if how else ranking
-
-        lists = {k: refined(self.plan(k).refinement) for k in self.shortlists}
-        return {(k, setup): listed.without(ignored(truth, setup)) for k, listed in lists.items() for setup in SETUPS}
+        plans = {k: self.plan(k) for k in self.shortlists}
+        return candidates(ranking, query, self.descriptors, truth, plans)
 
     @cached_property
     def descriptors(self) -> Array:
@@ -266,6 +252,60 @@ def evaluate(
         return Evaluator(dataset, retriever, "", collection, shortlists, True, journal, fine=fine).run()
 
 
+def candidates(
+    ranking: Ranking, query: Array, descriptors: Array, truth: GroundTruth, plans: Mapping[int, Plan]
+) -> dict[Case, Ranking]:
+    """What each shortlist length and setup reranks: the whole ranking, refined where SuperGlobal takes part.
+
+    As published, a list is refined once for all setups, before their ignored images leave it; pairs are scored on a
+    shortlist of each setup's own.
+
+    Args:
+        query: (D,) float32; `descriptors` (n, D) are the database's.
+        plans: by shortlist length.
+    """
+
+    @cache
+    def refined(how: Refinement | None) -> Ranking:
+        return rerank(query, ranking, descriptors, how) if how else ranking
+
+    lists = {k: refined(plan.refinement) for k, plan in plans.items()}
+    return {(k, setup): listed.without(ignored(truth, setup)) for k, listed in lists.items() for setup in SETUPS}
+
+
+@dataclass(frozen=True)
+class Reranked:
+    """One query's shortlists, reranked.
+
+    Attributes:
+        rankings: of each shortlist length and setup, ignored images left out.
+        pair_scores, pooled_scores: database row -> score, for every row that one of them needed.
+    """
+
+    rankings: dict[Case, Ranking]
+    pair_scores: dict[int, float]
+    pooled_scores: dict[int, float]
+
+
+def reranked(
+    candidates: Mapping[Case, Ranking], plan: Callable[[int], Plan], on_pooled_maps: Scores, in_full: Scores
+) -> Reranked:
+    """Candidates reranked by the plan of their shortlist's length, with scores that are asked for once for all."""
+    rough = shortlisted(candidates, lambda k, listed: plan(k).pooled_pairs(len(listed.rows)))
+    pooled_scores = on_pooled_maps(rough)
+    candidates = {
+        (k, setup): with_scores(listed, pooled_scores, plan(k).pooled_pairs(len(listed.rows)), rough=True)
+        for (k, setup), listed in candidates.items()
+    }
+    rows = shortlisted(candidates, lambda k, _: plan(k).full_pairs)
+    pair_scores = in_full(rows)
+    return Reranked(
+        {(k, setup): with_scores(listed, pair_scores, plan(k).full_pairs) for (k, setup), listed in candidates.items()},
+        {row: pair_scores[row] for row in rows},
+        {row: pooled_scores[row] for row in rough},
+    )
+
+
 def shortlisted(candidates: Mapping[Case, Ranking], count: Callable[[int, Ranking], int]) -> list[int]:
     """Rows among the first `count(k, ranking)` for a shortlist of any length k and setup, ascending."""
     firsts = (listed.rows[: count(k, listed)].tolist() for (k, _), listed in candidates.items())
@@ -284,13 +324,16 @@ def fine_identity(identity: str, fine: int | None) -> str:
 
 
 def extract_query(retriever: Retriever, path: Path, bbx: Sequence[float] | None) -> Features:
-    """Features of a query image, cropped to its box as the published loader slices it: what lies outside is cut off."""
+    """Features of a query image, cropped to its box where there is one."""
     image = read(path)
-    height, width = image.shape[:2]
     try:
-        if bbx is not None:
-            x1, y1, x2, y2 = bbx
-            image = crop(image, (x1, y1, min(x2, width), min(y2, height)))
-        return retriever.extract(image)
+        return retriever.extract(image if bbx is None else sliced(image, bbx))
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
+
+
+def sliced(image: Array, bbx: Sequence[float]) -> Array:
+    """The box x1, y1, x2, y2 of an image as the published loader slices it: what lies outside is cut off."""
+    height, width = image.shape[:2]
+    x1, y1, x2, y2 = bbx
+    return crop(image, (x1, y1, min(x2, width), min(y2, height)))
