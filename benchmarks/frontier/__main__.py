@@ -1,14 +1,18 @@
-"""What every choice costs in accuracy, seconds and bytes: `python -m benchmarks.frontier score|...`.
+"""What every choice costs in accuracy, seconds and bytes: `python -m benchmarks.frontier score|time|report`.
 
-`score` computes pair scores and descriptors, which takes hours and goes on where it was stopped.
+`score` computes descriptors and pair scores of whole data sets, which takes hours and goes on where it was stopped;
+`time` times the stages that searching and indexing are made of, which wants a machine that does nothing else; `report`
+puts them together: accuracy against seconds and bytes, of every point of the grid.
 """
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Annotated
 
@@ -17,10 +21,18 @@ import typer
 import scenes
 from benchmarks.accuracy import dataset as datasets
 from benchmarks.accuracy.dataset import Dataset
-from benchmarks.accuracy.journal import Journal
+from benchmarks.accuracy.journal import Facts, Journal
+from benchmarks.frontier.accuracy import accuracies
+from benchmarks.frontier.plot import draw
+from benchmarks.frontier.points import Costed, costed
+from benchmarks.frontier.report import Report, at, presets
 from benchmarks.frontier.scores import Engines, Setting, Step, Work, settings
+from benchmarks.frontier.times import times
 from cvnet import checkpoint
+from engine import machine
 from engine.errors import CvnetError
+from engine.files import write_atomically
+from engine.presets import PRESETS
 from export.build import calibration_photos
 
 TOLD_EVERY_S = 30
@@ -40,11 +52,6 @@ DepthOption = Annotated[int, typer.Option("--depth", help="As for 'build'.")]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=1)]
 
 
-@app.callback()
-def program() -> None:
-    """What every choice costs in accuracy, seconds and bytes."""
-
-
 @app.command()
 def score(
     data_dir: DataDirOption,
@@ -58,6 +65,56 @@ def score(
     """Compute what is missing: descriptors at every scale, pair scores at full size and on pooled maps."""
     with opened(data_dir, dataset, work, calibration, weights, depth, threads) as (found, done):
         perform([step for setting in found for step in done.left(setting)])
+
+
+@app.command("time")
+def take_times(
+    data_dir: DataDirOption,
+    work: WorkOption,
+    calibration: CalibrationOption = None,
+    weights: WeightsOption = "demo",
+    depth: DepthOption = 50,
+    threads: ThreadsOption = 2,
+) -> None:
+    """Time the stages that indexing and searching are made of, at every image size; minutes on an idle machine."""
+    with opened(data_dir, [], work, calibration, weights, depth, threads) as (_, done):
+        times(done.journal, done.engines, timed_by(weights, depth, threads), tell)
+
+
+@app.command()
+def report(
+    data_dir: DataDirOption,
+    dataset: DatasetOption,
+    work: WorkOption,
+    out: Annotated[Path, typer.Option(help="Writes OUT.json, OUT.md and OUT.svg.")],
+    note: Annotated[str, typer.Option(help="What else the machine was doing while times were taken.")] = "",
+    calibration: CalibrationOption = None,
+    weights: WeightsOption = "demo",
+    depth: DepthOption = 50,
+    threads: ThreadsOption = 2,
+) -> None:
+    """Write the frontier: every point's mAP follows from the scores, its costs from the times."""
+    with opened(data_dir, dataset, work, calibration, weights, depth, threads) as (found, done):
+        taken = times(done.journal, done.engines, timed_by(weights, depth, threads), tell)
+        points: dict[str, list[Costed]] = {}
+        for name in dataset:
+            own = [setting for setting in found if setting.dataset.name == name]
+            tell(f"{name}: judging every point")
+            figures = dict(pair for setting in own for pair in accuracies(done, setting))
+            exact = at(PRESETS["exact"], max(setting.max_side_px for setting in own))
+            points[name] = costed(figures, exact, taken)
+    command = shlex.join(["python", "-m", "benchmarks.frontier", *sys.argv[1:]])
+    content = Report(command, date.today().isoformat(), machine.describe(), note, taken, points)
+    write_atomically(out.with_suffix(".json"), content.to_json())
+    write_atomically(out.with_suffix(".md"), content.markdown())
+    title = f"{dataset[0]}, {threads} threads of {machine.describe()['cpu']}"
+    write_atomically(out.with_suffix(".svg"), draw(title, points[dataset[0]], presets(points[dataset[0]]), ".svg"))
+    sys.stdout.write(content.markdown())
+
+
+def timed_by(weights: str, depth: int, threads: int) -> Facts:
+    """What times depend on."""
+    return checkpoint.digest(checkpoint.load(weights, depth)), machine.describe()["cpu"], threads
 
 
 @contextmanager

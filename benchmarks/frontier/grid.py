@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import get_args
 
@@ -61,14 +60,9 @@ class Point:
         return Plan(rerank=self.shortlist, method=self.method, fine=self.fine)
 
 
-def plans() -> Iterator[Plan]:
-    """Every way to rerank, each once."""
-    yield Plan(rerank=0)
-    for method in METHODS:
-        for shortlist in SHORTLISTS:
-            for fine in (None,) if method == "superglobal" else FINE:
-                if fine is None or fine < shortlist:
-                    yield Plan(rerank=shortlist, method=method, fine=fine)
+def is_distinct(plan: Plan) -> bool:
+    """Whether it says `fine` only where that makes another plan of it."""
+    return plan.fine is None or (plan.method != "superglobal" and plan.fine < plan.rerank)
 
 
 def sides(longest_px: int) -> tuple[int, ...]:
