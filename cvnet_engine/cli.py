@@ -20,6 +20,7 @@ from cvnet_engine.options import (
     GalleryOption,
     HtmlOption,
     JsonOption,
+    PresetOption,
     RerankWithOption,
     ThreadsOption,
     printed,
@@ -88,9 +89,10 @@ def build(
         str,
         typer.Option(help=f"auto (the fastest for each graph), or one for all: {', '.join(WHOLE)}."),
     ] = "auto",
+    preset: PresetOption = None,
     precision: Annotated[
-        str, typer.Option(help=f"{', '.join(PRECISIONS)}; not every backend has all of them.")
-    ] = "fp32",
+        str | None, typer.Option(help=f"{', '.join(PRECISIONS)}; not every backend has all of them. [default: fp32]")
+    ] = None,
     sizes: Annotated[
         str,
         typer.Option(
@@ -99,8 +101,11 @@ def build(
         ),
     ] = "1024x768",
     max_side: Annotated[
-        int, typer.Option(min=0, help="As 'index' will be told, in pixels, where --sizes is a folder; 0 for no limit.")
-    ] = 1024,
+        int | None,
+        typer.Option(
+            min=0, help="As 'index' will be told, in pixels, where --sizes is a folder; 0 for no limit. [default: 1024]"
+        ),
+    ] = None,
     calibration: Annotated[
         Path | None,
         typer.Option(help="Folder of photos like those to come: int8 needs it, other precisions are measured on it."),
@@ -116,6 +121,7 @@ def build(
 ) -> None:
     """Export a PyTorch model to a bundle of engines, each checked against PyTorch."""
     from cvnet_engine.commands import build
+    from engine.presets import PRESETS, limit_px
 
     build.run(
         build.Options(
@@ -124,9 +130,9 @@ def build(
             out=out,
             descriptor=descriptor,
             backend=backend,
-            precision=precision,
+            precision=precision or PRESETS[preset or "exact"].precision,
             sizes=sizes,
-            max_side_px=max_side or None,
+            max_side_px=limit_px(max_side, preset),
             calibration=calibration,
             targets=targets,
             json=json,
@@ -213,8 +219,9 @@ def search(
         int | None,
         typer.Option(min=0, help="Candidates to rerank; 0 for none. 100 by default, or all of --candidates."),
     ] = None,
-    rerank_with: RerankWithOption = "cvnet",
+    rerank_with: RerankWithOption = None,
     fine: FineOption = None,
+    preset: PresetOption = None,
     filter: Annotated[
         list[str] | None,
         typer.Option(
@@ -258,6 +265,7 @@ def search(
             rerank=rerank,
             rerank_with=rerank_with,
             fine=fine,
+            preset=preset or "exact",
             candidates=candidates,
             filters=filter or [],
             format=format,
@@ -373,12 +381,23 @@ def serve(
         str | None,
         typer.Option(envvar="CVNET_ENGINE_TOKEN", help="What requests must bring: 'Authorization: Bearer TOKEN'."),
     ] = None,
+    preset: PresetOption = None,
     threads: ThreadsOption = None,
 ) -> None:
     """Serve a search page and an HTTP API."""
     from cvnet_engine.commands import serve
 
-    serve.run(serve.Options(bundle=bundle, gallery=gallery, host=host, port=port, token=token, threads=threads))
+    serve.run(
+        serve.Options(
+            bundle=bundle,
+            gallery=gallery,
+            host=host,
+            port=port,
+            token=token,
+            preset=preset or "exact",
+            threads=threads,
+        )
+    )
 
 
 @app.command()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from engine.errors import CvnetError
 from engine.geometry import IMAGE_SCALES
-from engine.retrieval.searcher import RerankWith
+from engine.retrieval.searcher import Plan, RerankWith
 
 
 @dataclass(frozen=True)
@@ -29,19 +29,24 @@ class Preset:
     method: RerankWith = "cvnet"
     fine: int | None = None
 
+    def plan(self, top_k: int, rerank: int | None, method: RerankWith | None, fine: int | None) -> Plan:
+        """How to search, with what was asked for in the place of its own."""
+        return Plan(
+            top_k,
+            self.rerank if rerank is None else rerank,
+            method or self.method,
+            self.fine if fine is None else fine,
+        )
 
-PRESETS = {
+
+PresetName = Literal["exact", "balanced", "fast"]
+PRESETS: dict[PresetName, Preset] = {
     "exact": Preset(),
     "balanced": Preset("int8", 768, IMAGE_SCALES[:2], "coded:24", fine=20),
     "fast": Preset("int8", 512, IMAGE_SCALES[:2], "coded:24", fine=10),
 }  # decision 032
 
 
-def preset(name: str) -> Preset:
-    """
-    Raises:
-        CvnetError: there is none of that name.
-    """
-    if name not in PRESETS:
-        raise CvnetError(f"preset {name!r}: expected {', '.join(PRESETS)}")
-    return PRESETS[name]
+def limit_px(max_side: int | None, preset: PresetName | None) -> int | None:
+    """The longest side of an image: as asked for, 0 being no limit, else the preset's."""
+    return PRESETS[preset or "exact"].max_side_px if max_side is None else max_side or None
