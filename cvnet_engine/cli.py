@@ -22,6 +22,7 @@ from cvnet_engine.options import (
     JsonOption,
     PresetOption,
     RerankWithOption,
+    ScalesOption,
     ThreadsOption,
     printed,
     results,
@@ -91,7 +92,7 @@ def build(
     ] = "auto",
     preset: PresetOption = None,
     precision: Annotated[
-        str | None, typer.Option(help=f"{', '.join(PRECISIONS)}; not every backend has all of them. [default: fp32]")
+        str | None, typer.Option(help=f"{', '.join(PRECISIONS)}; not every backend has all of them. fp32 by default.")
     ] = None,
     sizes: Annotated[
         str,
@@ -103,7 +104,8 @@ def build(
     max_side: Annotated[
         int | None,
         typer.Option(
-            min=0, help="As 'index' will be told, in pixels, where --sizes is a folder; 0 for no limit. [default: 1024]"
+            min=0,
+            help="As 'index' will be told, in pixels, where --sizes is a folder; 0 for no limit, 1024 by default.",
         ),
     ] = None,
     calibration: Annotated[
@@ -147,9 +149,14 @@ def index(
     ],
     bundle: BundleOption,
     gallery: GalleryOption,
+    preset: PresetOption = None,
     max_side: Annotated[
-        int, typer.Option(min=0, help="Shrink images whose longer side exceeds this, in pixels; 0 for no limit.")
-    ] = 1024,
+        int | None,
+        typer.Option(
+            min=0,
+            help="Shrink images whose longer side exceeds this, in pixels; 0 for no limit, 1024 by default.",
+        ),
+    ] = None,
     maps: Annotated[
         str | None,
         typer.Option(
@@ -157,6 +164,7 @@ def index(
             "many bytes a position, 24 by default, in a 21st of it. A gallery keeps its kind."
         ),
     ] = None,
+    scales: ScalesOption = None,
     include: Annotated[
         list[str] | None, typer.Option(help="Of folders, only files like this, as '*.jpg'; repeat it for several.")
     ] = None,
@@ -181,20 +189,23 @@ def index(
     """Add images to a gallery. What is there and unchanged is skipped, so an interrupted run resumes."""
     from cvnet_engine.commands import index
     from engine.gallery.ray_indexing import WORKER_THREADS, Cluster
+    from engine.presets import PRESETS, limit_px
+    from engine.scales import shown
 
     index.run(
         index.Options(
             images=images,
             bundle=bundle,
             gallery=gallery,
-            max_side_px=max_side or None,
-            maps=maps,
+            max_side_px=limit_px(max_side, preset),
+            maps=maps or (PRESETS[preset].maps if preset else None),
             threads=threads,
             json=json,
             include=tuple(include or ()),
             exclude=tuple(exclude or ()),
             watch=watch,
             cluster=Cluster(address, workers, threads or WORKER_THREADS) if runner == "ray" else None,
+            scales=scales or (shown(PRESETS[preset].scales) if preset else None),
         )
     )
 
@@ -281,9 +292,13 @@ def evaluate(
     dataset: Annotated[str, typer.Option(help="Name of the data set, for instance roxford5k.")],
     data_dir: Annotated[Path, typer.Option(help="Folder that holds NAME/gnd_NAME.pkl and NAME/jpg.")],
     bundle: BundleOption,
-    rerank: Annotated[str, typer.Option(help="Shortlist lengths, for instance 100,400; 0 for none.")] = "100",
-    rerank_with: RerankWithOption = "cvnet",
+    rerank: Annotated[
+        str | None, typer.Option(help="Shortlist lengths, for instance 100,400; 0 for none; 100 by default.")
+    ] = None,
+    rerank_with: RerankWithOption = None,
     fine: FineOption = None,
+    preset: PresetOption = None,
+    scales: ScalesOption = None,
     reference: Annotated[
         bool, typer.Option("--reference", help="Evaluate the PyTorch model beside the engine.")
     ] = False,
@@ -306,15 +321,19 @@ def evaluate(
 ) -> None:
     """Evaluate mAP and mP@k in the protocol of Revisited Oxford/Paris: Easy, Medium, Hard, global and reranked."""
     from cvnet_engine.commands import evaluate
+    from engine.presets import PRESETS
+    from engine.scales import shown
 
+    chosen = PRESETS[preset or "exact"]
     evaluate.run(
         evaluate.Options(
             dataset=dataset,
             data_dir=data_dir,
             bundle=bundle,
-            rerank=rerank,
-            rerank_with=rerank_with,
-            fine=fine,
+            rerank=str(chosen.rerank) if rerank is None else rerank,
+            rerank_with=rerank_with or chosen.method,
+            fine=chosen.fine if fine is None else fine,
+            scales=scales or (shown(chosen.scales) if preset else None),
             reference=reference,
             against=against,
             distractors=distractors,

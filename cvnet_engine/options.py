@@ -52,6 +52,13 @@ FineOption = Annotated[
         help="Candidates to score in full, the best by a rough look at the whole shortlist: less time, other scores.",
     ),
 ]
+ScalesOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Scales that images are described at: 1, where the maps come from, and any of 0.7071 and 1.4142; fewer "
+        "take less time. A gallery keeps its own; a new one has all three, as published."
+    ),
+]
 GalleryOption = Annotated[Path, typer.Option("--gallery", help="Folder written by 'index'.")]
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, max=1024, help="CPU threads; all that are available by default.")

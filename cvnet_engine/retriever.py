@@ -20,7 +20,7 @@ from engine.errors import CvnetError, GalleryError
 from engine.features import Features
 from engine.files import absolute
 from engine.gallery.filter import Filter
-from engine.gallery.info import GalleryInfo, require_equal
+from engine.gallery.info import require_equal
 from engine.gallery.reader import Gallery
 from engine.images import crop, limit_side
 from engine.presets import PRESETS, PresetName
@@ -52,12 +52,12 @@ class Retriever(Closing):
             BackendError: a backend or its device is not there.
         """
         made = gallery.info
-        require_equal(made, GalleryInfo.made_with(bundle.manifest, made.max_side_px, made.maps), gallery.path)
+        require_equal(made, made.by(bundle.manifest), gallery.path)
         if not len(gallery):
             raise GalleryError(f"{gallery.path}: holds no images yet; add some with 'cvnet-engine index'")
         self._gallery = gallery
         self._notice = console.notice(bundle.manifest)
-        self._engines = Engines.open(bundle, threads)
+        self._engines = Engines.open(bundle, threads, made.scales)
         self._searcher = Searcher(self._engines, gallery)
 
     def search(

@@ -7,6 +7,7 @@ from typing import Literal
 
 from engine.geometry import IMAGE_SCALES
 from engine.retrieval.searcher import Plan, RerankWith
+from engine.scales import Scales
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Preset:
 
     precision: str = "fp32"
     max_side_px: int | None = 1024
-    scales: tuple[float, ...] = IMAGE_SCALES
+    scales: Scales = IMAGE_SCALES
     maps: str = "float16"
     rerank: int = 100
     method: RerankWith = "cvnet"

@@ -12,7 +12,7 @@ Record = TypeVar("Record")
 
 
 def parse(text: str, record: type[Record]) -> Record:
-    """JSON as a dataclass whose fields are int, float, str, bool, `dict[str, ...]`, dataclasses, or one of them | None.
+    """JSON as a dataclass of int, float, str, bool, `dict[str, X]`, `tuple[X, ...]`, a dataclass, or one of them | None.
 
     Raises:
         ValueError: no JSON, nested too deeply, a field that is missing, unknown or of another type, or a number that is
@@ -31,6 +31,8 @@ def typed(value: Any, kind: Any, name: str) -> Any:
     if isinstance(kind, types.UnionType):  # something | None
         return None if value is None else typed(value, get_args(kind)[0], name)
     expected = dict if is_dataclass(kind) else get_origin(kind) or kind
+    if expected is tuple:
+        expected = list
     actual = type(value)
     if actual is not expected and (actual, expected) != (int, float):
         raise ValueError(f"{name} is of type {actual.__name__}; expected {expected.__name__}")
@@ -40,6 +42,8 @@ def typed(value: Any, kind: Any, name: str) -> Any:
         return made(value, kind, name)
     if expected is dict:
         return {key: typed(item, get_args(kind)[1], f"{name}.{key}") for key, item in value.items()}
+    if expected is list:
+        return tuple(typed(item, get_args(kind)[0], f"{name}[{index}]") for index, item in enumerate(value))
     return value
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.bundle import Bundle
@@ -10,6 +10,7 @@ from engine.contract import Closing
 from engine.errors import BackendError, WeightsError
 from engine.graphs import GRAPH_NAMES
 from engine.retrieval.retriever import Retriever
+from engine.scales import Scales, shown
 
 REFERENCE, PUBLISHED, COMPILED = "PyTorch", "PyTorch published", "PyTorch compiled"
 KEEPING = "PyTorch, memory kept"  # see `benchmarks.contenders.apart`
@@ -33,6 +34,13 @@ class Contender(Closing):
     def is_reference(self) -> bool:
         """Whether it is the published model, whose maps are raw and stay in float32."""
         return self.name.startswith(REFERENCE)
+
+    def at(self, scales: Scales) -> Contender:
+        """The same, describing images at other scales."""
+        if scales == self.retriever.scales:
+            return self
+        identity = f"{self.identity} scales {shown(scales)}"
+        return replace(self, retriever=replace(self.retriever, scales=scales), identity=identity)
 
     def close(self) -> None:
         self.retriever.close()

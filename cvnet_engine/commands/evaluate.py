@@ -21,7 +21,10 @@ from cvnet_engine.pages.evaluation import AGAINST, ENGINE, REFERENCE, accuracy, 
 from cvnet_engine.pages.rendering import render
 from engine.bundle import Bundle
 from engine.errors import DatasetError
+from engine.gallery.info import scales_of
+from engine.geometry import IMAGE_SCALES
 from engine.retrieval.searcher import RerankWith
+from engine.scales import Scales, parse_scales, shown
 
 JOURNAL = "evaluation.sqlite"  # beside the shards of a gallery
 
@@ -34,6 +37,7 @@ class Options:
         rerank: shortlist lengths, as in `100,400`.
         rerank_with: what the shortlist is reranked with; see `Plan`.
         fine: candidates of a shortlist to score in full; see `Plan`.
+        scales: that images are described at, as in `0.7071,1`; None for those of the gallery, all where it is new.
         reference: evaluate the PyTorch model too.
         against: evaluate this bundle too.
         distractors: a text file of further database images.
@@ -47,6 +51,7 @@ class Options:
     rerank: str
     rerank_with: RerankWith
     fine: int | None
+    scales: str | None
     reference: bool
     against: Path | None
     distractors: Path | None
@@ -65,7 +70,7 @@ class Options:
 
 def run(options: Options) -> None:
     options.files.require_apart()
-    shortlists = parse_shortlists(options.rerank)
+    shortlists, scales = parse_shortlists(options.rerank), scales_for(options)
     bundle = Bundle(options.bundle)
     dataset = datasets.load(options.data_dir, options.dataset)
     if options.distractors:
@@ -73,11 +78,13 @@ def run(options: Options) -> None:
     console.say(f"{dataset.name}: {len(dataset.images)} database images, {len(dataset.queries)} queries")
     if options.fine is not None:
         console.warn(f"{options.fine} of a shortlist are scored in full: figures do not compare with published ones")
+    if scales != IMAGE_SCALES:
+        console.warn(f"images are described at scales {shown(scales)}: figures do not compare with published ones")
     if not options.cropped:
         console.warn("queries are not cropped to their boxes: figures do not compare with published ones")
     with kept_folder(options.gallery) as folder, Journal(folder / JOURNAL) as journal:
         task = Task(dataset, tuple(shortlists), options.cropped, journal, options.rerank_with, options.fine)
-        with opened_subjects(options, bundle, folder) as subjects:
+        with opened_subjects(options, bundle, folder, scales) as subjects:
             state_projections(subjects, task)
             outcomes = {name: subject.evaluate(task) for name, subject in subjects.items()}
     agreements = {name: compare(outcomes[ENGINE][0], outcomes[name][0]) for name in outcomes if name != ENGINE}
@@ -88,6 +95,13 @@ def run(options: Options) -> None:
         console.write_json(options.json, to_json(options, bundle, dataset, outcomes, agreements))
     if options.html:
         console.write_file(options.html, render(evaluation_page(dataset, bundle, outcomes, agreements, shortlists)))
+
+
+def scales_for(options: Options) -> Scales:
+    """Those that were asked for, else the gallery's."""
+    if options.scales:
+        return parse_scales(options.scales)
+    return scales_of(options.gallery) if options.gallery else IMAGE_SCALES
 
 
 def parse_shortlists(text: str) -> list[int]:
@@ -113,16 +127,17 @@ def kept_folder(path: Path | None) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def opened_subjects(options: Options, bundle: Bundle, folder: Path) -> Iterator[dict[str, Subject]]:
+def opened_subjects(options: Options, bundle: Bundle, folder: Path, scales: Scales) -> Iterator[dict[str, Subject]]:
     """The engine, and what it is held against."""
     with contextlib.ExitStack() as opened:
-        subjects: dict[str, Subject] = {ENGINE: opened.enter_context(EngineSubject(bundle, folder, options.threads))}
+        engine = EngineSubject(bundle, folder, options.threads, scales)
+        subjects: dict[str, Subject] = {ENGINE: opened.enter_context(engine)}
         if options.reference:
-            subjects[REFERENCE] = opened.enter_context(ReferenceSubject(bundle, options.threads))
+            subjects[REFERENCE] = opened.enter_context(ReferenceSubject(bundle, options.threads, scales))
         if options.against:
             other = Bundle(options.against)
             beside = folder / f"against-{other.manifest.features_id[-24:]}"
-            subjects[AGAINST] = opened.enter_context(EngineSubject(other, beside, options.threads))
+            subjects[AGAINST] = opened.enter_context(EngineSubject(other, beside, options.threads, scales))
         yield subjects
 
 
@@ -194,6 +209,7 @@ def to_json(
         "cropped": options.cropped,
         "rerank_with": options.rerank_with,
         "fine": options.fine,
+        "scales": scales_for(options),
     }
     for who, (evaluation, seconds) in outcomes.items():
         results = evaluation.to_json() | {"seconds": seconds, "queries": per_query(dataset, evaluation)}

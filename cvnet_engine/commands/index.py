@@ -17,11 +17,12 @@ from cvnet_engine.outputs import Files
 from engine.bundle import Bundle
 from engine.errors import CvnetError, ImageError
 from engine.gallery.indexing import Found, IndexReport, Patterns, find, index
-from engine.gallery.info import GalleryInfo, kind_of
+from engine.gallery.info import GalleryInfo, kind_of, scales_of
 from engine.gallery.map_codec import kind_wanted
 from engine.gallery.ray_indexing import Cluster, index_on_cluster
 from engine.gallery.writer import GalleryWriter
 from engine.retrieval.retriever import Retriever
+from engine.scales import parse_scales
 
 STANDARD_INPUT = Path("-")
 LISTED = 20  # unreadable images shown; all of them are in the JSON
@@ -35,6 +36,7 @@ class Options:
         images: files, and folders to search for them.
         max_side_px: longest side of an image before extraction, None for no limit.
         maps: how they are kept, see `engine.gallery.map_codec`; None for what the gallery has.
+        scales: as in `0.7071,1`, see `engine.scales`; None for those of the gallery.
         include: shell patterns of which a folder's files match one, where there are any.
         exclude: shell patterns of which they match none.
         watch: whether to go on with what changes in the folders, until interrupted.
@@ -52,6 +54,7 @@ class Options:
     exclude: tuple[str, ...] = ()
     watch: bool = False
     cluster: Cluster | None = None
+    scales: str | None = None
 
     @property
     def files(self) -> Files:
@@ -63,6 +66,7 @@ def run(options: Options) -> None:
     if options.watch and options.cluster:
         raise CvnetError("--watch adds images as they come, by this process: leave --runner out")
     maps = kind_wanted(options.maps) if options.maps else kind_of(options.gallery)
+    scales = parse_scales(options.scales) if options.scales else scales_of(options.gallery)
     sources, patterns = with_listed(options.images), Patterns(options.include, options.exclude)
     folders = folders_of(sources) if options.watch else []
     changes = open_changes(folders) if options.watch else None
@@ -72,14 +76,14 @@ def run(options: Options) -> None:
     started = time.perf_counter()
     report = IndexReport(skipped=found.skipped)
     stopped: BaseException | None = None
-    made = GalleryInfo.made_with(bundle.manifest, options.max_side_px, maps)
+    made = GalleryInfo.made_with(bundle.manifest, options.max_side_px, maps, scales)
     try:
         with GalleryWriter(options.gallery, made) as writer:
             if options.cluster:
                 with filling(len(paths), writer) as done:
                     index_on_cluster(paths, bundle, writer, report, options.cluster, done)
             else:
-                with Retriever.open(bundle, options.threads) as retriever:
+                with Retriever.open(bundle, options.threads, scales) as retriever:
                     fill(paths, retriever, writer, report)
                     if changes:
                         console.say(f"{options.gallery}: {len(writer)} images; watching for more, Ctrl-C to stop")

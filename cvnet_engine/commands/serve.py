@@ -10,7 +10,7 @@ from pathlib import Path
 from cvnet_engine import console
 from engine.bundle import Bundle
 from engine.errors import CvnetError
-from engine.gallery.info import GalleryInfo, read_info
+from engine.gallery.info import read_info
 from engine.presets import PresetName
 from engine.retrieval.retriever import Retriever
 
@@ -58,10 +58,9 @@ def run(options: Options) -> None:
     about = About(bundle.manifest.model, bundle.manifest.features_id, console.notice(bundle.manifest), options.preset)
     with (
         contextlib.closing(listen(options.host, options.port)) as listener,
-        Retriever.open(bundle, options.threads) as retriever,
+        Retriever.open(bundle, options.threads, made.scales) as retriever,
     ):
-        wanted = GalleryInfo.made_with(bundle.manifest, made.max_side_px, made.maps)
-        served = Served(options.gallery, wanted, retriever)
+        served = Served(options.gallery, made.by(bundle.manifest), retriever)
         app = create_app(retriever, served, about, Access(options.host, options.token or None))
         console.warn_of_model(bundle.manifest)
         port = listener.getsockname()[1]

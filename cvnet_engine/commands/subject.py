@@ -24,8 +24,10 @@ from engine.gallery.indexing import IndexReport
 from engine.gallery.info import GalleryInfo, kind_of
 from engine.gallery.reader import Gallery
 from engine.gallery.writer import GalleryWriter
+from engine.geometry import IMAGE_SCALES
 from engine.retrieval.retriever import Collection
 from engine.retrieval.searcher import Plan, RerankWith
+from engine.scales import Scales
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,9 @@ class Subject(Protocol):
 class EngineSubject(Closing):
     """A bundle's engines over a gallery of the database, at native image size."""
 
-    def __init__(self, bundle: Bundle, gallery: Path, threads: int | None) -> None:
+    def __init__(self, bundle: Bundle, gallery: Path, threads: int | None, scales: Scales = IMAGE_SCALES) -> None:
         self._bundle, self._gallery = bundle, gallery
-        self._contender = open_bundle(bundle.path, threads)
+        self._contender = open_bundle(bundle.path, threads).at(scales)
 
     def close(self) -> None:
         self._contender.close()
@@ -82,7 +84,8 @@ class EngineSubject(Closing):
     def evaluate(self, task: Task) -> Timed:
         started = time.perf_counter()
         report = IndexReport()
-        made = GalleryInfo.made_with(self._bundle.manifest, None, kind_of(self._gallery))
+        scales = self._contender.retriever.scales
+        made = GalleryInfo.made_with(self._bundle.manifest, None, kind_of(self._gallery), scales)
         with GalleryWriter(self._gallery, made) as writer:
             fill([absolute(path) for path in task.dataset.images], self._contender.retriever, writer, report)
         if report.failed:
@@ -99,9 +102,9 @@ class EngineSubject(Closing):
 class ReferenceSubject(Closing):
     """The PyTorch model that a bundle was built from, candidate features kept; it scores every pair in full."""
 
-    def __init__(self, bundle: Bundle, threads: int | None) -> None:
+    def __init__(self, bundle: Bundle, threads: int | None, scales: Scales = IMAGE_SCALES) -> None:
         keep_memory()
-        self._contender = open_reference(bundle, threads)
+        self._contender = open_reference(bundle, threads).at(scales)
 
     def close(self) -> None:
         self._contender.close()

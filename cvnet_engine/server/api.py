@@ -124,6 +124,7 @@ def gallery(service: Shared) -> models.GalleryDescription:
         model=about.model,
         features_id=about.features_id,
         max_side_px=snapshot.gallery.info.max_side_px,
+        scales=snapshot.gallery.info.scales,
         maps=snapshot.gallery.info.maps,
         notice=about.notice,
     )

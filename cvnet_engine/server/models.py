@@ -144,7 +144,7 @@ class Scores(BaseModel):
 
 class Descriptor(BaseModel):
     descriptor: Annotated[list[float], Field(description="2048 values, unit norm.")]
-    features_id: Annotated[str, Field(description="Descriptors of equal ids can be compared.")]
+    features_id: Annotated[str, Field(description="Descriptors of equal ids and scales can be compared.")]
 
 
 class ImageList(BaseModel):
@@ -166,6 +166,7 @@ class GalleryDescription(BaseModel):
     model: str
     features_id: str
     max_side_px: int | None
+    scales: tuple[float, ...]
     maps: str
     notice: str | None
 

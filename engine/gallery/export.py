@@ -14,6 +14,7 @@ from engine.errors import GalleryError
 from engine.gallery.reader import Gallery
 from engine.geometry import AREA_SCALES, DESCRIPTOR_DIM
 from engine.retrieval.blocks import Descriptors
+from engine.scales import shown
 
 CHUNK = 4096  # descriptors in memory at once: 32 MiB
 GROUP, GROUP_WITH_MAPS = 4096, 16  # rows of a Parquet row group
@@ -107,4 +108,9 @@ def write_parquet(gallery: Gallery, stream: IO[bytes], with_maps: bool, done: Do
 def made_by(gallery: Gallery) -> dict[str, str | int]:
     """What only features of the same can be compared with."""
     info = gallery.info
-    return {"features_id": info.features_id, "weights": info.weights, "max_side_px": info.max_side_px or 0}
+    return {
+        "features_id": info.features_id,
+        "weights": info.weights,
+        "max_side_px": info.max_side_px or 0,
+        "scales": shown(info.scales),
+    }

@@ -73,6 +73,7 @@ def index(
         GalleryError: the gallery cannot be written, for instance on a full disk. An unreadable image is no
             error, nor is one that is too much for the memory; it goes to the report.
     """
+    assert retriever.scales == writer.info.scales
     intake = Intake(writer, report, done)
     for path, loaded in read_ahead(paths, writer, max_side_px):
         try:

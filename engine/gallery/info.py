@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Self
 
@@ -13,7 +13,9 @@ from engine.bundle import Manifest
 from engine.errors import GalleryError, one_line
 from engine.files import read_text, write_atomically
 from engine.gallery.map_codec import parse_kind
+from engine.geometry import IMAGE_SCALES
 from engine.graphs import DESCRIPTOR_NAMES
+from engine.scales import Scales, scales_wanted, shown
 
 FORMAT = 3
 STATELESS = 2  # the format before: its shards do not say whether their images have changed
@@ -28,7 +30,8 @@ class GalleryInfo:
 
     `features_id` is `Manifest.features_id`, `max_side_px` the limit on an image's longer side before extraction,
     `descriptor` is one of `DESCRIPTOR_NAMES`, `maps` how maps are kept (see `engine.gallery.map_codec`), `code` the
-    SHA-256 of what a learnt kind goes by, empty until that is learnt; `shards` are those that may hold images.
+    SHA-256 of what a learnt kind goes by, empty until that is learnt; `shards` are those that may hold images, `scales`
+    those of `IMAGE_SCALES` that images are described at.
     """
 
     format: int
@@ -39,11 +42,23 @@ class GalleryInfo:
     shards: int = 0
     code: str = ""
     descriptor: str = "cvnet"
+    scales: Scales = IMAGE_SCALES
 
     @classmethod
-    def made_with(cls, manifest: Manifest, max_side_px: int | None, maps: str) -> Self:
+    def made_with(
+        cls, manifest: Manifest, max_side_px: int | None, maps: str, scales: Scales = IMAGE_SCALES
+    ) -> GalleryInfo:
         """Of a gallery that is made with a bundle."""
-        return cls(FORMAT, manifest.features_id, manifest.weights, max_side_px, maps, descriptor=manifest.descriptor)
+        return cls(FORMAT, "", "", max_side_px, maps, scales=scales).by(manifest)
+
+    def by(self, manifest: Manifest) -> Self:
+        """The same, were it made with this bundle."""
+        return replace(
+            self,
+            features_id=manifest.features_id,
+            weights=manifest.weights,
+            descriptor=manifest.descriptor,
+        )
 
 
 @dataclass(frozen=True)
@@ -65,7 +80,8 @@ class StoredInfo(GalleryInfo):
 def checksum(info: GalleryInfo) -> int:
     """CRC-32 of what scores depend on: another `max_side_px` would change them without a word."""
     code = [info.code] if info.code else []
-    return zlib.crc32(json.dumps([info.features_id, info.max_side_px, info.maps, *code]).encode())
+    scales = [] if info.scales == IMAGE_SCALES else info.scales
+    return zlib.crc32(json.dumps([info.features_id, info.max_side_px, info.maps, *code, *scales]).encode())
 
 
 def read_info(path: Path) -> GalleryInfo:
@@ -80,12 +96,14 @@ def read_info(path: Path) -> GalleryInfo:
             raise ValueError(f"maps is {info.maps!r}")
         if info.descriptor not in DESCRIPTOR_NAMES:
             raise ValueError(f"descriptor is {info.descriptor!r}; expected {' or '.join(DESCRIPTOR_NAMES)}")
+        if scales_wanted(info.scales) != info.scales:
+            raise ValueError(f"scales are {shown(info.scales)}; expected ascending ones")
         return info.unpacked()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise GalleryError(f"{path}: not a gallery (no {INFO}); make one with 'cvnet-engine index'") from error
     except OSError as error:
         raise GalleryError(f"{file}: not readable ({error.strerror}); check the folder and its disk") from error
-    except ValueError as error:
+    except (GalleryError, ValueError) as error:
         raise GalleryError(
             f"{file}: not of a gallery of format {FORMAT} ({one_line(error)}); index the images into a new gallery"
         ) from error
@@ -99,6 +117,11 @@ def write_info(path: Path, info: GalleryInfo) -> None:
 def kind_of(path: Path) -> str:
     """How a gallery which is there keeps maps, the default for a new one."""
     return read_info(path).maps if (path / INFO).exists() else "float16"
+
+
+def scales_of(path: Path) -> Scales:
+    """The scales of a gallery which is there, the published ones for a new one."""
+    return read_info(path).scales if (path / INFO).exists() else IMAGE_SCALES
 
 
 def require_equal(gallery: GalleryInfo, wanted: GalleryInfo, path: Path) -> None:
@@ -116,6 +139,11 @@ def require_equal(gallery: GalleryInfo, wanted: GalleryInfo, path: Path) -> None
     if gallery.max_side_px != wanted.max_side_px:
         raise GalleryError(
             f"{path}: made with --max-side {gallery.max_side_px or 0}; got {wanted.max_side_px or 0}: "
+            "use the same, or another --gallery"
+        )
+    if gallery.scales != wanted.scales:
+        raise GalleryError(
+            f"{path}: made with --scales {shown(gallery.scales)}; got {shown(wanted.scales)}: "
             "use the same, or another --gallery"
         )
     if gallery.maps != wanted.maps:

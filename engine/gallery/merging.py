@@ -11,6 +11,7 @@ from engine.gallery.info import GalleryInfo
 from engine.gallery.shards import Belongings, FileStamp
 from engine.gallery.walk import Whole, walk
 from engine.gallery.writer import GalleryWriter
+from engine.scales import shown
 
 
 @dataclass
@@ -66,12 +67,13 @@ def copy(
 
 
 def require_one_making(galleries: dict[Path, GalleryInfo]) -> None:
-    """Raise GalleryError where two galleries were not made by one model, image size and kind of maps."""
+    """Raise GalleryError where two galleries were not made by one model, image size, scales and kind of maps."""
     (first, expected), *others = galleries.items()
     for path, info in others:
         for what, mine, theirs in (
             ("model", f"{expected.weights}, {expected.features_id[:12]}", f"{info.weights}, {info.features_id[:12]}"),
             ("--max-side", expected.max_side_px or 0, info.max_side_px or 0),
+            ("--scales", shown(expected.scales), shown(info.scales)),
             ("--maps", f"{expected.maps} {expected.code[:12]}", f"{info.maps} {info.code[:12]}"),
         ):
             if mine != theirs:

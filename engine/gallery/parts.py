@@ -23,6 +23,7 @@ from engine.gallery.info import GalleryInfo, read_info
 from engine.gallery.learnt_codec import LearntCodec
 from engine.gallery.walk import Whole, walk
 from engine.gallery.writer import GalleryWriter
+from engine.geometry import IMAGE_SCALES
 from engine.retrieval.retriever import Retriever
 
 PARTS = "parts"  # folder in a gallery
@@ -63,7 +64,8 @@ def cut(paths: Sequence[Path], gallery: Path, info: GalleryInfo, images: int = I
 
 
 def folder_of(paths: Iterable[Path], gallery: Path, info: GalleryInfo) -> Path:
-    made_with = (info.features_id, str(info.max_side_px), info.maps, info.code)
+    scales = () if info.scales == IMAGE_SCALES else map(str, info.scales)
+    made_with = (info.features_id, str(info.max_side_px), info.maps, info.code, *scales)
     names = b"\0".join([*map(str.encode, made_with), *map(os.fsencode, paths)])
     return gallery / PARTS / hashlib.sha256(names).hexdigest()[:32]
 

@@ -26,6 +26,7 @@ from engine.gallery.learnt_codec import LEARN_FROM
 from engine.gallery.parts import IMAGES_PER_PART, Part, cut, make, stale, take_in
 from engine.gallery.writer import GalleryWriter
 from engine.retrieval.retriever import Retriever
+from engine.scales import Scales
 
 WORKER_THREADS = 2
 CONNECT_S = 10
@@ -54,8 +55,8 @@ class Cluster:
 class Worker:
     """A process of the cluster that makes parts."""
 
-    def __init__(self, bundle: Path, threads: int) -> None:
-        self._retriever = Retriever.open(Bundle(bundle), threads)
+    def __init__(self, bundle: Path, threads: int, scales: Scales) -> None:
+        self._retriever = Retriever.open(Bundle(bundle), threads, scales)
 
     def make(self, part: Part, info: GalleryInfo) -> str | None:
         """What went wrong with a part; None if nothing did."""
@@ -98,7 +99,7 @@ def index_on_cluster(
     wanted = stale(paths, writer, report, done)
     if not wanted:
         return
-    with workers(bundle, cluster) as pool:
+    with workers(bundle, cluster, writer.info.scales) as pool:
         if writer.unlearnt_bytes:
             writer.learn(sample(wanted, writer.info, pool))
         for part in made_in_order(cut(wanted, writer.path, writer.info, cluster.images_per_part), writer.info, pool):
@@ -149,7 +150,7 @@ def made_in_order(parts: Sequence[Part], info: GalleryInfo, pool: Sequence[Any])
 
 
 @contextlib.contextmanager
-def workers(bundle: Bundle, cluster: Cluster) -> Iterator[list[Any]]:
+def workers(bundle: Bundle, cluster: Cluster, scales: Scales) -> Iterator[list[Any]]:
     """The cluster's workers; one that dies is started again, and makes its part anew from where it was."""
     ray = import_ray()
     try:
@@ -170,9 +171,8 @@ def workers(bundle: Bundle, cluster: Cluster) -> Iterator[list[Any]]:
                 f"{' and a GPU' if needed['num_gpus'] else ''}; give a lower --threads"
             )
         remote = ray.remote(max_restarts=-1, max_task_retries=RETRIES, **needed)(Worker)
-        yield [
-            remote.remote(bundle.path.absolute(), cluster.threads) for _ in range(min(cluster.workers or room, room))
-        ]
+        count = min(cluster.workers or room, room)
+        yield [remote.remote(bundle.path.absolute(), cluster.threads, scales) for _ in range(count)]
     finally:
         ray.shutdown()
 

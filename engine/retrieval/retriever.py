@@ -26,6 +26,7 @@ from engine.graphs import GRAPH_NAMES
 from engine.images import check_size, limit_side, read
 from engine.retrieval.blocks import Descriptors
 from engine.retrieval.descriptors import DESCRIPTORS, Descriptor
+from engine.scales import Scales
 from engine.signatures import require_signature
 
 BATCH = 4  # candidates of equal size scored at once
@@ -51,15 +52,19 @@ class Collection(Mapped, Protocol):
 
 @dataclass(frozen=True)
 class Retriever(Closing):
-    """The three engines of a model, put to work on images; `kind` is the descriptor that the first two make."""
+    """The three engines of a model, put to work on images.
+
+    `kind` is the descriptor that the first two make, `scales` those of `IMAGE_SCALES` that it is made from.
+    """
 
     descriptor: Engine
     features: Engine
     reranker: Engine
     kind: Descriptor = DESCRIPTORS["cvnet"]
+    scales: Scales = IMAGE_SCALES
 
     @classmethod
-    def open(cls, bundle: Bundle, threads: int | None = None) -> Retriever:
+    def open(cls, bundle: Bundle, threads: int | None = None, scales: Scales = IMAGE_SCALES) -> Retriever:
         """The retriever of a bundle, each graph on the backend that it was built for.
 
         Raises:
@@ -73,7 +78,7 @@ class Retriever(Closing):
             engines = (opened.enter_context(open_graph(bundle, name, threads)) for name in GRAPH_NAMES)
             descriptor, features, reranker = engines
             opened.pop_all()
-        return cls(descriptor, features, reranker, DESCRIPTORS[manifest.descriptor])
+        return cls(descriptor, features, reranker, DESCRIPTORS[manifest.descriptor], scales)
 
     def close(self) -> None:
         with contextlib.ExitStack() as opened:  # all of them, whatever happens to one
@@ -81,14 +86,14 @@ class Retriever(Closing):
                 opened.callback(engine.close)
 
     def extract(self, image: Array) -> Features:
-        """Features of a BGR image (H, W, 3) uint8: one descriptor of three scales, maps of the image as it is.
+        """Features of a BGR image (H, W, 3) uint8: one descriptor of its scales, maps of the image as it is.
 
         Raises:
             ImageError: a side that is too short, or a model that makes no numbers of this image.
         """
         check_size(image, self.kind.min_side_px)
         descriptors, maps = [], ()
-        for scale in IMAGE_SCALES:
+        for scale in self.scales:
             engine = self.features if scale == 1 else self.descriptor
             outputs = engine.run({"image": self.kind.network_input(image, scale)})
             descriptors.append(outputs.pop("descriptor")[0])

@@ -12,6 +12,8 @@ from engine.contract import Array
 from engine.features import Features
 from engine.gallery.info import FORMAT, GalleryInfo
 from engine.gallery.shards import FileStamp
+from engine.geometry import IMAGE_SCALES
+from engine.scales import Scales
 
 INFO = GalleryInfo(FORMAT, "digest-fp32", "seeded:0", 1024)
 STAMP = FileStamp(1000, 1_700_000_000_000_000_000, "ab" * 32)
@@ -30,6 +32,7 @@ class FakeRetriever:
     """Stands in for a `Retriever`: features that depend on the image alone, at once. `seen` counts the images."""
 
     seen: int = 0
+    scales: Scales = IMAGE_SCALES
 
     def extract(self, image: Array) -> Features:
         self.seen += 1

@@ -24,6 +24,7 @@ class Whole:
     parts: dict[str, Part]
     limit: int | None
     numbers: dict[str, dict[str, float]]
+    sides: tuple[int, ...]
     note: str | None = None
 
 
@@ -35,6 +36,7 @@ CONTENT = {
     "parts": {"b": {"name": "c"}},
     "limit": None,
     "numbers": {"x": {"y": 1.5}},
+    "sides": (3, 4),
     "note": "text",
 }
 
@@ -73,6 +75,9 @@ def test_a_field_with_a_default_may_be_left_out():
         ({"parts": None}, "parts is of type NoneType; expected dict"),
         ({"limit": "7"}, "limit is of type str; expected int"),
         ({"numbers": {"x": {"y": None}}}, r"numbers\.x\.y is of type NoneType; expected float"),
+        ({"sides": 3}, "sides is of type int; expected list"),
+        ({"sides": {"0": 3}}, "sides is of type dict; expected list"),
+        ({"sides": [3, "4"]}, r"sides\[1\] is of type str; expected int"),
         ({"colour": "blue"}, "has an unknown field 'colour'"),
     ],
 )

@@ -15,7 +15,7 @@ from cvnet_engine.pages.duplicates import Copies, Copy, DuplicatesPage
 from cvnet_engine.pages.rendering import render
 from engine.bundle import Bundle
 from engine.gallery.duplicates import LEAST_SCORE, LEAST_SIMILARITY, Group, identical, near
-from engine.gallery.info import GalleryInfo, require_equal
+from engine.gallery.info import require_equal
 from engine.gallery.reader import Gallery
 from engine.gallery.shards import FileStamp
 from engine.retrieval.retriever import Retriever
@@ -53,8 +53,7 @@ def run(options: Options) -> None:
     options.files.require_apart()
     bundle = Bundle(options.bundle)
     with Gallery(options.gallery) as gallery:
-        wanted = GalleryInfo.made_with(bundle.manifest, gallery.info.max_side_px, gallery.info.maps)
-        require_equal(gallery.info, wanted, options.gallery)
+        require_equal(gallery.info, gallery.info.by(bundle.manifest), options.gallery)
         stamps = [gallery.stamp(row) for row in range(len(gallery))]
         same = identical([stamp.digest for stamp in stamps])
         again = {row for rows in same for row in rows[1:]}  # of equal files the first stands for all

@@ -8,6 +8,7 @@ from cvnet_engine import console
 from cvnet_engine.commands.gallery.options import GalleryOptions
 from engine.gallery.census import count
 from engine.gallery.info import read_info
+from engine.scales import shown
 
 Options = GalleryOptions
 
@@ -24,6 +25,7 @@ def run(options: Options) -> None:
         ("left by removed images", f"{decimal(census.free_bytes)}, which 'gallery compact' gives back"),
         ("model", f"{made.weights}, {made.features_id[:12]}"),
         ("longest side", f"{made.max_side_px} px" if made.max_side_px else "as it is"),
+        ("scales", shown(made.scales)),
         ("maps", made.maps),
         ("last changed", changed),
     ]
@@ -41,6 +43,7 @@ def run(options: Options) -> None:
                 "weights": made.weights,
                 "features_id": made.features_id,
                 "max_side_px": made.max_side_px,
+                "scales": made.scales,
                 "maps": made.maps,
             },
         )

@@ -170,6 +170,16 @@ def test_whole_queries_on_request(evaluated):
     assert whole["queries"][0]["pairs"] != cropped["queries"][0]["pairs"]
 
 
+def test_fewer_scales(evaluated, whole, tmp_path):
+    """Maps and pair scores stay as they are, descriptors change: of the reference, too."""
+    out, fewer = evaluated("--rerank", "0", "--scales", "1", "--reference", into=tmp_path / "one")
+    assert "scales 1: figures do not compare with published ones" in out
+    assert (whole[1]["scales"], fewer["scales"]) == ([0.7071, 1.0, 1.4142], [1.0])
+    assert fewer["agreement"]["reference"]["ranks"]["0"]["M"]["tau"] > 0.99
+    _, again = evaluated("--rerank", "0", "--reference", into=tmp_path / "one")  # those of the gallery
+    assert without_seconds(again) == without_seconds(fewer)
+
+
 def test_a_page(evaluated, tmp_path):
     page = tmp_path / "p.html"
     evaluated("--rerank", "2,4", "--reference", "--html", page)

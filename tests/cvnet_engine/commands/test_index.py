@@ -7,16 +7,22 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from cvnet_engine import Retriever as Searching
 from cvnet_engine.commands.index import paths_of
 from cvnet_engine.commands.watching import changed_images, follow, open_changes
+from engine.bundle import Bundle
 from engine.errors import CvnetError
 from engine.gallery.indexing import IndexReport, Patterns, find
 from engine.gallery.reader import Gallery
 from engine.gallery.writer import GalleryWriter
+from engine.geometry import IMAGE_SCALES
+from engine.retrieval.retriever import Retriever
 from tests.engine.fakes import INFO, FakeRetriever
 from tests.hostile.tiny import write_bundle
 from tests.pictures import photo
@@ -100,6 +106,41 @@ def test_index_takes_a_list_from_standard_input(tiny, album, tmp_path):
 def test_an_empty_list_is_said_on_one_line(tiny, tmp_path):
     done = run(tiny, tmp_path / "g", "-", input=b"")
     assert (done.returncode, done.stderr) == (1, b"error: standard input: no paths; expected one a line\n")
+
+
+# --------------------------------------------------------------------------------------------------- scales
+
+
+def test_a_gallery_has_its_scales_and_describes_queries_by_them(tiny, album, tmp_path):
+    """Pixels of noise differ when they are scaled, so that a query of other scales would not be its own match."""
+    gallery = tmp_path / "g"
+    first = run(tiny, gallery, album / "a.jpg", "--scales", "1,0.7071")
+    assert first.returncode == 0, first.stderr
+    again = run(tiny, gallery, album / "a.jpg", album / "b.png")  # those of the gallery
+    assert again.returncode == 0, again.stderr
+    other = run(tiny, gallery, album / "a.jpg", "--scales", "0.7071,1,1.4142")
+    assert (other.returncode, other.stderr.decode()) == (
+        1,
+        f"error: {gallery}: made with --scales 0.7071,1; got 0.7071,1,1.4142: use the same, or another --gallery\n",
+    )
+    bundle = Bundle(tiny)
+    with Gallery(gallery) as opened, Retriever.open(bundle, 1, (0.7071, 1.0)) as engines:
+        assert opened.info.scales == (0.7071, 1.0)
+        expected = engines.extract_file(album / "b.png", max_side_px=1024).descriptor
+        np.testing.assert_array_equal(opened.descriptors[1], expected)
+        published = replace(engines, scales=IMAGE_SCALES).extract_file(album / "b.png", max_side_px=1024).descriptor
+        assert np.abs(published - expected).max() > 1e-4
+        with Searching(bundle, opened) as searching:
+            np.testing.assert_array_equal(searching.descriptor(album / "b.png"), expected)
+
+
+def test_scales_that_cannot_be_are_said_on_one_line(tiny, album, tmp_path):
+    done = run(tiny, tmp_path / "g", album, "--scales", "0.7071")
+    assert (done.returncode, done.stderr) == (
+        1,
+        b"error: scales 0.7071: expected 1 and any others of 0.7071,1,1.4142\n",
+    )
+    assert not (tmp_path / "g").exists()
 
 
 # ------------------------------------------------------------------------------------------------- watching

@@ -268,7 +268,7 @@ def test_a_damaged_image_of_the_target_is_mended_by_a_merge(tmp_path):
     assert seeds(tmp_path / "target") == [0, 1, 2]
 
 
-@pytest.mark.parametrize("change", [{"features_id": "x"}, {"max_side_px": None}, {"maps": "int8"}])
+@pytest.mark.parametrize("change", [{"features_id": "x"}, {"max_side_px": None}, {"maps": "int8"}, {"scales": (1.0,)}])
 def test_galleries_of_other_making_are_named(change):
     with pytest.raises(GalleryError, match=r"b: made with another .* only galleries of one making can be merged"):
         require_one_making({Path("a"): INFO, Path("b"): replace(INFO, **change)})

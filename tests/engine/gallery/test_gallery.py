@@ -183,6 +183,7 @@ def test_a_killed_writer_leaves_no_shard_without_tables(tmp_path):
         (replace(INFO, descriptor="superglobal"), "holds CVNet's descriptors; the bundle makes SuperGlobal's"),
         (replace(INFO, max_side_px=512), "made with --max-side 1024; got 512"),
         (replace(INFO, max_side_px=None), "made with --max-side 1024; got 0"),
+        (replace(INFO, scales=(0.7071, 1.0)), "made with --scales 0.7071,1,1.4142; got 0.7071,1: use the same"),
     ],
 )
 def test_features_of_another_kind_are_refused(tmp_path, other, message):
@@ -221,6 +222,10 @@ def test_damaged_gallery_json(tmp_path, content):
         {"max_side_px": 10.5},
         {"maps": "int4"},
         {"descriptor": "fisher"},
+        {"scales": [0.7071]},
+        {"scales": [1.0, 0.7071]},
+        {"scales": [1.0, 2.0]},
+        {"scales": "1"},
         {"shards": -1},
         {"shards": 10**9},
         {"shards": True},
@@ -237,7 +242,8 @@ def test_other_fields_than_gallery_json_has(tmp_path, change):
 
 
 @pytest.mark.parametrize(
-    "change", [{"max_side_px": 1004}, {"max_side_px": None}, {"features_id": "x"}, {"maps": "int8"}]
+    "change",
+    [{"max_side_px": 1004}, {"max_side_px": None}, {"features_id": "x"}, {"maps": "int8"}, {"scales": [0.7071, 1.0]}],
 )
 def test_fields_of_another_gallery_are_noticed(tmp_path, change):
     """A query shrunk to another side than the gallery's images would score otherwise, and nothing would say so."""
@@ -245,6 +251,14 @@ def test_fields_of_another_gallery_are_noticed(tmp_path, change):
     (tmp_path / "g" / "gallery.json").write_text(json.dumps(info | change))
     with pytest.raises(GalleryError, match="checksum differs"):
         Gallery(tmp_path / "g")
+
+
+def test_a_gallery_from_before_scales_were_chosen_has_all(tmp_path):
+    file = write(tmp_path / "g") / "gallery.json"
+    info = json.loads(file.read_text())
+    assert info.pop("scales") == [0.7071, 1.0, 1.4142]
+    file.write_text(json.dumps(info))
+    assert Gallery(tmp_path / "g").info == replace(INFO, shards=1)
 
 
 @pytest.mark.parametrize("name", ["gallery.json", "shard-00000.sqlite"])

@@ -136,9 +136,9 @@ def test_a_damaged_part_is_named_and_kept(photos, tmp_path):
 def test_parts_of_another_making_or_list_have_other_folders(photos, tmp_path):
     folders = {
         part.folder
-        for info in (INFO, replace(INFO, max_side_px=512), replace(INFO, maps="int8"), replace(INFO, features_id="x"))
+        for change in ({}, {"max_side_px": 512}, {"maps": "int8"}, {"features_id": "x"}, {"scales": (1.0,)})
         for length in (4, 3)
-        for part in cut(photos[:length], tmp_path, info, images=4)
+        for part in cut(photos[:length], tmp_path, replace(INFO, **change), images=4)
     }
-    assert len(folders) == 8
+    assert len(folders) == 10
     assert cut(photos, tmp_path, INFO) == cut(photos, tmp_path, INFO)

@@ -21,6 +21,7 @@ from engine.gallery.parts import PARTS
 from engine.gallery.ray_indexing import Cluster, count_workers, workers
 from engine.gallery.reader import Gallery
 from engine.gallery.writer import GalleryWriter
+from engine.geometry import IMAGE_SCALES
 from engine.retrieval.retriever import Retriever
 from tests.pictures import photo
 
@@ -151,7 +152,7 @@ def test_a_driver_that_is_killed_and_started_again_goes_on(bundle, photos, tmp_p
 def test_a_cluster_that_is_not_there_is_one_line(bundle):
     with (
         pytest.raises(BackendError, match=r"no Ray cluster at '127.0.0.1:1'; start one with 'ray start --head'"),
-        workers(Bundle(bundle), Cluster("127.0.0.1:1")),
+        workers(Bundle(bundle), Cluster("127.0.0.1:1"), IMAGE_SCALES),
     ):
         pytest.fail("there is one")
 

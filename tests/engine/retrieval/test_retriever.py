@@ -18,8 +18,10 @@ from engine.bundle import Bundle, sha256
 from engine.contract import Array, Closing, TensorSpec
 from engine.errors import BackendError, ImageError
 from engine.features import Features
+from engine.geometry import IMAGE_SCALES
 from engine.graphs import GRAPH_NAMES
 from engine.retrieval import retriever
+from engine.retrieval.descriptors import DESCRIPTORS
 from engine.retrieval.retriever import Retriever, open_graph
 from engine.signatures import SIGNATURES
 from tests.engine.fakes import features
@@ -171,6 +173,28 @@ def test_features_that_are_no_numbers_are_an_error_and_no_warning(where, value, 
     with pytest.raises(ImageError, match="no finite numbers"):
         fake(Features(array if array.ndim == 1 else described.descriptor, maps)).extract(image)
     assert not recwarn
+
+
+class Sizing(FakeEngine):
+    """Describes an image by its width alone."""
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        described = np.zeros((1, 2048), np.float32)
+        described[0, feeds["image"].shape[3]] = 1
+        return {**self.result, "descriptor": described}
+
+
+@pytest.mark.parametrize("kind", ["cvnet", "superglobal"])
+@pytest.mark.parametrize("scales", [(1.0,), (0.7071, 1.0), (1.0, 1.4142), IMAGE_SCALES])
+def test_an_image_is_described_at_its_scales_alone(scales, kind):
+    image, described = np.zeros((240, 320, 3), np.uint8), features(0)
+    maps = {f"map_{scale}": array[None] for scale, array in enumerate(described.maps)}
+    engines = [Sizing(result, {}) for result in ({}, maps, {})]
+    extracted = Retriever(*engines, DESCRIPTORS[kind], scales).extract(image)  # type: ignore[arg-type]
+    widths = [DESCRIPTORS[kind].scaled((240, 320), scale)[1] for scale in scales]
+    assert np.flatnonzero(extracted.descriptor).tolist() == widths
+    np.testing.assert_allclose(extracted.descriptor[widths], len(scales) ** -0.5, rtol=1e-6)
+    assert [m.shape for m in extracted.maps] == [m.shape for m in described.maps]
 
 
 def test_a_descriptor_of_zeros_is_an_error():
