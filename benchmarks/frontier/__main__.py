@@ -3,6 +3,10 @@
 `score` computes descriptors and pair scores of whole data sets, which takes hours and goes on where it was stopped;
 `time` times the stages that searching and indexing are made of, which wants a machine that does nothing else; `report`
 puts them together: accuracy against seconds and bytes, of every point of the grid.
+
+    python -m benchmarks.frontier score --data-dir data --dataset landmarks-mini --dataset test --work frontier
+    python -m benchmarks.frontier time --data-dir data --work frontier
+    python -m benchmarks.frontier report --data-dir data --dataset landmarks-mini --dataset test --work frontier --out OUT
 """
 
 from __future__ import annotations
