@@ -1,4 +1,4 @@
-"""What every choice costs in accuracy, seconds and bytes: `python -m benchmarks.frontier score|time|report`.
+r"""What every choice costs in accuracy, seconds and bytes: `python -m benchmarks.frontier score|time|report`.
 
 `score` computes descriptors and pair scores of whole data sets, which takes hours and goes on where it was stopped;
 `time` times the stages that searching and indexing are made of, which wants a machine that does nothing else; `report`
@@ -6,7 +6,8 @@ puts them together: accuracy against seconds and bytes, of every point of the gr
 
     python -m benchmarks.frontier score --data-dir data --dataset landmarks-mini --dataset test --work frontier
     python -m benchmarks.frontier time --data-dir data --work frontier
-    python -m benchmarks.frontier report --data-dir data --dataset landmarks-mini --dataset test --work frontier --out OUT
+    python -m benchmarks.frontier report --data-dir data --dataset landmarks-mini --dataset test --work frontier \
+        --out benchmarks/results/frontier
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from benchmarks.accuracy.dataset import Dataset
 from benchmarks.accuracy.journal import Facts, Journal
 from benchmarks.frontier.accuracy import accuracies
 from benchmarks.frontier.plot import draw
-from benchmarks.frontier.points import Costed, costed
+from benchmarks.frontier.points import costed
 from benchmarks.frontier.report import Report, at, presets
 from benchmarks.frontier.scores import Engines, Setting, Step, Work, settings
+from benchmarks.frontier.stopping import stopping
 from benchmarks.frontier.times import times
 from cvnet import checkpoint
 from engine import machine
@@ -100,15 +102,15 @@ def report(
     """Write the frontier: every point's mAP follows from the scores, its costs from the times."""
     with opened(data_dir, dataset, work, calibration, weights, depth, threads) as (found, done):
         taken = times(done.journal, done.engines, timed_by(weights, depth, threads), tell)
-        points: dict[str, list[Costed]] = {}
+        points, stopped = {}, {}
         for name in dataset:
-            own = [setting for setting in found if setting.dataset.name == name]
             tell(f"{name}: judging every point")
+            own = [setting for setting in found if setting.dataset.name == name]
             figures = dict(pair for setting in own for pair in accuracies(done, setting))
-            exact = at(PRESETS["exact"], max(setting.max_side_px for setting in own))
-            points[name] = costed(figures, exact, taken)
+            points[name] = costed(figures, at(PRESETS["exact"], own[-1].max_side_px), taken)
+            stopped[name] = stopping(done, own[-1])
     command = shlex.join(["python", "-m", "benchmarks.frontier", *sys.argv[1:]])
-    content = Report(command, date.today().isoformat(), machine.describe(), note, taken, points)
+    content = Report(command, date.today().isoformat(), machine.describe(), note, taken, points, stopped)
     write_atomically(out.with_suffix(".json"), content.to_json())
     write_atomically(out.with_suffix(".md"), content.markdown())
     title = f"{dataset[0]}, {threads} threads of {machine.describe()['cpu']}"

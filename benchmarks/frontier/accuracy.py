@@ -41,18 +41,23 @@ def accuracies(work: Work, setting: Setting) -> Iterator[tuple[Point, Figures]]:
     Raises:
         DatasetError: scores are missing.
     """
-    for descriptor, scales in product(DESCRIPTORS, SCALES):
-        database = np.stack([at_scales(work, setting, descriptor, scales, image) for image in setting.images])
-        queries = [at_scales(work, setting, descriptor, scales, query) for query in setting.queries]
-        for maps in setting.maps:
-            pairs = [work.stored(setting.pair_facts(maps, query)) for query in setting.queries]
-            known = [
-                Known(query, scores["full"], scores["pooled"], truth)
-                for query, scores, truth in zip(queries, pairs, setting.dataset.ground_truth, strict=True)
-            ]
-            for plan, figures in evaluated(database, known).items():
-                chosen = descriptor, scales, setting.max_side_px, setting.precision, maps
-                yield Point(*chosen, plan.method, plan.rerank, plan.fine), figures
+    for descriptor, scales, maps in product(DESCRIPTORS, SCALES, setting.maps):
+        for plan, figures in evaluated(*known(work, setting, descriptor, scales, maps)).items():
+            chosen = descriptor, scales, setting.max_side_px, setting.precision, maps
+            yield Point(*chosen, plan.method, plan.rerank, plan.fine), figures
+
+
+def known(
+    work: Work, setting: Setting, descriptor: str, scales: Sequence[float], maps: str
+) -> tuple[Array, list[Known]]:
+    """Descriptors (n, D) of the database, and what there is of every query."""
+    database = np.stack([at_scales(work, setting, descriptor, scales, image) for image in setting.images])
+    queries = []
+    for query, truth in zip(setting.queries, setting.dataset.ground_truth, strict=True):
+        scores = work.stored(setting.pair_facts(maps, query))
+        described = at_scales(work, setting, descriptor, scales, query)
+        queries.append(Known(described, scores["full"], scores["pooled"], truth))
+    return database, queries
 
 
 def at_scales(work: Work, setting: Setting, descriptor: str, scales: Sequence[float], picture: Picture) -> Array:

@@ -11,6 +11,7 @@ from benchmarks import tables
 from benchmarks.accuracy.protocol import SETUPS
 from benchmarks.frontier.grid import Point
 from benchmarks.frontier.points import Aim, Costed, name, pareto
+from benchmarks.frontier.stopping import Counts
 from benchmarks.frontier.times import Times
 from benchmarks.tables import Table
 from engine.machine import Machine
@@ -18,6 +19,7 @@ from engine.presets import PRESETS, Preset
 
 AIMS = {"balanced": Aim(loss=0.5, query_s=1.0, index_s=0.35), "fast": Aim(loss=1.5, query_s=0.35, index_s=0.2)}
 FINE_ALONE = (None, 50, 30, 20, 10, 0)  # with all else as published
+STOPPED = "Pairs scored in full until no other could come among the best k, of so many at most, published else"
 
 Labelled = dict[str, Costed]
 
@@ -26,7 +28,7 @@ Labelled = dict[str, Costed]
 class Report:
     """A run: how and where, and every point of each data set, of which presets are chosen on the first.
 
-    `note` says what else the machine was doing while times were taken.
+    `note` says what else the machine was doing while times were taken; `stopped` is what `stopping` found, by data set.
     """
 
     command: str
@@ -35,6 +37,7 @@ class Report:
     note: str
     times: Times
     datasets: dict[str, list[Costed]]
+    stopped: dict[str, Counts]
 
     def to_json(self) -> str:
         content = {
@@ -47,6 +50,7 @@ class Report:
                 dataset: {title: labelled_json(points) for title, points in parts(found).items()}
                 for dataset, found in self.datasets.items()
             },
+            "pairs in full": self.stopped,
         }
         return json.dumps(content, indent=1) + "\n"
 
@@ -56,6 +60,7 @@ class Report:
             lines += [f"## {dataset}", ""]
             for title, points in parts(found).items():
                 lines += [f"{title}:", "", tables.markdown(table(points), text_columns=2)]
+            lines += [f"{STOPPED}:", "", tables.markdown(stopping_table(self.stopped[dataset]), text_columns=1)]
         return "\n".join(lines)
 
 
@@ -117,6 +122,11 @@ def table(points: Labelled) -> Table:
     return Table("", columns, tuple((label, *cells(c)) for label, c in points.items()))
 
 
+def stopping_table(counts: Counts) -> Table:
+    rows = tuple((str(k), *(f"{mean:.1f}" for mean in means.values())) for k, means in counts.items())
+    return Table("", ("k", *(str(most) for most in next(iter(counts.values())))), rows)
+
+
 def cells(c: Costed) -> tuple[str, ...]:
     lost = f"{c.loss[0]:+.2f} ± {c.loss[1]:.2f}"
     costs = f"{c.query_s:.3f}", f"{c.index_s:.3f}", f"{c.image_bytes / 1000:,.0f}"
@@ -125,3 +135,12 @@ def cells(c: Costed) -> tuple[str, ...]:
 
 def labelled_json(points: Labelled) -> list[dict[str, Any]]:
     return [{"label": label, **asdict(c)} for label, c in points.items()]
+
+
+def from_json(rows: Iterable[dict[str, Any]]) -> Labelled:
+    """What `labelled_json` made, read again."""
+    found = {}
+    for row in map(dict, rows):
+        label, point, (lost, error) = row.pop("label"), row.pop("point"), row.pop("loss")
+        found[label] = Costed(Point(**point | {"scales": tuple(point["scales"])}), loss=(lost, error), **row)
+    return found

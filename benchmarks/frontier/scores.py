@@ -86,7 +86,7 @@ class Setting:
 
 
 def settings(datasets: Sequence[Dataset], model: CVNet, photos: Sequence[Array]) -> list[Setting]:
-    """All of the grid, the cheapest first."""
+    """All of the grid, small images first; of each data set the published arithmetic at full size is the last."""
     weights, openvino = checkpoint.digest(model), version("openvino")
     calibrated = digest(tuple(float(photo.sum(dtype=np.float64)) for photo in photos))
 
