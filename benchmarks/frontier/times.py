@@ -105,32 +105,44 @@ def unpacked(arrays: dict[str, Array]) -> Figures:
 
 def measured(engines: Engines, side_px: int) -> Figures:
     """Every stage of an image size, taken in turn."""
+    arithmetic = [a for a in ARITHMETIC if side_px <= a.most_px]
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as opened:
-        files = [Path(scratch) / f"{seed}.jpg" for seed in range(PHOTOS)]
-        for seed, file in enumerate(files):
-            file.write_bytes(jpeg(photo(*PHOTO_PX, seed)))
+        files = photographs(Path(scratch))
         images = [limit_side(read(file), side_px) for file in files]
         found = [engines.get(ARITHMETIC[0].precision, MAPPED).extract(image) for image in images]
-        arithmetic = [a for a in ARITHMETIC if side_px <= a.most_px]
-        stages: Stages = {}
-        stages["decode", side_px] = lambda: limit_side(read(files[0]), side_px), 1
+        stages: Stages = {("decode", side_px): (lambda: limit_side(read(files[0]), side_px), 1)}
         stages |= describing(engines, [a.precision for a in arithmetic], images[0], side_px)
         stages |= refining(found[0].descriptor)
         figures: Figures = {}
         for maps in dict.fromkeys(maps for a in arithmetic for maps in a.maps):
-            folder = Path(scratch) / maps
-            fill(folder, found, maps)
+            folder, info = Path(scratch) / maps, replace(INFO, maps=maps)
+            with GalleryWriter(folder, info) as writer:
+                put = putting(writer, found)
+                for _ in range(IMAGES):
+                    put()
             figures["bytes", side_px, maps] = (stored_bytes(folder) / IMAGES,) * 3
-            writer = opened.enter_context(GalleryWriter(Path(scratch) / f"{maps}, more", replace(INFO, maps=maps)))
-            stages["store", side_px, maps] = putting(writer, found), 1
+            another = opened.enter_context(GalleryWriter(folder / "another", info))
+            stages["store", side_px, maps] = putting(another, found), 1
             gallery = opened.enter_context(Gallery(folder))
             for precision in (a.precision for a in arithmetic if maps in a.maps):
                 searcher = opened.enter_context(Searcher(engines.get(precision, MAPPED), gallery))
                 stages |= searching(searcher, found[0], (side_px, precision, maps))
-        taken = take_turns({json.dumps(stage): call for stage, (call, _) in stages.items()}, ROUNDS)
-        for (stage, (_, count)), interval in zip(stages.items(), taken.values(), strict=True):
-            figures[stage] = interval.median / count, interval.low / count, interval.high / count
-    return figures
+        return figures | timed(stages)
+
+
+def photographs(folder: Path) -> list[Path]:
+    files = [folder / f"{seed}.jpg" for seed in range(PHOTOS)]
+    for seed, file in enumerate(files):
+        file.write_bytes(jpeg(photo(*PHOTO_PX, seed)))
+    return files
+
+
+def timed(stages: Stages) -> Figures:
+    taken = take_turns({json.dumps(stage): call for stage, (call, _) in stages.items()}, ROUNDS)
+    return {
+        stage: (interval.median / count, interval.low / count, interval.high / count)
+        for (stage, (_, count)), interval in zip(stages.items(), taken.values(), strict=True)
+    }
 
 
 def describing(engines: Engines, precisions: Sequence[str], image: Array, side_px: int) -> Stages:
@@ -166,13 +178,6 @@ def searching(searcher: Searcher, query: Features, key: tuple[int, str, str]) ->
         ("full pair", *key): (partial(searcher.find, query, some), IN_FULL),
         ("pooled pair", *key): (partial(searcher.find, query, rough), IMAGES),
     }
-
-
-def fill(folder: Path, found: Sequence[Features], maps: str) -> None:
-    with GalleryWriter(folder, replace(INFO, maps=maps)) as writer:
-        put = putting(writer, found)
-        for _ in range(IMAGES):
-            put()
 
 
 def putting(writer: GalleryWriter, found: Sequence[Features]) -> Callable[[], None]:

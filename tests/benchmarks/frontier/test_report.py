@@ -120,7 +120,15 @@ def grid():
 
 
 def test_a_report_has_what_matters_of_every_data_set():
-    report = Report("the command", "2026-11-29", {"cpu": "a processor"}, "idle", TIMES, {"small": grid()})
+    report = Report(
+        "the command",
+        "2026-11-29",
+        {"cpu": "a processor"},
+        "idle",
+        TIMES,
+        {"small": grid()},
+        {"small": {1: {100: 58.84}}},
+    )
     text = report.markdown()
     assert "a processor; 2026-11-29; `the command`" in text
     for title in parts(grid()):
@@ -128,6 +136,8 @@ def test_a_report_has_what_matters_of_every_data_set():
     assert (
         "| exact | 1024 px fp32 float16, best 100 | 80.00 | 50.00 | 30.00 | +0.00 ± 0.25 | 9.000 | 0.100 | 1 |" in text
     )
+    assert "| k | 100 |" in text
+    assert "| 1 | 58.8 |" in text
     content = json.loads(report.to_json())
     assert content["seconds"]["pooled pair 1024 fp32 float16"] == [0.01] * 3
     assert {row["label"] for row in content["datasets"]["small"]["Presets"]} == set(PRESETS)

@@ -14,6 +14,7 @@ from benchmarks.frontier.accuracy import Known, accuracies, evaluated
 from benchmarks.frontier.grid import SIDES_PX, sides
 from benchmarks.frontier.pictures import Picture
 from benchmarks.frontier.scores import Setting, Work
+from benchmarks.frontier.stopping import pairs
 from engine.errors import DatasetError
 from engine.features import Features
 from engine.retrieval.searcher import Plan
@@ -65,6 +66,16 @@ def test_work_goes_on_where_it_was_stopped_and_is_done_once(setting):
             step.run()
         assert dict(accuracies(work, setting)) == figures
     assert tuple(map(sum, zip(first.runs, second.runs, strict=True))) == whole.runs
+
+
+@pytest.mark.parametrize(("k", "needed"), [(1, 4), (4, 6), (6, 6)])
+def test_pairs_that_a_search_needs_are_reckoned_from_the_scores(k, needed):
+    """Batches of four: after the first the best final score is 1.4, more than 0.75 + 0.5."""
+    similarities = np.array([0.95, 0.9, 0.85, 0.8, 0.75, 0.7], np.float32)
+    database = np.stack([similarities, np.sqrt(1 - similarities**2)], axis=1)
+    scores = np.array([0.9, 0.1, 0.1, 0.1, 0.1, 0.1], np.float32)
+    query = Known(np.array([1, 0], np.float32), scores, scores, TRUTH)
+    assert pairs(database, query, [(4, 4)] * 6, Plan(rerank=6), k) == needed
 
 
 def test_points_of_work_that_is_not_done_are_an_error(setting):
