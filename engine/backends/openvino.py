@@ -24,16 +24,18 @@ class OpenVinoEngine(Closing):
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
         }
+        core = openvino.Core()
         try:
-            model = openvino.Core().compile_model(str(graph), "CPU", options)
+            source = core.read_model(str(graph))
+            model = core.compile_model(source, "CPU", options)
         except RuntimeError as error:
             message = f"{graph}: OpenVINO does not open it ({cause(error)}); build the bundle again"
             raise backend_failure(error, message) from error
         actual = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if actual != PRECISIONS[precision]:
             raise BackendError(f"{graph}: this processor runs {actual} where {precision} was asked for; build for fp32")
-        self.inputs = {port.any_name: spec(port) for port in model.inputs}
-        self.outputs = {port.any_name: spec(port) for port in model.outputs}
+        self.inputs = {port.any_name: spec(port) for port in source.inputs}  # a compiled int8 model knows fewer axes
+        self.outputs = {port.any_name: spec(port) for port in source.outputs}
         self._request: Any = model.create_infer_request()
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
