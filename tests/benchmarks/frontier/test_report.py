@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks import readme
 from benchmarks.accuracy.journal import Journal
 from benchmarks.frontier import times as timing
 from benchmarks.frontier.grid import Arithmetic, Point
@@ -141,6 +142,18 @@ def test_a_report_has_what_matters_of_every_data_set():
     content = json.loads(report.to_json())
     assert content["seconds"]["pooled pair 1024 fp32 float16"] == [0.01] * 3
     assert {row["label"] for row in content["datasets"]["small"]["Presets"]} == set(PRESETS)
+
+
+def test_documents_have_presets_and_the_figure_once_there_are_any(tmp_path):
+    assert readme.choices(tmp_path / "frontier.json") == ""
+    report = Report("the command", "2026-11-29", {"cpu": "a processor"}, "Idle.", TIMES, {"demo": grid()}, {"demo": {}})
+    (tmp_path / "frontier.json").write_text(report.to_json())
+    row = "| exact | 1024 px fp32 float16, best 100 | 80.00 | 50.00 | 30.00 | +0.00 ± 0.25 |"
+    assert row in readme.choices(tmp_path / "frontier.json")
+    text = readme.document(tmp_path)
+    assert row in text
+    assert "**generated demo scenes**" in text
+    assert "](../benchmarks/results/frontier.svg)" in text
 
 
 def test_every_point_is_held_against_the_published_one():
