@@ -56,10 +56,12 @@ class Times:
 
     def query_s(self, point: Point) -> float:
         """From a query's file to its reranked list."""
+        return self._described_s(point) + self.median("global") + self.rerank_s(point)
+
+    def rerank_s(self, point: Point) -> float:
+        """Of that, what follows global search."""
         plan, pairs = point.plan, (point.max_side_px, point.precision, point.maps)
-        found = self._described_s(point) + self.median("global")
-        if plan.refinement:
-            found += self.median("refine", plan.refinement.shortlist)
+        found = self.median("refine", plan.refinement.shortlist) if plan.refinement else 0.0
         if rough := plan.pooled_pairs(plan.rerank):
             found += rough * self.median("pooled pair", *pairs)
         return found + plan.full_pairs * self.median("full pair", *pairs)

@@ -23,9 +23,9 @@ from tests.benchmarks.frontier.fakes import FakeEngines
 EXACT = at(PRESETS["exact"], 1024)
 
 
-def point(m=50.0, query_s=1.0, image_bytes=1000.0, lost=0.0, index_s=0.1, **changes):
+def point(m=50.0, query_s=1.0, image_bytes=1000.0, lost=0.0, index_s=0.1, candidate_s=0.004, **changes):
     means = {"E": 80.0, "M": m, "H": 30.0}
-    return Costed(replace(EXACT, **changes), means, (lost, 0.25), query_s, index_s, image_bytes)
+    return Costed(replace(EXACT, **changes), means, (lost, 0.25), query_s, index_s, candidate_s, image_bytes)
 
 
 def test_what_another_point_beats_is_not_on_the_frontier():
@@ -44,6 +44,8 @@ def test_the_quickest_that_meets_all_aims_is_chosen_and_else_the_quickest_accura
         point(query_s=0.4, lost=1.2, index_s=0.1),
         point(query_s=0.9, lost=0.4, index_s=0.1),
         point(query_s=0.1, lost=0.0, descriptor="superglobal"),
+        point(query_s=0.1, lost=0.0, shortlist=20),
+        point(query_s=0.8, lost=0.4, candidate_s=0.005),
     ]
     assert chosen(points) == {"balanced": points[3], "fast": points[1]}
 
@@ -91,6 +93,11 @@ def test_seconds_of_a_query_are_made_up_of_its_stages(changes, seconds):
     assert TIMES.query_s(replace(EXACT, **changes)) == pytest.approx(seconds)
 
 
+def test_reranking_is_what_follows_global_search():
+    assert TIMES.rerank_s(EXACT) == pytest.approx(10.0)
+    assert TIMES.rerank_s(replace(EXACT, shortlist=0)) == 0
+
+
 def test_costs_of_an_image():
     assert TIMES.index_s(EXACT) == pytest.approx(3.515)
     assert TIMES.image_bytes(EXACT) == 2.7e6
@@ -135,7 +142,8 @@ def test_a_report_has_what_matters_of_every_data_set():
     for title in parts(grid()):
         assert f"{title}:\n" in text
     assert (
-        "| exact | 1024 px fp32 float16, best 100 | 80.00 | 50.00 | 30.00 | +0.00 ± 0.25 | 9.000 | 0.100 | 1 |" in text
+        "| exact | 1024 px fp32 float16, best 100 | 80.00 | 50.00 | 30.00 | +0.00 ± 0.25 | 9.000 | 4.00 | 0.100 | 1 |"
+        in text
     )
     assert "| k | 100 |" in text
     assert "| 1 | 58.8 |" in text
