@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 INCHES = (15.0, 7.0)
 SIDE_COLOURS = dict(zip(SIDES_PX, COLOURS, strict=False))
+PRESET_COLOUR = "#b2182b"
 MARKERS = {"fp32": "o", "bf16": "s", "int8": "^"}
 Cost = Callable[[Costed], float]
 
@@ -48,22 +49,34 @@ def draw(title: str, points: Sequence[Costed], presets: Mapping[str, Costed], su
 
 def paint(panel: Axes, points: Sequence[Costed], presets: Mapping[str, Costed], cost: Cost) -> None:
     """Every point pale, the frontier joined and numbered as in its table, presets named."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     for side, colour in SIDE_COLOURS.items():
         for precision, marker in MARKERS.items():
             own = [c for c in points if (c.point.max_side_px, c.point.precision) == (side, precision)]
             xs, ys = [cost(c) for c in own], [c.score for c in own]
-            panel.scatter(xs, ys, s=6, c=colour, marker=marker, alpha=0.15, linewidths=0, rasterized=True)
+            panel.scatter(xs, ys, s=8, c=colour, marker=marker, alpha=0.25, linewidths=0, rasterized=True)
     best = pareto(points, cost)
     panel.step([cost(c) for c in best], [c.score for c in best], where="post", color="black", lw=1)
     for number, c in enumerate(best, 1):
         colour, marker = SIDE_COLOURS[c.point.max_side_px], MARKERS[c.point.precision]
         panel.plot(cost(c), c.score, marker, color=colour, markersize=8, markeredgecolor="black")
         panel.annotate(str(number), (cost(c), c.score), (0, 7), textcoords="offset points", ha="center", fontsize=9)
-    for name, c in presets.items():
-        panel.plot(cost(c), c.score, "*", color="#b2182b", markersize=17, markeredgecolor="white", zorder=4)
+    for number, (name, c) in enumerate(presets.items()):
+        panel.plot(cost(c), c.score, "*", color=PRESET_COLOUR, markersize=17, markeredgecolor="white", zorder=4)
+        beside = 9, 14 * number - 16  # one above the other where points are close
         panel.annotate(
-            name, (cost(c), c.score), (9, -14), textcoords="offset points", color="#b2182b", fontsize=12, weight="bold"
+            name,
+            (cost(c), c.score),
+            beside,
+            textcoords="offset points",
+            color=PRESET_COLOUR,
+            fontsize=12,
+            weight="bold",
         )
     panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.xaxis.set_minor_formatter(NullFormatter())
     panel.grid(True, alpha=0.25, which="both")
     panel.set_axisbelow(True)

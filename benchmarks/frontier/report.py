@@ -135,13 +135,8 @@ def stopping_table(counts: Counts) -> Table:
 def cells(c: Costed) -> tuple[str, ...]:
     lost = f"{c.loss[0]:+.2f} ± {c.loss[1]:.2f}"
     seconds = f"{c.query_s:.3f}", f"{1000 * c.candidate_s:.2f}", f"{c.index_s:.3f}"
-    return (
-        name(c.point),
-        *(f"{c.means[setup]:.2f}" for setup in SETUPS),
-        lost,
-        *seconds,
-        f"{c.image_bytes / 1000:,.0f}",
-    )
+    kilobytes = f"{c.image_bytes / 1000:,.0f}"
+    return (name(c.point), *(f"{c.means[setup]:.2f}" for setup in SETUPS), lost, *seconds, kilobytes)
 
 
 def labelled_json(points: Labelled) -> list[dict[str, Any]]:

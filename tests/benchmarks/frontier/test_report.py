@@ -141,10 +141,8 @@ def test_a_report_has_what_matters_of_every_data_set():
     assert "a processor; 2026-11-29; `the command`" in text
     for title in parts(grid()):
         assert f"{title}:\n" in text
-    assert (
-        "| exact | 1024 px fp32 float16, best 100 | 80.00 | 50.00 | 30.00 | +0.00 ± 0.25 | 9.000 | 4.00 | 0.100 | 1 |"
-        in text
-    )
+    cells = "80.00 | 50.00 | 30.00 | +0.00 ± 0.25 | 9.000 | 4.00 | 0.100 | 1"
+    assert f"| exact | 1024 px fp32 float16, best 100 | {cells} |" in text
     assert "| k | 100 |" in text
     assert "| 1 | 58.8 |" in text
     content = json.loads(report.to_json())
