@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import scenes
-from benchmarks.accuracy import audit, coarse, descriptors
+from benchmarks.accuracy import audit, descriptors
 from benchmarks.contenders.contender import KEEPING, PUBLISHED, REFERENCE
+from benchmarks.frontier.report import from_json
+from benchmarks.frontier.report import table as points_table
 from benchmarks.latency.records import Record
 from benchmarks.latency.report import Report
 from benchmarks.tables import Table, markdown, ms, times
@@ -38,6 +40,7 @@ MODELS = {
     "demo": ", demonstration model",
     "seeded": ", untrained model: the figures show agreement, not quality",
 }
+FRONTIER_FIGURE = "Reranked mAP against seconds a query, and against bytes an image"
 RERANKED = {
     "global": "global",
     "cvnet": "best {} by pair scores",
@@ -81,7 +84,17 @@ def headline(results: Path) -> str:
         cells = (f"{ms(row[method].ms.median)}: {times(row[method].speedups[baseline].median)}×" for method in ours)
         rows.append((name, cell(row[baseline]), *cells))
     table = markdown(Table("", ("", "PyTorch", *ours), tuple(rows)), text_columns=1)
-    return f"{circumstances(report, size)}\n\n{table}"
+    return f"{circumstances(report, size)}\n\n{table}{choices(results / 'frontier.json')}"
+
+
+def choices(file: Path) -> str:
+    """What presets are worth and cost on photos, and the figure; nothing where it has not been measured."""
+    if not file.is_file():
+        return ""
+    dataset, found = next(iter(read(file)["datasets"].items()))
+    lead = f"What `--preset` chooses among ([search](docs/search.md#presets)), {dataset}, demonstration model:"
+    figure = f"![{FRONTIER_FIGURE}](benchmarks/results/frontier.svg)"
+    return f"\n{lead}\n\n{presets_table(found)}\n{figure}\n"
 
 
 def circumstances(report: Report, size: str) -> str:
@@ -105,8 +118,8 @@ def document(results: Path) -> str:
         parts.append(superglobal(read(results / "descriptors.json")))
     if (results / "precision.json").is_file():
         parts.append(precision(read(results / "precision.json")))
-    if (results / "coarse.json").is_file():
-        parts.append(coarse_to_fine(read(results / "coarse.json")))
+    if (results / "frontier.json").is_file():
+        parts.append(frontier(read(results / "frontier.json")))
     parts += [load(read(file), file.stem) for file in sorted(results.glob("load*.json"))]
     return "\n".join(parts)
 
@@ -325,9 +338,30 @@ def agreement_line(name: str, agreement: dict[str, Any]) -> str:
     )
 
 
-def coarse_to_fine(report: dict[str, Any]) -> str:
-    """What few pairs in full cost and save."""
-    return f"## Coarse-to-fine reranking\n\n{coarse.markdown(report)}"
+def frontier(report: dict[str, Any]) -> str:
+    """What presets are worth and cost on each data set."""
+    lines = [
+        "## Accuracy against seconds and bytes",
+        "",
+        "The demonstration model: mAP in percent; Medium points lost against `exact`, with the standard error over "
+        f"queries; seconds a query and an image indexed, made up of stages timed on photos of 1024x768 px. "
+        f"{report['note']}",
+        "",
+    ]
+    for dataset, found in report["datasets"].items():
+        lines += [f"**{title(dataset)}**", "", presets_table(found)]
+    lines += [
+        f"![{FRONTIER_FIGURE}](../benchmarks/results/frontier.svg)",
+        "",
+        f"`{report['command']}`; the points of the figure and the stages' times: "
+        "[tables](../benchmarks/results/frontier.md), [JSON](../benchmarks/results/frontier.json).",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def presets_table(found: dict[str, Any]) -> str:
+    return markdown(points_table(from_json(found["Presets"])))
 
 
 if __name__ == "__main__":

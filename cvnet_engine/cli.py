@@ -21,6 +21,7 @@ from cvnet_engine.options import (
     GalleryOption,
     HtmlOption,
     JsonOption,
+    PresetOption,
     RerankWithOption,
     RunnerOption,
     ScalesOption,
@@ -93,9 +94,10 @@ def build(
         str,
         typer.Option(help=f"auto (the fastest for each graph), or one for all: {', '.join(WHOLE)}."),
     ] = "auto",
+    preset: PresetOption = None,
     precision: Annotated[
-        str, typer.Option(help=f"{', '.join(PRECISIONS)}; not every backend has all of them.")
-    ] = "fp32",
+        str | None, typer.Option(help=f"{', '.join(PRECISIONS)}; not every backend has all of them. fp32 by default.")
+    ] = None,
     sizes: Annotated[
         str,
         typer.Option(
@@ -104,8 +106,12 @@ def build(
         ),
     ] = "1024x768",
     max_side: Annotated[
-        int, typer.Option(min=0, help="As 'index' will be told, in pixels, where --sizes is a folder; 0 for no limit.")
-    ] = 1024,
+        int | None,
+        typer.Option(
+            min=0,
+            help="As 'index' will be told, in pixels, where --sizes is a folder; 0 for no limit, 1024 by default.",
+        ),
+    ] = None,
     calibration: Annotated[
         Path | None,
         typer.Option(help="Folder of photos like those to come: int8 needs it, other precisions are measured on it."),
@@ -121,6 +127,7 @@ def build(
 ) -> None:
     """Export a PyTorch model to a bundle of engines, each checked against PyTorch."""
     from cvnet_engine.commands import build
+    from engine.presets import PRESETS, limit_px
 
     build.run(
         build.Options(
@@ -129,9 +136,9 @@ def build(
             out=out,
             descriptor=descriptor,
             backend=backend,
-            precision=precision,
+            precision=precision or PRESETS[preset or "exact"].precision,
             sizes=sizes,
-            max_side_px=max_side or None,
+            max_side_px=limit_px(max_side, preset),
             calibration=calibration,
             targets=targets,
             json=json,
@@ -146,9 +153,14 @@ def index(
     ],
     bundle: BundleOption,
     gallery: GalleryOption,
+    preset: PresetOption = None,
     max_side: Annotated[
-        int, typer.Option(min=0, help="Shrink images whose longer side exceeds this, in pixels; 0 for no limit.")
-    ] = 1024,
+        int | None,
+        typer.Option(
+            min=0,
+            help="Shrink images whose longer side exceeds this, in pixels; 0 for no limit, 1024 by default.",
+        ),
+    ] = None,
     maps: Annotated[
         str | None,
         typer.Option(
@@ -174,21 +186,23 @@ def index(
 ) -> None:
     """Add images to a gallery. What is there and unchanged is skipped, so an interrupted run resumes."""
     from cvnet_engine.commands import index
+    from engine.presets import PRESETS, limit_px
+    from engine.scales import shown
 
     index.run(
         index.Options(
             images=images,
             bundle=bundle,
             gallery=gallery,
-            max_side_px=max_side or None,
-            maps=maps,
+            max_side_px=limit_px(max_side, preset),
+            maps=maps or (PRESETS[preset].maps if preset else None),
             threads=threads,
             json=json,
             include=tuple(include or ()),
             exclude=tuple(exclude or ()),
             watch=watch,
             cluster=cluster_of(runner, address, workers, threads),
-            scales=scales,
+            scales=scales or (shown(PRESETS[preset].scales) if preset else None),
         )
     )
 
@@ -213,8 +227,9 @@ def search(
         int | None,
         typer.Option(min=0, help="Candidates to rerank; 0 for none. 100 by default, or all of --candidates."),
     ] = None,
-    rerank_with: RerankWithOption = "cvnet",
+    rerank_with: RerankWithOption = None,
     fine: FineOption = None,
+    preset: PresetOption = None,
     filter: Annotated[
         list[str] | None,
         typer.Option(
@@ -258,6 +273,7 @@ def search(
             rerank=rerank,
             rerank_with=rerank_with,
             fine=fine,
+            preset=preset or "exact",
             candidates=candidates,
             filters=filter or [],
             format=format,
@@ -273,9 +289,12 @@ def evaluate(
     dataset: Annotated[str, typer.Option(help="Name of the data set, for instance roxford5k.")],
     data_dir: Annotated[Path, typer.Option(help="Folder that holds NAME/gnd_NAME.pkl and NAME/jpg.")],
     bundle: BundleOption,
-    rerank: Annotated[str, typer.Option(help="Shortlist lengths, for instance 100,400; 0 for none.")] = "100",
-    rerank_with: RerankWithOption = "cvnet",
+    rerank: Annotated[
+        str | None, typer.Option(help="Shortlist lengths, for instance 100,400; 0 for none; 100 by default.")
+    ] = None,
+    rerank_with: RerankWithOption = None,
     fine: FineOption = None,
+    preset: PresetOption = None,
     scales: ScalesOption = None,
     reference: Annotated[
         bool, typer.Option("--reference", help="Evaluate the PyTorch model beside the engine.")
@@ -302,16 +321,19 @@ def evaluate(
 ) -> None:
     """Evaluate mAP and mP@k in the protocol of Revisited Oxford/Paris: Easy, Medium, Hard, global and reranked."""
     from cvnet_engine.commands import evaluate
+    from engine.presets import PRESETS
+    from engine.scales import shown
 
+    chosen = PRESETS[preset or "exact"]
     evaluate.run(
         evaluate.Options(
             dataset=dataset,
             data_dir=data_dir,
             bundle=bundle,
-            rerank=rerank,
-            rerank_with=rerank_with,
-            fine=fine,
-            scales=scales,
+            rerank=str(chosen.rerank) if rerank is None else rerank,
+            rerank_with=rerank_with or chosen.method,
+            fine=chosen.fine if fine is None else fine,
+            scales=scales or (shown(chosen.scales) if preset else None),
             reference=reference,
             against=against,
             distractors=distractors,
@@ -388,12 +410,23 @@ def serve(
         str | None,
         typer.Option(envvar="CVNET_ENGINE_TOKEN", help="What requests must bring: 'Authorization: Bearer TOKEN'."),
     ] = None,
+    preset: PresetOption = None,
     threads: ThreadsOption = None,
 ) -> None:
     """Serve a search page and an HTTP API."""
     from cvnet_engine.commands import serve
 
-    serve.run(serve.Options(bundle=bundle, gallery=gallery, host=host, port=port, token=token, threads=threads))
+    serve.run(
+        serve.Options(
+            bundle=bundle,
+            gallery=gallery,
+            host=host,
+            port=port,
+            token=token,
+            preset=preset or "exact",
+            threads=threads,
+        )
+    )
 
 
 @app.command()

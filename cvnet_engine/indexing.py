@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Literal
 
 from engine.bundle import Bundle
 from engine.gallery import indexing
@@ -12,6 +13,7 @@ from engine.gallery.indexing import IndexReport
 from engine.gallery.info import GalleryInfo, kind_of, scales_of
 from engine.gallery.map_codec import kind_wanted
 from engine.gallery.writer import GalleryWriter
+from engine.presets import PRESETS, PresetName
 from engine.retrieval.retriever import Retriever
 from engine.scales import scales_wanted
 
@@ -20,7 +22,8 @@ def index(
     *images: str | os.PathLike[str],
     bundle: Bundle,
     gallery: str | os.PathLike[str],
-    max_side_px: int | None = 1024,
+    preset: PresetName | None = None,
+    max_side_px: int | Literal["preset"] | None = "preset",
     maps: str | None = None,
     scales: Iterable[float] | None = None,
     threads: int | None = None,
@@ -30,11 +33,13 @@ def index(
 
     Args:
         gallery: its folder, made where it is not there. Galleries that are open do not change: open it again.
-        max_side_px: longest side of an image before extraction, None for no limit; a gallery has one.
-        maps: how the gallery keeps them, as `cvnet-engine index --maps` takes it; None for as it does, or as float16
-            where it is new.
-        scales: that images are described at, 1 and any of 0.7071 and 1.4142; None for those of the gallery, or for all
-            where it is new.
+        preset: what the next three are where they are left out.
+        max_side_px: longest side of an image before extraction, None for no limit; a gallery has one. 1024 without a
+            preset.
+        maps: how the gallery keeps them, as `cvnet-engine index --maps` takes it; without a preset as it does, or as
+            float16 where it is new.
+        scales: that images are described at, 1 and any of 0.7071 and 1.4142; without a preset those of the gallery, or
+            all where it is new.
         threads: of the CPU; all that are available by default.
         done: called with each image's path, from the caller's thread.
 
@@ -42,6 +47,10 @@ def index(
         CvnetError: no images there; a gallery of another model, or one that cannot be written. An image that cannot be
             read is no error, it goes to the report.
     """
+    if max_side_px == "preset":
+        max_side_px = PRESETS[preset or "exact"].max_side_px
+    if preset:
+        maps, scales = maps or PRESETS[preset].maps, scales or PRESETS[preset].scales
     folder = Path(gallery)
     found = indexing.find(map(Path, images))
     kind, at = kind_wanted(maps) if maps else kind_of(folder), scales_wanted(scales) if scales else scales_of(folder)

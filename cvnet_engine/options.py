@@ -31,11 +31,19 @@ def printed(context: typer.Context, format: str) -> str:
 
 
 BundleOption = Annotated[Path, typer.Option("--bundle", help="Folder written by 'build'.")]
+PresetOption = Annotated[
+    Literal["exact", "balanced", "fast"] | None,
+    typer.Option(
+        "--preset",
+        help="What holds where nothing else is asked for: exact, as published, the default; balanced; or fast. "
+        "Give 'build', 'index' and 'search' the same.",
+    ),
+]
 RerankWithOption = Annotated[
-    Literal["cvnet", "superglobal", "both"],
+    Literal["cvnet", "superglobal", "both"] | None,
     typer.Option(
         "--rerank-with",
-        help="CVNet's pair scores; SuperGlobal's refined descriptors, in milliseconds; "
+        help="CVNet's pair scores, the default; SuperGlobal's refined descriptors, in milliseconds; "
         "or pair scores of the best of the 400 that these put in order.",
     ),
 ]

@@ -23,11 +23,11 @@ from engine.gallery.filter import Filter
 from engine.gallery.info import require_equal
 from engine.gallery.reader import Gallery
 from engine.images import crop, limit_side
+from engine.presets import PRESETS, PresetName
 from engine.retrieval.hits import hits
 from engine.retrieval.retriever import Retriever as Engines
-from engine.retrieval.searcher import Plan, RerankWith, Searcher, Stages
+from engine.retrieval.searcher import RerankWith, Searcher, Stages
 
-SHORTLIST = 100  # candidates reranked where nothing else is asked for
 EVERYTHING = Filter()
 
 
@@ -67,8 +67,9 @@ class Retriever(Closing):
         rerank: int | None = None,
         bbox: Box | None = None,
         *,
-        method: RerankWith = "cvnet",
+        method: RerankWith | None = None,
         fine: int | None = None,
+        preset: PresetName = "exact",
         where: Filter = EVERYTHING,
         candidates: Iterable[str | os.PathLike[str]] | None = None,
         done: Callable[[int, int], None] = lambda _n, _of: None,
@@ -77,11 +78,12 @@ class Retriever(Closing):
 
         Args:
             top_k: results wanted.
-            rerank: how many of the most similar are compared with the image pair by pair; 100 by default, or all
-                candidates.
+            rerank: how many of the most similar are compared with the image pair by pair; by default all candidates,
+                or as many as the preset says: 100 for `exact`.
             bbox: x1, y1, x2, y2 in pixels of the upright image: the part to look for.
             method: what reranks: pair scores, SuperGlobal's descriptors, or both; see `Plan`.
-            fine: how many of these are compared at full size, after a rough look at all; None for all.
+            fine: how many of these are compared at full size, after a rough look at all.
+            preset: what holds of these three where nothing else is said: `exact` is pair scores of all at full size.
             where: which images are searched.
             candidates: paths of gallery images, a shortlist found elsewhere: nothing else is searched.
             done: called after each few pairs, with how many these were and how many there are at most.
@@ -97,9 +99,10 @@ class Retriever(Closing):
         stages = Stages()
         with stages.timed("features"):
             query, features, own_row = self._described(image, bbox)
-        if rerank is None:
-            rerank = SHORTLIST if shortlist is None else len(shortlist)
-        found = self._searcher.find(features, Plan(top_k, rerank, method, fine), done, among, own_row)
+        if rerank is None and shortlist is not None:
+            rerank = len(shortlist)
+        plan = PRESETS[preset].plan(top_k, rerank, method, fine)
+        found = self._searcher.find(features, plan, done, among, own_row)
         before = found.before.rows.tolist() if shortlist is None else shortlist
         return Results(
             query=query,

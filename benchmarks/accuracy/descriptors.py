@@ -25,8 +25,9 @@ from rich.progress import track
 from benchmarks import tables
 from benchmarks.accuracy import audit
 from benchmarks.accuracy.dataset import Dataset
-from benchmarks.accuracy.evaluation import GLOBAL, Case, Query, QueryWork, Task, extract_query
+from benchmarks.accuracy.evaluation import GLOBAL, Query, QueryWork, Task, extract_query
 from benchmarks.accuracy.protocol import SETUPS, QueryResult
+from benchmarks.accuracy.shortlists import Case
 from benchmarks.contenders.allocator import keep_memory
 from benchmarks.contenders.reference import reference
 from benchmarks.tables import Table

@@ -8,7 +8,7 @@ all setups. What a query took to compute goes to a journal as soon as it is done
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.accuracy.dataset import Dataset
+from benchmarks.accuracy.dataset import Dataset, GroundTruth
 from benchmarks.accuracy.journal import Facts, Journal, content, digest, query_facts
 from benchmarks.accuracy.protocol import SETUPS, QueryResult, ignored, judge, summarise
+from benchmarks.accuracy.shortlists import Case, Shortlists
 from engine.contract import Array
 from engine.errors import ImageError
 from engine.features import Features
@@ -29,10 +30,8 @@ from engine.retrieval.ranking import Ranking
 from engine.retrieval.retriever import Collection, Retriever
 from engine.retrieval.search import similarities
 from engine.retrieval.searcher import Plan, RerankWith
-from engine.retrieval.superglobal import Refinement, rerank
 
 GLOBAL = 0  # the shortlist length that stands for no reranking
-Case = tuple[int, str]  # shortlist length and setup
 
 
 @dataclass(frozen=True)
@@ -180,25 +179,6 @@ class Task:
     def plan(self, shortlist: int) -> Plan:
         return Plan(rerank=shortlist, method=self.method, fine=self.fine)
 
-    def candidates(self, number: int, ranking: Ranking, query: Array, descriptors: Array) -> dict[Case, Ranking]:
-        """What each shortlist length and setup reranks: the whole ranking, refined where SuperGlobal takes part.
-
-        As published, a list is refined once for all setups, before their ignored images leave it; pairs are scored on a
-        shortlist of each setup's own.
-
-        Args:
-            query: its descriptor (2048,).
-            descriptors: the database's (n, 2048).
-        """
-
-        @cache
-        def refined(how: Refinement | None) -> Ranking:
-            return rerank(query, ranking, descriptors, how) if how else ranking
-
-        truth = self.dataset.ground_truth[number]
-        lists = {k: refined(self.plan(k).refinement) for k in self.shortlists}
-        return {(k, setup): listed.without(ignored(truth, setup)) for k, listed in lists.items() for setup in SETUPS}
-
 
 class Query:
     """A query of a task in a database: what there is to compute for it, and how it does by that.
@@ -222,8 +202,10 @@ class Query:
     def is_complete(self) -> bool:
         """Whether every pair of a shortlist has been scored."""
         work = self.work
-        return bool(
-            work and work.pooled_scores.keys() >= set(self._rough_rows) and work.pair_scores.keys() >= set(self._rows)
+        return (
+            work is not None
+            and work.pooled_scores.keys() >= set(self._shortlists.rough_rows)
+            and work.pair_scores.keys() >= set(self._looked_at.rows)
         )
 
     def complete(self, retriever: Retriever, features: Features | None = None) -> QueryWork:
@@ -241,12 +223,14 @@ class Query:
         self.work = before = self.work or QueryWork(extracted().descriptor, {}, {}, 0.0)
         rough = completed(
             before.pooled_scores,
-            self._rough_rows,
+            self._shortlists.rough_rows,
             lambda rows: retriever.score_rows(pooled(extracted()), Pooled(self._collection), rows),
         )
         self.work = replace(before, pooled_scores=rough)
         full = completed(
-            before.pair_scores, self._rows, lambda rows: retriever.score_rows(extracted(), self._collection, rows)
+            before.pair_scores,
+            self._looked_at.rows,
+            lambda rows: retriever.score_rows(extracted(), self._collection, rows),
         )
         seconds = before.seconds + time.perf_counter() - started
         self.work = QueryWork(before.descriptor, full, rough, seconds)
@@ -254,14 +238,13 @@ class Query:
 
     def evaluation(self) -> QueryEvaluation:
         """How it does, by its complete work."""
-        work, truth = self._known, self._task.dataset.ground_truth[self.number]
+        work, truth = self._known, self._truth
         rankings = {(GLOBAL, setup): self._ranking.without(ignored(truth, setup)) for setup in SETUPS}
-        for (k, setup), listed in self._looked_at.items():
-            rankings[k, setup] = with_scores(listed, work.pair_scores, self._task.plan(k).full_pairs)
+        rankings |= self._looked_at.reranked(work.pair_scores)
         return QueryEvaluation(
             self._ranking,
-            {row: work.pair_scores[row] for row in self._rows},
-            {row: work.pooled_scores[row] for row in self._rough_rows},
+            {row: work.pair_scores[row] for row in self._looked_at.rows},
+            {row: work.pooled_scores[row] for row in self._shortlists.rough_rows},
             rankings,
             {case: judge(ranked.rows, truth, case[1]) for case, ranked in rankings.items()},
             work.seconds,
@@ -272,35 +255,23 @@ class Query:
         assert self.work
         return self.work
 
+    @property
+    def _truth(self) -> GroundTruth:
+        return self._task.dataset.ground_truth[self.number]
+
     @cached_property
     def _ranking(self) -> Ranking:
         return Ranking.by_similarity(similarities(self._descriptors, self._known.descriptor))
 
     @cached_property
-    def _candidates(self) -> dict[Case, Ranking]:
-        return self._task.candidates(self.number, self._ranking, self._known.descriptor, self._descriptors)
+    def _shortlists(self) -> Shortlists:
+        plans = {k: self._task.plan(k) for k in self._task.shortlists}
+        return Shortlists.of(self._ranking, self._known.descriptor, self._descriptors, self._truth, plans)
 
     @cached_property
-    def _rough_rows(self) -> list[int]:
-        """What is looked at on pooled maps."""
-        return shortlisted(self._candidates, self._rough_count)
-
-    @cached_property
-    def _looked_at(self) -> dict[Case, Ranking]:
-        """Candidates in the order that their looks on pooled maps, all of them known, have put them in."""
-        scores = self._known.pooled_scores
-        return {
-            (k, setup): with_scores(listed, scores, self._rough_count(k, listed), rough=True)
-            for (k, setup), listed in self._candidates.items()
-        }
-
-    @cached_property
-    def _rows(self) -> list[int]:
-        """What is scored in full."""
-        return shortlisted(self._looked_at, lambda k, _: self._task.plan(k).full_pairs)
-
-    def _rough_count(self, shortlist: int, listed: Ranking) -> int:
-        return self._task.plan(shortlist).pooled_pairs(len(listed.rows))
+    def _looked_at(self) -> Shortlists:
+        """In the order that their looks on pooled maps, all of them known, have put them in."""
+        return self._shortlists.looked_at(self._known.pooled_scores)
 
 
 @dataclass(frozen=True)
@@ -331,8 +302,7 @@ class Finished:
 
     @cached_property
     def _database(self) -> str:
-        """A digest of the database's images, in their order."""
-        return digest(tuple(content(path) for path in self.task.dataset.images))
+        return database_digest(self.task.dataset)
 
 
 @dataclass(frozen=True)
@@ -381,26 +351,22 @@ def completed(known: dict[int, float], rows: Sequence[int], score: Callable[[lis
     return known | dict(zip(missing, score(missing).tolist(), strict=True)) if missing else known
 
 
-def shortlisted(candidates: Mapping[Case, Ranking], count: Callable[[int, Ranking], int]) -> list[int]:
-    """Rows among the first `count(k, ranking)` for a shortlist of any length k and setup, ascending."""
-    firsts = (listed.rows[: count(k, listed)].tolist() for (k, _), listed in candidates.items())
-    return sorted({row for first in firsts for row in first})
-
-
-def with_scores(listed: Ranking, scores: Mapping[int, float], count: int, rough: bool = False) -> Ranking:
-    """The first `count` candidates reranked by their scores."""
-    first = np.array([scores[row] for row in listed.rows[:count].tolist()], np.float32)
-    return listed.roughly_reranked(first) if rough else listed.reranked(first)
+def database_digest(dataset: Dataset) -> str:
+    """A digest of the database's images, in their order."""
+    return digest(tuple(content(path) for path in dataset.images))
 
 
 def extract_query(retriever: Retriever, path: Path, bbx: Sequence[float] | None) -> Features:
-    """Features of a query image, cropped to its box as the published loader slices it: what lies outside is cut off."""
+    """Features of a query image, cropped to its box where there is one."""
     image = read(path)
-    height, width = image.shape[:2]
     try:
-        if bbx is not None:
-            x1, y1, x2, y2 = bbx
-            image = crop(image, (x1, y1, min(x2, width), min(y2, height)))
-        return retriever.extract(image)
+        return retriever.extract(image if bbx is None else sliced(image, bbx))
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
+
+
+def sliced(image: Array, bbx: Sequence[float]) -> Array:
+    """The box x1, y1, x2, y2 of an image as the published loader slices it: what lies outside is cut off."""
+    height, width = image.shape[:2]
+    x1, y1, x2, y2 = bbx
+    return crop(image, (x1, y1, min(x2, width), min(y2, height)))

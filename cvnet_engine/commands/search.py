@@ -23,6 +23,7 @@ from engine.errors import CvnetError, ImageError
 from engine.gallery.filter import Filter
 from engine.gallery.reader import Gallery
 from engine.images import MAX_BYTES
+from engine.presets import PRESETS, PresetName
 from engine.retrieval.hits import Hit
 from engine.retrieval.searcher import RerankWith
 
@@ -39,9 +40,9 @@ class Options:
         queries: image files; `STANDARD_INPUT` stands for one that is piped in.
         bbox: the box that query files are cropped to, as in `x1,y1,x2,y2`.
         top_k: results to show.
-        rerank: candidates to rerank; None for 100, or all of a shortlist.
-        rerank_with: what the shortlist is reranked with; see `Plan`.
-        fine: candidates to score in full; see `Plan`.
+        rerank: candidates to rerank; None for the preset's, or all of a shortlist.
+        rerank_with, fine: see `Plan`; None for the preset's.
+        preset: one of `PRESETS`.
         similar_to: images of the gallery that are queries, too.
         candidates: a file of shortlists; see `Shortlists`.
         filters: conditions, as in `name=abbey`; see `Filter`.
@@ -54,8 +55,9 @@ class Options:
     bbox: str | None = None
     top_k: int = 10
     rerank: int | None = None
-    rerank_with: RerankWith = "cvnet"
+    rerank_with: RerankWith | None = None
     fine: int | None = None
+    preset: PresetName = "exact"
     similar_to: Sequence[Path] = ()
     candidates: Path | None = None
     filters: Sequence[str] = ()
@@ -113,16 +115,19 @@ class Search:
         return found
 
     def find(self, query: Path, image: ImageLike | GalleryImage) -> Results:
+        candidates, options = self.shortlists.of(query) if self.shortlists else None, self.options
+        rerank = len(candidates) if candidates is not None and options.rerank is None else options.rerank
+        plan = PRESETS[options.preset].plan(options.top_k, rerank, options.rerank_with, options.fine)
         with console.progress("reranking") as advance:
             return self.retriever.search(
                 image,
-                self.options.top_k,
-                self.options.rerank,
+                plan.top_k,
+                plan.rerank,
                 self.box,
-                method=self.options.rerank_with,
-                fine=self.options.fine,
+                method=plan.method,
+                fine=plan.fine,
                 where=self.where,
-                candidates=self.shortlists.of(query) if self.shortlists else None,
+                candidates=candidates,
                 done=advance,
             )
 

@@ -11,6 +11,7 @@ from cvnet_engine import console
 from engine.bundle import Bundle
 from engine.errors import CvnetError
 from engine.gallery.info import read_info
+from engine.presets import PresetName
 from engine.retrieval.retriever import Retriever
 
 try:
@@ -35,6 +36,7 @@ class Options:
     Attributes:
         host: address or name to listen on; anything but this machine's own needs a token.
         port: 0 for one that is free.
+        preset: of searches that do not say what they want.
     """
 
     bundle: Path
@@ -42,6 +44,7 @@ class Options:
     host: str = "127.0.0.1"
     port: int = 8080
     token: str | None = field(default=None, repr=False)
+    preset: PresetName = "exact"
     threads: int | None = None
 
 
@@ -52,7 +55,7 @@ def run(options: Options) -> None:
         )
     bundle = Bundle(options.bundle)
     made = read_info(options.gallery)
-    about = About(bundle.manifest.model, bundle.manifest.features_id, console.notice(bundle.manifest))
+    about = About(bundle.manifest.model, bundle.manifest.features_id, console.notice(bundle.manifest), options.preset)
     with (
         contextlib.closing(listen(options.host, options.port)) as listener,
         Retriever.open(bundle, options.threads, made.scales) as retriever,

@@ -27,6 +27,7 @@ from cvnet_engine.server.security import COOKIE
 from cvnet_engine.server.service import Service, last, unless_gone
 from cvnet_engine.server.steps import Described
 from cvnet_engine.server.uploads import read
+from engine.presets import PRESETS
 from engine.retrieval.ranking import Ranking
 from engine.retrieval.searcher import Found, Plan, Ranked, Scored
 
@@ -81,7 +82,7 @@ async def search(request: Request, service: Shared) -> Any:
     query = service.query(snapshot, asked.id, image, asked.box)
     among = await asyncio.to_thread(asked.chosen, snapshot)
     own_row = None if asked.id is None else snapshot.row(asked.id)
-    work = steps.search(query, snapshot, asked.plan, among, own_row)
+    work = steps.search(query, snapshot, asked.plan(PRESETS[service.about.preset]), among, own_row)
     answers = Answers(service, snapshot, asked.top_k, len(snapshot) if among is None else len(among))
     return await respond(request, service, work, asked.deadline_s, answers)
 

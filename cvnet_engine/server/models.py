@@ -12,6 +12,7 @@ from engine.contract import Array
 from engine.errors import GalleryError
 from engine.gallery.dates import day
 from engine.gallery.filter import Filter
+from engine.presets import Preset
 from engine.retrieval import hits as found
 from engine.retrieval.near_identical import firsts_of_a_kind
 from engine.retrieval.ranking import Ranking
@@ -78,17 +79,22 @@ class ListRequest(Filters):
 
 class SearchRequest(QueryRequest, Filters):
     top_k: Annotated[int, Field(ge=1, le=MOST, description="Results wanted.")] = 10
-    rerank: Annotated[int, Field(ge=0, le=MOST, description="Candidates to rerank; 0 for none.")] = 100
+    rerank: Annotated[
+        int | None, Field(ge=0, le=MOST, description="Candidates to rerank; 0 for none; null for the server's preset.")
+    ] = None
     method: Annotated[
-        RerankWith, Field(description="What reranks: pair scores, SuperGlobal's descriptors, or both.")
-    ] = "cvnet"
+        RerankWith | None,
+        Field(description="What reranks: pair scores, SuperGlobal's descriptors, or both; null for the preset's."),
+    ] = None
     fine: Annotated[
-        int | None, Field(ge=0, le=MOST, description="Candidates to score in full, all others on pooled maps alone.")
+        int | None,
+        Field(
+            ge=0, le=MOST, description="Candidates to score in full, all others on pooled maps; null for the preset's."
+        ),
     ] = None
 
-    @property
-    def plan(self) -> Plan:
-        return Plan(self.top_k, self.rerank, self.method, self.fine)
+    def plan(self, preset: Preset) -> Plan:
+        return preset.plan(self.top_k, self.rerank, self.method, self.fine)
 
 
 class RerankRequest(QueryRequest):

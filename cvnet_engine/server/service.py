@@ -18,6 +18,7 @@ from cvnet_engine.server.scheduler import Event, Finished, Scheduler
 from cvnet_engine.server.security import Access
 from cvnet_engine.server.steps import Box, extract
 from engine.features import Features
+from engine.presets import PresetName
 from engine.retrieval.retriever import Retriever
 from engine.retrieval.searcher import Found, Scored
 
@@ -27,11 +28,12 @@ EXPIRED = ProblemError(HTTPStatus.GATEWAY_TIMEOUT, "deadline", "not done by the 
 
 @dataclass(frozen=True)
 class About:
-    """The model, in words and for programs."""
+    """The model, in words and for programs, and how it searches where a request does not say."""
 
     model: str
     features_id: str
     notice: str | None
+    preset: PresetName = "exact"
 
 
 @dataclass(frozen=True)

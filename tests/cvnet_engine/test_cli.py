@@ -142,6 +142,38 @@ def test_bad_usage(cli, command):
     assert "Traceback" not in result.err
 
 
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("build --weights seeded --depth 50 --out o", {"precision": "fp32", "max_side_px": 1024}),
+        ("build --weights seeded --depth 50 --out o --preset fast", {"precision": "int8", "max_side_px": 512}),
+        ("build --weights seeded --depth 50 --out o --preset fast --precision bf16", {"precision": "bf16"}),
+        ("index a --bundle b --gallery g", {"max_side_px": 1024, "maps": None, "scales": None}),
+        ("index a --bundle b --gallery g --preset exact", {"maps": "float16", "scales": "0.7071,1,1.4142"}),
+        (
+            "index a --bundle b --gallery g --preset fast",
+            {"max_side_px": 512, "maps": "coded:24", "scales": "0.7071,1"},
+        ),
+        (
+            "index a --bundle b --gallery g --preset fast --max-side 0 --maps int8",
+            {"max_side_px": None, "maps": "int8"},
+        ),
+        ("search a --bundle b --gallery g", {"preset": "exact", "fine": None}),
+        ("serve --bundle b --gallery g --preset balanced", {"preset": "balanced"}),
+        ("eval --dataset d --data-dir d --bundle b", {"rerank": "100", "rerank_with": "cvnet", "fine": None}),
+        ("eval --dataset d --data-dir d --bundle b --preset fast", {"rerank": "100", "fine": 10, "scales": "0.7071,1"}),
+        ("eval --dataset d --data-dir d --bundle b --preset fast --fine 50 --rerank 0", {"rerank": "0", "fine": 50}),
+    ],
+)
+def test_a_preset_says_what_is_not_asked_for(cli, monkeypatch, command, expected):
+    told = []
+    module = {"eval": "evaluate"}.get(command.split()[0], command.split()[0])
+    monkeypatch.setattr(f"cvnet_engine.commands.{module}.run", told.append)
+    assert cli(command).code == 0
+    (options,) = told
+    assert {name: getattr(options, name) for name in expected} == expected
+
+
 def test_doctor(cli, tmp_path):
     result = cli("doctor --json", tmp_path / "d.json")
     assert (result.code, result.err) == (0, "")

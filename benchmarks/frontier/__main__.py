@@ -1,0 +1,167 @@
+r"""What every choice costs in accuracy, seconds and bytes: `python -m benchmarks.frontier score|time|report`.
+
+`score` computes descriptors and pair scores of whole data sets, which takes hours and goes on where it was stopped;
+`time` times the stages that searching and indexing are made of, which wants a machine that does nothing else; `report`
+puts them together: accuracy against seconds and bytes, of every point of the grid.
+
+    python -m benchmarks.frontier score --data-dir data --dataset landmarks-mini --dataset test --work frontier
+    python -m benchmarks.frontier time --data-dir data --work frontier
+    python -m benchmarks.frontier report --data-dir data --dataset landmarks-mini --dataset test --work frontier \
+        --out benchmarks/results/frontier
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import scenes
+from benchmarks.accuracy import dataset as datasets
+from benchmarks.accuracy.dataset import Dataset
+from benchmarks.accuracy.journal import Facts, Journal
+from benchmarks.frontier.accuracy import accuracies
+from benchmarks.frontier.plot import draw
+from benchmarks.frontier.points import costed
+from benchmarks.frontier.report import Report, at, presets
+from benchmarks.frontier.scores import Engines, Setting, Step, Work, settings
+from benchmarks.frontier.stopping import stopping
+from benchmarks.frontier.times import times
+from cvnet import checkpoint
+from engine import machine
+from engine.errors import CvnetError
+from engine.files import write_atomically
+from engine.presets import PRESETS
+from export.build import calibration_photos
+
+TOLD_EVERY_S = 30
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+DataDirOption = Annotated[
+    Path, typer.Option("--data-dir", help="Folder of data sets; generated ones are made there where missing.")
+]
+DatasetOption = Annotated[list[str], typer.Option("--dataset", help="Name of a data set, or of scenes: demo, test.")]
+WorkOption = Annotated[Path, typer.Option("--work", help="Folder that keeps what was computed.")]
+CalibrationOption = Annotated[
+    Path | None, typer.Option("--calibration", help="Folder of images for int8; validation scenes if left out.")
+]
+WeightsOption = Annotated[str, typer.Option("--weights", help="As for 'build'.")]
+DepthOption = Annotated[int, typer.Option("--depth", help="As for 'build'.")]
+ThreadsOption = Annotated[int, typer.Option("--threads", min=1)]
+
+
+@app.command()
+def score(
+    data_dir: DataDirOption,
+    dataset: DatasetOption,
+    work: WorkOption,
+    calibration: CalibrationOption = None,
+    weights: WeightsOption = "demo",
+    depth: DepthOption = 50,
+    threads: ThreadsOption = 2,
+) -> None:
+    """Compute what is missing: descriptors at every scale, pair scores at full size and on pooled maps."""
+    with opened(data_dir, dataset, work, calibration, weights, depth, threads) as (found, done):
+        perform([step for setting in found for step in done.left(setting)])
+
+
+@app.command("time")
+def take_times(
+    data_dir: DataDirOption,
+    work: WorkOption,
+    calibration: CalibrationOption = None,
+    weights: WeightsOption = "demo",
+    depth: DepthOption = 50,
+    threads: ThreadsOption = 2,
+) -> None:
+    """Time the stages that indexing and searching are made of, at every image size; minutes on an idle machine."""
+    with opened(data_dir, [], work, calibration, weights, depth, threads) as (_, done):
+        times(done.journal, done.engines, timed_by(weights, depth, threads), tell)
+
+
+@app.command()
+def report(
+    data_dir: DataDirOption,
+    dataset: DatasetOption,
+    work: WorkOption,
+    out: Annotated[Path, typer.Option(help="Writes OUT.json, OUT.md and OUT.svg.")],
+    note: Annotated[str, typer.Option(help="What else the machine was doing while times were taken.")] = "",
+    calibration: CalibrationOption = None,
+    weights: WeightsOption = "demo",
+    depth: DepthOption = 50,
+    threads: ThreadsOption = 2,
+) -> None:
+    """Write the frontier: every point's mAP follows from the scores, its costs from the times."""
+    with opened(data_dir, dataset, work, calibration, weights, depth, threads) as (found, done):
+        taken = times(done.journal, done.engines, timed_by(weights, depth, threads), tell)
+        points, stopped = {}, {}
+        for name in dataset:
+            tell(f"{name}: judging every point")
+            own = [setting for setting in found if setting.dataset.name == name]
+            figures = dict(pair for setting in own for pair in accuracies(done, setting))
+            points[name] = costed(figures, at(PRESETS["exact"], own[-1].max_side_px), taken)
+            stopped[name] = stopping(done, own[-1])
+    command = shlex.join(["python", "-m", "benchmarks.frontier", *sys.argv[1:]])
+    content = Report(command, date.today().isoformat(), machine.describe(), note, taken, points, stopped)
+    write_atomically(out.with_suffix(".json"), content.to_json())
+    write_atomically(out.with_suffix(".md"), content.markdown())
+    title = f"{dataset[0]}, {threads} threads of {machine.describe()['cpu']}"
+    write_atomically(out.with_suffix(".svg"), draw(title, points[dataset[0]], presets(points[dataset[0]]), ".svg"))
+    sys.stdout.write(content.markdown())
+
+
+def timed_by(weights: str, depth: int, threads: int) -> Facts:
+    """What times depend on."""
+    return checkpoint.digest(checkpoint.load(weights, depth)), machine.describe()["cpu"], threads
+
+
+@contextmanager
+def opened(
+    data_dir: Path, names: Sequence[str], work: Path, calibration: Path | None, weights: str, depth: int, threads: int
+) -> Iterator[tuple[list[Setting], Work]]:
+    """Every setting of the grid, and the work on them."""
+    loaded = [prepared(name, data_dir) for name in names]
+    photos = calibration_photos(calibration or scenes.write(scenes.VALIDATION, data_dir) / "jpg", "int8")
+    found = settings(loaded, checkpoint.load(weights, depth), photos)
+    with Journal(work / "scores.sqlite") as journal, Engines(weights, depth, photos, threads) as engines:
+        yield found, Work(journal, engines, depth)
+
+
+def prepared(name: str, data_dir: Path) -> Dataset:
+    """A data set by name, generated where it is ours and missing."""
+    if name in scenes.SETS:
+        scenes.write(scenes.SETS[name], data_dir)
+    return datasets.load(data_dir, name)
+
+
+def perform(steps: Sequence[Step]) -> None:
+    """Do all of them, telling now and then how far that is."""
+    total, done = sum(step.cost for step in steps), 0.0
+    started = told = time.monotonic()
+    for step in steps:
+        step.run()
+        done += step.cost
+        now = time.monotonic()
+        if now - told >= TOLD_EVERY_S or step is steps[-1]:
+            told, left_s = now, (now - started) * (total - done) / done
+            tell(f"{step.name}; {done / total:.1%} done, about {left_s / 60:.0f} min left")
+
+
+def tell(line: str) -> None:
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except CvnetError as error:
+        sys.exit(str(error))

@@ -1,0 +1,71 @@
+"""What the frontier is made of: every axis a plain list, and the points that they span."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_args
+
+from engine.geometry import IMAGE_SCALES
+from engine.graphs import DESCRIPTOR_NAMES
+from engine.retrieval.searcher import Plan, RerankWith
+
+SIDES_PX = (384, 512, 768, 1024)
+SCALES = (IMAGE_SCALES, IMAGE_SCALES[:2], (1.0,))
+DESCRIPTORS = tuple(DESCRIPTOR_NAMES)
+METHODS: tuple[RerankWith, ...] = get_args(RerankWith)
+SHORTLISTS = (20, 50, 100)
+FINE = (None, 0, 10, 20, 30, 50)
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """A precision, the ways to keep maps that are tried with it, and the largest images."""
+
+    precision: str
+    maps: tuple[str, ...]
+    most_px: int = max(SIDES_PX)
+
+
+ARITHMETIC = (
+    Arithmetic("int8", ("float16", "int8", "coded:24", "coded:16")),
+    Arithmetic("bf16", ("float16",), most_px=512),
+    Arithmetic("fp32", ("float16",)),
+)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One way to index and to search.
+
+    Attributes:
+        descriptor: one of `DESCRIPTOR_NAMES`.
+        scales: those of `IMAGE_SCALES` that the descriptor is made of.
+        max_side_px: longest side of an image.
+        precision: of the engines.
+        maps: how a gallery keeps them.
+        method, shortlist, fine: see `Plan`; no shortlist is no reranking.
+    """
+
+    descriptor: str
+    scales: tuple[float, ...]
+    max_side_px: int
+    precision: str
+    maps: str
+    method: RerankWith
+    shortlist: int
+    fine: int | None
+
+    @property
+    def plan(self) -> Plan:
+        return Plan(rerank=self.shortlist, method=self.method, fine=self.fine)
+
+
+def is_distinct(plan: Plan) -> bool:
+    """Whether it says `fine` only where that makes another plan of it."""
+    return plan.fine is None or (plan.method != "superglobal" and plan.fine < plan.rerank)
+
+
+def sides(longest_px: int) -> tuple[int, ...]:
+    """The limits that tell images of up to this longest side apart: those below it, and the first above."""
+    below = [side for side in SIDES_PX if side < longest_px]
+    return (*below, *SIDES_PX[len(below) : len(below) + 1])

@@ -1,0 +1,152 @@
+"""The frontier as it is written: the points that matter, as JSON and as tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from benchmarks import tables
+from benchmarks.accuracy.protocol import SETUPS
+from benchmarks.frontier.grid import Point
+from benchmarks.frontier.points import Aim, Costed, name, pareto
+from benchmarks.frontier.stopping import Counts
+from benchmarks.frontier.times import Times
+from benchmarks.tables import Table
+from engine.machine import Machine
+from engine.presets import PRESETS, Preset
+
+AIMS = {
+    "balanced": Aim(loss=0.5, query_s=1.0, index_s=0.35, candidate_s=0.0045),
+    "fast": Aim(loss=1.5, query_s=0.35, index_s=0.2),
+}  # with the best `AIMED_AT` reranked
+AIMED_AT = 100
+FINE_ALONE = (None, 50, 30, 20, 10, 0)  # with all else as published
+STOPPED = "Pairs scored in full until no other could come among the best k, of so many at most, published else"
+COSTS = ("lost, M", "s a query", "ms a candidate", "s indexed", "kB an image")
+
+Labelled = dict[str, Costed]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A run: how and where, and every point of each data set, of which presets are chosen on the first.
+
+    `note` says what else the machine was doing while times were taken; `stopped` is what `stopping` found, by data set.
+    """
+
+    command: str
+    date: str
+    machine: Machine
+    note: str
+    times: Times
+    datasets: dict[str, list[Costed]]
+    stopped: dict[str, Counts]
+
+    def to_json(self) -> str:
+        content = {
+            "command": self.command,
+            "date": self.date,
+            "machine": self.machine,
+            "note": self.note,
+            "seconds": {" ".join(map(str, stage)): figures for stage, figures in self.times.figures.items()},
+            "datasets": {
+                dataset: {title: labelled_json(points) for title, points in parts(found).items()}
+                for dataset, found in self.datasets.items()
+            },
+            "pairs in full": self.stopped,
+        }
+        return json.dumps(content, indent=1) + "\n"
+
+    def markdown(self) -> str:
+        lines = [f"{self.machine['cpu']}; {self.date}; `{self.command}`", "", self.note, ""]
+        for dataset, found in self.datasets.items():
+            lines += [f"## {dataset}", ""]
+            for title, points in parts(found).items():
+                lines += [f"{title}:", "", tables.markdown(table(points), text_columns=2)]
+            lines += [f"{STOPPED}:", "", tables.markdown(stopping_table(self.stopped[dataset]), text_columns=1)]
+        return "\n".join(lines)
+
+
+def parts(found: Sequence[Costed]) -> dict[str, Labelled]:
+    """The points of a data set that matter, by what they have in common."""
+    return {
+        "Presets": presets(found),
+        "What the rule of decision 032 chooses on this data set": chosen(found),
+        "Nothing is cheaper a query and better": numbered(pareto(found, lambda c: c.query_s)),
+        "Nothing takes fewer bytes an image and is better": numbered(pareto(found, lambda c: c.image_bytes)),
+        "Few pairs in full, all else as published": numbered(few_in_full(found)),
+    }
+
+
+def presets(found: Sequence[Costed]) -> Labelled:
+    """The points that have names, where the data set has them."""
+    by_point, largest_px = {c.point: c for c in found}, side_of(found)
+    named = ((label, by_point.get(at(preset, largest_px))) for label, preset in PRESETS.items())
+    return {label: c for label, c in named if c}
+
+
+def chosen(found: Iterable[Costed]) -> Labelled:
+    """For each aim the quickest to search of the points that meet it; where none does, of those accurate enough.
+
+    Of equally quick ones it is the smallest. Only CVNet's descriptor is looked at: which one a bundle has is not a
+    preset's business.
+    """
+    points = [c for c in found if c.point.descriptor == "cvnet" and c.point.shortlist == AIMED_AT]
+    best = {}
+    for preset, aim in AIMS.items():
+        candidates = [c for c in points if aim.is_met(c)] or [c for c in points if aim.is_accurate(c)]
+        best[preset] = min(candidates, key=lambda c: (c.query_s, c.image_bytes))
+    return best
+
+
+def few_in_full(found: Sequence[Costed]) -> list[Costed]:
+    by_point, largest_px = {c.point: c for c in found}, side_of(found)
+    return [by_point[at(Preset(fine=fine), largest_px)] for fine in FINE_ALONE]
+
+
+def side_of(found: Iterable[Costed]) -> int:
+    """The largest side, from which on images of the data set are left as they are."""
+    return max(c.point.max_side_px for c in found)
+
+
+def at(preset: Preset, largest_px: int) -> Point:
+    """A preset as a point of the grid; images that are smaller than its limit are left as they are."""
+    side = min(preset.max_side_px or largest_px, largest_px)
+    index = "cvnet", preset.scales, side, preset.precision, preset.maps
+    return Point(*index, preset.method, preset.rerank, preset.fine)
+
+
+def numbered(points: Iterable[Costed]) -> Labelled:
+    return {str(number): c for number, c in enumerate(points, 1)}
+
+
+def table(points: Labelled) -> Table:
+    columns = ("", "point", *(f"mAP {setup}" for setup in SETUPS), *COSTS)
+    return Table("", columns, tuple((label, *cells(c)) for label, c in points.items()))
+
+
+def stopping_table(counts: Counts) -> Table:
+    rows = tuple((str(k), *(f"{mean:.1f}" for mean in means.values())) for k, means in counts.items())
+    return Table("", ("k", *(str(most) for most in next(iter(counts.values())))), rows)
+
+
+def cells(c: Costed) -> tuple[str, ...]:
+    lost = f"{c.loss[0]:+.2f} ± {c.loss[1]:.2f}"
+    seconds = f"{c.query_s:.3f}", f"{1000 * c.candidate_s:.2f}", f"{c.index_s:.3f}"
+    kilobytes = f"{c.image_bytes / 1000:,.0f}"
+    return (name(c.point), *(f"{c.means[setup]:.2f}" for setup in SETUPS), lost, *seconds, kilobytes)
+
+
+def labelled_json(points: Labelled) -> list[dict[str, Any]]:
+    return [{"label": label, **asdict(c)} for label, c in points.items()]
+
+
+def from_json(rows: Iterable[dict[str, Any]]) -> Labelled:
+    """What `labelled_json` made, read again."""
+    found = {}
+    for row in map(dict, rows):
+        label, point, (lost, error) = row.pop("label"), row.pop("point"), row.pop("loss")
+        found[label] = Costed(Point(**point | {"scales": tuple(point["scales"])}), loss=(lost, error), **row)
+    return found

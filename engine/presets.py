@@ -1,0 +1,53 @@
+"""Presets: how to build, index and search as published, for a balance of accuracy and cost, or for speed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from engine.geometry import IMAGE_SCALES
+from engine.retrieval.searcher import Plan, RerankWith
+from engine.scales import Scales
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What commands do where nothing else is asked for.
+
+    Attributes:
+        precision: of the engines that `build` makes.
+        max_side_px: longest side of an image that is indexed, None for no limit.
+        scales: those of `IMAGE_SCALES` that descriptors are made of.
+        maps: how a gallery keeps them; see `engine.gallery.map_codec`.
+        rerank, method, fine: how a query is searched; see `Plan`.
+    """
+
+    precision: str = "fp32"
+    max_side_px: int | None = 1024
+    scales: Scales = IMAGE_SCALES
+    maps: str = "float16"
+    rerank: int = 100
+    method: RerankWith = "cvnet"
+    fine: int | None = None
+
+    def plan(self, top_k: int, rerank: int | None, method: RerankWith | None, fine: int | None) -> Plan:
+        """How to search, with what was asked for in the place of its own."""
+        return Plan(
+            top_k,
+            self.rerank if rerank is None else rerank,
+            method or self.method,
+            self.fine if fine is None else fine,
+        )
+
+
+PresetName = Literal["exact", "balanced", "fast"]
+PRESETS: dict[PresetName, Preset] = {
+    "exact": Preset(),
+    "balanced": Preset("int8", 768, IMAGE_SCALES[:2], "coded:24", fine=20),
+    "fast": Preset("int8", 512, IMAGE_SCALES[:2], "coded:24", fine=10),
+}  # decision 032
+
+
+def limit_px(max_side: int | None, preset: PresetName | None) -> int | None:
+    """The longest side of an image: as asked for, 0 being no limit, else the preset's."""
+    return PRESETS[preset or "exact"].max_side_px if max_side is None else max_side or None

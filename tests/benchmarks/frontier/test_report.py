@@ -1,0 +1,176 @@
+"""Which points are kept, which are chosen, and how they are written; times that points are made up of."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from benchmarks import readme
+from benchmarks.accuracy.journal import Journal
+from benchmarks.frontier import times as timing
+from benchmarks.frontier.grid import Arithmetic, Point
+from benchmarks.frontier.plot import draw
+from benchmarks.frontier.points import Costed, costed, loss, name, pareto
+from benchmarks.frontier.report import FINE_ALONE, Report, at, chosen, parts, presets
+from benchmarks.frontier.times import Times, times
+from benchmarks.latency.timing import Rounds
+from engine.geometry import IMAGE_SCALES
+from engine.presets import PRESETS, Preset
+from tests.benchmarks.frontier.fakes import FakeEngines
+
+EXACT = at(PRESETS["exact"], 1024)
+
+
+def point(m=50.0, query_s=1.0, image_bytes=1000.0, lost=0.0, index_s=0.1, candidate_s=0.004, **changes):
+    means = {"E": 80.0, "M": m, "H": 30.0}
+    return Costed(replace(EXACT, **changes), means, (lost, 0.25), query_s, index_s, candidate_s, image_bytes)
+
+
+def test_what_another_point_beats_is_not_on_the_frontier():
+    slow, quick, beaten, equal = point(50, 3.0), point(40, 1.0), point(39, 2.0), point(40, 1.0)
+    assert pareto([slow, beaten, quick, equal], lambda c: c.query_s) == [quick, slow]
+
+
+def test_loss_is_the_mean_over_queries_with_its_standard_error():
+    assert loss([50.0, 70.0], [49.0, 67.0]) == (2.0, 1.0)
+
+
+def test_the_quickest_that_meets_all_aims_is_chosen_and_else_the_quickest_accurate_enough():
+    points = [
+        point(query_s=0.2, lost=2.0),
+        point(query_s=0.3, lost=1.0, index_s=0.5),
+        point(query_s=0.4, lost=1.2, index_s=0.1),
+        point(query_s=0.9, lost=0.4, index_s=0.1),
+        point(query_s=0.1, lost=0.0, descriptor="superglobal"),
+        point(query_s=0.1, lost=0.0, shortlist=20),
+        point(query_s=0.8, lost=0.4, candidate_s=0.005),
+    ]
+    assert chosen(points) == {"balanced": points[3], "fast": points[1]}
+
+
+def test_presets_are_points_of_the_grid_on_images_of_any_size():
+    assert Point("cvnet", IMAGE_SCALES, 1024, "fp32", "float16", "cvnet", 100, None) == EXACT
+    assert at(Preset(max_side_px=768), 512).max_side_px == 512
+    assert at(Preset(max_side_px=None), 512).max_side_px == 512
+
+
+def test_a_name_tells_what_is_not_as_published():
+    assert name(EXACT) == "1024 px fp32 float16, best 100"
+    changed = replace(EXACT, scales=(0.7071, 1.0), method="both", fine=10, descriptor="superglobal")
+    assert name(changed) == "superglobal 1024 px fp32 float16, 2 scales, best 100 by both, 10 in full"
+
+
+TIMES = Times(
+    {
+        ("decode", 1024): (0.01,) * 3,
+        ("describe", 1024, "fp32", "cvnet", 0.7071): (0.5,) * 3,
+        ("describe", 1024, "fp32", "cvnet", 1.0): (1.0,) * 3,
+        ("describe", 1024, "fp32", "cvnet", 1.4142): (2.0,) * 3,
+        ("global",): (0.001,) * 3,
+        ("refine", 400): (0.02,) * 3,
+        ("pooled pair", 1024, "fp32", "float16"): (0.01,) * 3,
+        ("full pair", 1024, "fp32", "float16"): (0.1,) * 3,
+        ("store", 1024, "float16"): (0.005,) * 3,
+        ("bytes", 1024, "float16"): (2.7e6,) * 3,
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "seconds"),
+    [
+        ({}, 3.511 + 10.0),
+        ({"shortlist": 0}, 3.511),
+        ({"fine": 0}, 3.511 + 1.0),
+        ({"fine": 10, "scales": (1.0,)}, 1.011 + 1.0 + 1.0),
+        ({"shortlist": 20, "fine": 50}, 3.511 + 2.0),
+        ({"method": "both"}, 3.531 + 10.0),
+    ],
+)
+def test_seconds_of_a_query_are_made_up_of_its_stages(changes, seconds):
+    assert TIMES.query_s(replace(EXACT, **changes)) == pytest.approx(seconds)
+
+
+def test_reranking_is_what_follows_global_search():
+    assert TIMES.rerank_s(EXACT) == pytest.approx(10.0)
+    assert TIMES.rerank_s(replace(EXACT, shortlist=0)) == 0
+
+
+def test_costs_of_an_image():
+    assert TIMES.index_s(EXACT) == pytest.approx(3.515)
+    assert TIMES.image_bytes(EXACT) == 2.7e6
+
+
+def test_stages_are_timed_once(monkeypatch):
+    monkeypatch.setattr(timing, "SIDES_PX", (64,))
+    monkeypatch.setattr(timing, "ARITHMETIC", (Arithmetic("int8", ("float16", "coded:16")),))
+    monkeypatch.setattr(timing, "ROUNDS", Rounds(warm_up=0, fewest=1, most=1))
+    monkeypatch.setattr(timing, "IMAGES", 8)
+    monkeypatch.setattr(timing, "IN_FULL", 4)
+    engines, said = FakeEngines(), []
+    with Journal(None) as journal:
+        found = times(journal, engines, ("model",), said.append)
+        again = times(journal, FakeEngines(), ("model",), said.append)
+    assert again == found
+    assert said == ["timing images of 64 px"]
+    coded = replace(EXACT, max_side_px=64, precision="int8", maps="coded:16", method="both", fine=10)
+    assert found.query_s(coded) > 0
+    assert found.image_bytes(coded) < found.image_bytes(replace(coded, maps="float16"))
+
+
+def grid():
+    """A few points: every number of pairs in full at full size, and the presets' places."""
+    points = [point(50 - number, 9 - number, fine=fine) for number, fine in enumerate(FINE_ALONE)]
+    named = [replace(points[0], point=at(preset, 1024)) for preset in PRESETS.values() if at(preset, 1024) != EXACT]
+    return points + named
+
+
+def test_a_report_has_what_matters_of_every_data_set():
+    report = Report(
+        "the command",
+        "2026-11-29",
+        {"cpu": "a processor"},
+        "idle",
+        TIMES,
+        {"small": grid()},
+        {"small": {1: {100: 58.84}}},
+    )
+    text = report.markdown()
+    assert "a processor; 2026-11-29; `the command`" in text
+    for title in parts(grid()):
+        assert f"{title}:\n" in text
+    cells = "80.00 | 50.00 | 30.00 | +0.00 ± 0.25 | 9.000 | 4.00 | 0.100 | 1"
+    assert f"| exact | 1024 px fp32 float16, best 100 | {cells} |" in text
+    assert "| k | 100 |" in text
+    assert "| 1 | 58.8 |" in text
+    content = json.loads(report.to_json())
+    assert content["seconds"]["pooled pair 1024 fp32 float16"] == [0.01] * 3
+    assert {row["label"] for row in content["datasets"]["small"]["Presets"]} == set(PRESETS)
+
+
+def test_documents_have_presets_and_the_figure_once_there_are_any(tmp_path):
+    assert readme.choices(tmp_path / "frontier.json") == ""
+    report = Report("the command", "2026-11-29", {"cpu": "a processor"}, "Idle.", TIMES, {"demo": grid()}, {"demo": {}})
+    (tmp_path / "frontier.json").write_text(report.to_json())
+    row = "| exact | 1024 px fp32 float16, best 100 | 80.00 | 50.00 | 30.00 | +0.00 ± 0.25 |"
+    assert row in readme.choices(tmp_path / "frontier.json")
+    text = readme.document(tmp_path)
+    assert row in text
+    assert "**generated demo scenes**" in text
+    assert "](../benchmarks/results/frontier.svg)" in text
+
+
+def test_every_point_is_held_against_the_published_one():
+    other = replace(EXACT, fine=0)
+    figures = {EXACT: {s: [50.0, 60.0] for s in "EMH"}, other: {s: [49.0, 60.0] for s in "EMH"}}
+    first, second = costed(figures, EXACT, TIMES)
+    assert (first.loss, second.loss) == ((0.0, 0.0), (0.5, 0.5))
+    assert second.means["M"] == 54.5
+
+
+def test_the_figure_can_be_drawn():
+    svg = draw("small", grid(), presets(grid()), ".svg")
+    assert svg.lstrip().startswith(b"<?xml")
+    assert len(svg) < 1_000_000

@@ -1,0 +1,42 @@
+"""Presets: `exact` is the published computation, and what is asked for takes a preset's place."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from engine.gallery.map_codec import parse_kind
+from engine.presets import PRESETS, PresetName, limit_px
+from engine.retrieval.searcher import Plan
+from engine.scales import scales_wanted
+
+
+def test_exact_is_the_published_computation():
+    assert PRESETS["exact"].plan(10, None, None, None) == Plan()
+    assert (PRESETS["exact"].precision, PRESETS["exact"].maps, PRESETS["exact"].scales[1:]) == (
+        "fp32",
+        "float16",
+        (1.0, 1.4142),
+    )
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_such_as_commands_take(name):
+    preset = PRESETS[name]
+    assert name in get_args(PresetName)
+    assert parse_kind(preset.maps) == preset.maps
+    assert scales_wanted(preset.scales) == preset.scales
+    assert preset.plan(10, None, None, None).full_pairs <= preset.rerank
+
+
+def test_what_is_asked_for_takes_its_place():
+    assert PRESETS["fast"].plan(5, 0, "both", 7) == Plan(5, 0, "both", 7)
+    assert PRESETS["fast"].plan(5, 30, None, None).rerank == 30
+
+
+def test_a_limit_of_nought_is_none():
+    assert limit_px(0, "fast") is None
+    assert limit_px(700, "fast") == 700
+    assert limit_px(None, "fast") == PRESETS["fast"].max_side_px
+    assert limit_px(None, None) == 1024
