@@ -91,6 +91,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
+def counted(count: int, noun: str) -> str:
+    """As in `1 image` and `2 images`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 @contextlib.contextmanager
 def progress(description: str, total: int | None = None) -> Iterator[Callable[..., None]]:
     """Count, rate and time left, as a bar on a terminal, else in lines.
@@ -140,7 +145,10 @@ def warn_once(text: str) -> None:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table whose first column is text and whose others are numbers, unless they are paths."""
-    grid = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    grid = Table(
+        title=title, title_justify="left", title_style="bold", show_header=any(columns), box=None, pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )  # fmt: skip
     for number, column in enumerate(columns):
         grid.add_column(column, justify="left" if number == 0 or column == "path" else "right", overflow="fold")
     for row in rows:

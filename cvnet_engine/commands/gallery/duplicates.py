@@ -68,7 +68,8 @@ def run(options: Options) -> None:
         images = len(gallery)
     show("the same file", exact)
     show("the same photo", similar)
-    console.say(f"{options.gallery}: {len(exact)} files are there more than once, {len(similar)} photos in other forms")
+    files, photos = console.counted(len(exact), "file"), console.counted(len(similar), "photo")
+    console.say(f"{options.gallery}: {files} there more than once, {photos} in other forms")
     console.warn_of_model(bundle.manifest)
     if options.json:
         console.write_json(options.json, to_json(exact, similar, options))

@@ -20,7 +20,7 @@ def run(options: Options) -> None:
     changed = census.changed.astimezone().isoformat(" ", "seconds")
     per_image = census.stored_bytes // max(1, census.images)
     rows = [
-        ("images", f"{census.images:,} in {census.shards} shards"),
+        ("images", f"{census.images:,} in {console.counted(census.shards, 'shard')}"),
         ("on the disk", f"{decimal(census.stored_bytes)}, {decimal(per_image)} an image"),
         ("left by removed images", f"{decimal(census.free_bytes)}, which 'gallery compact' gives back"),
         ("model", f"{made.weights}, {made.features_id[:12]}"),

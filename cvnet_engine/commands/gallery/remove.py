@@ -35,7 +35,7 @@ def remove_chosen(path: Path, choose: Callable[[Sequence[Path]], list[Path]], dr
     if dry_run:
         with Gallery(path) as gallery:
             chosen, left = choose(gallery.paths), len(gallery)
-        console.say(f"{path}: {len(chosen)} of {left} images would be removed")
+        console.say(f"{path}: {len(chosen)} of {console.counted(left, 'image')} would be removed")
         show(chosen)
         return chosen, left
     with GalleryWriter.reopen(path) as writer:
@@ -45,7 +45,7 @@ def remove_chosen(path: Path, choose: Callable[[Sequence[Path]], list[Path]], dr
         with console.progress("removing", len(chosen)) as advance:
             writer.remove(chosen, advance)
         left = len(writer)
-    console.say(f"{path}: {len(chosen)} images removed, {left} left")
+    console.say(f"{path}: {console.counted(len(chosen), 'image')} removed, {left} left")
     show(chosen)
     return chosen, left
 

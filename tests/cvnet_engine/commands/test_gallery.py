@@ -77,7 +77,7 @@ def test_info_counts_and_says_what_made_the_gallery(cli, gallery):
     assert (facts["weights"], facts["max_side_px"], facts["maps"]) == ("tiny:0", 1024, "float16")
     assert facts["features_id"] in (gallery / "gallery.json").read_text()
     shown = cli("gallery info --gallery", gallery)
-    assert "5 in 1 shards" in shown.out
+    assert "5 in 1 shard\n" in shown.out
     assert "tiny:0" in shown.out
     assert "compact" not in shown.out  # there is nothing to give back
 
