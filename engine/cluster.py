@@ -140,6 +140,7 @@ class Crew:
         else:
             self._waiting.appendleft(job)
             self._add(Job("start"))
+            self._assign()  # to one that is free: there may be no room for another
 
 
 @contextlib.contextmanager

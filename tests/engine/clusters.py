@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = {"RAY_raylet_start_wait_time_s": "300", "RAY_worker_register_timeout_seconds": "300"}
 ENVIRONMENT = os.environ | PATIENCE | {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
 START = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=1"]
-# of each node's processes: given, they are not waited for
+# of a node's processes, which two nodes cannot share
 PORTS = ("dashboard-agent-grpc", "dashboard-agent-listen", "metrics-export", "runtime-env-agent")
 
 

@@ -3,95 +3,74 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from engine.bundle import Bundle
 from engine.cluster import ATTEMPTS, Cluster, Crew, connected, count_workers, crew
 from engine.errors import BackendError, ImageError
+from tests.engine.fake_ray import FakeRay
 from tests.hostile.tiny import write_bundle
 
 
-class RayError(Exception):
-    """What Ray raises where a worker has died."""
+class Echo:
+    """A worker that says what it is told; of an image, that there is none."""
 
+    def start(self) -> None: ...
 
-class RayTaskError(RayError):
-    """What Ray raises where a job has."""
-
-    def __init__(self, cause: Exception) -> None:
-        super().__init__(cause)
-        self.cause = cause
-
-
-class FakeWorker:
-    """Stands in for a Ray actor: jobs are done when they are waited for."""
-
-    def __init__(self, do: Callable[..., Any]) -> None:
-        self.work = SimpleNamespace(remote=lambda *arguments: lambda: do(self, *arguments))
-        self.start = SimpleNamespace(remote=lambda: lambda: None)
-
-
-@pytest.fixture
-def hired(monkeypatch: pytest.MonkeyPatch) -> list[FakeWorker]:
-    """Every worker there has been; of several that are busy the one that began first is done first."""
-    exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
-    fake = SimpleNamespace(wait=lambda busy: (busy[:1], busy[1:]), get=lambda job: job(), exceptions=exceptions)
-    monkeypatch.setitem(sys.modules, "ray", fake)
-    return []
-
-
-def crew_of(size: int, hired: list[FakeWorker], do: Callable[..., Any]) -> Crew:
-    def hire() -> FakeWorker:
-        hired.append(FakeWorker(do))
-        return hired[-1]
-
-    return Crew(hire, size)
-
-
-def test_every_job_is_done_once(hired):
-    workers = crew_of(2, hired, lambda worker, number: (hired.index(worker), number))
-    for number in range(5):
-        workers.give("work", number)
-    found = [workers.result() for _ in range(5)]
-    assert sorted(number for _, number in found) == [0, 1, 2, 3, 4]
-    assert {worker for worker, _ in found} == {0, 1}
-    assert len(hired) == len(workers) == 2
-
-
-def test_another_does_the_job_of_a_worker_that_died(hired):
-    def do(worker: FakeWorker, number: int) -> int:
-        if worker is hired[0]:
-            raise RayError("died")
+    def say(self, number: int) -> int:
         return number
 
-    workers = crew_of(2, hired, do)
-    for number in range(4):
-        workers.give("work", number)
-    assert sorted(workers.result() for _ in range(4)) == [0, 1, 2, 3]
-    assert len(hired) == 3
+    def read(self) -> None:
+        raise ImageError("a.jpg: no image")
 
 
-def test_a_job_that_kills_its_workers_is_given_up(hired):
-    def do(_worker: FakeWorker) -> None:
-        raise RayError("died\nof many lines")
+def crew_of(size: int, ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> Crew:
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    return Crew(lambda: ray.hire(Echo, ()), size)
 
-    workers = crew_of(1, hired, do)
-    workers.give("work")
+
+def said(workers: Crew, count: int) -> list[int]:
+    for number in range(count):
+        workers.give("say", number)
+    return sorted(workers.result() for _ in range(count))
+
+
+def test_every_job_is_done_once(monkeypatch):
+    ray = FakeRay()
+    workers = crew_of(2, ray, monkeypatch)
+    assert said(workers, 5) == [0, 1, 2, 3, 4]
+    assert ray.called == ["start", "start", *["say"] * 5]
+    assert len(ray.hired) == len(workers) == 2
+
+
+@pytest.mark.parametrize("deadly", [0, 2, 4])
+def test_another_does_the_job_of_a_worker_that_died(monkeypatch, deadly):
+    """Whether it died at its start or at work."""
+    ray = FakeRay(deadly)
+    assert said(crew_of(2, ray, monkeypatch), 4) == [0, 1, 2, 3]
+    assert len(ray.hired) == 3
+
+
+def test_those_that_are_left_go_on_where_there_is_no_room_for_another(monkeypatch):
+    """As after the loss of a machine, with one job left and a worker that has nothing to do."""
+    ray = FakeRay(2, room=2)
+    assert said(crew_of(2, ray, monkeypatch), 1) == [0]
+    assert len(ray.hired) == 3
+
+
+def test_a_job_that_kills_its_workers_is_given_up(monkeypatch):
+    ray = FakeRay(*range(1, 2 * ATTEMPTS, 2))
+    workers = crew_of(1, ray, monkeypatch)
+    workers.give("say", 1)
     with pytest.raises(BackendError, match=rf"^{ATTEMPTS} workers of the Ray cluster died at one job \(died\)"):
         workers.result()
-    assert len(hired) == ATTEMPTS
+    assert len(ray.hired) == ATTEMPTS
 
 
-def test_what_a_job_raises_is_raised_here(hired):
-    def do(_worker: FakeWorker) -> None:
-        raise RayTaskError(ImageError("a.jpg: no image"))
-
-    workers = crew_of(1, hired, do)
-    workers.give("work")
+def test_what_a_job_raises_is_raised_here(monkeypatch):
+    workers = crew_of(1, FakeRay(), monkeypatch)
+    workers.give("read")
     with pytest.raises(ImageError, match=r"^a\.jpg: no image$"):
         workers.result()
 

@@ -12,8 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from cvnet_engine.cli import app
 from tests.engine.clusters import ENVIRONMENT, Nodes, two_nodes
+from tests.engine.fake_ray import FakeRay
 from tests.hostile.kills import NAME, evaluation_rows, gallery_rows, write_dataset
 from tests.hostile.tiny import write_bundle
 from tests.pictures import photo
@@ -44,14 +47,13 @@ print("kept", len(kept))
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `bundle`, a data set, and `local`: what one process comes to."""
-    pytest.importorskip("ray", reason="Ray is not installed")
     folder = tmp_path_factory.mktemp("place")
     write_bundle(folder / "bundle")
     (folder / "photos").mkdir()
     for number in range(DATABASE + QUERIES):
         photo(folder / "photos" / f"{number:03}.jpg", 48, 64 + 32 * (number % 2), seed=number)
     write_dataset(folder / NAME, folder / "photos", DATABASE, QUERIES)
-    assert counted(folder, "local") == QUERIES
+    evaluated(folder, "local")
     return folder
 
 
@@ -64,19 +66,44 @@ def rows(place: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
+    pytest.importorskip("ray", reason="Ray is not installed")
     with two_nodes() as started:
         yield started
 
 
+def words(place: Path, gallery: str) -> list[str]:
+    found = ["eval", "--dataset", NAME, "--data-dir", place, "--bundle", place / "bundle", "--rerank", "2,3"]
+    found += ["--threads", "1", "--gallery", place / gallery, "--json", place / f"{gallery}.json"]
+    return list(map(str, found))
+
+
+def evaluated(place: Path, gallery: str, *more: str) -> None:
+    """`eval` in this process."""
+    done = CliRunner().invoke(app, [*words(place, gallery), *more])
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("deadly", [(), (2, 8)])
+def test_what_workers_do_is_what_this_process_does(place, rows, monkeypatch, deadly):
+    """Without a cluster; one worker dies at a part, one at a query."""
+    gallery, ray = f"fake-{len(deadly)}", FakeRay(*deadly)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    evaluated(place, gallery, "--runner", "ray")
+    assert ray.called.count("complete") + ray.called.count("make") == 1 + QUERIES + len(deadly)
+    assert evaluation_rows(place / gallery) == rows
+    again = FakeRay()
+    monkeypatch.setitem(sys.modules, "ray", again)
+    evaluated(place, gallery, "--runner", "ray")
+    assert not again.hired  # all is in the gallery and in the journal
+    assert evaluation_rows(place / gallery) == rows
+
+
 def run(
-    place: Path, gallery: str, nodes: Nodes | None = None, victim: str = "nobody", limit: int = 0
+    place: Path, gallery: str, nodes: Nodes, victim: str = "nobody", limit: int = 0
 ) -> subprocess.CompletedProcess[str]:
-    """`eval`, by the nodes if there are any."""
-    words = ["eval", "--dataset", NAME, "--data-dir", place, "--bundle", place / "bundle", "--rerank", "2,3"]
-    words += ["--threads", "1", "--gallery", place / gallery, "--json", place / f"{gallery}.json"]
-    folder = nodes.folder if nodes else place
+    """`eval` by the nodes."""
     return subprocess.run(
-        [sys.executable, "-c", COUNTED, victim, folder, str(limit), *map(str, words), *(by(nodes) if nodes else [])],
+        [sys.executable, "-c", COUNTED, victim, nodes.folder, str(limit), *words(place, gallery), *by(nodes)],
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
@@ -114,9 +141,9 @@ def test_a_driver_that_is_killed_and_started_again_goes_on_from_the_journal(plac
 @pytest.mark.slow
 def test_the_database_is_the_one_that_index_made(place, rows, nodes):
     gallery, images = place / "indexed", sorted((place / NAME / "jpg").iterdir())[:DATABASE]
-    words = ["index", *images, "--bundle", place / "bundle", "--gallery", gallery, "--max-side", "0", "--threads", "1"]
-    program = [sys.executable, "-m", "cvnet_engine"]
-    subprocess.run([*program, *map(str, words), *by(nodes)], env=ENVIRONMENT, check=True)
+    command = [sys.executable, "-m", "cvnet_engine", "index", *images, "--bundle", place / "bundle"]
+    command += ["--gallery", gallery, "--max-side", "0", "--threads", "1", *by(nodes)]
+    subprocess.run(command, env=ENVIRONMENT, check=True)
     assert gallery_rows(gallery) == gallery_rows(place / "local")
     assert counted(place, "indexed", nodes) == QUERIES
     assert evaluation_rows(gallery) == rows

@@ -1,0 +1,93 @@
+"""Ray as the engine uses it, within this process: jobs are done when they are waited for; workers die on request."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+
+class RayError(Exception):
+    """What Ray raises where a worker has died."""
+
+
+class RayTaskError(RayError):
+    """What Ray raises where a job has."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+class FakeRay:
+    """A cluster of two processors. What goes to a worker and comes back is pickled, as on its way through Ray.
+
+    Attributes:
+        hired: every worker there has been.
+        called: methods in the order of their calls.
+        deadly: places in that order at which the worker dies instead.
+        room: how many workers get to start, of all that are ever hired.
+    """
+
+    exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
+
+    def __init__(self, *deadly: int, room: int = 1000) -> None:
+        self.hired: list[Any] = []
+        self.called: list[str] = []
+        self.deadly, self.room = deadly, room
+
+    def init(self, **_: object) -> None: ...
+
+    def shutdown(self) -> None: ...
+
+    def put(self, value: Any) -> Any:
+        return value
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 2.0}
+
+    def remote(self, **_: object) -> Callable[[type], Any]:
+        return lambda kind: SimpleNamespace(remote=lambda *arguments: self.hire(kind, arguments))
+
+    def hire(self, kind: type, arguments: tuple[Any, ...]) -> FakeActor:
+        self.hired.append(kind(*copied(arguments)))
+        return FakeActor(self, self.hired[-1])
+
+    def wait(self, jobs: list[FakeJob]) -> tuple[list[FakeJob], list[FakeJob]]:
+        """The first that began is the first that is done."""
+        done = next(job for job in jobs if job.worker in self.hired[: self.room])
+        return [done], [job for job in jobs if job is not done]
+
+    def get(self, job: FakeJob) -> Any:
+        return job()
+
+
+class FakeActor:
+    """A worker's handle."""
+
+    def __init__(self, ray: FakeRay, worker: Any) -> None:
+        self._ray, self._worker = ray, worker
+
+    def __getattr__(self, method: str) -> Any:
+        return SimpleNamespace(remote=lambda *arguments: FakeJob(self._ray, self._worker, method, arguments))
+
+
+class FakeJob:
+    """A call on its way."""
+
+    def __init__(self, ray: FakeRay, worker: Any, method: str, arguments: tuple[Any, ...]) -> None:
+        self._ray, self.worker, self._method, self._arguments = ray, worker, method, copied(arguments)
+
+    def __call__(self) -> Any:
+        self._ray.called.append(self._method)
+        if len(self._ray.called) - 1 in self._ray.deadly:
+            raise RayError("died\nof many lines")
+        try:
+            return copied(getattr(self.worker, self._method)(*self._arguments))
+        except Exception as error:
+            raise RayTaskError(error) from error
+
+
+def copied(value: Any) -> Any:
+    return pickle.loads(pickle.dumps(value))
