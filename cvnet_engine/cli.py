@@ -15,13 +15,17 @@ from typer.core import TyperGroup
 
 from cvnet_engine import care, interrupts
 from cvnet_engine.options import (
+    AddressOption,
     BundleOption,
     FineOption,
     GalleryOption,
     HtmlOption,
     JsonOption,
     RerankWithOption,
+    RunnerOption,
     ThreadsOption,
+    WorkersOption,
+    cluster_of,
     printed,
     results,
 )
@@ -160,21 +164,14 @@ def index(
     watch: Annotated[
         bool, typer.Option("--watch", help="Go on with what is added to the folders or changed, until Ctrl-C.")
     ] = False,
-    runner: Annotated[
-        Literal["local", "ray"], typer.Option(help="Who does the work: this process, or those of a Ray cluster.")
-    ] = "local",
-    address: Annotated[
-        str | None, typer.Option(help="Of the Ray cluster; one of this machine alone where it is left out.")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes of the Ray cluster; as many as it has room for by default.")
-    ] = None,
+    runner: RunnerOption = "local",
+    address: AddressOption = None,
+    workers: WorkersOption = None,
     threads: ThreadsOption = None,
     json: JsonOption = None,
 ) -> None:
     """Add images to a gallery. What is there and unchanged is skipped, so an interrupted run resumes."""
     from cvnet_engine.commands import index
-    from engine.gallery.ray_indexing import WORKER_THREADS, Cluster
 
     index.run(
         index.Options(
@@ -188,7 +185,7 @@ def index(
             include=tuple(include or ()),
             exclude=tuple(exclude or ()),
             watch=watch,
-            cluster=Cluster(address, workers, threads or WORKER_THREADS) if runner == "ray" else None,
+            cluster=cluster_of(runner, address, workers, threads),
         )
     )
 
@@ -292,6 +289,9 @@ def evaluate(
     uncropped: Annotated[
         bool, typer.Option("--uncropped", help="Take whole query images, not their boxes: not the published protocol.")
     ] = False,
+    runner: RunnerOption = "local",
+    address: AddressOption = None,
+    workers: WorkersOption = None,
     threads: ThreadsOption = None,
     html: HtmlOption = None,
     json: JsonOption = None,
@@ -315,6 +315,7 @@ def evaluate(
             threads=threads,
             html=html,
             json=json,
+            cluster=cluster_of(runner, address, workers, threads),
         )
     )
 

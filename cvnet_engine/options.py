@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cvnet_engine.outputs import STANDARD_OUTPUT, require_text, require_writable
+
+if TYPE_CHECKING:
+    from engine.cluster import Cluster
 
 
 def results(context: typer.Context, file: Path | None) -> Path | None:
@@ -48,6 +51,18 @@ GalleryOption = Annotated[Path, typer.Option("--gallery", help="Folder written b
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, max=1024, help="CPU threads; all that are available by default.")
 ]
+RunnerOption = Annotated[
+    Literal["local", "ray"],
+    typer.Option("--runner", help="Who does the work: this process, or those of a Ray cluster."),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option("--address", help="Of the Ray cluster; one of this machine alone where it is left out."),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Processes of the Ray cluster; as many as it has room for by default."),
+]
 JsonOption = Annotated[
     Path | None,
     typer.Option(
@@ -57,3 +72,15 @@ JsonOption = Annotated[
 HtmlOption = Annotated[
     Path | None, typer.Option("--html", callback=results, help="Write the results as one HTML page, for people.")
 ]
+
+
+def cluster_of(runner: str, address: str | None, workers: int | None, threads: int | None) -> Cluster | None:
+    """The Ray cluster that was asked for, None for this process alone."""
+    from engine.cluster import WORKER_THREADS, Cluster
+
+    if runner == "ray":
+        return Cluster(address, workers, threads or WORKER_THREADS)
+    for option, value in (("--address", address), ("--workers", workers)):
+        if value is not None:
+            raise typer.BadParameter("is for --runner ray", param_hint=f"'{option}'")
+    return None

@@ -12,7 +12,7 @@ import json
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -24,10 +24,9 @@ from rich.progress import track
 
 from benchmarks import tables
 from benchmarks.accuracy import audit
-from benchmarks.accuracy.dataset import Dataset, GroundTruth
-from benchmarks.accuracy.evaluation import Evaluator, extract_query, shortlisted, with_scores
-from benchmarks.accuracy.journal import Journal
-from benchmarks.accuracy.protocol import SETUPS, ignored, judge
+from benchmarks.accuracy.dataset import Dataset
+from benchmarks.accuracy.evaluation import GLOBAL, Case, Query, QueryWork, Task, extract_query
+from benchmarks.accuracy.protocol import SETUPS, QueryResult
 from benchmarks.contenders.allocator import keep_memory
 from benchmarks.contenders.reference import reference
 from benchmarks.tables import Table
@@ -40,9 +39,7 @@ from engine.features import Features
 from engine.files import write_atomically
 from engine.geometry import Size
 from engine.graphs import DESCRIPTOR_NAMES
-from engine.retrieval.ranking import Ranking
 from engine.retrieval.retriever import Retriever
-from engine.retrieval.search import similarities
 from engine.retrieval.searcher import RerankWith
 
 SUBJECTS = ("engine", "PyTorch")
@@ -110,37 +107,26 @@ def evaluated(dataset: Dataset, retriever: Retriever, shortlist: int, pair_score
     truths = dataset.ground_truth
     queries = [extract_query(retriever, path, truth.bbx) for path, truth in zip(dataset.queries, truths, strict=True)]
     figures: Figures = {}
-    with Journal(None) as unused:
-        for method in METHODS:
-            evaluator = Evaluator(dataset, retriever, "", database, [shortlist], True, unused, method)
-            rows = list(zip(queries, truths, pair_scores, strict=True))
-            for query, truth, scores in track(rows, f"{dataset.name}: {method}", transient=True):
-                ranking = Ranking.by_similarity(similarities(database.descriptors, query.descriptor))
-                if method == METHODS[0]:
-                    whole = {setup: ranking.without(ignored(truth, setup)) for setup in SETUPS}
-                    add(figures, "global", whole, truth)
-                add(figures, method, reranked(evaluator, ranking, query, truth, scores), truth)
+    descriptors = database.descriptors
+    for method in METHODS:
+        task = Task(dataset, (shortlist,), method=method)
+        for number in track(task.queries, f"{dataset.name}: {method}", transient=True):
+            features = queries[number]
+            known = QueryWork(features.descriptor, pair_scores[number], {}, 0.0)
+            query = Query(task, number, database, descriptors, known)
+            pair_scores[number] = query.complete(retriever, features).pair_scores
+            results = query.evaluation().results
+            if method == METHODS[0]:
+                add(figures, "global", results, GLOBAL)
+            add(figures, method, results, shortlist)
     described = np.stack([features.descriptor for features in (*database.described, *queries)])
     return Outcome(described, [dict(scores) for scores in pair_scores], figures)
 
 
-def reranked(
-    evaluator: Evaluator, ranking: Ranking, query: Features, truth: GroundTruth, scores: dict[int, float]
-) -> dict[str, Ranking]:
-    """Each setup's shortlist reranked by the evaluator's method; pair scores that are missing are added."""
-    (shortlist,) = evaluator.shortlists
-    pairs = evaluator.plan(shortlist).full_pairs
-    candidates = evaluator.candidates(ranking, query.descriptor, truth)
-    scores |= evaluator.completed(
-        scores, shortlisted(candidates, lambda *_: pairs), evaluator.collection, lambda: query
-    )
-    return {setup: with_scores(listed, scores, pairs) for (_, setup), listed in candidates.items()}
-
-
-def add(figures: Figures, name: str, rankings: dict[str, Ranking], truth: GroundTruth) -> None:
+def add(figures: Figures, name: str, results: Mapping[Case, QueryResult | None], shortlist: int) -> None:
     """Note a query's AP, in percent, in each setup that has a relevant image for it."""
-    for setup, ranking in rankings.items():
-        if result := judge(ranking.rows, truth, setup):
+    for setup in SETUPS:
+        if result := results[shortlist, setup]:
             figures.setdefault(name, {}).setdefault(setup, []).append(100 * result.ap)
 
 

@@ -8,16 +8,16 @@ all setups. What a query took to compute goes to a journal as soon as it is done
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.accuracy.dataset import Dataset, GroundTruth
-from benchmarks.accuracy.journal import Journal, content, digest, query_facts
+from benchmarks.accuracy.dataset import Dataset
+from benchmarks.accuracy.journal import Facts, Journal, content, digest, query_facts
 from benchmarks.accuracy.protocol import SETUPS, QueryResult, ignored, judge, summarise
 from engine.contract import Array
 from engine.errors import ImageError
@@ -26,7 +26,7 @@ from engine.gallery.reader import Gallery
 from engine.images import crop, read
 from engine.retrieval.pooling import Pooled, pooled
 from engine.retrieval.ranking import Ranking
-from engine.retrieval.retriever import Collection, Mapped, Retriever
+from engine.retrieval.retriever import Collection, Retriever
 from engine.retrieval.search import similarities
 from engine.retrieval.searcher import Plan, RerankWith
 from engine.retrieval.superglobal import Refinement, rerank
@@ -152,12 +152,10 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Evaluator:
-    """A data set about to be evaluated.
+class Task:
+    """What is evaluated.
 
     Attributes:
-        identity: what the retriever's results depend on.
-        collection: its rows are the data set's.
         shortlists: their lengths, in ascending order.
         cropped: queries are cropped to their boxes, as published.
         method: what shortlists are reranked with.
@@ -165,105 +163,222 @@ class Evaluator:
     """
 
     dataset: Dataset
-    retriever: Retriever
-    identity: str
-    collection: Collection
-    shortlists: Sequence[int]
-    cropped: bool
-    journal: Journal
+    shortlists: tuple[int, ...]
+    cropped: bool = True
     method: RerankWith = "cvnet"
     fine: int | None = None
 
-    def run(self, done: Callable[[], None] = lambda: None) -> Evaluation:
-        """Rank and judge every query; `done` is called after each."""
-        queries = []
-        for path, truth in zip(self.dataset.queries, self.dataset.ground_truth, strict=True):
-            queries.append(self.query(path, truth))
-            done()
-        return Evaluation(tuple(self.shortlists), tuple(queries))
+    @property
+    def queries(self) -> range:
+        """Their numbers."""
+        return range(len(self.dataset.queries))
 
-    def query(self, path: Path, truth: GroundTruth) -> QueryEvaluation:
-        """A query judged by the journal's entry of it, which is completed where pairs of its shortlists are missing."""
-        bbx = truth.bbx if self.cropped else None
-        facts = query_facts(fine_identity(self.identity, self.fine), path, bbx, self.database)
-        features = cache(partial(extract_query, self.retriever, path, bbx))
-        stored = self.journal.get(facts)
+    def box(self, number: int) -> tuple[float, float, float, float] | None:
+        """What a query is cropped to, in pixels."""
+        return self.dataset.ground_truth[number].bbx if self.cropped else None
+
+    def plan(self, shortlist: int) -> Plan:
+        return Plan(rerank=shortlist, method=self.method, fine=self.fine)
+
+    def candidates(self, number: int, ranking: Ranking, query: Array, descriptors: Array) -> dict[Case, Ranking]:
+        """What each shortlist length and setup reranks: the whole ranking, refined where SuperGlobal takes part.
+
+        As published, a list is refined once for all setups, before their ignored images leave it; pairs are scored on a
+        shortlist of each setup's own.
+
+        Args:
+            query: its descriptor (2048,).
+            descriptors: the database's (n, 2048).
+        """
+
+        @cache
+        def refined(how: Refinement | None) -> Ranking:
+            return rerank(query, ranking, descriptors, how) if how else ranking
+
+        truth = self.dataset.ground_truth[number]
+        lists = {k: refined(self.plan(k).refinement) for k in self.shortlists}
+        return {(k, setup): listed.without(ignored(truth, setup)) for k, listed in lists.items() for setup in SETUPS}
+
+
+class Query:
+    """A query of a task in a database: what there is to compute for it, and how it does by that.
+
+    Attributes:
+        work: what has been computed, whenever that was; None if nothing has.
+    """
+
+    def __init__(
+        self, task: Task, number: int, collection: Collection, descriptors: Array, work: QueryWork | None
+    ) -> None:
+        """
+        Args:
+            collection: its rows are the data set's.
+            descriptors: (n, 2048) of these rows.
+        """
+        self.number, self.work = number, work
+        self._task, self._collection, self._descriptors = task, collection, descriptors
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every pair of a shortlist has been scored."""
+        work = self.work
+        return bool(
+            work and work.pooled_scores.keys() >= set(self._rough_rows) and work.pair_scores.keys() >= set(self._rows)
+        )
+
+    def complete(self, retriever: Retriever, features: Features | None = None) -> QueryWork:
+        """Compute what is missing.
+
+        Args:
+            features: the query's, if they are at hand.
+
+        Raises:
+            ImageError: the query cannot be read, or its box misses it.
+        """
         started = time.perf_counter()
-        work = QueryWork.unpack(stored) if stored else QueryWork(features().descriptor, {}, {}, 0.0)
-        ranking = Ranking.by_similarity(similarities(self.descriptors, work.descriptor))
-        candidates = self.candidates(ranking, work.descriptor, truth)
+        path, box = self._task.dataset.queries[self.number], self._task.box(self.number)
+        extracted = cache(lambda: features or extract_query(retriever, path, box))
+        self.work = before = self.work or QueryWork(extracted().descriptor, {}, {}, 0.0)
+        rough = completed(
+            before.pooled_scores,
+            self._rough_rows,
+            lambda rows: retriever.score_rows(pooled(extracted()), Pooled(self._collection), rows),
+        )
+        self.work = replace(before, pooled_scores=rough)
+        full = completed(
+            before.pair_scores, self._rows, lambda rows: retriever.score_rows(extracted(), self._collection, rows)
+        )
+        seconds = before.seconds + time.perf_counter() - started
+        self.work = QueryWork(before.descriptor, full, rough, seconds)
+        return self.work
 
-        rough = shortlisted(candidates, lambda k, listed: self.plan(k).pooled_pairs(len(listed.rows)))
-        pooled_scores = self.completed(work.pooled_scores, rough, Pooled(self.collection), lambda: pooled(features()))
-        candidates = {
-            (k, setup): with_scores(listed, pooled_scores, self.plan(k).pooled_pairs(len(listed.rows)), rough=True)
-            for (k, setup), listed in candidates.items()
-        }
-        rows = shortlisted(candidates, lambda k, _: self.plan(k).full_pairs)
-        pair_scores = self.completed(work.pair_scores, rows, self.collection, features)
-        if not stored or len(pair_scores) + len(pooled_scores) > len(work.pair_scores) + len(work.pooled_scores):
-            seconds = work.seconds + time.perf_counter() - started
-            work = QueryWork(work.descriptor, pair_scores, pooled_scores, seconds)
-            self.journal.put(facts, work.pack())
-        rankings = {(GLOBAL, setup): ranking.without(ignored(truth, setup)) for setup in SETUPS}
-        for (k, setup), listed in candidates.items():
-            rankings[k, setup] = with_scores(listed, pair_scores, self.plan(k).full_pairs)
+    def evaluation(self) -> QueryEvaluation:
+        """How it does, by its complete work."""
+        work, truth = self._known, self._task.dataset.ground_truth[self.number]
+        rankings = {(GLOBAL, setup): self._ranking.without(ignored(truth, setup)) for setup in SETUPS}
+        for (k, setup), listed in self._looked_at.items():
+            rankings[k, setup] = with_scores(listed, work.pair_scores, self._task.plan(k).full_pairs)
         return QueryEvaluation(
-            ranking,
-            {row: pair_scores[row] for row in rows},
-            {row: pooled_scores[row] for row in rough},
+            self._ranking,
+            {row: work.pair_scores[row] for row in self._rows},
+            {row: work.pooled_scores[row] for row in self._rough_rows},
             rankings,
             {case: judge(ranked.rows, truth, case[1]) for case, ranked in rankings.items()},
             work.seconds,
         )
 
-    def plan(self, shortlist: int) -> Plan:
-        return Plan(rerank=shortlist, method=self.method, fine=self.fine)
+    @property
+    def _known(self) -> QueryWork:
+        assert self.work
+        return self.work
 
-    def completed(
-        self, known: dict[int, float], rows: Sequence[int], collection: Mapped, query: Callable[[], Features]
-    ) -> dict[int, float]:
-        """Pair scores by row, those of `rows` added that are not known."""
-        missing = [row for row in rows if row not in known]
-        if not missing:
-            return known
-        scores = self.retriever.score_rows(query(), collection, missing)
-        return known | dict(zip(missing, scores.tolist(), strict=True))
+    @cached_property
+    def _ranking(self) -> Ranking:
+        return Ranking.by_similarity(similarities(self._descriptors, self._known.descriptor))
 
-    def candidates(self, ranking: Ranking, query: Array, truth: GroundTruth) -> dict[Case, Ranking]:
-        """What each shortlist length and setup reranks: the whole ranking, refined where SuperGlobal takes part.
+    @cached_property
+    def _candidates(self) -> dict[Case, Ranking]:
+        return self._task.candidates(self.number, self._ranking, self._known.descriptor, self._descriptors)
 
-        As published, a list is refined once for all setups, before their ignored images leave it; pairs are scored on a
-        shortlist of each setup's own.
+    @cached_property
+    def _rough_rows(self) -> list[int]:
+        """What is looked at on pooled maps."""
+        return shortlisted(self._candidates, self._rough_count)
+
+    @cached_property
+    def _looked_at(self) -> dict[Case, Ranking]:
+        """Candidates in the order that their looks on pooled maps, all of them known, have put them in."""
+        scores = self._known.pooled_scores
+        return {
+            (k, setup): with_scores(listed, scores, self._rough_count(k, listed), rough=True)
+            for (k, setup), listed in self._candidates.items()
+        }
+
+    @cached_property
+    def _rows(self) -> list[int]:
+        """What is scored in full."""
+        return shortlisted(self._looked_at, lambda k, _: self._task.plan(k).full_pairs)
+
+    def _rough_count(self, shortlist: int, listed: Ranking) -> int:
+        return self._task.plan(shortlist).pooled_pairs(len(listed.rows))
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a journal has of a task's queries, as one model did them.
+
+    Attributes:
+        identity: what the model's results depend on.
+    """
+
+    task: Task
+    identity: str
+    journal: Journal
+
+    def get(self, number: int) -> QueryWork | None:
+        """What has been computed for a query; None if nothing has."""
+        stored = self.journal.get(self._facts(number))
+        return QueryWork.unpack(stored) if stored else None
+
+    def put(self, number: int, work: QueryWork) -> None:
+        """Store or replace; on return it is on the disk."""
+        self.journal.put(self._facts(number), work.pack())
+
+    def _facts(self, number: int) -> Facts:
+        path, fine = self.task.dataset.queries[number], self.task.fine
+        identity = self.identity if fine is None else f"{self.identity} fine {fine}"  # its cost, too, is another
+        return query_facts(identity, path, self.task.box(number), self._database)
+
+    @cached_property
+    def _database(self) -> str:
+        """A digest of the database's images, in their order."""
+        return digest(tuple(content(path) for path in self.task.dataset.images))
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """A data set about to be evaluated; the collection's rows are the data set's."""
+
+    collection: Collection
+    finished: Finished
+
+    @property
+    def task(self) -> Task:
+        return self.finished.task
+
+    def run(self, retriever: Callable[[], Retriever], done: Callable[[], None] = lambda: None) -> Evaluation:
+        """Rank and judge every query, by what is finished and what is computed now; `done` is called after each.
+
+        Args:
+            retriever: called where something has to be computed.
         """
+        queries = []
+        for query in self.queries():
+            if not query.is_complete:
+                self.finished.put(query.number, query.complete(retriever()))
+            queries.append(query.evaluation())
+            done()
+        return Evaluation(tuple(self.task.shortlists), tuple(queries))
 
-        @cache
-        def refined(how: Refinement | None) -> Ranking:
-            return rerank(query, ranking, self.descriptors, how) if how else ranking
-
-        lists = {k: refined(self.plan(k).refinement) for k in self.shortlists}
-        return {(k, setup): listed.without(ignored(truth, setup)) for k, listed in lists.items() for setup in SETUPS}
-
-    @cached_property
-    def descriptors(self) -> Array:
-        return self.collection.descriptors[:]  # (n, 2048)
-
-    @cached_property
-    def database(self) -> str:
-        return database_digest(self.dataset)
-
-
-def database_digest(dataset: Dataset) -> str:
-    """A digest of the database's images, in their order."""
-    return digest(tuple(content(path) for path in dataset.images))
+    def queries(self) -> Iterator[Query]:
+        descriptors = self.collection.descriptors[:]
+        for number in self.task.queries:
+            yield Query(self.task, number, self.collection, descriptors, self.finished.get(number))
 
 
 def evaluate(
     dataset: Dataset, retriever: Retriever, collection: Collection, shortlists: Sequence[int], fine: int | None = None
 ) -> Evaluation:
     """Rank and judge every query, keeping nothing; as published, but for `fine`."""
+    task = Task(dataset, tuple(shortlists), fine=fine)
     with Journal(None) as journal:
-        return Evaluator(dataset, retriever, "", collection, shortlists, True, journal, fine=fine).run()
+        return Evaluator(collection, Finished(task, "", journal)).run(lambda: retriever)
+
+
+def completed(known: dict[int, float], rows: Sequence[int], score: Callable[[list[int]], Array]) -> dict[int, float]:
+    """Scores by row, those of `rows` added that are not known."""
+    missing = [row for row in rows if row not in known]
+    return known | dict(zip(missing, score(missing).tolist(), strict=True)) if missing else known
 
 
 def shortlisted(candidates: Mapping[Case, Ranking], count: Callable[[int, Ranking], int]) -> list[int]:
@@ -276,11 +391,6 @@ def with_scores(listed: Ranking, scores: Mapping[int, float], count: int, rough:
     """The first `count` candidates reranked by their scores."""
     first = np.array([scores[row] for row in listed.rows[:count].tolist()], np.float32)
     return listed.roughly_reranked(first) if rough else listed.reranked(first)
-
-
-def fine_identity(identity: str, fine: int | None) -> str:
-    """What results depend on where only `fine` of a shortlist are scored in full: their cost, too, is another."""
-    return identity if fine is None else f"{identity} fine {fine}"
 
 
 def extract_query(retriever: Retriever, path: Path, bbx: Sequence[float] | None) -> Features:

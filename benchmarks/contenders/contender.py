@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.bundle import Bundle
+from engine.bundle import Bundle, Manifest
 from engine.contract import Closing
 from engine.errors import BackendError, WeightsError
 from engine.graphs import GRAPH_NAMES
@@ -41,11 +41,15 @@ class Contender(Closing):
 def open_bundle(path: Path, threads: int | None) -> Contender:
     """The engines of a bundle, under the name of its folder."""
     bundle = Bundle(path)
-    manifest = bundle.manifest
+    manifest, name = bundle.manifest, path.resolve().name
+    retriever = Retriever.open(bundle, threads)
+    return Contender(name, manifest.backend, manifest.precision, identity_of(manifest), retriever)
+
+
+def identity_of(manifest: Manifest) -> str:
+    """What results of a bundle's engines depend on."""
     graphs = (manifest.graphs[name] for name in GRAPH_NAMES)
-    identity = " ".join([manifest.precision, *(f"{graph.backend}:{graph.sha256}" for graph in graphs)])
-    name = path.resolve().name
-    return Contender(name, manifest.backend, manifest.precision, identity, Retriever.open(bundle, threads))
+    return " ".join([manifest.precision, *(f"{graph.backend}:{graph.sha256}" for graph in graphs)])
 
 
 def open_reference(bundle: Bundle, threads: int | None, compiled: bool = False) -> Contender:

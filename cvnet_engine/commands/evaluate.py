@@ -12,15 +12,16 @@ from typing import Any
 from benchmarks.accuracy import dataset as datasets
 from benchmarks.accuracy.agreement import Agreement, compare
 from benchmarks.accuracy.dataset import Dataset
-from benchmarks.accuracy.evaluation import GLOBAL, Evaluation, Timed
+from benchmarks.accuracy.evaluation import GLOBAL, Evaluation, Task, Timed
 from benchmarks.accuracy.journal import Journal
 from cvnet_engine import console
-from cvnet_engine.commands.subject import EngineSubject, ReferenceSubject, Subject, Task
+from cvnet_engine.commands.subject import ClusterSubject, EngineSubject, ReferenceSubject, Subject
 from cvnet_engine.outputs import Files
 from cvnet_engine.pages.evaluation import AGAINST, ENGINE, REFERENCE, accuracy, agreement_table, evaluation_page
 from cvnet_engine.pages.rendering import render
 from engine.bundle import Bundle
-from engine.errors import DatasetError
+from engine.cluster import Cluster
+from engine.errors import CvnetError, DatasetError
 from engine.retrieval.searcher import RerankWith
 
 JOURNAL = "evaluation.sqlite"  # beside the shards of a gallery
@@ -39,6 +40,7 @@ class Options:
         distractors: a text file of further database images.
         gallery: where features and pair scores are kept, None for a temporary place.
         cropped: crop queries to their boxes, as published.
+        cluster: whose processes do the engines' work; None for this one alone.
     """
 
     dataset: str
@@ -55,6 +57,7 @@ class Options:
     threads: int | None
     html: Path | None
     json: Path | None
+    cluster: Cluster | None = None
 
     @property
     def files(self) -> Files:
@@ -65,6 +68,8 @@ class Options:
 
 def run(options: Options) -> None:
     options.files.require_apart()
+    if options.cluster and options.cluster.address and not options.gallery:
+        raise CvnetError("--address needs --gallery, in a folder that every machine of the cluster sees")
     shortlists = parse_shortlists(options.rerank)
     bundle = Bundle(options.bundle)
     dataset = datasets.load(options.data_dir, options.dataset)
@@ -76,10 +81,10 @@ def run(options: Options) -> None:
     if not options.cropped:
         console.warn("queries are not cropped to their boxes: figures do not compare with published ones")
     with kept_folder(options.gallery) as folder, Journal(folder / JOURNAL) as journal:
-        task = Task(dataset, tuple(shortlists), options.cropped, journal, options.rerank_with, options.fine)
+        task = Task(dataset, tuple(shortlists), options.cropped, options.rerank_with, options.fine)
         with opened_subjects(options, bundle, folder) as subjects:
-            state_projections(subjects, task)
-            outcomes = {name: subject.evaluate(task) for name, subject in subjects.items()}
+            state_projections(subjects, task, journal)
+            outcomes = {name: subject.evaluate(task, journal) for name, subject in subjects.items()}
     agreements = {name: compare(outcomes[ENGINE][0], outcomes[name][0]) for name in outcomes if name != ENGINE}
     show(outcomes, shortlists)
     show_agreements(agreements)
@@ -115,27 +120,32 @@ def kept_folder(path: Path | None) -> Iterator[Path]:
 @contextlib.contextmanager
 def opened_subjects(options: Options, bundle: Bundle, folder: Path) -> Iterator[dict[str, Subject]]:
     """The engine, and what it is held against."""
+
+    def engines(bundle: Bundle, gallery: Path) -> EngineSubject:
+        if options.cluster:
+            return ClusterSubject(bundle, gallery, options.cluster)
+        return EngineSubject(bundle, gallery, options.threads)
+
     with contextlib.ExitStack() as opened:
-        subjects: dict[str, Subject] = {ENGINE: opened.enter_context(EngineSubject(bundle, folder, options.threads))}
+        subjects: dict[str, Subject] = {ENGINE: opened.enter_context(engines(bundle, folder))}
         if options.reference:
             subjects[REFERENCE] = opened.enter_context(ReferenceSubject(bundle, options.threads))
         if options.against:
             other = Bundle(options.against)
             beside = folder / f"against-{other.manifest.features_id[-24:]}"
-            subjects[AGAINST] = opened.enter_context(EngineSubject(other, beside, options.threads))
+            subjects[AGAINST] = opened.enter_context(engines(other, beside))
         yield subjects
 
 
-def state_projections(subjects: dict[str, Subject], task: Task) -> None:
+def state_projections(subjects: dict[str, Subject], task: Task, journal: Journal) -> None:
     """Say how long everything that is not in the journal will take."""
     for name, subject in subjects.items():
-        work, seconds = subject.projection(task)
-        console.say(
-            f"{name}: {work.images} images to describe, {work.pairs} pairs to score at most: "
-            f"about {console.duration(seconds)}"
-            if work.images or work.pairs
-            else f"{name}: everything is in the journal"
-        )
+        work, seconds = subject.projection(task, journal)
+        if not work.images and not work.pairs:
+            console.say(f"{name}: everything is in the journal")
+            continue
+        about = "" if seconds is None else f": about {console.duration(seconds)}"
+        console.say(f"{name}: {work.images} images to describe, {work.pairs} pairs to score at most{about}")
 
 
 def engine_evaluation(
@@ -147,13 +157,13 @@ def engine_evaluation(
         Journal(folder / JOURNAL) as journal,
         EngineSubject(bundle, folder, threads) as engine,
     ):
-        return engine.evaluate(Task(dataset, tuple(shortlists), True, journal))
+        return engine.evaluate(Task(dataset, tuple(shortlists)), journal)
 
 
 def reference_evaluation(dataset: Dataset, bundle: Bundle, shortlists: list[int], threads: int | None) -> Timed:
     """The PyTorch model over the same data set, candidate features kept."""
     with Journal(None) as journal, ReferenceSubject(bundle, threads) as reference:
-        return reference.evaluate(Task(dataset, tuple(shortlists), True, journal))
+        return reference.evaluate(Task(dataset, tuple(shortlists)), journal)
 
 
 def show(outcomes: dict[str, Timed], shortlists: list[int]) -> None:

@@ -15,11 +15,12 @@ from cvnet_engine import console
 from cvnet_engine.commands.watching import folders_of, follow, open_changes
 from cvnet_engine.outputs import Files
 from engine.bundle import Bundle
+from engine.cluster import Cluster
 from engine.errors import CvnetError, ImageError
 from engine.gallery.indexing import Found, IndexReport, Patterns, find, index
 from engine.gallery.info import GalleryInfo, kind_of
 from engine.gallery.map_codec import kind_wanted
-from engine.gallery.ray_indexing import Cluster, index_on_cluster
+from engine.gallery.ray_indexing import index_on_cluster
 from engine.gallery.writer import GalleryWriter
 from engine.retrieval.retriever import Retriever
 
@@ -76,8 +77,7 @@ def run(options: Options) -> None:
     try:
         with GalleryWriter(options.gallery, made) as writer:
             if options.cluster:
-                with filling(len(paths), writer) as done:
-                    index_on_cluster(paths, bundle, writer, report, options.cluster, done)
+                fill_on_cluster(paths, bundle, writer, report, options.cluster)
             else:
                 with Retriever.open(bundle, options.threads) as retriever:
                     fill(paths, retriever, writer, report)
@@ -132,6 +132,14 @@ def fill(paths: Sequence[Path], retriever: Retriever, writer: GalleryWriter, rep
     """Index as `filling` shows it, `report` kept current."""
     with filling(len(paths), writer) as done:
         index(paths, retriever, writer, writer.info.max_side_px, report, done)
+
+
+def fill_on_cluster(
+    paths: Sequence[Path], bundle: Bundle, writer: GalleryWriter, report: IndexReport, cluster: Cluster
+) -> None:
+    """The same by the processes of a Ray cluster."""
+    with filling(len(paths), writer) as done:
+        index_on_cluster(paths, bundle, writer, report, cluster, done)
 
 
 @contextlib.contextmanager

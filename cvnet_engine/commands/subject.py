@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol, Self
 
-from benchmarks.accuracy.dataset import Dataset
-from benchmarks.accuracy.evaluation import Evaluation, Evaluator, Selection, Timed, database_digest, fine_identity
-from benchmarks.accuracy.journal import Journal, image_facts, query_facts
+from benchmarks.accuracy.evaluation import Evaluation, Evaluator, Finished, Selection, Task, Timed
+from benchmarks.accuracy.journal import Journal, image_facts
 from benchmarks.accuracy.projection import Workload, rates, workload
+from benchmarks.accuracy.ray_evaluation import complete_on_cluster
 from benchmarks.contenders.allocator import keep_memory
-from benchmarks.contenders.contender import Contender, open_bundle, open_reference
+from benchmarks.contenders.contender import identity_of, open_reference
 from cvnet_engine import console
-from cvnet_engine.commands.index import fill
+from cvnet_engine.commands.index import fill, fill_on_cluster
 from engine.bundle import Bundle
+from engine.cluster import Cluster
 from engine.contract import Closing
 from engine.errors import DatasetError, GalleryError
 from engine.files import absolute
@@ -24,23 +27,7 @@ from engine.gallery.indexing import IndexReport
 from engine.gallery.info import GalleryInfo, kind_of
 from engine.gallery.reader import Gallery
 from engine.gallery.writer import GalleryWriter
-from engine.retrieval.retriever import Collection
-from engine.retrieval.searcher import Plan, RerankWith
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is evaluated: shortlist lengths ascending, queries cropped to their boxes or not, work kept in a journal.
-
-    `method` and `fine` are those of `Plan`.
-    """
-
-    dataset: Dataset
-    shortlists: tuple[int, ...]
-    cropped: bool
-    journal: Journal
-    method: RerankWith = "cvnet"
-    fine: int | None = None
+from engine.retrieval.retriever import Retriever
 
 
 class Subject(Protocol):
@@ -50,50 +37,88 @@ class Subject(Protocol):
 
     def __exit__(self, *_: object) -> None: ...
 
-    def projection(self, task: Task) -> tuple[Workload, float]:
-        """What is left to do, and the seconds that it will take."""
+    def projection(self, task: Task, journal: Journal) -> tuple[Workload, float | None]:
+        """What is left to do, and the seconds that it will take, None where that is not known before it has begun."""
 
-    def evaluate(self, task: Task) -> Timed:
+    def evaluate(self, task: Task, journal: Journal) -> Timed:
         """Do what is left, and judge."""
 
 
 class EngineSubject(Closing):
-    """A bundle's engines over a gallery of the database, at native image size."""
+    """A bundle's engines in this process, over a gallery of the database, at native image size."""
 
     def __init__(self, bundle: Bundle, gallery: Path, threads: int | None) -> None:
-        self._bundle, self._gallery = bundle, gallery
-        self._contender = open_bundle(bundle.path, threads)
+        self._bundle, self._gallery, self._threads = bundle, gallery, threads
+        self._opened = contextlib.ExitStack()
+
+    @cached_property
+    def _retriever(self) -> Retriever:
+        return self._opened.enter_context(Retriever.open(self._bundle, self._threads))
 
     def close(self) -> None:
-        self._contender.close()
+        self._opened.close()
 
-    def projection(self, task: Task) -> tuple[Workload, float]:
+    def projection(self, task: Task, journal: Journal) -> tuple[Workload, float | None]:
+        work = self._remaining(task, journal)
+        return work, rates(self._retriever, task.dataset.images[0]).seconds(work) if work.images else 0.0
+
+    def _remaining(self, task: Task, journal: Journal) -> Workload:
         known: set[Path] = set()
         with contextlib.suppress(GalleryError), Gallery(self._gallery) as gallery:  # none yet, or one to mend or refuse
             known = set(gallery.paths)
         images = [path for path in task.dataset.images if absolute(path) not in known]
-        return project(task, self._contender, self._identity, images)
+        return remaining(Finished(task, self._identity, journal), images)
 
     @property
     def _identity(self) -> str:
         """Pair scores depend on how the gallery keeps its maps, too."""
-        return f"{self._contender.identity} {kind_of(self._gallery)}"
+        return f"{identity_of(self._bundle.manifest)} {kind_of(self._gallery)}"
 
-    def evaluate(self, task: Task) -> Timed:
+    def evaluate(self, task: Task, journal: Journal) -> Timed:
         started = time.perf_counter()
         report = IndexReport()
         made = GalleryInfo.made_with(self._bundle.manifest, None, kind_of(self._gallery))
         with GalleryWriter(self._gallery, made) as writer:
-            fill([absolute(path) for path in task.dataset.images], self._contender.retriever, writer, report)
+            self._fill([absolute(path) for path in task.dataset.images], writer, report)
         if report.failed:
             path, reason = next(iter(report.failed.items()))
             raise DatasetError(f"{len(report.failed)} database images unreadable ({path}: {reason}); copy them again")
         with Gallery(self._gallery) as gallery:
             indexed_s = time.perf_counter() - started
             database = Selection.of_gallery(gallery, task.dataset.images)
-            evaluation = judge(task, self._contender, self._identity, database)
+            evaluation = self._judge(Evaluator(database, Finished(task, self._identity, journal)))
         indexed = report.added + report.updated  # a gallery does not keep what its other images took
         return evaluation, {"index": indexed_s, "indexed": indexed, "queries": evaluation.seconds}
+
+    def _fill(self, paths: Sequence[Path], writer: GalleryWriter, report: IndexReport) -> None:
+        fill(paths, self._retriever, writer, report)
+
+    def _judge(self, evaluator: Evaluator) -> Evaluation:
+        with self._judging(evaluator) as advance:
+            return evaluator.run(lambda: self._retriever, advance)
+
+    def _judging(self, evaluator: Evaluator) -> contextlib.AbstractContextManager[Callable[..., None]]:
+        return console.progress(f"evaluating {self._bundle.path.resolve().name}", len(evaluator.task.queries))
+
+
+class ClusterSubject(EngineSubject):
+    """The same in the processes of a Ray cluster."""
+
+    def __init__(self, bundle: Bundle, gallery: Path, cluster: Cluster) -> None:
+        super().__init__(bundle, gallery, cluster.threads)
+        self._cluster = cluster
+
+    def projection(self, task: Task, journal: Journal) -> tuple[Workload, float | None]:
+        return self._remaining(task, journal), None
+
+    def _fill(self, paths: Sequence[Path], writer: GalleryWriter, report: IndexReport) -> None:
+        fill_on_cluster(paths, self._bundle, writer, report, self._cluster)
+
+    def _judge(self, evaluator: Evaluator) -> Evaluation:
+        with self._judging(evaluator) as advance:
+            complete_on_cluster(evaluator, self._bundle, self._gallery, self._cluster, advance)
+        # what another processor ranks otherwise, by a last bit, and so has not scored, is left to this process
+        return evaluator.run(lambda: self._retriever)
 
 
 class ReferenceSubject(Closing):
@@ -106,51 +131,27 @@ class ReferenceSubject(Closing):
     def close(self) -> None:
         self._contender.close()
 
-    def projection(self, task: Task) -> tuple[Workload, float]:
+    def projection(self, task: Task, journal: Journal) -> tuple[Workload, float | None]:
         task, identity = replace(task, fine=None), self._contender.identity
-        images = [path for path in task.dataset.images if task.journal.get(image_facts(identity, path)) is None]
-        return project(task, self._contender, identity, images)
+        images = [path for path in task.dataset.images if journal.get(image_facts(identity, path)) is None]
+        work = remaining(Finished(task, identity, journal), images)
+        return work, rates(self._contender.retriever, task.dataset.images[0]).seconds(work) if work.images else 0.0
 
-    def evaluate(self, task: Task) -> Timed:
+    def evaluate(self, task: Task, journal: Journal) -> Timed:
         from benchmarks.accuracy.reference_collection import ReferenceCollection
 
         task, identity, retriever = replace(task, fine=None), self._contender.identity, self._contender.retriever
         with console.progress("describing with PyTorch", len(task.dataset.images)) as advance:
-            collection = ReferenceCollection(task.dataset, retriever, identity, task.journal, advance)
-        evaluation = judge(task, self._contender, identity, collection)
+            collection = ReferenceCollection(task.dataset, retriever, identity, journal, advance)
+        with console.progress(f"evaluating {self._contender.name}", len(task.queries)) as advance:
+            evaluation = Evaluator(collection, Finished(task, identity, journal)).run(lambda: retriever, advance)
         indexed = len(task.dataset.images)
         return evaluation, {"index": collection.seconds, "indexed": indexed, "queries": evaluation.seconds}
 
 
-def judge(task: Task, contender: Contender, identity: str, collection: Collection) -> Evaluation:
-    """Evaluate every query, with progress."""
-    dataset = task.dataset
-    evaluator = Evaluator(
-        dataset,
-        contender.retriever,
-        identity,
-        collection,
-        task.shortlists,
-        task.cropped,
-        task.journal,
-        task.method,
-        task.fine,
-    )
-    with console.progress(f"evaluating {contender.name}", len(dataset.queries)) as advance:
-        return evaluator.run(advance)
-
-
-def project(task: Task, contender: Contender, identity: str, images: list[Path]) -> tuple[Workload, float]:
-    """What is left of describing `images` and of the queries; measured on one image where anything is left."""
-    dataset = task.dataset
-    database, identity = database_digest(dataset), fine_identity(identity, task.fine)
-    left = [
-        row
-        for row, (path, truth) in enumerate(zip(dataset.queries, dataset.ground_truth, strict=True))
-        if task.journal.get(query_facts(identity, path, truth.bbx if task.cropped else None, database)) is None
-    ]
-    plan = Plan(rerank=max(task.shortlists, default=0), method=task.method, fine=task.fine)
-    work = workload(dataset, images, left, plan.pairs, task.cropped, plan.full_pairs)
-    if not work.images:
-        return work, 0.0
-    return work, rates(contender.retriever, dataset.images[0]).seconds(work)
+def remaining(finished: Finished, images: list[Path]) -> Workload:
+    """What is left: describing `images`, and the queries of which nothing is finished."""
+    task = finished.task
+    left = [number for number in task.queries if finished.get(number) is None]
+    plan = task.plan(max(task.shortlists, default=0))
+    return workload(task.dataset, images, left, plan.pairs, task.cropped, plan.full_pairs)

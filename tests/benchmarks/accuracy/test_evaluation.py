@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.accuracy.dataset import Dataset, GroundTruth, load
-from benchmarks.accuracy.evaluation import GLOBAL, Evaluator, Selection, evaluate, extract_query
+from benchmarks.accuracy.evaluation import GLOBAL, Evaluator, Finished, Selection, Task, evaluate, extract_query
 from benchmarks.accuracy.journal import Journal
 from benchmarks.accuracy.protocol import SETUPS, ignored
 from benchmarks.accuracy.reference_collection import ReferenceCollection
@@ -86,10 +86,10 @@ def small(tmp_path):
     return dataset, Flat(np.array([[0.9], [0.8], [0.7], [0.6], [0.5]], np.float32))
 
 
-def evaluator(small, retriever, shortlists, journal, **changes):
+def run(small, retriever, shortlists, journal, identity="model", **options):
     dataset, collection = small
-    options = {"identity": "model", "cropped": True} | changes
-    return Evaluator(dataset, retriever, collection=collection, shortlists=shortlists, journal=journal, **options)
+    task = Task(dataset, tuple(shortlists), **options)
+    return Evaluator(collection, Finished(task, identity, journal)).run(lambda: retriever)
 
 
 def test_shortlists_are_counted_per_setup(small):
@@ -112,7 +112,7 @@ def test_what_the_journal_has_is_not_computed_again(small, tmp_path):
     found = []
     with Journal(tmp_path / "j.sqlite") as journal:
         for fake, shortlists in zip(retrievers, ([1], [1, 2], [1], [1, 2]), strict=True):
-            found.append(evaluator(small, fake, shortlists, journal).run())
+            found.append(run(small, fake, shortlists, journal))
     assert [(fake.extracted, sorted(fake.asked)) for fake in retrievers] == [(1, [1, 2]), (1, [3]), (0, []), (0, [])]
     in_one_go = evaluate(small[0], FakeRetriever([1.0], retrievers[0].scores), small[1], [1, 2])
     for again in (found[1], found[3]):
@@ -163,7 +163,7 @@ def test_the_journal_keeps_evaluations_of_another_fine_apart(small, tmp_path):
     found, retrievers = [], [LooksFirst(scores, rough) for _ in range(4)]
     with Journal(tmp_path / "j.sqlite") as journal:
         for fake, fine in zip(retrievers, (None, 1, 1, 2), strict=True):
-            found.append(evaluator(small, fake, [3], journal, fine=fine).run())
+            found.append(run(small, fake, [3], journal, fine=fine))
     done = [(fake.extracted, len(fake.looked_at), len(fake.asked)) for fake in retrievers]
     assert done == [(1, 0, 4), (1, 4, 2), (0, 0, 0), (1, 4, 3)]
     assert found[1].to_json() == found[2].to_json()
@@ -173,9 +173,9 @@ def test_the_journal_keeps_evaluations_of_another_fine_apart(small, tmp_path):
 @pytest.mark.parametrize("change", [{"identity": "another model"}, {"cropped": False}])
 def test_what_was_computed_otherwise_is_not_taken(small, change):
     with Journal(None) as journal:
-        evaluator(small, FakeRetriever([1.0], [0.1] * 5), [2], journal).run()
+        run(small, FakeRetriever([1.0], [0.1] * 5), [2], journal)
         other = FakeRetriever([1.0], [0.2] * 5)
-        outcome = evaluator(small, other, [2], journal, **change).run()
+        outcome = run(small, other, [2], journal, **change)
     assert other.extracted == 1
     assert outcome.queries[0].pair_scores == {row: pytest.approx(0.2) for row in (1, 2, 3)}
 
@@ -244,9 +244,9 @@ def test_one_list_is_refined_for_all_setups_and_no_pair_scored(clustered):
     """Though the journal has pair scores of another run; junk takes part in the refinement."""
     descriptor = [1.0, 0.0, 0.0]
     with Journal(None) as journal:
-        evaluator(clustered, FakeRetriever(descriptor, [0.1] * 5), [5], journal).run()
+        run(clustered, FakeRetriever(descriptor, [0.1] * 5), [5], journal)
         fake = FakeRetriever(descriptor, [])
-        (query,) = evaluator(clustered, fake, [5], journal, method="superglobal").run().queries
+        (query,) = run(clustered, fake, [5], journal, method="superglobal").queries
     whole = rerank(np.float32(descriptor), query.ranking, clustered[1].descriptors, Refinement(5)).rows.tolist()
     assert fake.asked == []
     assert query.pair_scores == {}
@@ -257,7 +257,7 @@ def test_one_list_is_refined_for_all_setups_and_no_pair_scored(clustered):
 def test_both_scores_pairs_of_the_refined_list(clustered):
     fake = FakeRetriever([1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.9, 0.9])
     with Journal(None) as journal:
-        (query,) = evaluator(clustered, fake, [2], journal, method="both").run().queries
+        (query,) = run(clustered, fake, [2], journal, method="both").queries
     whole = rerank(np.float32([1, 0, 0]), query.ranking, clustered[1].descriptors, Refinement()).rows
     firsts = {setup: whole[~np.isin(whole, ignored(TRUTH, setup))][:2].tolist() for setup in SETUPS}
     assert sorted(fake.asked) == sorted({row for first in firsts.values() for row in first})

@@ -1,0 +1,62 @@
+"""Evaluating by a Ray cluster: its workers do queries, this process writes the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.accuracy.evaluation import Evaluator, Query, QueryWork, Selection, Task
+from engine.bundle import Bundle
+from engine.cluster import Cluster, Worker, crew
+from engine.gallery.reader import Gallery
+
+
+class QueryWorker(Worker):
+    """Does queries of a task against a gallery."""
+
+    def __init__(self, bundle: Path, threads: int, task: Task, gallery: Path) -> None:
+        super().__init__(bundle, threads)
+        self._task, self._gallery = task, gallery
+
+    def start(self) -> None:
+        """Open engines and gallery.
+
+        Raises:
+            CvnetError: one of them cannot be opened.
+        """
+        super().start()
+        self._database = Selection.of_gallery(Gallery(self._gallery), self._task.dataset.images)
+        self._descriptors = self._database.descriptors  # (n, 2048)
+
+    def complete(self, number: int, work: QueryWork | None) -> tuple[int, QueryWork]:
+        """A query's number, and its work with what was missing."""
+        query = Query(self._task, number, self._database, self._descriptors, work)
+        return number, query.complete(self.retriever)
+
+
+def complete_on_cluster(
+    evaluator: Evaluator, bundle: Bundle, gallery: Path, cluster: Cluster, done: Callable[[], None] = lambda: None
+) -> None:
+    """Complete every query in the journal, each as it is finished; `done` is called after each.
+
+    Args:
+        gallery: that the evaluator's collection is a selection of.
+
+    Raises:
+        BackendError: Ray is not here, or not to be reached.
+        CvnetError: a query cannot be done; those before it are in the journal.
+    """
+    left = []
+    for query in evaluator.queries():
+        if query.is_complete:
+            done()
+        else:
+            left.append((query.number, query.work))
+    if not left:
+        return
+    with crew(QueryWorker, bundle, cluster, evaluator.task, gallery.absolute()) as workers:
+        for number, work in left:
+            workers.give("complete", number, work)
+        for _ in left:
+            evaluator.finished.put(*workers.result())
+            done()

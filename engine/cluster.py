@@ -1,0 +1,204 @@
+"""A Ray cluster at work: processes with engines of their own, each at one job at a time.
+
+The bundle and the files that jobs name lie in folders that every machine of the cluster sees under the same names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.backends import known
+from engine.bundle import Bundle
+from engine.errors import BackendError, one_line
+from engine.retrieval.retriever import Retriever
+
+WORKER_THREADS = 2
+CONNECT_S = 10
+ATTEMPTS = 4  # at a job whose workers die
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where work is done.
+
+    Attributes:
+        address: of a Ray cluster, as `ray start` printed it; None for one of this machine alone, while it is needed.
+        workers: processes, each with engines of its own; None for as many as the cluster has room for.
+        threads: CPU threads of each.
+    """
+
+    address: str | None = None
+    workers: int | None = None
+    threads: int = WORKER_THREADS
+
+
+class Worker:
+    """A process of a cluster; what it can do is a method each."""
+
+    retriever: Retriever
+
+    def __init__(self, bundle: Path, threads: int) -> None:
+        self._bundle, self._threads = bundle, threads
+
+    def start(self) -> None:
+        """The first job of every worker.
+
+        Raises:
+            CvnetError: the bundle or one of its engines cannot be opened there.
+        """
+        self.retriever = Retriever.open(Bundle(self._bundle), self._threads)
+
+
+@dataclass
+class Job:
+    """A method of a worker to call; `deaths` counts the workers that died at it."""
+
+    method: str
+    arguments: tuple[Any, ...] = ()
+    deaths: int = 0
+
+
+class Crew:
+    """Workers of a cluster. Whoever is free takes the next job; one that dies is replaced, and another does its job."""
+
+    def __init__(self, hire: Callable[[], Any], size: int) -> None:
+        """
+        Args:
+            hire: makes a Ray actor of a `Worker`, which may have to wait for room.
+        """
+        self._hire, self._size = hire, size
+        self._waiting: deque[Job] = deque()
+        self._free: list[Any] = []
+        self._busy: dict[Any, tuple[Any, Job]] = {}  # by the reference to what will come of it
+        for _ in range(size):
+            self._add(Job("start"))
+
+    def __len__(self) -> int:
+        return self._size
+
+    def give(self, method: str, *arguments: Any) -> None:
+        """Have a method of a worker called."""
+        self._waiting.append(Job(method, arguments))
+        self._assign()
+
+    def result(self) -> Any:
+        """What comes of the next job that is finished.
+
+        Raises:
+            BackendError: worker after worker died at it.
+            Exception: whatever the job itself raised.
+        """
+        import ray
+
+        while True:
+            (finished, *_), _ = ray.wait(list(self._busy))
+            worker, job = self._busy.pop(finished)
+            try:
+                found = ray.get(finished)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from error
+            except ray.exceptions.RayError as error:
+                self._replace(job, error)
+                continue
+            self._free.append(worker)
+            self._assign()
+            if job.method != "start":
+                return found
+
+    def _assign(self) -> None:
+        while self._free and self._waiting:
+            self._call(self._free.pop(), self._waiting.popleft())
+
+    def _call(self, worker: Any, job: Job) -> None:
+        self._busy[getattr(worker, job.method).remote(*job.arguments)] = worker, job
+
+    def _add(self, start: Job) -> None:
+        self._call(self._hire(), start)
+
+    def _replace(self, job: Job, error: Exception) -> None:
+        """Another worker for one that died at a job."""
+        job.deaths += 1
+        if job.deaths == ATTEMPTS:
+            raise BackendError(
+                f"{ATTEMPTS} workers of the Ray cluster died at one job ({one_line(error)}); see its logs"
+            )
+        if job.method == "start":
+            self._add(job)
+        else:
+            self._waiting.appendleft(job)
+            self._add(Job("start"))
+
+
+@contextlib.contextmanager
+def crew(kind: type[Worker], bundle: Bundle, cluster: Cluster, *arguments: Any) -> Iterator[Crew]:
+    """As many workers as the cluster has room for, or fewer where that was asked for; `arguments` go to each.
+
+    Raises:
+        BackendError: Ray is not here, the cluster not to be reached, or no machine of it has room for a worker.
+    """
+    with connected(cluster.address) as ray:
+        needed = {"num_cpus": cluster.threads, "num_gpus": int(on_gpu(bundle))}
+        room = count_workers(ray.cluster_resources(), needed)
+        if not room:
+            raise BackendError(
+                f"the Ray cluster has no machine for a worker of {cluster.threads} threads"
+                f"{' and a GPU' if needed['num_gpus'] else ''}; give a lower --threads"
+            )
+        actor = ray.remote(**needed)(kind)
+        shared = [ray.put(argument) for argument in arguments]
+        yield Crew(
+            lambda: actor.remote(bundle.path.absolute(), cluster.threads, *shared), min(cluster.workers or room, room)
+        )
+
+
+@contextlib.contextmanager
+def connected(address: str | None) -> Iterator[Any]:
+    """Ray, connected to a cluster, or to one of this machine alone that ends with the block."""
+    ray = import_ray()
+    try:
+        if address and re.fullmatch(r".*:\d+", address):  # Ray itself would wait for minutes
+            host, port = address.rsplit(":", 1)
+            socket.create_connection((host, int(port)), CONNECT_S).close()
+        ray.init(address=address or "local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    except OSError as error:  # a ConnectionError, from Ray
+        raise BackendError(
+            f"no Ray cluster at {address!r}; start one with 'ray start --head', or leave --address out"
+        ) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def count_workers(resources: dict[str, float], needed: dict[str, int]) -> int:
+    """How many workers the cluster has room for, as far as sums over its machines tell."""
+    names = {"num_cpus": "CPU", "num_gpus": "GPU"}
+    return min(int(resources.get(names[name], 0) // count) for name, count in needed.items() if count)
+
+
+def on_gpu(bundle: Bundle) -> bool:
+    return any(known(graph.backend).device == "cuda" for graph in bundle.manifest.graphs.values())
+
+
+def import_ray() -> Any:
+    """Ray, which counts its users unless told otherwise.
+
+    Raises:
+        BackendError: it is not installed.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    try:
+        import ray
+    except ImportError as error:
+        raise BackendError(
+            f"Ray cannot be imported ({error}); install it with 'uv sync --extra ray', or use --runner local"
+        ) from error
+    return ray
