@@ -374,12 +374,32 @@ def serve(
         str | None,
         typer.Option(envvar="CVNET_ENGINE_TOKEN", help="What requests must bring: 'Authorization: Bearer TOKEN'."),
     ] = None,
+    runner: RunnerOption = "local",
+    address: AddressOption = None,
+    replicas: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Processes of the Ray cluster, each of which searches a share of the gallery; as many as it has room "
+            "for by default.",
+        ),
+    ] = None,
     threads: ThreadsOption = None,
 ) -> None:
     """Serve a search page and an HTTP API."""
     from cvnet_engine.commands import serve
 
-    serve.run(serve.Options(bundle=bundle, gallery=gallery, host=host, port=port, token=token, threads=threads))
+    serve.run(
+        serve.Options(
+            bundle=bundle,
+            gallery=gallery,
+            host=host,
+            port=port,
+            token=token,
+            threads=threads,
+            cluster=cluster_of(runner, address, replicas, threads, "--replicas"),
+        )
+    )
 
 
 @app.command()

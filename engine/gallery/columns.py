@@ -67,9 +67,10 @@ class Columns:
 
     def first(self, count: int) -> Columns:
         """Of the first images alone."""
+        table = self.table[:count]
+        names = self.names[: int(table["name_end"][-1:].sum())]
         halves = None if self.halves is None else self.halves[:count]
-        names = self.names[: self.table["name_end"][count - 1]] if count else b""
-        return replace(self, table=self.table[:count], names=names, descriptors=self.descriptors[:count], halves=halves)
+        return replace(self, table=table, names=names, descriptors=self.descriptors[:count], halves=halves)
 
     def name(self, place: int) -> bytes:
         """The path of an image, in the file system's own encoding."""

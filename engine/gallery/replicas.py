@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.bundle import Bundle
-from engine.cluster import Cluster, Worker, connected, on_gpu, require_room
+from engine.cluster import Cluster, Worker, hiring
 from engine.contract import Array
 from engine.errors import BackendError, PartLostError, one_line
 from engine.features import Features
@@ -225,14 +225,11 @@ def replicas(bundle: Bundle, cluster: Cluster) -> Iterator[Replicas]:
         BackendError: Ray is not here, the cluster not to be reached, or no machine of it has room for a replica.
         CvnetError: the bundle cannot be opened there.
     """
-    with connected(cluster.address) as ray:
-        needed = {"num_cpus": cluster.threads, "num_gpus": int(on_gpu(bundle))}
-        room = require_room(ray.cluster_resources(), needed)
-        actor = ray.remote(**needed, scheduling_strategy="SPREAD", concurrency_groups=GROUPS)(Replica)
-        seats = [
-            Seat(lambda: actor.remote(bundle.path.absolute(), cluster.threads))
-            for _ in range(min(cluster.workers or room, room))
-        ]
+    options = {"scheduling_strategy": "SPREAD", "concurrency_groups": GROUPS}
+    with hiring(Replica, bundle, cluster, **options) as (hire, size):
+        import ray
+
+        seats = [Seat(hire) for _ in range(size)]
         try:
             for seat in seats:
                 seat.started.result()

@@ -27,7 +27,7 @@ class Searched(Protocol):
     def score_batches(
         self, query: Features, rows: Sequence[int], is_open: Callable[[int], bool], rough: bool
     ) -> Batches:
-        """Pair scores of a query and rows, see `Retriever.score_batches`; `rough` on pooled maps, as the query's are."""
+        """Pair scores of a query and rows, see `Retriever.score_batches`; `rough` on pooled maps, as the query's."""
 
 
 class Here(Closing):

@@ -167,18 +167,18 @@ def steps_in(
     if rough := plan.pooled_pairs(candidates):
         with stages.timed("pooled"):
             small, race = pooled(query), Race(ranking.first(rough), rough)
-        yield from run(
-            race, searched.score_batches(small, race.rows, race.is_open, True), "pooled", RoughlyScored, stages
-        )
+        batches = searched.score_batches(small, race.rows, race.is_open, rough=True)
+        yield from run(race, batches, "pooled", RoughlyScored, stages)
         ranking = ranking.roughly_reranked(race.scores)
     race = Race(ranking.first(plan.full_pairs), plan.top_k)
-    yield from run(race, searched.score_batches(query, race.rows, race.is_open, False), "rerank", Scored, stages)
+    batches = searched.score_batches(query, race.rows, race.is_open, rough=False)
+    yield from run(race, batches, "rerank", Scored, stages)
     yield Found(before, ranking.reranked(race.scores), dict(stages.seconds))
 
 
-def run(race: Race, scored: Batches, stage: str, step: type[Step], stages: Stages) -> Generator[Step, None, None]:
+def run(race: Race, batches: Batches, stage: str, step: type[Step], stages: Stages) -> Generator[Step, None, None]:
     """Let the pairs of a race be scored, batch after batch."""
-    with contextlib.closing(scored) as batches:
+    with contextlib.closing(batches):
         while True:
             with stages.timed(stage):
                 batch = next(batches, None)

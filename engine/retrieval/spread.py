@@ -139,8 +139,8 @@ class Rest:
             places, local = placed.within(rows[order])
             asked.append((order[places], placed.part.descriptors(local)))
         found = np.empty((len(rows), DESCRIPTOR_DIM), np.float32)
-        for places, answer in asked:
-            found[places] = answer.result()
+        for wanted, answer in asked:
+            found[wanted] = answer.result()
         return found
 
     def score_batches(
