@@ -185,6 +185,10 @@ def connected(address: str | None) -> Iterator[Any]:
         raise BackendError(
             f"no Ray cluster at {address!r}; start one with 'ray start --head', or leave --address out"
         ) from error
+    except Exception as error:  # Ray's own, of no type, when its processes take more than 30 s
+        raise BackendError(
+            f"Ray did not start ({one_line(error)}); try again when this machine has less to do"
+        ) from error
     try:
         yield ray
     finally:

@@ -30,10 +30,9 @@ from engine.retrieval.search import DescriptorIndex
 from engine.retrieval.spread import AHEAD, SpreadSearcher
 
 SHARES_KEPT = 4  # open in a replica: the newest, and those that searches under way began with
-PAUSE_S = 1.0  # before a replica is started in the place of one that died
-OPENING_S = 60  # that replicas have to open a gallery that has grown; who takes longer joins in when it is done
-# kinds of work, and how many of each a replica is at: a search does not wait for pairs, nor what watches for either
-GROUPS = {"search": 1, "score": AHEAD, "watch": 1}
+PAUSE_S = 2.0  # before a replica is started in the place of one that died
+# kinds of work, and how many of each a replica is at once: a search does not wait for pairs
+GROUPS = {"search": 1, "score": AHEAD}
 GROUP_OF = {"open": "search", "search": "search", "descriptors": "search", "score": "score"}
 logger = logging.getLogger(__name__)
 
@@ -56,11 +55,11 @@ class Replica(Worker):
         self._opened = lru_cache(SHARES_KEPT)(open_share)
 
     def watch(self) -> None:
-        """Return when the process ends, by an error."""
+        """Not to return: whoever waits for it gets an error when the process dies."""
         threading.Event().wait()
 
     def open(self, share: Share) -> None:
-        """Have a share at hand; without it, that is done when it is searched first."""
+        """Have a share at hand before it is searched."""
         self._opened(share)
 
     def search(self, share: Share, descriptor: Array, k: int, among: Array | None) -> Ranking:
@@ -116,7 +115,7 @@ class Seat:
                 self.replica, ended = self._hired, self._hired.watch.remote()
                 if not self.started.done():
                     self.started.set_result(None)
-                while self.replica and not ray.wait([ended], timeout=PAUSE_S)[0]:
+                while self.replica and not self._closed.is_set() and not ray.wait([ended], timeout=PAUSE_S)[0]:
                     pass
                 self._note("it has died")
             except ray.exceptions.RayError as error:
@@ -143,7 +142,7 @@ class Seat:
         self._closed.set()
         if self._hired:
             ray.kill(self._hired)
-        self._thread.join()
+        self._thread.join(2 * PAUSE_S)
 
 
 class HeldShare:
@@ -210,7 +209,7 @@ class Replicas:
         """
         shares = gallery.shares(len(self.seats))
         parts = [HeldShare(seat, share) for seat, share in zip(self.seats, shares, strict=False)]
-        for opening in wait([part.open() for part in parts], OPENING_S).done:
+        for opening in wait([part.open() for part in parts]).done:
             error = opening.exception()
             if error and not isinstance(error, PartLostError):
                 raise error

@@ -35,7 +35,7 @@ from tests.pictures import photo
 ROOT = Path(__file__).parents[3]
 PROGRAM = [sys.executable, "-m", "cvnet_engine"]
 COUNT, PER_SHARD, REPLICAS = 14, 2, 3
-WAIT_S = 300
+WAIT_S, TRIES = 600, 5
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "RAY_OVERRIDE_RESOURCES": f'{{"CPU": {REPLICAS}}}'}
 Ask = Callable[..., dict[str, Any]]
 
@@ -69,25 +69,35 @@ def add(bundle: Path, photos: list[Path], gallery: Path) -> None:
 def ask(bundle: Path, gallery: Path) -> Iterator[Ask]:
     """Asks the server of the replicas."""
     pytest.importorskip("ray", reason="Ray is not installed")
+    program, url = started(bundle, gallery)
+
+    def asked(path: str, body: dict[str, Any]) -> dict[str, Any]:
+        request = urllib.request.Request(url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=WAIT_S) as answer:
+            return json.load(answer)
+
+    try:
+        yield asked
+    finally:
+        program.send_signal(signal.SIGINT)
+        code = program.wait(WAIT_S)
+    assert code == 0
+
+
+def started(bundle: Path, gallery: Path) -> tuple[subprocess.Popen[str], str]:
+    """The program and its address. Ray gives up after 30 s, which may be too few for a machine with much else to do."""
     command = [*PROGRAM, "serve", "--bundle", bundle, "--gallery", gallery, "--port", "0", "--threads", "1"]
     command += ["--runner", "ray", "--replicas", str(REPLICAS)]
-    with subprocess.Popen(
-        [*map(str, command)], cwd=gallery.parent, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
-    ) as program:
+    for _ in range(TRIES):
+        program = subprocess.Popen(
+            [*map(str, command)], cwd=gallery.parent, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
+        )
         assert program.stdout
-        try:
-            url = next(found[0] for line in program.stdout if (found := re.search(r"http://127\.0\.0\.1:\d+", line)))
-
-            def asked(path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-                data = None if body is None else json.dumps(body).encode()
-                request = urllib.request.Request(url + path, data, {"Content-Type": "application/json"})
-                with urllib.request.urlopen(request, timeout=WAIT_S) as answer:
-                    return json.load(answer)
-
-            yield asked
-        finally:
-            program.send_signal(signal.SIGINT)
-            assert program.wait(60) == 0
+        for line in program.stdout:
+            if found := re.search(r"http://127\.0\.0\.1:\d+", line):
+                return program, found[0]
+        assert program.wait(60) == 1
+    pytest.fail("Ray does not start")
 
 
 @contextlib.contextmanager
