@@ -411,6 +411,16 @@ def serve(
         typer.Option(envvar="CVNET_ENGINE_TOKEN", help="What requests must bring: 'Authorization: Bearer TOKEN'."),
     ] = None,
     preset: PresetOption = None,
+    runner: RunnerOption = "local",
+    address: AddressOption = None,
+    replicas: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Processes of the Ray cluster, each of which searches a share of the gallery; as many as it has room "
+            "for by default.",
+        ),
+    ] = None,
     threads: ThreadsOption = None,
 ) -> None:
     """Serve a search page and an HTTP API."""
@@ -425,6 +435,7 @@ def serve(
             token=token,
             preset=preset or "exact",
             threads=threads,
+            cluster=cluster_of(runner, address, replicas, threads, "--replicas"),
         )
     )
 

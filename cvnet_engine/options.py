@@ -89,13 +89,15 @@ HtmlOption = Annotated[
 ]
 
 
-def cluster_of(runner: str, address: str | None, workers: int | None, threads: int | None) -> Cluster | None:
-    """The Ray cluster that was asked for, None for this process alone."""
+def cluster_of(
+    runner: str, address: str | None, workers: int | None, threads: int | None, counted: str = "--workers"
+) -> Cluster | None:
+    """The Ray cluster that was asked for, None for this process alone; `counted` is the option for its processes."""
     from engine.cluster import WORKER_THREADS, Cluster
 
     if runner == "ray":
         return Cluster(address, workers, threads or WORKER_THREADS)
-    for option, value in (("--address", address), ("--workers", workers)):
+    for option, value in (("--address", address), (counted, workers)):
         if value is not None:
             raise typer.BadParameter("is for --runner ray", param_hint=f"'{option}'")
     return None

@@ -12,6 +12,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,19 @@ def crew(kind: type[Worker], bundle: Bundle, cluster: Cluster, *arguments: Any) 
     Raises:
         BackendError: Ray is not here, the cluster not to be reached, or no machine of it has room for a worker.
     """
+    with hiring(kind, bundle, cluster, *arguments) as (hire, size):
+        yield Crew(hire, size)
+
+
+@contextlib.contextmanager
+def hiring(
+    kind: type[Worker], bundle: Bundle, cluster: Cluster, *arguments: Any, **options: Any
+) -> Iterator[tuple[Callable[[], Any], int]]:
+    """What makes a Ray actor of a kind of worker, and how many there are to be; see `crew`.
+
+    Args:
+        options: of the actor, as Ray takes them.
+    """
     with connected(cluster.address) as ray:
         needed = {"num_cpus": cluster.threads, "num_gpus": int(on_gpu(bundle))}
         room = count_workers(ray.cluster_resources(), needed)
@@ -158,11 +172,10 @@ def crew(kind: type[Worker], bundle: Bundle, cluster: Cluster, *arguments: Any) 
                 f"the Ray cluster has no machine for a worker of {cluster.threads} threads"
                 f"{' and a GPU' if needed['num_gpus'] else ''}; give a lower --threads"
             )
-        actor = ray.remote(**needed)(kind)
+        actor = ray.remote(**needed, **options)(kind)
         shared = [ray.put(argument) for argument in arguments]
-        yield Crew(
-            lambda: actor.remote(bundle.path.absolute(), cluster.threads, *shared), min(cluster.workers or room, room)
-        )
+        hire = partial(actor.remote, bundle.path.absolute(), cluster.threads, *shared)
+        yield hire, min(cluster.workers or room, room)
 
 
 @contextlib.contextmanager
@@ -178,8 +191,10 @@ def connected(address: str | None) -> Iterator[Any]:
         raise BackendError(
             f"no Ray cluster at {address!r}; start one with 'ray start --head', or leave --address out"
         ) from error
-    except Exception as error:  # another version's cluster, a machine too busy to start one: Ray has no type for these
-        raise BackendError(f"Ray does not start: {' '.join(str(error).split())}") from error
+    except Exception as error:  # Ray's own, of no type, when its processes take more than 30 s
+        raise BackendError(
+            f"Ray did not start ({one_line(error)}); try again when this machine has less to do"
+        ) from error
     try:
         yield ray
     finally:

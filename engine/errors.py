@@ -51,6 +51,10 @@ class RemovedError(GalleryError):
     """An image that was in the gallery when it was opened, and is no longer."""
 
 
+class PartLostError(CvnetError):
+    """A part of a collection that does not answer, or is no longer what it was."""
+
+
 class DatasetError(CvnetError):
     """A benchmark data set whose ground truth or images are missing or malformed."""
 

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cvnet_engine import console
 from engine.bundle import Bundle
+from engine.cluster import Cluster
 from engine.errors import CvnetError
 from engine.gallery.info import read_info
+from engine.gallery.replicas import replicas
 from engine.presets import PresetName
 from engine.retrieval.retriever import Retriever
+from engine.retrieval.searcher import Searcher
 
 try:
     import python_multipart  # noqa: F401  (without it the server would start, and fail at the first form)
     import uvicorn
 
     from cvnet_engine.server.app import create_app
-    from cvnet_engine.server.collection import Served
+    from cvnet_engine.server.collection import LayOut, Served
     from cvnet_engine.server.security import Access, is_loopback
     from cvnet_engine.server.service import About
 except ImportError as error:
@@ -37,6 +41,7 @@ class Options:
         host: address or name to listen on; anything but this machine's own needs a token.
         port: 0 for one that is free.
         preset: of searches that do not say what they want.
+        cluster: whose processes search; None for this one alone.
     """
 
     bundle: Path
@@ -46,6 +51,7 @@ class Options:
     token: str | None = field(default=None, repr=False)
     preset: PresetName = "exact"
     threads: int | None = None
+    cluster: Cluster | None = None
 
 
 def run(options: Options) -> None:
@@ -59,8 +65,9 @@ def run(options: Options) -> None:
     with (
         contextlib.closing(listen(options.host, options.port)) as listener,
         Retriever.open(bundle, options.threads, made.scales) as retriever,
+        searching(bundle, options.cluster) as lay_out,
     ):
-        served = Served(options.gallery, made.by(bundle.manifest), retriever)
+        served = Served(options.gallery, made.by(bundle.manifest), retriever, lay_out)
         app = create_app(retriever, served, about, Access(options.host, options.token or None))
         console.warn_of_model(bundle.manifest)
         port = listener.getsockname()[1]
@@ -76,6 +83,17 @@ def run(options: Options) -> None:
         )
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listener])
+
+
+@contextlib.contextmanager
+def searching(bundle: Bundle, cluster: Cluster | None) -> Iterator[LayOut]:
+    """What makes a gallery searchable: by this process, or by the replicas of a cluster."""
+    if not cluster:
+        yield Searcher
+        return
+    with replicas(bundle, cluster) as staff:
+        console.say(f"{len(staff.seats)} replicas have started")
+        yield lambda _, gallery: staff.searcher(gallery)
 
 
 def listen(host: str, port: int) -> socket.socket:

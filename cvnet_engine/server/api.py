@@ -30,6 +30,7 @@ from cvnet_engine.server.uploads import read
 from engine.presets import PRESETS
 from engine.retrieval.ranking import Ranking
 from engine.retrieval.searcher import Found, Plan, Ranked, Scored
+from engine.retrieval.spread import Coverage
 
 IMAGE_READERS = 4  # photos read and decoded at once for the page, each of which may take hundreds of MB
 IMAGE_HEADERS = {
@@ -224,12 +225,15 @@ class Answers:
         """
         self._notice, self._snapshot, self._top_k, self._images = service.about.notice, snapshot, top_k, images
         self._shortlist = shortlist
+        self._missing: models.Missing | None = None
         self._pairs = self._done = 0
 
     def of(self, event: Event) -> Answer | None:
         match event:
+            case Coverage(images, replicas, of):
+                self._missing = models.Missing(images=images, replicas=replicas, of=of) if images else None
             case Ranked(before, pairs, seconds):
-                self._pairs = pairs
+                self._pairs, self._done = pairs, 0
                 return "global", self._results(before, before, seconds)
             case Scored(rows, scores):
                 self._done += len(rows)
@@ -244,7 +248,9 @@ class Answers:
         return models.Results(
             results=models.hits(ranking.first(self._top_k), order, self._snapshot),
             pairs=self._done,
-            images=self._images,
+            images=self._images - (self._missing.images if self._missing else 0),
+            partial=self._missing is not None,
+            missing=self._missing,
             seconds=seconds,
             notice=self._notice,
         )

@@ -8,8 +8,8 @@ import os
 import re
 import weakref
 from collections import Counter
-from collections.abc import Iterable
-from functools import cached_property
+from collections.abc import Callable, Iterable
+from functools import cached_property, partial
 from http import HTTPStatus
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import numpy as np
 from cvnet_engine.console import printable
 from cvnet_engine.server.problems import ProblemError, gone
 from engine.contract import Array
-from engine.errors import GalleryError, ImageError
+from engine.errors import CvnetError, ImageError
 from engine.gallery.filter import Filter
 from engine.gallery.info import GalleryInfo, require_equal
 from engine.gallery.reader import Gallery
@@ -26,10 +26,12 @@ from engine.gallery.shards import shard_files
 from engine.images import open_image
 from engine.retrieval.retriever import Retriever
 from engine.retrieval.searcher import Searcher
+from engine.retrieval.spread import SpreadSearcher
 
 ID_BYTES = 16  # of the path's SHA-256, in hexadecimal
 ID = re.compile(f"[0-9a-f]{{{2 * ID_BYTES}}}")
 Signature = list[tuple[str, int, int]]
+LayOut = Callable[[Retriever, Gallery], Searcher | SpreadSearcher]
 
 
 def id_of(path: Path) -> str:
@@ -66,9 +68,8 @@ class Ids:
 class Snapshot:
     """A gallery as it was when opened, laid out for search. It is closed when nobody holds it any more."""
 
-    def __init__(self, gallery: Gallery, retriever: Retriever) -> None:
-        self.gallery = gallery
-        self.searcher = Searcher(retriever, gallery)
+    def __init__(self, gallery: Gallery, searcher: Searcher | SpreadSearcher) -> None:
+        self.gallery, self.searcher = gallery, searcher
         weakref.finalize(self, gallery.close)
 
     def __len__(self) -> int:
@@ -155,15 +156,17 @@ class Snapshot:
 class Served:
     """The newest snapshot of a gallery on the disk."""
 
-    def __init__(self, path: Path, wanted: GalleryInfo, retriever: Retriever) -> None:
+    def __init__(self, path: Path, wanted: GalleryInfo, retriever: Retriever, lay_out: LayOut = Searcher) -> None:
         """
         Args:
             wanted: what the gallery has to be made with, always.
+            lay_out: what makes a gallery searchable.
 
         Raises:
             GalleryError: no gallery there, made with something else, or damage.
         """
-        self._path, self._wanted, self._retriever = path, wanted, retriever
+        self._path, self._wanted = path, wanted
+        self._lay_out = partial(lay_out, retriever)
         self._signature = signature(path)
         self.snapshot = self._open()
 
@@ -171,10 +174,10 @@ class Served:
         gallery = Gallery(self._path)
         try:
             require_equal(gallery.info, self._wanted, self._path)
-        except GalleryError:
+            return Snapshot(gallery, self._lay_out(gallery))
+        except CvnetError:
             gallery.close()
             raise
-        return Snapshot(gallery, self._retriever)
 
     def refresh(self) -> bool:
         """Open the gallery again where its files have changed; whether they had. Searches under way keep what they had.

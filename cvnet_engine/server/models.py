@@ -126,10 +126,20 @@ class Hit(ImageEntry):
     same_as: Annotated[str | None, Field(description="Id of the better result that this one is near-identical to.")]
 
 
+class Missing(BaseModel):
+    """What was not searched, as the replicas that hold it did not answer; others are taking their place."""
+
+    images: int
+    replicas: int
+    of: Annotated[int, Field(description="Replicas that hold the gallery.")]
+
+
 class Results(BaseModel):
     results: list[Hit]
     pairs: Annotated[int, Field(description="Pairs scored in full.")]
     images: Annotated[int, Field(description="Images that were searched.")]
+    partial: Annotated[bool, Field(description="Whether images that were asked for could not be searched.")]
+    missing: Annotated[Missing | None, Field(description="How many; null where none is.")]
     seconds: Annotated[dict[str, float], Field(description="Work by stage: features, global, rerank.")]
     notice: Annotated[str | None, Field(description="What must be said of an untrained or demonstration model.")]
 

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.responses import JSONResponse
 
 from cvnet_engine.console import printable
-from engine.errors import CvnetError, ImageError, RemovedError
+from engine.errors import CvnetError, ImageError, PartLostError, RemovedError
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 5
@@ -51,6 +51,8 @@ def problem_of(error: Exception) -> ProblemError:
             return ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "unusable-image", str(error))
         case RemovedError():
             return gone(str(error))
+        case PartLostError():
+            return busy(str(error))
         case MemoryError():
             return busy("out of memory; try again with a smaller image, or later")
         case CvnetError():

@@ -12,6 +12,7 @@ from engine.features import Features
 from engine.images import crop, decode, limit_side
 from engine.retrieval.retriever import Retriever
 from engine.retrieval.searcher import Found, Plan, Ranked, RoughlyScored, Scored, Stages
+from engine.retrieval.spread import Coverage
 
 Box = tuple[float, float, float, float]
 
@@ -40,8 +41,8 @@ def describe(query: Callable[[], Features]) -> Iterator[Described]:
 
 def search(
     query: Callable[[], Features], snapshot: Snapshot, plan: Plan, among: Array | None, leave_out: int | None = None
-) -> Iterator[Described | Ranked | RoughlyScored | Scored | Found]:
-    """A query in a gallery: its features, then the steps of `Searcher.find`.
+) -> Iterator[Described | Coverage | Ranked | RoughlyScored | Scored | Found]:
+    """A query in a gallery: its features, then the steps of its searcher.
 
     Args:
         among, leave_out: see `Searcher.steps`.

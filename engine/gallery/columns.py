@@ -16,7 +16,7 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -64,6 +64,13 @@ class Columns:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def first(self, count: int) -> Columns:
+        """Of the first images alone."""
+        table = self.table[:count]
+        names = self.names[: int(table["name_end"][-1:].sum())]
+        halves = None if self.halves is None else self.halves[:count]
+        return replace(self, table=table, names=names, descriptors=self.descriptors[:count], halves=halves)
 
     def name(self, place: int) -> bytes:
         """The path of an image, in the file system's own encoding."""

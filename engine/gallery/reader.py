@@ -33,6 +33,7 @@ from engine.gallery.shards import (
     shard_files,
     translated_errors,
 )
+from engine.gallery.share import Share, share_out
 from engine.gallery.shots import read_shots
 from engine.gallery.table import Paths, Table
 from engine.geometry import Size
@@ -50,10 +51,14 @@ class Gallery(Closing):
         descriptors: (n, 2048) float32, unit norm.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, share: Share | None = None) -> None:
         """
+        Args:
+            share: the images to open, rows being numbered from 0 in there; None for all.
+
         Raises:
             GalleryError: no gallery there, another format, or damage.
+            PartLostError: the share is not in the gallery any more.
         """
         self.path = path
         self.info = read_info(path)
@@ -62,11 +67,14 @@ class Gallery(Closing):
         self._contents: list[Contents] = []
         shards: list[Columns] = []
         try:
-            for file in shard_files(path, self.info.shards):
+            files = shard_files(path, self.info.shards)
+            for file in files[share.first :][: len(share.shards)] if share else files:
                 if not file.exists():
                     raise GalleryError(f"{file}: missing from the gallery; {REPAIR}")
                 self._connections.files.append(file)
                 shards.append(self._open_shard(file))
+            if share:
+                shards = share.cut(shards)
         except BaseException:
             self.close()
             raise
@@ -97,6 +105,10 @@ class Gallery(Closing):
 
     def __len__(self) -> int:
         return len(self._table)
+
+    def shares(self, count: int) -> list[Share]:
+        """The gallery as it is opened here, in at most so many shares of about one size."""
+        return share_out(self.path.absolute(), self._table.shards, count)
 
     def names(self) -> Iterator[bytes]:
         """Every path in the file system's own encoding, by row."""

@@ -13,12 +13,11 @@ import numpy as np
 
 from engine.contract import Array, Closing
 from engine.features import Features
-from engine.retrieval import superglobal
-from engine.retrieval.pooling import Pooled, pooled
+from engine.retrieval.pooling import pooled
 from engine.retrieval.ranking import Ranking, final_scores
-from engine.retrieval.retriever import Collection, Mapped, Retriever
-from engine.retrieval.search import DescriptorIndex
-from engine.retrieval.superglobal import Refinement
+from engine.retrieval.retriever import Collection, Retriever
+from engine.retrieval.searched import Batches, Here, Searched
+from engine.retrieval.superglobal import Refinement, refined_scores
 
 RerankWith = Literal["cvnet", "superglobal", "both"]
 
@@ -110,13 +109,14 @@ class Found:
     seconds: dict[str, float]
 
 
+Steps = Generator[Ranked | RoughlyScored | Scored | Found, None, None]
+
+
 class Searcher(Closing):
     """A collection laid out for search, and the retriever that scores pairs of it. Neither is closed with it."""
 
     def __init__(self, retriever: Retriever, collection: Collection) -> None:
-        self._retriever, self._collection = retriever, collection
-        self._descriptors = collection.descriptors
-        self._index = DescriptorIndex(self._descriptors)
+        self._here = Here(retriever, collection)
 
     def find(
         self,
@@ -130,7 +130,7 @@ class Searcher(Closing):
 
         Args:
             done: `done(n, of)` is called after each n pairs, of so many at most, on maps of either size.
-            among, leave_out: see `steps`.
+            among, leave_out: see `steps_in`.
         """
         pairs = 0
         for step in self.steps(query, plan, among, leave_out):
@@ -142,54 +142,63 @@ class Searcher(Closing):
         assert isinstance(step, Found)  # the last
         return step
 
-    def steps(
-        self, query: Features, plan: Plan, among: Array | None = None, leave_out: int | None = None
-    ) -> Generator[Ranked | RoughlyScored | Scored | Found, None, None]:
-        """What `find` does, a piece of work a step, so that steps for several queries can take turns on one thread.
-
-        Args:
-            among: rows (n,) int64 to search, ascending; None for all.
-            leave_out: a row that is no result: the query itself, where it is of the collection.
-        """
-        stages = Stages()
-        with stages.timed("global"):
-            before = self._index.search(query.descriptor, plan.depth + (leave_out is not None), among)
-            if leave_out is not None:
-                before = before.without(np.array([leave_out])).first(plan.depth)
-        candidates = len(before.rows)
-        yield Ranked(before, min(plan.full_pairs, candidates), dict(stages.seconds))
-        with stages.timed("rerank"):
-            ranking = self._refined(query, before, plan)
-        if rough := plan.pooled_pairs(candidates):
-            with stages.timed("pooled"):
-                small, race = pooled(query), Race(ranking.first(rough), rough)
-            yield from self._run(race, small, Pooled(self._collection), "pooled", RoughlyScored, stages)
-            ranking = ranking.roughly_reranked(race.scores)
-        race = Race(ranking.first(plan.full_pairs), plan.top_k)
-        yield from self._run(race, query, self._collection, "rerank", Scored, stages)
-        yield Found(before, ranking.reranked(race.scores), dict(stages.seconds))
-
-    def _run(
-        self, race: Race, query: Features, collection: Mapped, stage: str, step: type[Step], stages: Stages
-    ) -> Generator[Step, None, None]:
-        """Score the pairs of a race, batch after batch."""
-        with contextlib.closing(self._retriever.score_batches(query, collection, race.rows, race.is_open)) as batches:
-            while True:
-                with stages.timed(stage):
-                    batch = next(batches, None)
-                if batch is None:
-                    return
-                race.enter(*batch)
-                yield step(*batch)
-
-    def _refined(self, query: Features, ranking: Ranking, plan: Plan) -> Ranking:
-        """A ranking by similarity in the order whose first `plan.pairs` images are to be scored."""
-        if plan.refinement is None or not len(ranking.rows):
-            return ranking
-        return superglobal.rerank(query.descriptor, ranking, self._descriptors, plan.refinement)
+    def steps(self, query: Features, plan: Plan, among: Array | None = None, leave_out: int | None = None) -> Steps:
+        """What `find` does, see `steps_in`."""
+        return steps_in(self._here, query, plan, among, leave_out)
 
     def close(self) -> None:
-        self._index.close()
+        self._here.close()
+
+
+def steps_in(
+    searched: Searched, query: Features, plan: Plan, among: Array | None = None, leave_out: int | None = None
+) -> Steps:
+    """A search, a piece of work a step, so that steps for several queries can take turns on one thread.
+
+    Args:
+        among: rows (n,) int64 to search, ascending; None for all.
+        leave_out: a row that is no result: the query itself, where it is of the collection.
+    """
+    stages = Stages()
+    with stages.timed("global"):
+        before = searched.search(query.descriptor, plan.depth + (leave_out is not None), among)
+        if leave_out is not None:
+            before = before.without(np.array([leave_out])).first(plan.depth)
+    candidates = len(before.rows)
+    yield Ranked(before, min(plan.full_pairs, candidates), dict(stages.seconds))
+    with stages.timed("rerank"):
+        ranking = refined(searched, query, before, plan)
+    if rough := plan.pooled_pairs(candidates):
+        with stages.timed("pooled"):
+            small, race = pooled(query), Race(ranking.first(rough), rough)
+        batches = searched.score_batches(small, race.rows, race.is_open, rough=True)
+        yield from run(race, batches, "pooled", RoughlyScored, stages)
+        ranking = ranking.roughly_reranked(race.scores)
+    race = Race(ranking.first(plan.full_pairs), plan.top_k)
+    batches = searched.score_batches(query, race.rows, race.is_open, rough=False)
+    yield from run(race, batches, "rerank", Scored, stages)
+    yield Found(before, ranking.reranked(race.scores), dict(stages.seconds))
+
+
+def run(race: Race, batches: Batches, stage: str, step: type[Step], stages: Stages) -> Generator[Step, None, None]:
+    """Let the pairs of a race be scored, batch after batch."""
+    with contextlib.closing(batches):
+        while True:
+            with stages.timed(stage):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            race.enter(*batch)
+            yield step(*batch)
+
+
+def refined(searched: Searched, query: Features, ranking: Ranking, plan: Plan) -> Ranking:
+    """A ranking by similarity in the order whose first `plan.pairs` images are to be scored."""
+    how = plan.refinement
+    if how is None or not len(ranking.rows):
+        return ranking
+    shortlist = searched.descriptors(ranking.rows[: how.shortlist])
+    return ranking.refined_by(refined_scores(query.descriptor, shortlist, how))
 
 
 class Race:

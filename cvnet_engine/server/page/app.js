@@ -33,6 +33,14 @@ function complain(text) {
   $("trouble").textContent = text;
 }
 
+/** What a search had to do without, null where that is nothing. */
+function showMissing(missing) {
+  $("partial").hidden = !missing;
+  $("partial").textContent = missing
+    ? `Not searched: ${plural(missing.images, "photo")}, as ${missing.replicas} of ${plural(missing.of, "replica")} did not answer. Search again in a minute.`
+    : "";
+}
+
 function described({ seconds, pairs, images }) {
   const parts = [`features ${duration(seconds.features)}`, `search of ${plural(images, "image")} ${duration(seconds.global)}`];
   if (seconds.pooled) parts.push(`a rough look ${duration(seconds.pooled)}`);
@@ -139,6 +147,7 @@ async function run() {
   search = new AbortController();
   const { signal } = search;
   complain("");
+  showMissing(null);
   remember();
   const asking = Boolean(query.id || query.file);
   $("browse").hidden = !asking;
@@ -169,6 +178,7 @@ async function find(signal) {
     } else {
       list.ariaBusy = "false";
       hits = data.results;
+      showMissing(data.missing);
       showHits();
       say(described(data));
       if (!hits.length) nothing();

@@ -1,0 +1,129 @@
+"""A gallery in two parts answers as one; where a part does not answer, the API says what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from cvnet_engine.server.app import create_app
+from cvnet_engine.server.collection import Served, id_of
+from cvnet_engine.server.security import Access
+from cvnet_engine.server.service import About
+from engine.retrieval.retriever import batches_of_equal
+from engine.retrieval.search import DescriptorIndex, similarities
+from engine.retrieval.spread import SpreadSearcher
+from tests.cvnet_engine.server.conftest import IMAGES, LOCAL, Retriever, add
+from tests.cvnet_engine.server.test_api import events_of, problem
+from tests.engine.fakes import INFO
+from tests.pictures import photo
+
+FIRST = IMAGES // 3  # images of the first part
+
+
+class Steady(Retriever):
+    """Scores that do not depend on the batch: a product of BLAS does, in its last bits."""
+
+    def score_batches(self, query, collection, rows, _is_open=None):
+        for batch in batches_of_equal(rows, collection.map_size):
+            yield batch, np.abs(similarities(collection.descriptors[batch], query.descriptor) * 997) % 1
+
+
+class Half:
+    """Some rows of a gallery, searched in this process at once."""
+
+    def __init__(self, retriever, gallery, rows: range) -> None:
+        self.retriever, self.gallery, self.rows, self.lost = retriever, gallery, rows, False
+
+    def __len__(self):
+        return len(self.rows)
+
+    def is_here(self):
+        return not self.lost
+
+    def search(self, descriptor, k, among):
+        descriptors = self.gallery.descriptors[self.rows.start : self.rows.stop]
+        return answer(DescriptorIndex(descriptors).search(descriptor, k, among))
+
+    def score(self, query, rows, _rough):
+        ((_, scores),) = self.retriever.score_batches(query, self.gallery, [self.rows.start + row for row in rows])
+        return answer(scores)
+
+
+def answer(found) -> Future:
+    future: Future = Future()
+    future.set_result(found)
+    return future
+
+
+@pytest.fixture
+def parts() -> list[Half]:
+    """Those of the gallery that is served."""
+    return []
+
+
+@pytest.fixture
+def spread_gallery(gallery, parts) -> Served:
+    def lay_out(retriever, opened):
+        parts[:] = [Half(retriever, opened, rows) for rows in (range(FIRST), range(FIRST, len(opened)))]
+        return SpreadSearcher(opened.map_size, parts)
+
+    return Served(gallery, INFO, Steady(), lay_out)
+
+
+def serving(served: Served) -> TestClient:
+    app = create_app(Steady(), served, About("fake model", "", None), Access("127.0.0.1"))
+    return TestClient(app, LOCAL, raise_server_exceptions=False)
+
+
+@pytest.fixture
+def spread(spread_gallery) -> Iterator[TestClient]:
+    with serving(spread_gallery) as client:
+        yield client
+
+
+@pytest.fixture
+def whole(gallery) -> Iterator[TestClient]:
+    with serving(Served(gallery, INFO, Steady())) as client:
+        yield client
+
+
+@pytest.mark.parametrize("asked", [{"rerank": 9}, {"top_k": 3, "name": "VIEW 1"}, {"box": [4, 4, 60, 60]}])
+def test_what_is_found_is_what_is_found_in_one_place(whole, spread, photos, asked):
+    query = {"id": id_of(photos[1]), "top_k": IMAGES} | asked
+    found, expected = (one.post("/v1/search", json=query).json() for one in (spread, whole))
+    assert found["results"] == expected["results"]
+    assert (found["images"], found["partial"], found["missing"]) == (expected["images"], False, None)
+    assert (expected["partial"], expected["missing"]) == (False, None)
+
+
+def test_what_is_missing_is_told_in_answers_and_streams(spread, parts, photos):
+    parts[0].lost = True
+    query = {"id": id_of(photos[1]), "top_k": IMAGES, "rerank": IMAGES}  # its stored features can be read all the same
+    events = events_of(spread.post("/v1/search", json=query, headers={"Accept": "text/event-stream"}))
+    assert [name for name, _ in events] == ["global", "scores", "scores", "result"]
+    for data in (events[0][1], events[-1][1], spread.post("/v1/search", json=query).json()):
+        assert (data["images"], len(data["results"]), data["partial"]) == (IMAGES - FIRST, IMAGES - FIRST, True)
+        assert data["missing"] == {"images": FIRST, "replicas": 1, "of": 2}
+    elsewhere = spread.post("/v1/search", json=query | {"name": "view 11"}).json()
+    assert (elsewhere["partial"], elsewhere["images"]) == (False, 1)
+    shortlist = {"id": id_of(photos[1]), "candidates": [str(photos[0]), str(photos[9])]}
+    answered = spread.post("/v1/rerank", json=shortlist).json()
+    assert (len(answered["results"]), answered["missing"]["images"]) == (1, 1)
+
+
+def test_without_any_part_the_answer_is_to_try_again(spread, parts, photos):
+    for part in parts:
+        part.lost = True
+    answer = spread.post("/v1/search", json={"id": id_of(photos[1])})
+    assert "try again" in problem(answer, 503, "busy")
+    assert answer.headers["retry-after"]
+
+
+def test_a_gallery_that_grows_is_laid_out_anew(spread, spread_gallery, gallery, photos, tmp_path):
+    add(gallery, [photo(tmp_path / "new.jpg", seed=99)])
+    assert spread_gallery.refresh()
+    assert spread.post("/v1/search", json={"id": id_of(photos[1])}).json()["images"] == IMAGES + 1
