@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from cvnet_engine import care, interrupts
 from cvnet_engine.options import (
     BundleOption,
+    ExactOption,
     FineOption,
     GalleryOption,
     HtmlOption,
@@ -215,6 +216,7 @@ def search(
     ] = None,
     rerank_with: RerankWithOption = "cvnet",
     fine: FineOption = None,
+    exact: ExactOption = False,
     filter: Annotated[
         list[str] | None,
         typer.Option(
@@ -258,6 +260,7 @@ def search(
             rerank=rerank,
             rerank_with=rerank_with,
             fine=fine,
+            exact=exact,
             candidates=candidates,
             filters=filter or [],
             format=format,
@@ -373,12 +376,15 @@ def serve(
         str | None,
         typer.Option(envvar="CVNET_ENGINE_TOKEN", help="What requests must bring: 'Authorization: Bearer TOKEN'."),
     ] = None,
+    exact: ExactOption = False,
     threads: ThreadsOption = None,
 ) -> None:
     """Serve a search page and an HTTP API."""
     from cvnet_engine.commands import serve
 
-    serve.run(serve.Options(bundle=bundle, gallery=gallery, host=host, port=port, token=token, threads=threads))
+    serve.run(
+        serve.Options(bundle=bundle, gallery=gallery, host=host, port=port, token=token, exact=exact, threads=threads)
+    )
 
 
 @app.command()

@@ -35,6 +35,7 @@ class Options:
     Attributes:
         host: address or name to listen on; anything but this machine's own needs a token.
         port: 0 for one that is free.
+        exact: search all images, also where the gallery has an approximate index.
     """
 
     bundle: Path
@@ -42,6 +43,7 @@ class Options:
     host: str = "127.0.0.1"
     port: int = 8080
     token: str | None = field(default=None, repr=False)
+    exact: bool = False
     threads: int | None = None
 
 
@@ -58,7 +60,7 @@ def run(options: Options) -> None:
         Retriever.open(bundle, options.threads) as retriever,
     ):
         wanted = GalleryInfo.made_with(bundle.manifest, made.max_side_px, made.maps)
-        served = Served(options.gallery, wanted, retriever)
+        served = Served(options.gallery, wanted, retriever, options.exact)
         app = create_app(retriever, served, about, Access(options.host, options.token or None))
         console.warn_of_model(bundle.manifest)
         port = listener.getsockname()[1]

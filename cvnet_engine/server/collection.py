@@ -19,6 +19,7 @@ from cvnet_engine.console import printable
 from cvnet_engine.server.problems import ProblemError, gone
 from engine.contract import Array
 from engine.errors import GalleryError, ImageError
+from engine.gallery.ann_file import ANN
 from engine.gallery.filter import Filter
 from engine.gallery.info import GalleryInfo, require_equal
 from engine.gallery.reader import Gallery
@@ -66,9 +67,13 @@ class Ids:
 class Snapshot:
     """A gallery as it was when opened, laid out for search. It is closed when nobody holds it any more."""
 
-    def __init__(self, gallery: Gallery, retriever: Retriever) -> None:
+    def __init__(self, gallery: Gallery, retriever: Retriever, exact: bool = False) -> None:
+        """
+        Args:
+            exact: search all images, also where the gallery has an approximate index.
+        """
         self.gallery = gallery
-        self.searcher = Searcher(retriever, gallery)
+        self.searcher = Searcher(retriever, gallery, None if exact else gallery.approximate())
         weakref.finalize(self, gallery.close)
 
     def __len__(self) -> int:
@@ -155,15 +160,16 @@ class Snapshot:
 class Served:
     """The newest snapshot of a gallery on the disk."""
 
-    def __init__(self, path: Path, wanted: GalleryInfo, retriever: Retriever) -> None:
+    def __init__(self, path: Path, wanted: GalleryInfo, retriever: Retriever, exact: bool = False) -> None:
         """
         Args:
             wanted: what the gallery has to be made with, always.
+            exact: see `Snapshot`.
 
         Raises:
             GalleryError: no gallery there, made with something else, or damage.
         """
-        self._path, self._wanted, self._retriever = path, wanted, retriever
+        self._path, self._wanted, self._retriever, self._exact = path, wanted, retriever, exact
         self._signature = signature(path)
         self.snapshot = self._open()
 
@@ -174,7 +180,7 @@ class Served:
         except GalleryError:
             gallery.close()
             raise
-        return Snapshot(gallery, self._retriever)
+        return Snapshot(gallery, self._retriever, self._exact)
 
     def refresh(self) -> bool:
         """Open the gallery again where its files have changed; whether they had. Searches under way keep what they had.
@@ -193,10 +199,10 @@ class Served:
 def signature(path: Path) -> Signature:
     """Names, sizes and times of the files that a commit changes; a reader leaves an empty log, which says nothing."""
     found = []
-    for shard in shard_files(path, recorded=0):
-        for file in (shard, Path(f"{shard}-wal")):
-            with contextlib.suppress(FileNotFoundError):  # a log goes when its writer does
-                status = file.stat()
-                if status.st_size:
-                    found.append((file.name, status.st_size, status.st_mtime_ns))
+    shards = shard_files(path, recorded=0)
+    for file in (*shards, *(Path(f"{shard}-wal") for shard in shards), path / ANN):
+        with contextlib.suppress(FileNotFoundError):  # a log goes when its writer does
+            status = file.stat()
+            if status.st_size:
+                found.append((file.name, status.st_size, status.st_mtime_ns))
     return found

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -12,8 +13,9 @@ from typing import Self
 import numpy as np
 
 from engine.contract import Array, Closing
-from engine.errors import GalleryError, RemovedError
+from engine.errors import CvnetWarning, GalleryError, RemovedError
 from engine.features import Features
+from engine.gallery.ann_file import AnnFile
 from engine.gallery.columns import Columns, columns_file, open_columns
 from engine.gallery.connections import Connections
 from engine.gallery.info import read_info
@@ -36,6 +38,7 @@ from engine.gallery.shards import (
 from engine.gallery.shots import read_shots
 from engine.gallery.table import Paths, Table
 from engine.geometry import Size
+from engine.retrieval.approximate import Approximate
 from engine.retrieval.blocks import Block, Descriptors
 
 
@@ -97,6 +100,23 @@ class Gallery(Closing):
 
     def __len__(self) -> int:
         return len(self._table)
+
+    @property
+    def shards(self) -> Sequence[Columns]:
+        """What is known of the images, shard by shard."""
+        return self._table.shards
+
+    def approximate(self) -> Approximate | None:
+        """What finds candidates for global search, where the gallery keeps an index for that.
+
+        None where it keeps none; with a note, where that is damaged or no longer the gallery's.
+        """
+        try:
+            kept = AnnFile.load(self.path)
+            return kept.opened(self.shards) if kept else None
+        except GalleryError as error:
+            warnings.warn(str(error), CvnetWarning, stacklevel=2)
+            return None
 
     def names(self) -> Iterator[bytes]:
         """Every path in the file system's own encoding, by row."""

@@ -14,6 +14,7 @@ import numpy as np
 from engine.contract import Array, Closing
 from engine.features import Features
 from engine.retrieval import superglobal
+from engine.retrieval.approximate import Approximate
 from engine.retrieval.pooling import Pooled, pooled
 from engine.retrieval.ranking import Ranking, final_scores
 from engine.retrieval.retriever import Collection, Mapped, Retriever
@@ -75,11 +76,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Ranked:
-    """The ranking by similarity, how many pairs of it will be scored in full, and seconds of work by stage so far."""
+    """The ranking by similarity, how many pairs of it will be scored in full, and seconds of work by stage so far.
+
+    `exact` is whether all images were searched, or candidates of an approximate index.
+    """
 
     before: Ranking
     pairs: int
     seconds: dict[str, float]
+    exact: bool = True
 
 
 @dataclass(frozen=True)
@@ -103,18 +108,26 @@ Step = TypeVar("Step", Scored, RoughlyScored)
 
 @dataclass(frozen=True)
 class Found:
-    """A query's outcome: the ranking by similarity, the final one, and what each stage took in seconds."""
+    """A query's outcome: the ranking by similarity, the final one, and what each stage took in seconds.
+
+    `exact` is as in `Ranked`.
+    """
 
     before: Ranking
     ranking: Ranking
     seconds: dict[str, float]
+    exact: bool = True
 
 
 class Searcher(Closing):
     """A collection laid out for search, and the retriever that scores pairs of it. Neither is closed with it."""
 
-    def __init__(self, retriever: Retriever, collection: Collection) -> None:
-        self._retriever, self._collection = retriever, collection
+    def __init__(self, retriever: Retriever, collection: Collection, approximate: Approximate | None = None) -> None:
+        """
+        Args:
+            approximate: what finds candidates for global search; None for exact search always.
+        """
+        self._retriever, self._collection, self._approximate = retriever, collection, approximate
         self._descriptors = collection.descriptors
         self._index = DescriptorIndex(self._descriptors)
 
@@ -149,11 +162,13 @@ class Searcher(Closing):
         """
         stages = Stages()
         with stages.timed("global"):
-            before = self._index.search(query.descriptor, plan.depth + (leave_out is not None), among)
+            depth = plan.depth + (leave_out is not None)
+            proposed = self._proposed(query.descriptor, depth) if among is None else None
+            before = self._index.search(query.descriptor, depth, among if proposed is None else proposed)
             if leave_out is not None:
                 before = before.without(np.array([leave_out])).first(plan.depth)
-        candidates = len(before.rows)
-        yield Ranked(before, min(plan.full_pairs, candidates), dict(stages.seconds))
+        candidates, exact = len(before.rows), proposed is None
+        yield Ranked(before, min(plan.full_pairs, candidates), dict(stages.seconds), exact)
         with stages.timed("rerank"):
             ranking = self._refined(query, before, plan)
         if rough := plan.pooled_pairs(candidates):
@@ -163,7 +178,14 @@ class Searcher(Closing):
             ranking = ranking.roughly_reranked(race.scores)
         race = Race(ranking.first(plan.full_pairs), plan.top_k)
         yield from self._run(race, query, self._collection, "rerank", Scored, stages)
-        yield Found(before, ranking.reranked(race.scores), dict(stages.seconds))
+        yield Found(before, ranking.reranked(race.scores), dict(stages.seconds), exact)
+
+    def _proposed(self, descriptor: Array, depth: int) -> Array | None:
+        """Candidates (c,) int64 for the best `depth`, ascending; None where all are to be searched."""
+        if self._approximate is None or not self._approximate.reaches(depth):
+            return None
+        proposed = self._approximate.propose(descriptor)
+        return proposed if len(proposed) >= depth else None
 
     def _run(
         self, race: Race, query: Features, collection: Mapped, stage: str, step: type[Step], stages: Stages

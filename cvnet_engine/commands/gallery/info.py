@@ -5,7 +5,10 @@ from __future__ import annotations
 from rich.filesize import decimal
 
 from cvnet_engine import console
+from cvnet_engine.commands.gallery.ann import to_json, worth
 from cvnet_engine.commands.gallery.options import GalleryOptions
+from engine.errors import GalleryError
+from engine.gallery.ann_file import About, AnnFile
 from engine.gallery.census import count
 from engine.gallery.info import read_info
 
@@ -17,6 +20,7 @@ def run(options: Options) -> None:
     made = read_info(options.gallery)
     census = count(options.gallery, made)
     changed = census.changed.astimezone().isoformat(" ", "seconds")
+    about, reason = kept_index(options)
     per_image = census.stored_bytes // max(1, census.images)
     rows = [
         ("images", f"{census.images:,} in {census.shards} shards"),
@@ -25,6 +29,7 @@ def run(options: Options) -> None:
         ("model", f"{made.weights}, {made.features_id[:12]}"),
         ("longest side", f"{made.max_side_px} px" if made.max_side_px else "as it is"),
         ("maps", made.maps),
+        ("approximate index", reason or (about and f"{about.images:,} images, {worth(about)}") or "none"),
         ("last changed", changed),
     ]
     console.table(str(options.gallery), ("", ""), [row for row in rows if census.free_bytes or "left" not in row[0]])
@@ -42,5 +47,15 @@ def run(options: Options) -> None:
                 "features_id": made.features_id,
                 "max_side_px": made.max_side_px,
                 "maps": made.maps,
+                "ann": to_json(about),
             },
         )
+
+
+def kept_index(options: Options) -> tuple[About | None, str]:
+    """What the gallery's approximate index says of itself, and what is wrong with it."""
+    try:
+        kept = AnnFile.load(options.gallery)
+    except GalleryError as error:
+        return None, str(error)
+    return (kept.about if kept else None), ""
