@@ -1,6 +1,6 @@
 """A gallery's approximate index, kept in a file beside its shards.
 
-    approximate.index   a line of JSON, `About`; then an npz of the inverted file's arrays, and `images`: (n,) of `IMAGE`
+    approximate.index   a line of JSON, `About`; then an npz of the inverted file's arrays and of `images`, (n,) `IMAGE`
 
 It names each image by shard, id and the checksum of its row, which covers path and descriptor. So it need not know what
 writers do: an image that has been added since is one that it lacks, one that was replaced or removed one that is gone.
@@ -102,7 +102,7 @@ class AnnFile:
             allow_pickle=False,
             projection=quantizer.projection,
             centroids=quantizer.centroids,
-            codebooks=quantizer.codebooks,
+            levels=quantizer.levels,
             sizes=self.file.sizes,
             members=self.file.members,
             codes=self.file.codes,
@@ -158,7 +158,7 @@ def digest(about: About, data: bytes | memoryview) -> str:
 
 
 def read_inverted_file(arrays: Mapping[str, Array]) -> InvertedFile:
-    quantizer = Quantizer(arrays["projection"], arrays["centroids"], arrays["codebooks"])
+    quantizer = Quantizer(arrays["projection"], arrays["centroids"], arrays["levels"])
     file = InvertedFile(quantizer, arrays["sizes"], arrays["members"], arrays["codes"])
     file.require_sound()
     return file

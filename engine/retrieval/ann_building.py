@@ -18,8 +18,8 @@ LEAST = 2000  # descriptors; fewer are searched exactly in less time than it tak
 LISTS = 4  # times the square root of the descriptors, or the power of two below
 LEARNT_FROM = 40  # descriptors a list
 QUERIES = 200
-MOST_CANDIDATES = 6400
-CANDIDATES = (200, 400, 800, 1600, 3200, MOST_CANDIDATES)
+CANDIDATES = tuple(round(DEPTH * 2 ** (step / 4)) for step in range(2, 25))  # 141 to 6400, that are tried
+ERRORS = 2  # standard errors that a measured recall has to be above the wanted one: 39 in 40 draws of queries
 CANDIDATE_BYTES = 4096  # read of each: its descriptor in float16
 
 
@@ -50,7 +50,7 @@ class Built:
 
 
 def build(descriptors: Descriptors, wanted: float, done: Callable[[int], None] = lambda _: None) -> Built:
-    """An approximate index of a collection, with the least effort whose recall@100 is `wanted`, less a standard error.
+    """An approximate index of a collection, with the least effort whose recall@100 is `wanted`, surely.
 
     Recall is that of descriptors of the collection, drawn at random and kept from what is learnt, each left out of its
     own results: the share of the exact best 100 that is found. It holds for queries that are like the collection.
@@ -132,7 +132,7 @@ def try_out(file: InvertedFile, asked: Array, queries: Array, expected: Array) -
     """
     scanner = Scanner(file)
     for probes in (1 << n for n in range(scanner.lists.bit_length())):
-        found = [scanner.nearest(query, probes, MOST_CANDIDATES + 1) for query in asked]
+        found = [scanner.nearest(query, probes, CANDIDATES[-1] + 1) for query in asked]
         hits = [np.isin(rows[rows != own], best) for rows, own, best in zip(found, queries, expected, strict=True)]
         for candidates in CANDIDATES:
             recalls = np.array([hit[:candidates].sum() for hit in hits]) / DEPTH
@@ -141,12 +141,12 @@ def try_out(file: InvertedFile, asked: Array, queries: Array, expected: Array) -
 
 
 def least_effort(trials: list[Trial], wanted: float) -> Trial:
-    """The trial that reads least of those whose recall is at least `wanted`, less its standard error.
+    """The trial that reads least of those whose recall is at least `wanted`, by `ERRORS` standard errors.
 
     Raises:
         GalleryError: none is.
     """
-    reaching = [trial for trial in trials if trial.recall - trial.error >= wanted]
+    reaching = [trial for trial in trials if trial.recall - ERRORS * trial.error >= wanted]
     if not reaching:
         most = max(trials, key=lambda trial: trial.recall)
         raise GalleryError(

@@ -2,10 +2,11 @@
 
     projection   turns a descriptor to the collection's principal directions, mixed so that all of them vary alike
     lists        a descriptor is in the list of its nearest centroid, by k-means
-    codes        what a descriptor has beyond its centroid, by product quantisation: four bits a pair of dimensions
+    codes        what a descriptor has beyond its centroid, four bits a dimension: one of 16 levels, learnt
 
-Jégou, Douze, Schmid, Product Quantization for Nearest Neighbor Search, PAMI 2011. The scan is faiss's: tables of 16
-entries that stay in registers (André, Kermarrec, Le Scouarnec, Cache Locality Is Not Enough, VLDB 2015).
+Jégou, Douze, Schmid, Product Quantization for Nearest Neighbor Search, PAMI 2011, every dimension being a subspace of
+its own. The scan is faiss's: tables of 16 entries that stay in registers (André, Kermarrec, Le Scouarnec, Cache
+Locality Is Not Enough, VLDB 2015).
 """
 
 from __future__ import annotations
@@ -21,8 +22,7 @@ from engine.geometry import DESCRIPTOR_DIM
 
 DIMENSIONS = (64, 128, 256)  # that are kept: the fewest with `KEPT_VARIANCE`, or the most there are
 KEPT_VARIANCE = 0.95  # of the collection
-GROUP = 2  # dimensions that are coded together
-BITS = 4  # a group: of any other number, codes are not scanned in registers
+BITS = 4  # a dimension: of any other number, codes are not scanned in registers
 DIRECTIONS_FROM = 32_768  # descriptors, of which principal directions are learnt
 ITERATIONS = 8  # of k-means
 
@@ -34,12 +34,12 @@ class Quantizer:
     Attributes:
         projection: (2048, d) float32, orthonormal columns.
         centroids: (lists, d) float32.
-        codebooks: (d / 2, 16, 2) float32.
+        levels: (d, 16) float32.
     """
 
     projection: Array
     centroids: Array
-    codebooks: Array
+    levels: Array
 
     @classmethod
     def learn(cls, sample: Array, lists: int) -> Quantizer:
@@ -52,25 +52,25 @@ class Quantizer:
         clustering: Any = faiss.Kmeans(dimensions, lists, niter=ITERATIONS, seed=0)
         clustering.train(projected)
         nearest = clustering.assign(projected)[1]
-        codes: Any = faiss.ProductQuantizer(dimensions, dimensions // GROUP, BITS)
+        codes: Any = faiss.ProductQuantizer(dimensions, dimensions, BITS)
         codes.train(projected - clustering.centroids[nearest])
-        codebooks = faiss.vector_to_array(codes.centroids).reshape(-1, 1 << BITS, GROUP)
-        return cls(projection, clustering.centroids, codebooks)
+        levels = faiss.vector_to_array(codes.centroids).reshape(dimensions, 1 << BITS)
+        return cls(projection, clustering.centroids, levels)
 
     @property
     def dimensions(self) -> int:
         return int(self.projection.shape[1])
 
     def product_quantizer(self) -> Any:
-        """faiss's, of the codebooks."""
+        """faiss's, of the levels."""
         import faiss
 
-        codes = faiss.ProductQuantizer(self.dimensions, self.dimensions // GROUP, BITS)
-        faiss.copy_array_to_vector(self.codebooks.reshape(-1), codes.centroids)
+        codes = faiss.ProductQuantizer(self.dimensions, self.dimensions, BITS)
+        faiss.copy_array_to_vector(self.levels.reshape(-1), codes.centroids)
         return codes
 
     def encode(self, rows: Array) -> tuple[Array, Array]:
-        """The lists (n,) int64 and codes (n, d / 4) uint8 of descriptors (n, 2048) float32."""
+        """The lists (n,) int64 and codes (n, d / 2) uint8 of descriptors (n, 2048) float32."""
         import faiss
 
         projected = rows @ self.projection
@@ -81,7 +81,7 @@ class Quantizer:
 def principal_directions(sample: Array) -> Array:
     """(2048, d) float32, orthonormal: the directions in which descriptors (m, 2048) vary most, turned at random.
 
-    Turned, since all groups of dimensions are coded in equally many bits.
+    Turned, since all dimensions are coded in equally many bits.
     """
     centred = sample - sample.mean(axis=0)
     variances, directions = np.linalg.eigh(centred.T @ centred)
@@ -99,7 +99,7 @@ class InvertedFile:
     Attributes:
         sizes: (lists,) int64, how many descriptors each has.
         members: (n,) uint32, their numbers.
-        codes: (n, d / 4) uint8.
+        codes: (n, d / 2) uint8.
     """
 
     quantizer: Quantizer
@@ -124,10 +124,10 @@ class InvertedFile:
         shapes = {
             "projection": (quantizer.projection, np.float32, (DESCRIPTOR_DIM, dimensions)),
             "centroids": (quantizer.centroids, np.float32, (len(self.sizes), dimensions)),
-            "codebooks": (quantizer.codebooks, np.float32, (dimensions // GROUP, 1 << BITS, GROUP)),
+            "levels": (quantizer.levels, np.float32, (dimensions, 1 << BITS)),
             "sizes": (self.sizes, np.int64, (len(quantizer.centroids),)),
             "members": (self.members, np.uint32, (n,)),
-            "codes": (self.codes, np.uint8, (n, dimensions // (2 * GROUP))),
+            "codes": (self.codes, np.uint8, (n, dimensions // 2)),
         }
         for name, (array, dtype, shape) in shapes.items():
             if array.dtype != dtype or array.shape != shape:
@@ -147,7 +147,7 @@ class Scanner:
         self.lists = len(quantizer.centroids)
         self._centroids = faiss.IndexFlatIP(quantizer.dimensions)  # the index only points to it
         self._centroids.add(quantizer.centroids)
-        shape = quantizer.dimensions, self.lists, quantizer.dimensions // GROUP, BITS
+        shape = quantizer.dimensions, self.lists, quantizer.dimensions, BITS
         plain: Any = faiss.IndexIVFPQ(self._centroids, *shape, faiss.METRIC_INNER_PRODUCT)
         plain.pq, plain.by_residual, plain.is_trained = quantizer.product_quantizer(), True, True
         bounds = np.concatenate([[0], np.cumsum(file.sizes)])
