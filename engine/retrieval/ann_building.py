@@ -50,7 +50,7 @@ class Built:
 
 
 def build(descriptors: Descriptors, wanted: float, done: Callable[[int], None] = lambda _: None) -> Built:
-    """An approximate index of a collection, with the least effort whose recall@100 is `wanted`, surely.
+    """An approximate index of a collection, searched by the least effort whose recall@100 is `wanted`.
 
     Recall is that of descriptors of the collection, drawn at random and kept from what is learnt, each left out of its
     own results: the share of the exact best 100 that is found. It holds for queries that are like the collection.
