@@ -12,7 +12,7 @@ from cvnet_engine.outputs import require_writable
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Look after a gallery: count, list, verify, remove, prune, compact, export, duplicates, merge.",
+    help="Look after a gallery: count, list, verify, remove, prune, compact, export, duplicates, merge, ann.",
 )
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")]
@@ -140,6 +140,21 @@ def merge(
     from cvnet_engine.commands.gallery import merge
 
     merge.run(merge.Options(sources=sources, gallery=gallery, json=json))
+
+
+@app.command("ann")
+def ann(
+    gallery: GalleryOption,
+    recall: Annotated[
+        float, typer.Option(min=0.5, max=1, help="Share of the exact best 100 that is to be found, on average.")
+    ] = 0.99,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the index away: search is exact again.")] = False,
+    json: JsonOption = None,
+) -> None:
+    """Build an approximate index, by which 'search' and 'serve' look at candidates instead of at all images."""
+    from cvnet_engine.commands.gallery import ann
+
+    ann.run(ann.Options(gallery=gallery, recall=recall, remove=remove, json=json))
 
 
 @app.command("convert")

@@ -17,6 +17,7 @@ from cvnet_engine import care, interrupts
 from cvnet_engine.options import (
     AddressOption,
     BundleOption,
+    ExactOption,
     FineOption,
     GalleryOption,
     HtmlOption,
@@ -230,6 +231,7 @@ def search(
     rerank_with: RerankWithOption = None,
     fine: FineOption = None,
     preset: PresetOption = None,
+    exact: ExactOption = False,
     filter: Annotated[
         list[str] | None,
         typer.Option(
@@ -274,6 +276,7 @@ def search(
             rerank_with=rerank_with,
             fine=fine,
             preset=preset or "exact",
+            exact=exact,
             candidates=candidates,
             filters=filter or [],
             format=format,
@@ -411,6 +414,7 @@ def serve(
         typer.Option(envvar="CVNET_ENGINE_TOKEN", help="What requests must bring: 'Authorization: Bearer TOKEN'."),
     ] = None,
     preset: PresetOption = None,
+    exact: ExactOption = False,
     runner: RunnerOption = "local",
     address: AddressOption = None,
     replicas: Annotated[
@@ -434,6 +438,7 @@ def serve(
             port=port,
             token=token,
             preset=preset or "exact",
+            exact=exact,
             threads=threads,
             cluster=cluster_of(runner, address, replicas, threads, "--replicas"),
         )

@@ -63,6 +63,9 @@ ScalesOption = Annotated[
     ),
 ]
 GalleryOption = Annotated[Path, typer.Option("--gallery", help="Folder written by 'index'.")]
+ExactOption = Annotated[
+    bool, typer.Option("--exact", help="Search all images, also where the gallery has an approximate index.")
+]
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, max=1024, help="CPU threads; all that are available by default.")
 ]

@@ -27,6 +27,7 @@ class Results:
         pooled_pairs: how many were looked at roughly before; see `Retriever.search`'s `fine`.
         seconds: of work, by stage: features, global, pooled, rerank.
         notice: what must be said of an untrained or demonstration model.
+        exact: whether all images were searched, or candidates of an approximate index.
     """
 
     query: Path | Array
@@ -37,6 +38,7 @@ class Results:
     pooled_pairs: int
     seconds: Mapping[str, float]
     notice: str | None
+    exact: bool = True
 
     def on_page(self, name: str) -> Query:
         """The results to be shown, of a query that is called `name`."""

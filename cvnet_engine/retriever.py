@@ -41,10 +41,11 @@ class GalleryImage:
 class Retriever(Closing):
     """Searches a gallery with the model that it was made with, on one thread at a time. The gallery stays open."""
 
-    def __init__(self, bundle: Bundle, gallery: Gallery, threads: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, gallery: Gallery, threads: int | None = None, *, exact: bool = False) -> None:
         """
         Args:
             threads: of the CPU; all that are available by default.
+            exact: search all images, also where the gallery has an approximate index.
 
         Raises:
             GalleryError: it was made with another model, or holds no images.
@@ -58,7 +59,7 @@ class Retriever(Closing):
         self._gallery = gallery
         self._notice = console.notice(bundle.manifest)
         self._engines = Engines.open(bundle, threads, made.scales)
-        self._searcher = Searcher(self._engines, gallery)
+        self._searcher = Searcher(self._engines, gallery, None if exact else gallery.approximate())
 
     def search(
         self,
@@ -113,6 +114,7 @@ class Retriever(Closing):
             pooled_pairs=known(found.ranking.pooled_scores),
             seconds=stages.seconds | found.seconds,
             notice=self._notice,
+            exact=found.exact,
         )
 
     def descriptor(self, image: ImageLike | GalleryImage, bbox: Box | None = None) -> Array:

@@ -21,6 +21,7 @@ from engine.retrieval.retriever import Retriever
 from export.build import build
 from export.graphs import DESCRIPTOR, FEATURES
 from export.onnx_export import cut, export
+from tests.engine.approximate import make_gallery
 from tests.golden_inputs import GOLDEN
 
 # A suite that was started in the background has SIGINT ignored, and so would programs that tests start and interrupt.
@@ -55,6 +56,14 @@ def retriever(bundle: Path) -> Iterator[Retriever]:
     opened = Retriever.open(Bundle(bundle))
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def approximate_gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A gallery with an approximate index; to be left as it is."""
+    path = tmp_path_factory.mktemp("approximate") / "g"
+    make_gallery(path)
+    return path
 
 
 @pytest.fixture(scope="session")

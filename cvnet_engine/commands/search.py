@@ -43,6 +43,7 @@ class Options:
         rerank: candidates to rerank; None for the preset's, or all of a shortlist.
         rerank_with, fine: see `Plan`; None for the preset's.
         preset: one of `PRESETS`.
+        exact: search all images, also where the gallery has an approximate index.
         similar_to: images of the gallery that are queries, too.
         candidates: a file of shortlists; see `Shortlists`.
         filters: conditions, as in `name=abbey`; see `Filter`.
@@ -58,6 +59,7 @@ class Options:
     rerank_with: RerankWith | None = None
     fine: int | None = None
     preset: PresetName = "exact"
+    exact: bool = False
     similar_to: Sequence[Path] = ()
     candidates: Path | None = None
     filters: Sequence[str] = ()
@@ -137,7 +139,10 @@ def run(options: Options) -> None:
     box, where = parse_box(options.bbox), parse_filter(options.filters)
     shortlists = Shortlists.read(options.candidates) if options.candidates else None
     bundle = Bundle.open(options.bundle)
-    with Gallery.open(options.gallery) as gallery, Retriever(bundle, gallery, options.threads) as retriever:
+    with (
+        Gallery.open(options.gallery) as gallery,
+        Retriever(bundle, gallery, options.threads, exact=options.exact) as retriever,
+    ):
         search = Search(retriever, options, box, where, shortlists)
         if options.format == "tsv":
             console.emit("\t".join(TSV_COLUMNS) + "\n")
@@ -215,8 +220,9 @@ def show(found: Found, format: Format) -> None:
         console.warn("no image of the gallery meets the conditions")
     s = results.seconds
     rough = f"rough look at {results.pooled_pairs} {s['pooled']:.2f} s, " if "pooled" in s else ""
+    way = "global" if results.exact else "approximate global"
     console.say(
-        f"features {s['features']:.2f} s, global search of {results.images} images {1e3 * s['global']:.1f} ms, {rough}"
+        f"features {s['features']:.2f} s, {way} search of {results.images} images {1e3 * s['global']:.1f} ms, {rough}"
         f"rerank of {results.pairs} {s['rerank']:.2f} s\n"
     )
 
@@ -258,7 +264,8 @@ def to_json(outcome: Found | Failed) -> dict[str, object]:
         }
         for hit in outcome.results.hits
     ]
-    return {"query": query, "results": hits, "seconds": outcome.results.seconds}
+    way = "exact" if outcome.results.exact else "ann"
+    return {"query": query, "results": hits, "seconds": outcome.results.seconds, "global": way}
 
 
 def page(outcomes: Sequence[Found], images: int, bundle: Bundle) -> Page:

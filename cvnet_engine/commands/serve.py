@@ -6,6 +6,7 @@ import contextlib
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from cvnet_engine import console
@@ -16,14 +17,13 @@ from engine.gallery.info import read_info
 from engine.gallery.replicas import replicas
 from engine.presets import PresetName
 from engine.retrieval.retriever import Retriever
-from engine.retrieval.searcher import Searcher
 
 try:
     import python_multipart  # noqa: F401  (without it the server would start, and fail at the first form)
     import uvicorn
 
     from cvnet_engine.server.app import create_app
-    from cvnet_engine.server.collection import LayOut, Served
+    from cvnet_engine.server.collection import LayOut, Served, in_one_place
     from cvnet_engine.server.security import Access, is_loopback
     from cvnet_engine.server.service import About
 except ImportError as error:
@@ -41,6 +41,7 @@ class Options:
         host: address or name to listen on; anything but this machine's own needs a token.
         port: 0 for one that is free.
         preset: of searches that do not say what they want.
+        exact: search all images, also where the gallery has an approximate index.
         cluster: whose processes search; None for this one alone.
     """
 
@@ -50,6 +51,7 @@ class Options:
     port: int = 8080
     token: str | None = field(default=None, repr=False)
     preset: PresetName = "exact"
+    exact: bool = False
     threads: int | None = None
     cluster: Cluster | None = None
 
@@ -65,7 +67,7 @@ def run(options: Options) -> None:
     with (
         contextlib.closing(listen(options.host, options.port)) as listener,
         Retriever.open(bundle, options.threads, made.scales) as retriever,
-        searching(bundle, options.cluster) as lay_out,
+        searching(bundle, options.cluster, options.exact) as lay_out,
     ):
         served = Served(options.gallery, made.by(bundle.manifest), retriever, lay_out)
         app = create_app(retriever, served, about, Access(options.host, options.token or None))
@@ -86,10 +88,10 @@ def run(options: Options) -> None:
 
 
 @contextlib.contextmanager
-def searching(bundle: Bundle, cluster: Cluster | None) -> Iterator[LayOut]:
-    """What makes a gallery searchable: by this process, or by the replicas of a cluster."""
+def searching(bundle: Bundle, cluster: Cluster | None, exact: bool) -> Iterator[LayOut]:
+    """What makes a gallery searchable: by this process, or by the replicas of a cluster, which search all images."""
     if not cluster:
-        yield Searcher
+        yield partial(in_one_place, exact=exact)
         return
     with replicas(bundle, cluster) as staff:
         console.say(f"{len(staff.seats)} replicas have started")

@@ -232,23 +232,24 @@ class Answers:
         match event:
             case Coverage(images, replicas, of):
                 self._missing = models.Missing(images=images, replicas=replicas, of=of) if images else None
-            case Ranked(before, pairs, seconds):
+            case Ranked(before, pairs, seconds, exact):
                 self._pairs, self._done = pairs, 0
-                return "global", self._results(before, before, seconds)
+                return "global", self._results(before, before, seconds, exact)
             case Scored(rows, scores):
                 self._done += len(rows)
                 found = dict(zip((self._snapshot.id(row) for row in rows), scores.tolist(), strict=True))
                 return "scores", models.Scores(done=self._done, total=self._pairs, scores=found)
-            case Found(before, ranking, seconds):
-                return "result", self._results(ranking, before, seconds)
+            case Found(before, ranking, seconds, exact):
+                return "result", self._results(ranking, before, seconds, exact)
         return None
 
-    def _results(self, ranking: Ranking, before: Ranking, seconds: dict[str, float]) -> models.Results:
+    def _results(self, ranking: Ranking, before: Ranking, seconds: dict[str, float], exact: bool) -> models.Results:
         order = before.rows.tolist() if self._shortlist is None else self._shortlist
         return models.Results(
             results=models.hits(ranking.first(self._top_k), order, self._snapshot),
             pairs=self._done,
             images=self._images - (self._missing.images if self._missing else 0),
+            way="exact" if exact else "ann",
             partial=self._missing is not None,
             missing=self._missing,
             seconds=seconds,

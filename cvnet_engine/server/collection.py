@@ -19,6 +19,7 @@ from cvnet_engine.console import printable
 from cvnet_engine.server.problems import ProblemError, gone
 from engine.contract import Array
 from engine.errors import CvnetError, ImageError
+from engine.gallery.ann_file import ANN
 from engine.gallery.filter import Filter
 from engine.gallery.info import GalleryInfo, require_equal
 from engine.gallery.reader import Gallery
@@ -32,6 +33,15 @@ ID_BYTES = 16  # of the path's SHA-256, in hexadecimal
 ID = re.compile(f"[0-9a-f]{{{2 * ID_BYTES}}}")
 Signature = list[tuple[str, int, int]]
 LayOut = Callable[[Retriever, Gallery], Searcher | SpreadSearcher]
+
+
+def in_one_place(retriever: Retriever, gallery: Gallery, exact: bool = False) -> Searcher:
+    """A gallery searched by this process.
+
+    Args:
+        exact: search all images, also where the gallery has an approximate index.
+    """
+    return Searcher(retriever, gallery, None if exact else gallery.approximate())
 
 
 def id_of(path: Path) -> str:
@@ -156,7 +166,7 @@ class Snapshot:
 class Served:
     """The newest snapshot of a gallery on the disk."""
 
-    def __init__(self, path: Path, wanted: GalleryInfo, retriever: Retriever, lay_out: LayOut = Searcher) -> None:
+    def __init__(self, path: Path, wanted: GalleryInfo, retriever: Retriever, lay_out: LayOut = in_one_place) -> None:
         """
         Args:
             wanted: what the gallery has to be made with, always.
@@ -196,10 +206,10 @@ class Served:
 def signature(path: Path) -> Signature:
     """Names, sizes and times of the files that a commit changes; a reader leaves an empty log, which says nothing."""
     found = []
-    for shard in shard_files(path, recorded=0):
-        for file in (shard, Path(f"{shard}-wal")):
-            with contextlib.suppress(FileNotFoundError):  # a log goes when its writer does
-                status = file.stat()
-                if status.st_size:
-                    found.append((file.name, status.st_size, status.st_mtime_ns))
+    shards = shard_files(path, recorded=0)
+    for file in (*shards, *(Path(f"{shard}-wal") for shard in shards), path / ANN):
+        with contextlib.suppress(FileNotFoundError):  # a log goes when its writer does
+            status = file.stat()
+            if status.st_size:
+                found.append((file.name, status.st_size, status.st_mtime_ns))
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -135,11 +135,17 @@ class Missing(BaseModel):
 
 
 class Results(BaseModel):
+    model_config = ConfigDict(serialize_by_alias=True)
+
     results: list[Hit]
     pairs: Annotated[int, Field(description="Pairs scored in full.")]
     images: Annotated[int, Field(description="Images that were searched.")]
     partial: Annotated[bool, Field(description="Whether images that were asked for could not be searched.")]
     missing: Annotated[Missing | None, Field(description="How many; null where none is.")]
+    way: Annotated[
+        Literal["exact", "ann"],
+        Field(serialization_alias="global", description="Among all of them, or candidates of an approximate index."),
+    ]
     seconds: Annotated[dict[str, float], Field(description="Work by stage: features, global, rerank.")]
     notice: Annotated[str | None, Field(description="What must be said of an untrained or demonstration model.")]
 

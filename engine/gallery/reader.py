@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -12,8 +13,9 @@ from typing import Self
 import numpy as np
 
 from engine.contract import Array, Closing
-from engine.errors import GalleryError, RemovedError
+from engine.errors import CvnetWarning, GalleryError, RemovedError
 from engine.features import Features
+from engine.gallery.ann_file import AnnFile
 from engine.gallery.columns import Columns, columns_file, open_columns
 from engine.gallery.connections import Connections
 from engine.gallery.info import read_info
@@ -37,6 +39,7 @@ from engine.gallery.share import Share, share_out
 from engine.gallery.shots import read_shots
 from engine.gallery.table import Paths, Table
 from engine.geometry import Size
+from engine.retrieval.approximate import Approximate
 from engine.retrieval.blocks import Block, Descriptors
 
 
@@ -109,6 +112,23 @@ class Gallery(Closing):
     def shares(self, count: int) -> list[Share]:
         """The gallery as it is opened here, in at most so many shares of about one size."""
         return share_out(self.path.absolute(), self._table.shards, count)
+
+    @property
+    def shards(self) -> Sequence[Columns]:
+        """What is known of the images, shard by shard."""
+        return self._table.shards
+
+    def approximate(self) -> Approximate | None:
+        """What finds candidates for global search, where the gallery keeps an index for that.
+
+        None where it keeps none; with a note, where that is damaged or no longer the gallery's.
+        """
+        try:
+            kept = AnnFile.load(self.path)
+            return kept.opened(self.shards) if kept else None
+        except GalleryError as error:
+            warnings.warn(str(error), CvnetWarning, stacklevel=2)
+            return None
 
     def names(self) -> Iterator[bytes]:
         """Every path in the file system's own encoding, by row."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engine.errors import GalleryError
+from engine.gallery.ann_file import ANN, AnnFile
 from engine.gallery.columns import Columns, columns_file, open_columns
 from engine.gallery.info import GalleryInfo, read_info
 from engine.gallery.shards import connect, leave_note, read_contents, shard_files, translated_errors
@@ -40,7 +41,7 @@ def verify(path: Path, done: Callable[[int], None] = lambda _: None) -> Verifica
     found.damaged |= damaged_columns(path, info)
     if found.damaged:
         leave_note(path)
-    return found
+    return replace(found, damaged=found.damaged | damaged_index(path))
 
 
 def damaged_columns(path: Path, info: GalleryInfo) -> dict[Path, str]:
@@ -59,6 +60,15 @@ def damaged_columns(path: Path, info: GalleryInfo) -> dict[Path, str]:
     return found
 
 
+def damaged_index(path: Path) -> dict[Path, str]:
+    """The approximate index where it is not as it was written, and why; the shards do without it."""
+    try:
+        AnnFile.load(path)
+    except GalleryError as error:
+        return {path / ANN: str(error)}
+    return {}
+
+
 def repair(path: Path) -> list[str]:
     """Take out what is damaged, so that the rest can be searched and `index` takes those images in anew.
 
@@ -73,4 +83,7 @@ def repair(path: Path) -> list[str]:
     leave_note(path)
     with GalleryWriter.reopen(path) as writer:
         writer.remove(writer.damaged)
-        return writer.repairs
+        useless = damaged_index(path)
+        for file in useless:
+            file.unlink(missing_ok=True)
+        return [*writer.repairs, *(f"{file.name} was damaged" for file in useless)]

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from engine.contract import Array, Closing
 from engine.features import Features
+from engine.retrieval.approximate import Approximate
 from engine.retrieval.pooling import Pooled
 from engine.retrieval.ranking import Ranking
 from engine.retrieval.retriever import Collection, Retriever
@@ -18,8 +19,11 @@ Batches = Generator[tuple[list[int], Array], None, None]  # rows and their pair 
 class Searched(Protocol):
     """Images numbered through, wherever they are."""
 
-    def search(self, descriptor: Array, k: int, among: Array | None) -> Ranking:
-        """The `k` images most similar to a descriptor (2048,) float32, as `DescriptorIndex.search` ranks them."""
+    def search(self, descriptor: Array, k: int, among: Array | None) -> tuple[Ranking, bool]:
+        """The `k` images most similar to a descriptor (2048,) float32, as `DescriptorIndex.search` ranks them.
+
+        And whether all were looked at, or only candidates of an approximate index.
+        """
 
     def descriptors(self, rows: Array) -> Array:
         """(n, 2048) float32 of rows (n,) int64."""
@@ -33,13 +37,21 @@ class Searched(Protocol):
 class Here(Closing):
     """A collection searched by this process. Neither it nor the retriever is closed with this."""
 
-    def __init__(self, retriever: Retriever, collection: Collection) -> None:
-        self._retriever, self._collection = retriever, collection
+    def __init__(self, retriever: Retriever, collection: Collection, approximate: Approximate | None = None) -> None:
+        self._retriever, self._collection, self._approximate = retriever, collection, approximate
         self._descriptors = collection.descriptors
         self._index = DescriptorIndex(self._descriptors)
 
-    def search(self, descriptor: Array, k: int, among: Array | None) -> Ranking:
-        return self._index.search(descriptor, k, among)
+    def search(self, descriptor: Array, k: int, among: Array | None) -> tuple[Ranking, bool]:
+        proposed = self._proposed(descriptor, k) if among is None else None
+        return self._index.search(descriptor, k, among if proposed is None else proposed), proposed is None
+
+    def _proposed(self, descriptor: Array, depth: int) -> Array | None:
+        """Candidates (c,) int64 for the best `depth`, ascending; None where all are to be searched."""
+        if self._approximate is None or not self._approximate.reaches(depth):
+            return None
+        proposed = self._approximate.propose(descriptor)
+        return proposed if len(proposed) >= depth else None
 
     def descriptors(self, rows: Array) -> Array:
         return self._descriptors[rows]

@@ -13,6 +13,7 @@ import numpy as np
 
 from engine.contract import Array, Closing
 from engine.features import Features
+from engine.retrieval.approximate import Approximate
 from engine.retrieval.pooling import pooled
 from engine.retrieval.ranking import Ranking, final_scores
 from engine.retrieval.retriever import Collection, Retriever
@@ -74,11 +75,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Ranked:
-    """The ranking by similarity, how many pairs of it will be scored in full, and seconds of work by stage so far."""
+    """The ranking by similarity, how many pairs of it will be scored in full, and seconds of work by stage so far.
+
+    `exact` is whether all images were searched, or candidates of an approximate index.
+    """
 
     before: Ranking
     pairs: int
     seconds: dict[str, float]
+    exact: bool = True
 
 
 @dataclass(frozen=True)
@@ -102,11 +107,15 @@ Step = TypeVar("Step", Scored, RoughlyScored)
 
 @dataclass(frozen=True)
 class Found:
-    """A query's outcome: the ranking by similarity, the final one, and what each stage took in seconds."""
+    """A query's outcome: the ranking by similarity, the final one, and what each stage took in seconds.
+
+    `exact` is as in `Ranked`.
+    """
 
     before: Ranking
     ranking: Ranking
     seconds: dict[str, float]
+    exact: bool = True
 
 
 Steps = Generator[Ranked | RoughlyScored | Scored | Found, None, None]
@@ -115,8 +124,12 @@ Steps = Generator[Ranked | RoughlyScored | Scored | Found, None, None]
 class Searcher(Closing):
     """A collection laid out for search, and the retriever that scores pairs of it. Neither is closed with it."""
 
-    def __init__(self, retriever: Retriever, collection: Collection) -> None:
-        self._here = Here(retriever, collection)
+    def __init__(self, retriever: Retriever, collection: Collection, approximate: Approximate | None = None) -> None:
+        """
+        Args:
+            approximate: what finds candidates for global search; None for exact search always.
+        """
+        self._here = Here(retriever, collection, approximate)
 
     def find(
         self,
@@ -161,11 +174,11 @@ def steps_in(
     """
     stages = Stages()
     with stages.timed("global"):
-        before = searched.search(query.descriptor, plan.depth + (leave_out is not None), among)
+        before, exact = searched.search(query.descriptor, plan.depth + (leave_out is not None), among)
         if leave_out is not None:
             before = before.without(np.array([leave_out])).first(plan.depth)
     candidates = len(before.rows)
-    yield Ranked(before, min(plan.full_pairs, candidates), dict(stages.seconds))
+    yield Ranked(before, min(plan.full_pairs, candidates), dict(stages.seconds), exact)
     with stages.timed("rerank"):
         ranking = refined(searched, query, before, plan)
     if rough := plan.pooled_pairs(candidates):
@@ -177,7 +190,7 @@ def steps_in(
     race = Race(ranking.first(plan.full_pairs), plan.top_k)
     batches = searched.score_batches(query, race.rows, race.is_open, rough=False)
     yield from run(race, batches, "rerank", Scored, stages)
-    yield Found(before, ranking.reranked(race.scores), dict(stages.seconds))
+    yield Found(before, ranking.reranked(race.scores), dict(stages.seconds), exact)
 
 
 def run(race: Race, batches: Batches, stage: str, step: type[Step], stages: Stages) -> Generator[Step, None, None]:

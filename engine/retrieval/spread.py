@@ -125,12 +125,12 @@ class Rest:
     parts: list[Placed]
     send: Callable[[Features], Any]
 
-    def search(self, descriptor: Array, k: int, among: Array | None) -> Ranking:
+    def search(self, descriptor: Array, k: int, among: Array | None) -> tuple[Ranking, bool]:
         asked = []
         for placed in self.parts:
             local = None if among is None else placed.within(among)[1]
             asked.append((placed.rows.start, placed.part.search(descriptor, k, local)))
-        return merged([(start, answer.result()) for start, answer in asked]).first(k)
+        return merged([(start, answer.result()) for start, answer in asked]).first(k), True
 
     def descriptors(self, rows: Array) -> Array:
         order = np.argsort(rows)

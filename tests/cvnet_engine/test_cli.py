@@ -226,6 +226,7 @@ NAMED = {
     "gallery duplicates": "gallery duplicates --bundle b --gallery g",
     "gallery merge": "gallery merge g2 --gallery g",
     "gallery convert": "gallery convert g2 --gallery g",
+    "gallery ann": "gallery ann --gallery g",
 }  # a good command line of every command that writes results, once `inputs` are there
 
 

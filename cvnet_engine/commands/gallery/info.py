@@ -5,7 +5,10 @@ from __future__ import annotations
 from rich.filesize import decimal
 
 from cvnet_engine import console
+from cvnet_engine.commands.gallery.ann import to_json, worth
 from cvnet_engine.commands.gallery.options import GalleryOptions
+from engine.errors import GalleryError
+from engine.gallery.ann_file import About, AnnFile
 from engine.gallery.census import count
 from engine.gallery.info import read_info
 from engine.scales import shown
@@ -18,6 +21,7 @@ def run(options: Options) -> None:
     made = read_info(options.gallery)
     census = count(options.gallery, made)
     changed = census.changed.astimezone().isoformat(" ", "seconds")
+    about, reason = kept_index(options)
     per_image = census.stored_bytes // max(1, census.images)
     rows = [
         ("images", f"{census.images:,} in {console.counted(census.shards, 'shard')}"),
@@ -27,6 +31,7 @@ def run(options: Options) -> None:
         ("longest side", f"{made.max_side_px} px" if made.max_side_px else "as it is"),
         ("scales", shown(made.scales)),
         ("maps", made.maps),
+        ("approximate index", reason or (about and f"{about.images:,} images, {worth(about)}") or "none"),
         ("last changed", changed),
     ]
     console.table(str(options.gallery), ("", ""), [row for row in rows if census.free_bytes or "left" not in row[0]])
@@ -45,5 +50,15 @@ def run(options: Options) -> None:
                 "max_side_px": made.max_side_px,
                 "scales": made.scales,
                 "maps": made.maps,
+                "ann": to_json(about),
             },
         )
+
+
+def kept_index(options: Options) -> tuple[About | None, str]:
+    """What the gallery's approximate index says of itself, and what is wrong with it."""
+    try:
+        kept = AnnFile.load(options.gallery)
+    except GalleryError as error:
+        return None, str(error)
+    return (kept.about if kept else None), ""

@@ -16,8 +16,11 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
+from cvnet_engine.commands.gallery import ann
+from engine.gallery.ann_file import ANN, AnnFile
 from engine.gallery.reader import Gallery
 from engine.gallery.writer import GalleryWriter
+from engine.retrieval.ann_building import Built, Trial
 from tests.cvnet_engine.program import Cli, assert_one_line
 from tests.engine.fakes import INFO, STAMP, features
 from tests.hostile.tiny import write_bundle
@@ -101,7 +104,8 @@ def test_list_for_machines_tells_of_the_files(cli, gallery, photos):
 
 
 @pytest.mark.parametrize(
-    "command", ["info", "list", "verify", "remove *.jpg", "prune", "compact", "export --out e.npz"]
+    "command",
+    ["info", "list", "verify", "remove *.jpg", "prune", "compact", "export --out e.npz", "ann", "ann --remove"],
 )
 def test_no_gallery(cli, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
@@ -354,3 +358,27 @@ def test_galleries_of_other_making_are_not_merged(cli, gallery, tmp_path):
     ):
         assert_one_line(cli("gallery merge", *words), "made with another model (")
     assert not (tmp_path / "n").exists()
+
+
+# ----------------------------------------------------------------------------------------------------- ann
+
+
+def test_a_small_gallery_needs_no_approximate_index(cli, gallery):
+    assert_one_line(cli("gallery ann --gallery", gallery), "5 images; expected at least 2,000")
+    assert run(cli, "info", "--gallery", gallery)["ann"] is None
+    assert run(cli, "ann --remove", "--gallery", gallery)["ann"] is None
+
+
+def test_an_approximate_index_is_kept_told_of_and_taken_away(cli, approximate_gallery, tmp_path, monkeypatch):
+    large = shutil.copytree(approximate_gallery, tmp_path / "large")
+    there = AnnFile.load(large)
+    trial = Trial(there.about.effort, np.array([0.9, 1.0]), 0)
+    monkeypatch.setattr(ann, "build", lambda *_: Built(there.file, trial))  # once a session is enough
+    made = run(cli, "ann --recall 0.9", "--gallery", large)["ann"]
+    assert (made["images"], made["wanted"], made["recall"], made["queries"]) == (2400, 0.9, 0.95, 2)
+    assert run(cli, "info", "--gallery", large)["ann"] == made
+    shown = cli("gallery info --gallery", large).out
+    assert "2,400 images, recall@100 0.9500 ± 0.0500 of 2 of its images" in shown
+    assert run(cli, "ann --remove", "--gallery", large)["ann"] is None
+    assert not (large / ANN).exists()
+    assert "approximate index" in cli("gallery info --gallery", large).out

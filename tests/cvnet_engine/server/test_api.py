@@ -60,6 +60,7 @@ def test_an_upload_is_searched_as_the_engine_does(client, served, photos, method
     assert content["pairs"] == (0 if method == "superglobal" else 5)
     assert content["notice"] == "a notice"
     assert set(content["seconds"]) == {"features", "global", "rerank"}
+    assert content["global"] == "exact"
 
 
 def test_a_gallery_image_is_searched_by_what_is_stored_of_it(client, photos):

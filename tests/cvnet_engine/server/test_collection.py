@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import sqlite3
 from dataclasses import replace
+from functools import partial
 
+import numpy as np
 import pytest
 
-from cvnet_engine.server.collection import Served, id_of
+from cvnet_engine.server.collection import Served, id_of, in_one_place
 from cvnet_engine.server.problems import ProblemError
 from engine.errors import GalleryError
+from engine.features import Features
+from engine.gallery.ann_file import ANN
 from engine.gallery.filter import Filter
 from engine.gallery.info import write_info
 from engine.gallery.writer import GalleryWriter
+from engine.retrieval.searcher import Plan
 from tests.cvnet_engine.server.conftest import IMAGES, Retriever, add
+from tests.engine.approximate import NoPairs, photographs
 from tests.engine.fakes import INFO
 from tests.pictures import photo
 
@@ -97,3 +104,19 @@ def test_a_gallery_of_another_model_is_not_taken_on(served, gallery, tmp_path):
     assert served.snapshot is snapshot
     with pytest.raises(GalleryError, match="another model"):
         Served(gallery, INFO, Retriever())
+
+
+def test_an_approximate_index_is_searched_by_until_it_is_taken_away(approximate_gallery, tmp_path):
+    gallery = shutil.copytree(approximate_gallery, tmp_path / "g")
+    query = Features(photographs(np.array([3]), 5)[0], ())
+
+    def is_exact(served: Served) -> bool:
+        return served.snapshot.searcher.find(query, Plan(rerank=0)).exact
+
+    served = Served(gallery, INFO, NoPairs())
+    assert not is_exact(served)
+    assert is_exact(Served(gallery, INFO, NoPairs(), partial(in_one_place, exact=True)))
+    assert not served.refresh()
+    (gallery / ANN).unlink()
+    assert served.refresh()
+    assert is_exact(served)

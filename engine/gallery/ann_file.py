@@ -1,0 +1,199 @@
+"""A gallery's approximate index, kept in a file beside its shards.
+
+    approximate.index   a line of JSON, `About`; then an npz of the inverted file's arrays and of `images`, (n,) `IMAGE`
+
+It names each image by shard, id and the checksum of its row, which covers path and descriptor. So it need not know what
+writers do: an image that has been added since is one that it lacks, one that was replaced or removed one that is gone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from engine import typed_json
+from engine.contract import Array
+from engine.errors import GalleryError, one_line
+from engine.files import open_regular, write_atomically
+from engine.gallery.columns import Columns
+from engine.retrieval.ann_building import Built
+from engine.retrieval.approximate import Approximate, Effort
+from engine.retrieval.inverted_file import InvertedFile, Quantizer, Scanner
+
+ANN = "approximate.index"
+FORMAT = 1
+IMAGE = np.dtype([("shard", "<i4"), ("id", "<i8"), ("checksum", "<u4")])
+MOST_LINE = 1 << 16  # bytes
+MOST_GONE = 0.1  # of its images, before recall is no longer what was measured
+AGAIN = "search is exact until 'cvnet-engine gallery ann' makes it anew"
+
+
+@dataclass(frozen=True)
+class About:
+    """What an approximate index is worth.
+
+    Attributes:
+        digest: SHA-256 of all else in the file.
+        images: how many it covers.
+        wanted: recall@100 that was asked for.
+        recall: that was measured, the mean over `queries` images of the gallery, each left out of its own results;
+            `recall_error` is the standard error of that mean.
+        probes, candidates: see `Effort`.
+    """
+
+    format: int
+    digest: str
+    images: int
+    wanted: float
+    recall: float
+    recall_error: float
+    queries: int
+    probes: int
+    candidates: int
+
+    @property
+    def effort(self) -> Effort:
+        return Effort(self.probes, self.candidates)
+
+
+@dataclass(frozen=True)
+class AnnFile:
+    """An approximate index as it is kept.
+
+    Attributes:
+        images: (n,) of `IMAGE`, in the order of the gallery's rows; those that the inverted file numbers.
+    """
+
+    about: About
+    file: InvertedFile
+    images: Array
+
+    @classmethod
+    def of(cls, built: Built, wanted: float, shards: Sequence[Columns]) -> AnnFile:
+        """Of an index that was built of all images of these shards."""
+        trial, images = built.trial, images_of(shards)
+        about = About(
+            format=FORMAT,
+            digest="",
+            images=len(images),
+            wanted=wanted,
+            recall=trial.recall,
+            recall_error=trial.error,
+            queries=len(trial.recalls),
+            probes=trial.effort.probes,
+            candidates=trial.effort.candidates,
+        )
+        return cls(about, built.file, images)
+
+    def save(self, gallery: Path) -> About:
+        """Keep it beside a gallery's shards, in the place of another; what it says of itself."""
+        quantizer = self.file.quantizer
+        stream = io.BytesIO()
+        np.savez(
+            stream,
+            allow_pickle=False,
+            projection=quantizer.projection,
+            centroids=quantizer.centroids,
+            levels=quantizer.levels,
+            sizes=self.file.sizes,
+            members=self.file.members,
+            codes=self.file.codes,
+            images=self.images,
+        )
+        about = replace(self.about, digest=digest(self.about, stream.getbuffer()))
+        write_atomically(gallery / ANN, json.dumps(asdict(about)).encode() + b"\n" + stream.getbuffer())
+        return about
+
+    @classmethod
+    def load(cls, gallery: Path) -> AnnFile | None:
+        """
+        Returns:
+            None where the gallery has none.
+
+        Raises:
+            GalleryError: it is damaged, or not readable.
+        """
+        file = gallery / ANN
+        try:
+            with open_regular(file) as stream:
+                about = typed_json.parse(stream.readline(MOST_LINE).decode(), About)
+                data = stream.read()
+            if about.format != FORMAT:
+                raise ValueError(f"format is {about.format}")
+            if about.digest != digest(about, data):
+                raise ValueError("digest differs")
+            with np.load(io.BytesIO(data)) as arrays:
+                return cls(about, read_inverted_file(arrays), read_images(arrays, about))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise GalleryError(f"{file}: damaged, or not readable ({one_line(error)}); {AGAIN}") from error
+
+    def opened(self, shards: Sequence[Columns]) -> Approximate:
+        """
+        Raises:
+            GalleryError: too many of its images have gone from the gallery.
+        """
+        rows = rows_of(self.images, shards)
+        gone = np.count_nonzero(rows < 0)
+        if gone > MOST_GONE * len(rows):
+            raise GalleryError(f"{ANN}: {gone:,} of its {len(rows):,} images were changed or removed since; {AGAIN}")
+        unknown = np.ones(sum(map(len, shards)), bool)
+        unknown[rows[rows >= 0]] = False
+        return Approximate(Scanner(self.file), rows, np.flatnonzero(unknown), self.about.effort)
+
+
+def digest(about: About, data: bytes | memoryview) -> str:
+    """SHA-256 of an index: of what it says of itself, but for this, and of its arrays."""
+    head = json.dumps(asdict(replace(about, digest=""))).encode()
+    return hashlib.sha256(head + hashlib.sha256(data).digest()).hexdigest()
+
+
+def read_inverted_file(arrays: Mapping[str, Array]) -> InvertedFile:
+    quantizer = Quantizer(arrays["projection"], arrays["centroids"], arrays["levels"])
+    file = InvertedFile(quantizer, arrays["sizes"], arrays["members"], arrays["codes"])
+    file.require_sound()
+    return file
+
+
+def read_images(arrays: Mapping[str, Array], about: About) -> Array:
+    images = arrays["images"]
+    if (images.dtype, images.shape) != (IMAGE, (len(arrays["members"]),)) or about.images != len(images):
+        raise ValueError("its images are not those of its lists")
+    if not (min(about.probes, about.candidates) > 0 and np.all(np.diff(images["shard"]) >= 0)):
+        raise ValueError("it is none that was built")
+    return images
+
+
+def images_of(shards: Sequence[Columns]) -> Array:
+    """(n,) of `IMAGE`: what tells a gallery's images apart, by row."""
+    images = np.empty(sum(map(len, shards)), IMAGE)
+    start = 0
+    for number, columns in enumerate(shards):
+        part = images[start : start + len(columns)]
+        part["shard"], part["id"], part["checksum"] = number, columns.table["id"], columns.table["checksum"]
+        start += len(columns)
+    return images
+
+
+def rows_of(images: Array, shards: Sequence[Columns]) -> Array:
+    """(n,) int64: the row that each of `images` has in a gallery now, -1 where there is none."""
+    rows = np.full(len(images), -1)
+    bounds = np.searchsorted(images["shard"], np.arange(len(shards) + 1))
+    start = 0
+    for (first, last), columns in zip(pairwise(bounds), shards, strict=True):
+        if len(columns):
+            wanted, ids = images[first:last], columns.table["id"]
+            places = np.searchsorted(ids, wanted["id"]).clip(max=len(ids) - 1)
+            same = (ids[places] == wanted["id"]) & (columns.table["checksum"][places] == wanted["checksum"])
+            rows[first:last][same] = start + places[same]
+        start += len(columns)
+    return rows

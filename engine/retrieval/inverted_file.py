@@ -1,0 +1,173 @@
+"""An inverted file of short codes: which descriptors may be the most similar ones, without looking at all of them.
+
+    projection   turns a descriptor to the collection's principal directions, mixed so that all of them vary alike
+    lists        a descriptor is in the list of its nearest centroid, by k-means
+    codes        what a descriptor has beyond its centroid, four bits a dimension: one of 16 levels, learnt
+
+Jégou, Douze, Schmid, Product Quantization for Nearest Neighbor Search, PAMI 2011, every dimension being a subspace of
+its own. The scan is faiss's: tables of 16 entries that stay in registers (André, Kermarrec, Le Scouarnec, Cache
+Locality Is Not Enough, VLDB 2015).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from engine.contract import Array
+from engine.geometry import DESCRIPTOR_DIM
+
+DIMENSIONS = (64, 128, 256)  # that are kept: the fewest with `KEPT_VARIANCE`, or the most there are
+KEPT_VARIANCE = 0.95  # of the collection
+BITS = 4  # a dimension: of any other number, codes are not scanned in registers
+DIRECTIONS_FROM = 32_768  # descriptors, of which principal directions are learnt
+ITERATIONS = 8  # of k-means
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    """What turns descriptors into lists and codes.
+
+    Attributes:
+        projection: (2048, d) float32, orthonormal columns.
+        centroids: (lists, d) float32.
+        levels: (d, 16) float32.
+    """
+
+    projection: Array
+    centroids: Array
+    levels: Array
+
+    @classmethod
+    def learn(cls, sample: Array, lists: int) -> Quantizer:
+        """Of descriptors (m, 2048) float32 like those to come."""
+        import faiss
+
+        projection = principal_directions(sample[:: -(-len(sample) // DIRECTIONS_FROM)])
+        projected = sample @ projection  # (m, d)
+        dimensions = projected.shape[1]
+        clustering: Any = faiss.Kmeans(dimensions, lists, niter=ITERATIONS, seed=0)
+        clustering.train(projected)
+        nearest = clustering.assign(projected)[1]
+        codes: Any = faiss.ProductQuantizer(dimensions, dimensions, BITS)
+        codes.train(projected - clustering.centroids[nearest])
+        levels = faiss.vector_to_array(codes.centroids).reshape(dimensions, 1 << BITS)
+        return cls(projection, clustering.centroids, levels)
+
+    @property
+    def dimensions(self) -> int:
+        return int(self.projection.shape[1])
+
+    def product_quantizer(self) -> Any:
+        """faiss's, of the levels."""
+        import faiss
+
+        codes = faiss.ProductQuantizer(self.dimensions, self.dimensions, BITS)
+        faiss.copy_array_to_vector(self.levels.reshape(-1), codes.centroids)
+        return codes
+
+    def encode(self, rows: Array) -> tuple[Array, Array]:
+        """The lists (n,) int64 and codes (n, d / 2) uint8 of descriptors (n, 2048) float32."""
+        import faiss
+
+        projected = rows @ self.projection
+        lists = faiss.knn(projected, self.centroids, 1)[1][:, 0]
+        return lists, self.product_quantizer().compute_codes(projected - self.centroids[lists])
+
+
+def principal_directions(sample: Array) -> Array:
+    """(2048, d) float32, orthonormal: the directions in which descriptors (m, 2048) vary most, turned at random.
+
+    Turned, since all dimensions are coded in equally many bits.
+    """
+    centred = sample - sample.mean(axis=0)
+    variances, directions = np.linalg.eigh(centred.T @ centred)
+    variances, directions = variances[::-1].clip(0), directions[:, ::-1]
+    kept = np.cumsum(variances) >= KEPT_VARIANCE * variances.sum()
+    dimensions = next((d for d in DIMENSIONS if kept[d - 1]), DIMENSIONS[-1])
+    turn, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((dimensions, dimensions)))
+    return np.ascontiguousarray(directions[:, :dimensions] @ turn, np.float32)
+
+
+@dataclass(frozen=True)
+class InvertedFile:
+    """The codes of n descriptors, list after list.
+
+    Attributes:
+        sizes: (lists,) int64, how many descriptors each has.
+        members: (n,) uint32, their numbers.
+        codes: (n, d / 2) uint8.
+    """
+
+    quantizer: Quantizer
+    sizes: Array
+    members: Array
+    codes: Array
+
+    @classmethod
+    def of(cls, quantizer: Quantizer, lists: Array, codes: Array) -> InvertedFile:
+        """Of what `encode` says of descriptors in the order of their numbers."""
+        order = np.argsort(lists, kind="stable")
+        sizes = np.bincount(lists, minlength=len(quantizer.centroids))
+        return cls(quantizer, sizes, order.astype(np.uint32), codes[order])
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def require_sound(self) -> None:
+        """Raise ValueError where this is nothing that `of` makes: faiss does not look."""
+        quantizer, n = self.quantizer, len(self)
+        dimensions = quantizer.dimensions
+        shapes = {
+            "projection": (quantizer.projection, np.float32, (DESCRIPTOR_DIM, dimensions)),
+            "centroids": (quantizer.centroids, np.float32, (len(self.sizes), dimensions)),
+            "levels": (quantizer.levels, np.float32, (dimensions, 1 << BITS)),
+            "sizes": (self.sizes, np.int64, (len(quantizer.centroids),)),
+            "members": (self.members, np.uint32, (n,)),
+            "codes": (self.codes, np.uint8, (n, dimensions // 2)),
+        }
+        for name, (array, dtype, shape) in shapes.items():
+            if array.dtype != dtype or array.shape != shape:
+                raise ValueError(f"its {name} are {array.dtype} {array.shape}; expected {np.dtype(dtype)} {shape}")
+        if dimensions not in DIMENSIONS or (self.sizes < 0).any() or self.sizes.sum() != n or (self.members >= n).any():
+            raise ValueError("its lists are none of an inverted file")
+
+
+class Scanner:
+    """An inverted file laid out for search."""
+
+    def __init__(self, file: InvertedFile) -> None:
+        import faiss
+
+        quantizer = file.quantizer
+        self._projection = quantizer.projection
+        self.lists = len(quantizer.centroids)
+        self._centroids = faiss.IndexFlatIP(quantizer.dimensions)  # the index only points to it
+        self._centroids.add(quantizer.centroids)
+        shape = quantizer.dimensions, self.lists, quantizer.dimensions, BITS
+        plain: Any = faiss.IndexIVFPQ(self._centroids, *shape, faiss.METRIC_INNER_PRODUCT)
+        plain.pq, plain.by_residual, plain.is_trained = quantizer.product_quantizer(), True, True
+        bounds = np.concatenate([[0], np.cumsum(file.sizes)])
+        members, codes = file.members.astype(np.int64), np.ascontiguousarray(file.codes)
+        for number, (first, last) in enumerate(pairwise(bounds.tolist())):
+            if first < last:
+                pointers = faiss.swig_ptr(members[first:last]), faiss.swig_ptr(codes[first:last])
+                plain.invlists.add_entries(number, last - first, *pointers)
+        plain.ntotal = len(file)
+        self._index: Any = faiss.IndexIVFPQFastScan(plain)
+
+    def nearest(self, query: Array, probes: int, count: int) -> Array:
+        """The `count` descriptors (c,) int64, or what there is, that a query (2048,) float32 seems most similar to.
+
+        Best first, by their codes, of the `probes` lists whose centroids have the highest products with the query.
+        """
+        import faiss
+
+        projected = (query @ self._projection)[None]
+        params: Any = faiss.SearchParametersIVF()
+        params.nprobe = probes
+        _, found = self._index.search(projected, count, params=params)
+        return np.asarray(found[0][found[0] >= 0])

@@ -1,0 +1,49 @@
+"""Generated descriptors have the variances that were measured; what is told of a search is what it did."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.latency import ann
+from benchmarks.latency.ann import Spectrum, generate, row
+
+
+@pytest.fixture
+def spectrum():
+    return Spectrum(0.9, 0.03 / (1 + np.arange(20.0)), 0.01 / (1 + np.arange(20.0)))
+
+
+def test_a_spectrum_is_measured_as_it_was_drawn(spectrum, monkeypatch):
+    monkeypatch.setattr(ann, "BLOCK", 400)
+    blocks = [spectrum.block(number) for number in range(2)]
+    groups = [f"{number}-{place // ann.VIEWS}" for number in range(2) for place in range(ann.BLOCK)]
+    measured = Spectrum.of(np.concatenate(blocks), groups)
+    assert measured.participation == pytest.approx(spectrum.participation, rel=0.3)
+    share = measured.within.sum() / (measured.within + measured.between).sum()
+    assert share == pytest.approx(0.25, abs=0.03)
+
+
+def test_a_stretched_spectrum_has_as_much_variance_over_more_directions(spectrum):
+    wide = spectrum.stretched(4)
+    assert len(wide.within) == 80
+    assert wide.within.sum() == pytest.approx(spectrum.within.sum(), rel=0.4)
+    assert wide.participation > 2.5 * spectrum.participation
+
+
+def test_a_collection_lies_in_files_as_it_was_drawn(spectrum, tmp_path, monkeypatch):
+    monkeypatch.setattr(ann, "BLOCK", 64)
+    descriptors = generate(tmp_path / "c", spectrum, 3)
+    assert np.array_equal(descriptors[64:128], spectrum.block(1))
+    assert np.array_equal(descriptors.blocks[2].in_half(), spectrum.block(2).astype(np.float16))
+    descriptors.release()
+    np.testing.assert_allclose(np.linalg.norm(descriptors[:], axis=1), 1, atol=1e-5)
+    query = spectrum.query(0, 3)
+    assert query.shape == (2048,)
+    assert (descriptors[:] @ query).max() < 0.9999  # one photograph more, none of those
+
+
+def test_a_refusal_is_a_row_of_the_table():
+    refused = ann.Measured("random", 10, 2048, 0, 0, 0, "not reached")
+    assert len(row(refused)) == len(ann.table([refused], "").columns)
+    assert row(refused)[-1] == "refused: not reached"

@@ -1,0 +1,130 @@
+"""An approximate index beside a gallery that changes, or that is damaged itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.errors import CvnetWarning, GalleryError
+from engine.features import Features
+from engine.gallery.ann_file import ANN, AnnFile
+from engine.gallery.reader import Gallery
+from engine.gallery.verification import repair, verify
+from engine.gallery.writer import GalleryWriter
+from engine.retrieval.searcher import Plan, Searcher
+from tests.engine.approximate import PLACES, VIEWS, NoPairs, photographs
+from tests.engine.fakes import INFO, STAMP, features
+
+IMAGES = PLACES * VIEWS
+
+
+@pytest.fixture
+def gallery(approximate_gallery, tmp_path):
+    return shutil.copytree(approximate_gallery, tmp_path / "g")
+
+
+def first(gallery: Path, query: np.ndarray) -> Path:
+    """The image that an approximate search finds first."""
+    with Gallery(gallery) as opened, Searcher(NoPairs(), opened, opened.approximate()) as searcher:
+        outcome = searcher.find(Features(query, ()), Plan(top_k=1, rerank=0))
+        assert not outcome.exact
+        return opened.paths[int(outcome.ranking.rows[0])]
+
+
+def test_what_was_saved_is_loaded(gallery):
+    kept = AnnFile.load(gallery)
+    assert kept.about.images == len(kept.images) == len(kept.file) == IMAGES
+    again = kept.save(gallery)
+    assert again == kept.about
+    loaded = AnnFile.load(gallery)
+    assert np.array_equal(loaded.images, kept.images)
+    assert np.array_equal(loaded.file.codes, kept.file.codes)
+    assert not [file for file in gallery.iterdir() if file.name.startswith(".")]
+    assert AnnFile.load(gallery.parent) is None
+
+
+def test_images_that_were_added_replaced_or_removed_since(gallery):
+    added, query = Path("/photos/added.jpg"), photographs(np.array([5]), 9)[0]
+    with Gallery(gallery) as opened:
+        replaced, removed = opened.paths[20], opened.paths[40]
+        old, gone = opened.descriptors[20], opened.descriptors[40]
+    with GalleryWriter(gallery, INFO) as writer:
+        maps = features(0).maps
+        writer.put(added, STAMP, Features(query, maps))
+        writer.put(replaced, STAMP, Features(photographs(np.array([7]), 10)[0], maps))
+        writer.remove([removed])
+    with Gallery(gallery) as opened:
+        unknown = {opened.paths[row] for row in opened.approximate().unknown.tolist()}
+    assert unknown == {added, replaced}
+    assert first(gallery, query) == added
+    assert first(gallery, photographs(np.array([7]), 10)[0]) == replaced
+    assert first(gallery, old) != replaced
+    assert first(gallery, gone) != removed
+
+
+def test_an_index_most_of_whose_images_have_gone_is_done_without(gallery):
+    with GalleryWriter(gallery, INFO) as writer:
+        writer.remove(writer.paths[: IMAGES // 5])
+    with Gallery(gallery) as opened, pytest.warns(CvnetWarning, match="480 of its 2,400 images were changed"):
+        assert opened.approximate() is None
+
+
+def flipped(data: bytes, place: int) -> bytes:
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        lambda data: data[:-1],
+        lambda data: data[:100],
+        lambda data: flipped(data, 30),
+        lambda data: flipped(data, len(data) // 2),
+        lambda data: data.replace(b'"probes": ', b'"probes": 1', 1),
+        lambda data: data.replace(b'"format": 1', b'"format": 2', 1),
+        lambda _: b"",
+        lambda _: b"{}\n",
+    ],
+)
+def test_a_damaged_index_is_noticed_and_search_is_exact(gallery, damaged):
+    file = gallery / ANN
+    file.write_bytes(damaged(file.read_bytes()))
+    with pytest.raises(GalleryError, match=r"damaged, or not readable .*search is exact until"):
+        AnnFile.load(gallery)
+    with Gallery(gallery) as opened, pytest.warns(CvnetWarning, match="damaged"):
+        assert opened.approximate() is None
+
+
+@pytest.mark.parametrize(
+    ("part", "forged"),
+    [
+        ("members", lambda kept: kept.members + 1),
+        ("members", lambda kept: kept.members.astype(np.int64)),
+        ("sizes", lambda kept: kept.sizes[::-1] - 1),
+        ("sizes", lambda kept: kept.sizes[:-1]),
+        ("codes", lambda kept: kept.codes[:-1]),
+        ("codes", lambda kept: kept.codes[:, :-1]),
+    ],
+)
+def test_an_index_that_no_builder_makes_is_refused(gallery, part, forged):
+    """Its digest is right: faiss would read past its end."""
+    kept = AnnFile.load(gallery)
+    AnnFile(kept.about, replace(kept.file, **{part: forged(kept.file)}), kept.images).save(gallery)
+    with pytest.raises(GalleryError, match="its "):
+        AnnFile.load(gallery)
+
+
+def test_verify_names_a_damaged_index_and_repair_takes_it_out(gallery):
+    file = gallery / ANN
+    whole = json.loads(file.read_bytes().split(b"\n", 1)[0])
+    assert whole["images"] == IMAGES
+    file.write_bytes(flipped(file.read_bytes(), 10_000))
+    assert file in verify(gallery).damaged
+    assert f"{ANN} was damaged" in repair(gallery)
+    assert not file.exists()
+    assert file not in verify(gallery).damaged
