@@ -38,9 +38,8 @@ from engine.contract import Array
 from engine.errors import CvnetError
 from engine.features import Features
 from engine.files import write_atomically
-from engine.gallery.indexing import kept
-from engine.gallery.learnt_codec import LEARN_FROM, LearntCodec
-from engine.gallery.map_codec import EightBitCodec, HalfCodec, MapCodec, position_bytes
+from engine.gallery.fidelity import kept
+from engine.gallery.map_codec import EightBitCodec, HalfCodec, MapCodec, is_learnt, learn_codec
 from engine.graphs import GRAPH_NAMES
 from engine.images import limit_side, read
 from engine.retrieval.descriptors import DESCRIPTORS
@@ -97,8 +96,8 @@ class Database:
 
 def codec(kind: str, described: list[Features]) -> MapCodec:
     """That of a gallery of such maps into which these images were put."""
-    if count := position_bytes(kind):
-        return LearntCodec.learn(described[:LEARN_FROM], count)
+    if is_learnt(kind):
+        return learn_codec(kind, described)
     return HalfCodec() if kind == "float16" else EightBitCodec()
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from engine.backends import known
 from engine.bundle import Bundle
+from engine.contract import Array
 from engine.errors import BackendError, CvnetError, GalleryInUseError, ImageError, one_line
 from engine.features import Features
 from engine.gallery.indexing import IndexReport
@@ -80,6 +81,10 @@ class Worker:
                 found.append(self._retriever.extract_file(path, max_side_px=max_side_px))
         return found
 
+    def score(self, query: Features, keys: Sequence[Features]) -> Array:
+        """Pair scores (n,) of a query and its keys."""
+        return self._retriever.score(query, keys)
+
 
 def index_on_cluster(
     paths: Sequence[Path],
@@ -99,8 +104,12 @@ def index_on_cluster(
     if not wanted:
         return
     with workers(bundle, cluster) as pool:
-        if writer.unlearnt_bytes:
-            writer.learn(sample(wanted, writer.info, pool))
+        if writer.is_unlearnt:
+            import ray
+
+            score = pool[0].score
+            writer.learn(sample(wanted, writer.info, pool), lambda query, keys: ray.get(score.remote(query, keys)))
+        report.fidelity = writer.info.fidelity
         for part in made_in_order(cut(wanted, writer.path, writer.info, cluster.images_per_part), writer.info, pool):
             take_in(part, writer, report)
             for path in part.paths:

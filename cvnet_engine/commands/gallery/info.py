@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from rich.filesize import decimal
 
 from cvnet_engine import console
@@ -25,9 +27,11 @@ def run(options: Options) -> None:
         ("model", f"{made.weights}, {made.features_id[:12]}"),
         ("longest side", f"{made.max_side_px} px" if made.max_side_px else "as it is"),
         ("maps", made.maps),
+        ("their code", str(made.fidelity)),
         ("last changed", changed),
     ]
-    console.table(str(options.gallery), ("", ""), [row for row in rows if census.free_bytes or "left" not in row[0]])
+    absent = {"left by removed images": not census.free_bytes, "their code": made.fidelity is None}
+    console.table(str(options.gallery), ("", ""), [row for row in rows if not absent.get(row[0])])
     if options.json:
         console.write_json(
             options.json,
@@ -42,5 +46,6 @@ def run(options: Options) -> None:
                 "features_id": made.features_id,
                 "max_side_px": made.max_side_px,
                 "maps": made.maps,
+                "fidelity": asdict(made.fidelity) if made.fidelity else None,
             },
         )
