@@ -21,6 +21,7 @@ from engine.gallery.indexing import IndexReport, index
 from engine.gallery.info import FORMAT, GalleryInfo, read_info, write_info
 from engine.gallery.learnt_codec import CODE_FILE
 from engine.gallery.shards import (
+    CODED_PAGE_BYTES,
     FileStamp,
     StoredImage,
     create_shard,
@@ -110,7 +111,7 @@ def write_shard(file: Path, start: int, rows: Array, photographs: Mapping[int, W
             folder, number = divmod(start + id_, 1000)
             stamp = replace(STAMP, digest=f"{start + id_:064x}")
             images.append(StoredImage(id_, Path(f"/photos/{folder:04d}/{number:08d}.jpg"), NO_MAPS, row, stamp))
-    shard = create_shard(file)
+    shard = create_shard(file, CODED_PAGE_BYTES)
     with shard as transaction:
         for image in images:
             insert_image(transaction, image)

@@ -24,7 +24,9 @@ from engine.gallery.info import FORMAT, INFO, GalleryInfo, read_info, require_eq
 from engine.gallery.learnt_codec import LearntCodec
 from engine.gallery.map_codec import MapCodec, is_learnt, learn_codec, open_codec
 from engine.gallery.shards import (
+    CODED_PAGE_BYTES,
     DAMAGED,
+    PAGE_BYTES,
     SCHEMA,
     SELECT_IMAGES,
     SELECT_STAMP,
@@ -119,7 +121,7 @@ class GalleryWriter(Closing):
             write_info(self.path, self.info)
 
     def _add_shard(self, file: Path) -> None:
-        create_shard(file).close()
+        create_shard(file, CODED_PAGE_BYTES if is_learnt(self.info.maps) else PAGE_BYTES).close()
         self._shards.files.append(file)
         self._unkept.add(len(self._shards.files) - 1)
 

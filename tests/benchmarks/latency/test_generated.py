@@ -1,4 +1,4 @@
-"""A generated gallery is one that opens by its columns, has the photographs where they belong, and can be gone on with."""
+"""A generated gallery is one that opens by its columns, has the photographs in their places, and is gone on with."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.latency import generated
-from benchmarks.latency.generated import Photographs, generate, photograph
+from benchmarks.latency.generated import generate, photograph
 from engine.gallery import reader
 from engine.gallery.reader import Gallery
 from engine.gallery.writer import GalleryWriter
 from tests.engine.fakes import STAMP
 
 
-def test_a_generated_gallery_is_whole_and_opens_by_its_columns(
-    photographs: Photographs, tmp_path: Path, monkeypatch
-) -> None:
+def test_a_generated_gallery_is_whole_and_opens_by_its_columns(photographs, tmp_path, monkeypatch):
     generate(tmp_path / "g", 50, photographs.gallery)
     monkeypatch.setattr(reader, "parse_image", None)  # reads no row
     with Gallery(tmp_path / "g") as opened, Gallery(photographs.gallery) as shown:
@@ -27,7 +25,7 @@ def test_a_generated_gallery_is_whole_and_opens_by_its_columns(
             assert np.array_equal(opened.features(10 * number).maps[2], shown.features(number).maps[2])
 
 
-def test_a_run_that_was_stopped_goes_on_with_its_shards(photographs: Photographs, tmp_path: Path, monkeypatch) -> None:
+def test_a_run_that_was_stopped_goes_on_with_its_shards(photographs, tmp_path):
     done: list[int] = []
     generate(tmp_path / "g", 50, photographs.gallery, done.append)
     assert done == [20, 20, 10]
@@ -46,7 +44,7 @@ def test_a_run_that_was_stopped_goes_on_with_its_shards(photographs: Photographs
         assert np.array_equal(opened.descriptors[:], before)
 
 
-def test_photographs_are_made_once(bundle: Path, tmp_path: Path, monkeypatch) -> None:
+def test_photographs_are_made_once(bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(generated, "SCENES", 2)
     monkeypatch.setattr(generated, "VIEWS", 2)
     indexed: list[Path] = []

@@ -17,7 +17,9 @@ from engine.gallery.indexing import IndexReport, find_images, index
 from engine.gallery.info import read_info
 from engine.gallery.learnt_codec import CODE_FILE, LearntCodec, vectors_of
 from engine.gallery.reader import Gallery
+from engine.gallery.shards import StoredImage
 from engine.gallery.writer import GalleryWriter
+from engine.geometry import DESCRIPTOR_DIM, unit_map_sizes
 from tests.engine.fakes import INFO, STAMP, FakeRetriever
 from tests.pictures import photo
 
@@ -138,6 +140,18 @@ def test_what_a_code_does_is_noted_with_it(tmp_path):
         f"among the first images change by {fidelity.scores.mean:.4f} on average, {fidelity.scores.largest:.4f} at most"
     )
     assert str(replace(fidelity, scores=None)).endswith("% of the energy")
+
+
+def test_a_shard_takes_little_more_than_what_is_kept(tmp_path):
+    rng, count = np.random.default_rng(0), 20
+    sizes = unit_map_sizes((48, 64))  # of 1024x768 px
+    payload = 24 * sum(height * width for height, width in sizes) + 4 * DESCRIPTOR_DIM
+    with GalleryWriter(tmp_path / "g", CODED) as writer:
+        for number in range(count):
+            maps = [(scale, 256, *size, rng.bytes(24 * size[0] * size[1])) for scale, size in enumerate(sizes)]
+            image = StoredImage(0, Path(f"/{number}.jpg"), (48, 64), IMAGES[0].descriptor, STAMP)
+            writer.store(image, {"maps": maps})
+    assert (tmp_path / "g" / "shard-00000.sqlite").stat().st_size < 1.06 * count * payload
 
 
 @pytest.fixture
