@@ -117,19 +117,19 @@ class Cost:
     high: float
 
 
-def cost(retriever: Retriever, kind: str, codec: MapCodec, images: Sequence[Features], folder: Path) -> Cost:
+def cost(retriever: Retriever, kind: str, coder: MapCodec, images: Sequence[Features], folder: Path) -> Cost:
     """Measured on a gallery of these images in `folder`; the second is read, and scored beside the first."""
     query, key = images
     with GalleryWriter(folder, GalleryInfo(FORMAT, "audit", "audit", None, kind)) as writer:
-        if isinstance(codec, LearntCodec):
-            writer.keep_maps_by(codec, None)
+        if isinstance(coder, LearntCodec):
+            writer.keep_maps_by(coder, None)
         for number, features in enumerate(images):
             writer.put(Path(f"/{number}"), FileStamp(0, 0, ""), features)
     with Gallery(folder) as gallery:
         score = partial(retriever.score, query, [gallery.features(1)])
         taken = take_turns({"read": partial(gallery.features, 1), "pair": score}, COST_ROUNDS)
     share = ratio(taken["read"], taken["pair"])
-    image_bytes = sum(len(codec.encode(scale, unit_map)) for scale, unit_map in enumerate(key.maps))
+    image_bytes = sum(len(coder.encode(scale, unit_map)) for scale, unit_map in enumerate(key.maps))
     return Cost(image_bytes, share.median, share.low, share.high)
 
 
