@@ -31,6 +31,7 @@ from engine.gallery.shards import (
     read_contents,
     set_count,
     shard_file,
+    shard_files,
 )
 from engine.gallery.walk import Whole, walk
 from engine.gallery.writer import IMAGES_PER_SHARD, GalleryWriter
@@ -77,23 +78,23 @@ def generate(path: Path, images: int, photographs: Path, done: Callable[[int], N
     starts = range(0, images, IMAGES_PER_SHARD)
     path.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(photographs / CODE_FILE, path / CODE_FILE)
+    remove_unfinished(path, len(starts) - 1)
     for number, start in enumerate(starts):
         file, count = shard_file(path, number), min(IMAGES_PER_SHARD, images - start)
-        if start == starts[-1] or not columns_file(file).exists():
-            remove_from(path, number)
+        if not file.exists():
             rows = np.random.default_rng((images, number)).standard_normal((count, DESCRIPTOR_DIM), np.float32)
             rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-            write_shard(file, start, rows, {place - start: shown for place, shown in places.items() if place >= start})
+            write_shard(file, start, rows, {place - start: found for place, found in places.items() if place >= start})
         done(count)
     write_info(path, replace(info, format=FORMAT, shards=len(starts)))
 
 
-def remove_from(path: Path, number: int) -> None:
-    """Take away a shard that is to be made anew, and all after it."""
-    while left := list(path.glob(f"{shard_file(path, number).stem}.*")):
-        for file in left:
-            file.unlink()
-        number += 1
+def remove_unfinished(path: Path, last: int) -> None:
+    """Take away shards without columns, the last one and any after it, and what lies beside them."""
+    for number, file in enumerate(shard_files(path, last + 1)):
+        if number >= last or not columns_file(file).exists():
+            for left in path.glob(f"{file.stem}.*"):
+                left.unlink()
 
 
 def write_shard(file: Path, start: int, rows: Array, photographs: Mapping[int, Whole]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.latency import forecast
-from benchmarks.latency.forecast import Stages, evaluation, indexing, map_bytes, searching, size, storage
+from benchmarks import forecast
+from benchmarks.forecast import Stages, evaluation, indexing, map_bytes, searching, size, storage
 from benchmarks.readme import RESULTS
 from engine.errors import DatasetError
 
@@ -14,7 +14,7 @@ STAGES = Stages("a machine", {"fp32": 3.6}, {"fp32": 9.0}, 1e-7, 1e-6, 20_000, 5
 
 def test_the_document_is_what_the_command_writes():
     text = forecast.DOCUMENT.read_text()
-    assert forecast.updated(text, forecast.sections(RESULTS)) == text, "run python -m benchmarks.latency.forecast"
+    assert forecast.updated(text, forecast.sections(RESULTS)) == text, "run python -m benchmarks.forecast"
 
 
 def test_only_the_sections_are_rewritten():

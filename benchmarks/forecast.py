@@ -1,4 +1,4 @@
-"""What large collections take, from measured stages: `python -m benchmarks.latency.forecast` writes docs/scale.md.
+"""What large collections take, from measured stages: `python -m benchmarks.forecast` writes docs/scale.md.
 
 Everything is read from `benchmarks/results`: what an image and a pair take from `cpu.json`, what a gallery takes as it
 grows from `scale.json`. Nothing is measured here. What is assumed is said in the document.
@@ -21,7 +21,7 @@ from engine.files import write_atomically
 from engine.geometry import MAP_DIM, Size, map_size, unit_map_sizes
 
 DOCUMENT = ROOT / "docs" / "scale.md"
-BEGIN, END = "<!-- {}: written by python -m benchmarks.latency.forecast -->", "<!-- end of {} -->"
+BEGIN, END = "<!-- {}: written by python -m benchmarks.forecast -->", "<!-- end of {} -->"
 IMAGE: Size = (768, 1024)
 POSITION_BYTES = {"float16": 2 * MAP_DIM, "int8": MAP_DIM + 4, "coded:24": 24}  # by kind of maps
 COLLECTIONS = (1_000_000, 100_000_000)  # images
