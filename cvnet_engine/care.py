@@ -162,11 +162,14 @@ def convert(
     source: Annotated[Path, typer.Argument(help="Gallery to take images from; it stays as it is.")],
     gallery: Annotated[Path, typer.Option("--gallery", help="Gallery to add them to; made where there is none.")],
     maps: Annotated[
-        str, typer.Option(help="How feature maps are kept there: float16, int8 or coded[:BYTES].")
+        str, typer.Option(help="How feature maps are kept there: float16, int8 or coded[:BYTES or :PERCENT%].")
     ] = "coded",
+    bundle: Annotated[
+        Path | None, typer.Option(help="The gallery's model, to say what a learnt code does to its pair scores.")
+    ] = None,
     json: JsonOption = None,
 ) -> None:
     """Copy a gallery into one that keeps its feature maps in another way, mostly to have it smaller."""
     from cvnet_engine.commands.gallery import convert
 
-    convert.run(convert.Options(source=source, gallery=gallery, maps=maps, json=json))
+    convert.run(convert.Options(source=source, gallery=gallery, maps=maps, bundle=bundle, json=json))

@@ -166,7 +166,8 @@ def index(
         str | None,
         typer.Option(
             help="How feature maps are kept: float16; int8, in half the space; or coded[:BYTES], a learnt code of so "
-            "many bytes a position, 24 by default, in a 21st of it. A gallery keeps its kind."
+            "many bytes a position, 24 by default, in a 21st of it; or coded:PERCENT%, of as few as keep that share of "
+            "their energy. A gallery keeps its kind."
         ),
     ] = None,
     scales: ScalesOption = None,

@@ -3,7 +3,9 @@
 Each precision describes database and queries with its own engines, scores its own pairs, and is judged by the
 published protocol. All run on this machine's CPU; the fp16 graph is the one that a GPU gets, run by ONNX Runtime, which
 rounds every value that the graph says is float16. With tens of queries, two images that change places can move mAP by a
-point; so each difference comes with its standard error over the queries.
+point; so each difference comes with its standard error over the queries. Beside them, what keeping maps so takes at
+1024x768 px, whatever size the data sets are shrunk to: bytes of an image, and the time of reading and decoding them as
+a share of a pair's, both taken in turn.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +32,8 @@ from benchmarks import tables
 from benchmarks.accuracy.dataset import Dataset, GroundTruth, load
 from benchmarks.accuracy.evaluation import GLOBAL, Evaluation, evaluate
 from benchmarks.accuracy.protocol import SETUPS
+from benchmarks.latency.photos import photo
+from benchmarks.latency.timing import Rounds, ratio, take_turns
 from benchmarks.tables import Table
 from cvnet import checkpoint
 from cvnet.model import CVNet
@@ -38,9 +43,14 @@ from engine.contract import Array
 from engine.errors import CvnetError
 from engine.features import Features
 from engine.files import write_atomically
-from engine.gallery.indexing import kept
-from engine.gallery.learnt_codec import LEARN_FROM, LearntCodec
-from engine.gallery.map_codec import EightBitCodec, HalfCodec, MapCodec, position_bytes
+from engine.gallery.fidelity import kept
+from engine.gallery.info import FORMAT, GalleryInfo
+from engine.gallery.learnt_codec import LearntCodec
+from engine.gallery.map_codec import EightBitCodec, HalfCodec, MapCodec, is_learnt, learn_codec
+from engine.gallery.reader import Gallery
+from engine.gallery.shards import FileStamp
+from engine.gallery.writer import GalleryWriter
+from engine.geometry import Size
 from engine.graphs import GRAPH_NAMES
 from engine.images import limit_side, read
 from engine.retrieval.descriptors import DESCRIPTORS
@@ -49,6 +59,8 @@ from export.artifacts import Artifacts
 from export.build import calibration_photos
 
 SHORTLIST = 100
+COST_SIZE: Size = (768, 1024)  # (height, width) px of the image that `Cost` is measured on
+COST_ROUNDS = Rounds(most=20, budget_s=20)
 Results = dict[str, dict[str, dict[str, list[float]]]]  # data set -> precision -> column -> AP of each query, percent
 
 
@@ -95,10 +107,36 @@ class Database:
         return kept(self.described[row], self.codec)
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What maps of an image of `COST_SIZE` take: bytes, and the time to read and decode them over a pair's, bounded."""
+
+    image_bytes: int
+    read_share: float
+    low: float
+    high: float
+
+
+def cost(retriever: Retriever, kind: str, coder: MapCodec, images: Sequence[Features], folder: Path) -> Cost:
+    """Measured on a gallery of these images in `folder`; the second is read, and scored beside the first."""
+    query, key = images
+    with GalleryWriter(folder, GalleryInfo(FORMAT, "audit", "audit", None, kind)) as writer:
+        if isinstance(coder, LearntCodec):
+            writer.keep_maps_by(coder, None)
+        for number, features in enumerate(images):
+            writer.put(Path(f"/{number}"), FileStamp(0, 0, ""), features)
+    with Gallery(folder) as gallery:
+        score = partial(retriever.score, query, [gallery.features(1)])
+        taken = take_turns({"read": partial(gallery.features, 1), "pair": score}, COST_ROUNDS)
+    share = ratio(taken["read"], taken["pair"])
+    image_bytes = sum(len(coder.encode(scale, unit_map)) for scale, unit_map in enumerate(key.maps))
+    return Cost(image_bytes, share.median, share.low, share.high)
+
+
 def codec(kind: str, described: list[Features]) -> MapCodec:
     """That of a gallery of such maps into which these images were put."""
-    if count := position_bytes(kind):
-        return LearntCodec.learn(described[:LEARN_FROM], count)
+    if is_learnt(kind):
+        return learn_codec(kind, described)
     return HalfCodec() if kind == "float16" else EightBitCodec()
 
 
@@ -159,7 +197,8 @@ def markdown(report: dict[str, Any]) -> str:
     lines = [f"{report['machine']['cpu']}; {report['date']}; `{report['command']}`", ""]
     for dataset, by_precision in report["datasets"].items():
         columns = list(next(iter(by_precision.values())))
-        table = Table("", ("precision", *columns), tuple(rows(by_precision, columns)))
+        cells = ((name, *row, *cost_cells(report["costs"][name])) for name, *row in rows(by_precision, columns))
+        table = Table("", ("precision", *columns, "bytes an image", "its reading, of a pair's time"), tuple(cells))
         lines += [f"**{dataset}**, best {SHORTLIST} reranked", "", tables.markdown(table, text_columns=1)]
     return "\n".join(lines)
 
@@ -170,6 +209,11 @@ def rows(by_precision: dict[str, dict[str, list[float]]], columns: Sequence[str]
     yield first, *(f"{np.mean(baseline[c]):.2f}" for c in columns)
     for name, aps in others:
         yield name, *(difference(aps[c], baseline[c]) for c in columns)
+
+
+def cost_cells(found: dict[str, Any]) -> tuple[str, str]:
+    share = Cost(**found)
+    return f"{share.image_bytes:,}", f"{share.read_share:.1%} ({share.low:.1%} to {share.high:.1%})"
 
 
 def difference(aps: list[float], baseline: list[float]) -> str:
@@ -194,6 +238,7 @@ def main(
     model = checkpoint.load(weights, depth)
     photos = calibration_photos(calibration or scenes.write(scenes.VALIDATION, data_dir) / "jpg", "int8")
     results: Results = {name: {} for name in dataset}
+    costs: dict[str, Cost] = {}
     with tempfile.TemporaryDirectory() as scratch:
         loaded = [prepared(name, data_dir, max_side, Path(scratch)) for name in dataset]
         for precision in PRECISIONS:
@@ -201,9 +246,12 @@ def main(
             folder.mkdir()
             with open_retriever(precision, model, photos, folder, threads) as retriever:
                 for images in loaded:
-                    for kind, row in audit(images, retriever, precision).items():
-                        results[images.name][f"{precision.name}, {kind} maps"] = row
-                    write(results, out)
+                    described = describe(images, retriever, precision)
+                    if images is loaded[0]:
+                        costs |= costs_of(retriever, precision, described, Path(scratch))
+                    for kind, row in audit(images, retriever, precision, described).items():
+                        results[images.name][row_name(precision, kind)] = row
+                    write(results, costs, out)
     sys.stdout.write(out.with_suffix(".md").read_text())
 
 
@@ -215,22 +263,42 @@ def prepared(name: str, data_dir: Path, max_side_px: int | None, scratch: Path) 
     return shrunk(dataset, max_side_px, scratch / name) if max_side_px else dataset
 
 
-def audit(dataset: Dataset, retriever: Retriever, precision: Precision) -> dict[str, dict[str, list[float]]]:
-    """The figures of one precision on a data set, by the kind of the maps kept."""
+def row_name(precision: Precision, kind: str) -> str:
+    return f"{precision.name}, {kind} maps"
+
+
+def describe(dataset: Dataset, retriever: Retriever, precision: Precision) -> list[Features]:
     progress = track(dataset.images, f"{dataset.name} in {precision.name}", transient=True)
-    described = [retriever.extract_file(path) for path in progress]
+    return [retriever.extract_file(path) for path in progress]
+
+
+def costs_of(retriever: Retriever, precision: Precision, described: list[Features], scratch: Path) -> dict[str, Cost]:
+    """What each kind of maps takes, by the name of its row; codes are those of the images described."""
+    images = [retriever.extract(photo(*COST_SIZE, seed)) for seed in range(2)]
+    found = {}
+    for kind in precision.maps:
+        name = row_name(precision, kind)
+        found[name] = cost(retriever, kind, codec(kind, described), images, scratch / name)
+    return found
+
+
+def audit(
+    dataset: Dataset, retriever: Retriever, precision: Precision, described: list[Features]
+) -> dict[str, dict[str, list[float]]]:
+    """The figures of one precision on a data set, by the kind of the maps kept."""
     return {
         kind: figures(evaluate(dataset, retriever, Database(described, codec(kind, described)), [SHORTLIST]))
         for kind in precision.maps
     }
 
 
-def write(results: Results, out: Path) -> None:
+def write(results: Results, costs: dict[str, Cost], out: Path) -> None:
     """The report so far, as JSON and as tables."""
     report = {
         "command": shlex.join(["python", "-m", "benchmarks.accuracy.audit", *sys.argv[1:]]),
         "date": date.today().isoformat(),
         "machine": machine.describe(),
+        "costs": {name: asdict(found) for name, found in costs.items()},
         "datasets": {name: rows for name, rows in results.items() if rows},
     }
     write_atomically(out.with_suffix(".json"), json.dumps(report, indent=2) + "\n")

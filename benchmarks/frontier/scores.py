@@ -30,7 +30,7 @@ from cvnet.model import CVNet
 from engine.contract import Array, Closing
 from engine.errors import DatasetError, ImageError
 from engine.features import Features
-from engine.gallery.indexing import kept
+from engine.gallery.fidelity import kept
 from engine.geometry import AREA_SCALES, IMAGE_SCALES
 from engine.images import check_size
 from engine.retrieval.pooling import pooled

@@ -184,7 +184,7 @@ def searching(searcher: Searcher, query: Features, key: tuple[int, str, str]) ->
 
 def putting(writer: GalleryWriter, found: Sequence[Features]) -> Callable[[], None]:
     """What puts one more image into a gallery, each time that it is called."""
-    if writer.unlearnt_bytes:
+    if writer.is_unlearnt:
         writer.learn(found)
     images = enumerate(cycle(found))
 

@@ -1,7 +1,8 @@
-"""What a gallery takes as it grows: `python -m benchmarks.latency.scale --folder DIR --out FILE`.
+"""What a gallery takes as it grows: `python -m benchmarks.latency.scale --bundle DIR --folder DIR --out FILE`.
 
-Galleries of random descriptors are generated, each opened and searched in a process of its own: seconds, memory, and
-how both grow. Only the first images of a shard have maps, the smallest there are: nothing is reranked.
+Galleries are generated (`benchmarks.latency.generated`), each opened, searched and reranked in a process of its own,
+then asked again and again while another process appends to it: seconds, memory, and how both grow. A run that was
+stopped goes on with the shards that it has written; the report is written after each gallery.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import date
 from functools import partial
 from multiprocessing import get_context
@@ -23,36 +24,22 @@ from typing import Annotated, TypeVar
 import numpy as np
 import typer
 
+from benchmarks.latency.appending import RERANKED, Beside, search_beside
+from benchmarks.latency.generated import MAPS, SHORTLIST, Photographs, generate, photograph
 from benchmarks.latency.memory import status_bytes
 from benchmarks.tables import Table, markdown, ms
 from engine import machine
+from engine.bundle import Bundle
 from engine.contract import Array
 from engine.files import write_atomically
-from engine.gallery.columns import Columns, write_columns
-from engine.gallery.info import FORMAT, GalleryInfo, write_info
 from engine.gallery.reader import Gallery
-from engine.gallery.shards import (
-    FileStamp,
-    StoredImage,
-    create_shard,
-    insert_belongings,
-    insert_image,
-    mark_changed,
-    read_contents,
-    set_count,
-    shard_file,
-)
-from engine.gallery.writer import IMAGES_PER_SHARD, GalleryWriter
-from engine.geometry import DESCRIPTOR_DIM, MAP_DIM, unit_map_sizes
+from engine.gallery.writer import GalleryWriter
 from engine.retrieval.ranking import Ranking
+from engine.retrieval.retriever import Retriever
 from engine.retrieval.search import DescriptorIndex, parts, similarities
 
-MAP_SIZE = (2, 2)
-MAPPED = 16  # images of a shard that have maps
 TOP_K = 100
 NOISE = 0.02  # of a query's each value beside the row that it is made of, whose values are 0.022 large
-INFO = GalleryInfo(FORMAT, "benchmark", "benchmark", None)
-
 
 T = TypeVar("T")
 
@@ -63,7 +50,8 @@ class Measured:
 
     `private` is memory that only this process has and that the system cannot take back, `resident` all of it, pages of
     the gallery's files included; `bare` is the process's before it opened anything. `searches_s` follow the first;
-    `_cpu_s` is processor time, which other programs change less than the time that passes.
+    `_cpu_s` is processor time, which other programs change less than the time that passes. `read_s` is what reading and
+    decoding an image's maps takes, `rerank_s` the best `TOP_K` of a search for a photograph.
     """
 
     images: int
@@ -78,8 +66,10 @@ class Measured:
     searched_resident: int
     bare_private: int
     open_to_write_s: float
-    read_features_s: float
+    read_s: float
+    rerank_s: float
     exact: bool
+    beside: Beside
 
     @property
     def search_s(self) -> float:
@@ -90,43 +80,8 @@ class Measured:
         return statistics.median(self.searches_cpu_s)
 
 
-def generate(path: Path, images: int) -> None:
-    """A gallery of random unit descriptors, a shard a transaction."""
-    path.mkdir(parents=True)
-    rng = np.random.default_rng(images)
-    starts = range(0, images, IMAGES_PER_SHARD)
-    for number, start in enumerate(starts):
-        rows = rng.standard_normal((min(IMAGES_PER_SHARD, images - start), DESCRIPTOR_DIM), np.float32)
-        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-        write_shard(shard_file(path, number), start, rows)
-    write_info(path, replace(INFO, shards=len(starts)))
-
-
-def write_shard(file: Path, start: int, rows: Array) -> None:
-    """A whole shard of descriptors (n, 2048) in one transaction, and its columns."""
-    maps = [np.zeros((MAP_DIM, *size), np.float16) for size in unit_map_sizes(MAP_SIZE)]
-    images = []
-    for id_, row in enumerate(rows):
-        folder, number = divmod(start + id_, 1000)
-        stamp = FileStamp(1_000_000, 1_700_000_000_000_000_000, f"{start + id_:064x}")
-        images.append(StoredImage(id_, Path(f"/photos/{folder:04d}/{number:08d}.jpg"), MAP_SIZE, row, stamp))
-    shard = create_shard(file)
-    with shard as transaction:
-        for image in images:
-            insert_image(transaction, image)
-            if image.id < MAPPED:
-                stored = [(scale, *array.shape, array.tobytes()) for scale, array in enumerate(maps)]
-                insert_belongings(transaction, image.id, {"maps": stored})
-        set_count(transaction, len(images))
-        mark_changed(transaction)
-    state = read_contents(shard, FORMAT).state
-    shard.close()
-    assert state is not None
-    write_columns(file, state, Columns.of_images(images))
-
-
-def measure(path: Path, queries: int) -> Measured:
-    """Open a gallery, search it and read from it. For a process of its own."""
+def measure(path: Path, queries: int, rounds: int, photographs: Photographs, bundle: Path) -> Measured:
+    """Open a gallery, search it, rerank, and append to it. For a process of its own."""
     bare = private_bytes()
     gallery, open_s, open_cpu_s = timed(lambda: Gallery(path))
     opened = private_bytes()
@@ -138,8 +93,11 @@ def measure(path: Path, queries: int) -> Measured:
     searches = [timed(partial(index.search, query, TOP_K))[1:] for query in described[1:]]
     private, resident = private_bytes(), status_bytes("VmRSS")
 
-    shards = range(0, len(gallery), IMAGES_PER_SHARD)
-    _, features_s, _ = timed(lambda: [gallery.features(row) for row in shards])
+    with Retriever.open(Bundle(bundle)) as retriever:
+        query = retriever.extract_file(photographs.query)
+        shortlist = index.search(query.descriptor, TOP_K).rows.tolist()
+        _, read_s, _ = timed(lambda: [gallery.features(row) for row in shortlist])
+        _, rerank_s, _ = timed(lambda: retriever.score_rows(query, gallery, shortlist))
     expected = brute_force(gallery, described[0])
     exact = np.array_equal(first.rows, expected.rows) and np.array_equal(first.similarities, expected.similarities)
     index.close()
@@ -161,8 +119,10 @@ def measure(path: Path, queries: int) -> Measured:
         searched_resident=resident,
         bare_private=bare,
         open_to_write_s=writing_s,
-        read_features_s=features_s / len(shards),
+        read_s=read_s / len(shortlist),
+        rerank_s=rerank_s,
         exact=exact,
+        beside=search_beside(path, photographs, bundle, rounds),
     )
 
 
@@ -198,7 +158,7 @@ def slope(found: list[Measured], value: str) -> float:
     return float(getattr(many, value) - getattr(few, value)) / max(many.images - few.images, 1)
 
 
-def table(found: list[Measured], title: str) -> Table:
+def growth_table(found: list[Measured], title: str) -> Table:
     rows = tuple(
         (
             f"{m.images:,}",
@@ -235,33 +195,80 @@ def table(found: list[Measured], title: str) -> Table:
     return Table(title, columns, rows, f"A million images more take {each}.")
 
 
+def beside_table(found: list[Measured]) -> Table:
+    """Reranking, and queries beside a writer."""
+    rows = tuple(
+        (
+            f"{m.images:,}",
+            ms(1e3 * m.read_s),
+            ms(1e3 * m.rerank_s),
+            ms(1e3 * statistics.median(m.beside.alone_s)),
+            ms(1e3 * statistics.median(m.beside.beside_s)),
+            f"{m.beside.appended / m.beside.appending_s:.0f}",
+            "yes" if m.beside.equal and m.beside.grown else "no",
+        )
+        for m in found
+    )
+    columns = (
+        "images",
+        f"maps of an image ({MAPS}) read and decoded, ms",
+        f"best {TOP_K} reranked, ms",
+        f"opened, searched, {RERANKED} reranked, ms",
+        "the same beside a writer, ms",
+        "images appended meanwhile, a second",
+        "same answers, each of a larger gallery",
+    )
+    return Table("Reranking, alone and while another process appends", columns, rows)
+
+
+class Told:
+    """Progress on standard error: a line for each tenth of the work."""
+
+    def __init__(self, work: str, total: int) -> None:
+        self._work, self._total, self._done = work, total, 0
+
+    def advance(self, steps: int) -> None:
+        before, self._done = self._done, self._done + steps
+        if 10 * before // self._total < 10 * self._done // self._total:
+            typer.echo(f"{self._work}: {self._done / self._total:.0%}", err=True)
+
+
 def main(
-    folder: Annotated[Path, typer.Option(help="Where galleries are generated, and removed again.")],
+    bundle: Annotated[Path, typer.Option(help="The model that photographs are described and pairs scored with.")],
+    folder: Annotated[Path, typer.Option(help="Where galleries are generated; each is removed once it is measured.")],
     out: Annotated[Path, typer.Option(help="Written as OUT.json and OUT.md.")],
     images: Annotated[str, typer.Option(help="Sizes, ascending.")] = "10000,100000,1000000",
     queries: Annotated[int, typer.Option(help="Searches timed after the first.")] = 20,
+    rounds: Annotated[int, typer.Option(min=1, help="Queries timed alone, and as many beside the writer.")] = 10,
+    side: Annotated[int, typer.Option(help="Longest side of the photographs, px.")] = 512,
 ) -> None:
-    """Generate galleries, open and search each, and write the table."""
-    found = []
+    """Generate galleries, measure each, and write the tables."""
+    indexed = Told("indexing photographs", SHORTLIST)
+    photographs = photograph(folder, bundle, side, lambda _: indexed.advance(1))
+    found: list[Measured] = []
     for count in map(int, images.split(",")):
         path = folder / f"scale-{count}.gallery"
-        try:
-            typer.echo(f"generating {count:,} images", err=True)
-            generate(path, count)
-            with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-                found.append(pool.submit(measure, path, queries).result())
-            typer.echo(f"{found[-1]}", err=True)
-        finally:
-            shutil.rmtree(path, ignore_errors=True)
+        generate(path, count, photographs.gallery, Told(f"generating {count:,} images", count).advance)
+        typer.echo(f"measuring {count:,} images", err=True)
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            found.append(pool.submit(measure, path, queries, rounds, photographs, bundle).result())
+        shutil.rmtree(path)
+        write(found, out, f"--images {images} --queries {queries} --rounds {rounds} --side {side}")
+
+
+def write(found: list[Measured], out: Path, options: str) -> None:
+    """The report so far, as JSON and as tables."""
     report = {
-        "command": f"python -m benchmarks.latency.scale --images {images} --queries {queries}",
+        "command": f"python -m benchmarks.latency.scale {options}",
         "date": date.today().isoformat(),
         "machine": machine.describe(),
         "galleries": [asdict(measured) for measured in found],
     }
-    written = table(found, f"Random descriptors, best {TOP_K}, on {os.cpu_count()} cores of {machine.cpu_name()}")
+    where = f"{os.cpu_count()} cores of {machine.cpu_name()}"
+    growth = growth_table(found, f"Random descriptors, best {TOP_K}, on {where}")
     write_atomically(out.with_suffix(".json"), json.dumps(report, indent=2) + "\n")
-    write_atomically(out.with_suffix(".md"), f"{markdown(written, text_columns=0)}\n{written.note}\n")
+    tables = f"{markdown(growth, text_columns=0)}\n{growth.note}\n\n{markdown(beside_table(found), text_columns=0)}"
+    write_atomically(out.with_suffix(".md"), tables)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cvnet_engine import console
@@ -169,6 +169,8 @@ def summarise(report: IndexReport, gallery: Path, total: int, seconds: float) ->
     )
     if report.score_drift is not None:
         console.say(f"maps kept so change a pair score by {report.score_drift:.1e} at most, on the last images")
+    if report.fidelity:
+        console.say(f"maps: {report.fidelity}")
     for reason, count in Counter(report.skipped.values()).most_common():
         console.say(f"  {count} passed over: {reason}")
     for path, reason in list(report.failed.items())[:LISTED]:
@@ -186,5 +188,6 @@ def to_json(report: IndexReport, gallery: Path, seconds: float) -> dict[str, obj
         "failed": {str(path): reason for path, reason in report.failed.items()},
         "skipped": {str(path): reason for path, reason in report.skipped.items()},
         "score_drift": report.score_drift,
+        "fidelity": asdict(report.fidelity) if report.fidelity else None,
         "seconds": seconds,
     }

@@ -8,6 +8,7 @@ from operator import eq
 from pathlib import Path
 
 from engine.features import Features
+from engine.gallery.fidelity import Score
 from engine.gallery.info import GalleryInfo
 from engine.gallery.learnt_codec import LEARN_FROM
 from engine.gallery.map_codec import MapCodec, open_codec
@@ -18,16 +19,22 @@ from engine.gallery.writer import GalleryWriter
 
 
 def convert(
-    source: Path, info: GalleryInfo, writer: GalleryWriter, report: Merge, done: Callable[[int], None] = lambda _: None
+    source: Path,
+    info: GalleryInfo,
+    writer: GalleryWriter,
+    report: Merge,
+    done: Callable[[int], None] = lambda _: None,
+    score: Score | None = None,
 ) -> None:
     """Copy what the writer's gallery has not, or has of another file, its maps kept as that gallery keeps them.
 
-    Where its code is still to be learnt, that is done from the first images; as `copy` else.
+    Where its code is still to be learnt, that is done from the first images, whose pairs are scored by `score`; as
+    `copy` else.
     """
     codec = open_codec(info.maps, source, info.code)
-    if writer.unlearnt_bytes:
+    if writer.is_unlearnt:
         whole = (found for found in walk(source, info) if isinstance(found, Whole))
-        writer.learn([features(found, codec) for found in islice(whole, LEARN_FROM)])
+        writer.learn([features(found, codec) for found in islice(whole, LEARN_FROM)], score)
     copy(source, info, writer, report, eq, lambda rows: kept_otherwise(rows, codec, writer.codec), done)
 
 

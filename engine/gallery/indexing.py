@@ -8,7 +8,7 @@ import stat
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from threading import Semaphore
@@ -19,15 +19,14 @@ from engine.errors import ImageError
 from engine.exif import Shot
 from engine.features import Features
 from engine.files import absolute, kind
+from engine.gallery.fidelity import SCORED, Fidelity, Score, score_change
 from engine.gallery.learnt_codec import LEARN_FROM
-from engine.gallery.map_codec import MapCodec
 from engine.gallery.shards import FileStamp
 from engine.gallery.writer import GalleryWriter
 from engine.images import EXPECTED, SUFFIXES, decode, limit_side, read_bytes, read_shot
 from engine.photo_formats import missing
 from engine.retrieval.retriever import Retriever, on_gpu
 
-DRIFT_SAMPLE = 8  # images that the cost of 8-bit maps is measured on
 MOST_STREAMS = 4  # images described at once: each takes memory of its own, 0.6 GB at 1024x768 px in float32
 READERS = 2  # threads more than the engines serve: they read and decode, and are ready when an engine is
 
@@ -37,7 +36,7 @@ class IndexReport:
     """What became of each image: `added`, `updated` (its content changed) and `unchanged` counts, failures by path.
 
     `skipped` are files that were not taken for images, and why; `score_drift` is what maps kept in fewer than 16 bits a
-    value do to pair scores, measured on the last images.
+    value do to pair scores, measured on the last images, `fidelity` what a learnt code does to the gallery's first.
     """
 
     added: int = 0
@@ -46,6 +45,7 @@ class IndexReport:
     failed: dict[Path, str] = field(default_factory=dict)
     skipped: dict[Path, str] = field(default_factory=dict)
     score_drift: float | None = None
+    fidelity: Fidelity | None = None
 
     @property
     def usable(self) -> int:
@@ -77,7 +77,7 @@ def index(
             error, nor is one that is too much for the memory; it goes to the report.
     """
     assert retriever.scales == writer.info.scales
-    intake = Intake(writer, report, done)
+    intake = Intake(writer, retriever.score, report, done)
     for path, seen in look_ahead(paths, retriever, writer, max_side_px):
         try:
             file = seen.result()
@@ -93,8 +93,9 @@ def index(
             report.failed[path] = "out of memory; a smaller --max-side needs less, else shrink it first"
         done(path)
     intake.store()
+    report.fidelity = writer.info.fidelity
     if writer.info.maps != "float16" and intake.last:
-        report.score_drift = score_drift(retriever, writer.codec, intake.last)
+        report.score_drift = score_change(retriever.score, writer.codec, list(intake.last)).largest
 
 
 @dataclass(frozen=True)
@@ -113,21 +114,21 @@ class Intake:
     `last` are those of the last few images.
     """
 
-    def __init__(self, writer: GalleryWriter, report: IndexReport, done: Callable[[Path], None]) -> None:
-        self._writer, self._report, self._done = writer, report, done
+    def __init__(self, writer: GalleryWriter, score: Score, report: IndexReport, done: Callable[[Path], None]) -> None:
+        self._writer, self._score, self._report, self._done = writer, score, report, done
         self._waiting: deque[Extracted] = deque()
-        self.last: deque[Features] = deque(maxlen=DRIFT_SAMPLE)
+        self.last: deque[Features] = deque(maxlen=SCORED)
 
     def add(self, image: Extracted) -> None:
         self._waiting.append(image)
         self.last.append(image.features)
-        if self._writer.unlearnt_bytes is None or len(self._waiting) == LEARN_FROM:
+        if not self._writer.is_unlearnt or len(self._waiting) == LEARN_FROM:
             self.store()
 
     def store(self) -> None:
         """Put in what waits."""
-        if self._waiting and self._writer.unlearnt_bytes:
-            self._writer.learn([image.features for image in self._waiting])
+        if self._waiting and self._writer.is_unlearnt:
+            self._writer.learn([image.features for image in self._waiting], self._score)
         while self._waiting:
             image = self._waiting.popleft()
             known = image.path in self._writer
@@ -145,23 +146,6 @@ def streams(bundle: Bundle, threads: int | None, max_side_px: int | None) -> int
     if max_side_px is None or on_gpu(bundle):
         return 1
     return min(usable_threads(threads), MOST_STREAMS)
-
-
-def score_drift(retriever: Retriever, codec: MapCodec, sample: Iterable[Features]) -> float:
-    """The largest change of a pair score when the key's maps are kept so, each image with itself and the next."""
-    images = list(sample)
-    drifts = []
-    for number, query in enumerate(images):
-        for key in images[number : number + 2]:
-            scores = [retriever.score(query, [features])[0] for features in (key, kept(key, codec))]
-            drifts.append(abs(float(scores[0] - scores[1])))
-    return max(drifts)
-
-
-def kept(features: Features, codec: MapCodec) -> Features:
-    """Features as they come back from a gallery."""
-    maps = (codec.decode(scale, codec.encode(scale, m), *m.shape[1:]) for scale, m in enumerate(features.maps))
-    return replace(features, maps=tuple(maps))
 
 
 def look_ahead(

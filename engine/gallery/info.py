@@ -12,6 +12,7 @@ from engine import typed_json
 from engine.bundle import Manifest
 from engine.errors import GalleryError, one_line
 from engine.files import read_text, write_atomically
+from engine.gallery.fidelity import Fidelity
 from engine.gallery.map_codec import parse_kind
 from engine.geometry import IMAGE_SCALES
 from engine.graphs import DESCRIPTOR_NAMES
@@ -30,8 +31,9 @@ class GalleryInfo:
 
     `features_id` is `Manifest.features_id`, `max_side_px` the limit on an image's longer side before extraction,
     `descriptor` is one of `DESCRIPTOR_NAMES`, `maps` how maps are kept (see `engine.gallery.map_codec`), `code` the
-    SHA-256 of what a learnt kind goes by, empty until that is learnt; `shards` are those that may hold images, `scales`
-    those of `IMAGE_SCALES` that images are described at.
+    SHA-256 of what a learnt kind goes by, empty until that is learnt, and `fidelity` what that does to the images that
+    it was learnt from, None where it is not known; `shards` are those that may hold images, `scales` those of
+    `IMAGE_SCALES` that images are described at.
     """
 
     format: int
@@ -43,6 +45,7 @@ class GalleryInfo:
     code: str = ""
     descriptor: str = "cvnet"
     scales: Scales = IMAGE_SCALES
+    fidelity: Fidelity | None = None
 
     @classmethod
     def made_with(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ from engine.geometry import AREA_SCALES, MAP_DIM
 CODE_FILE = "map-code.npz"
 LEARN_FROM = 32  # images
 LEARN_POSITIONS = 30_000  # of their maps, of each scale
+TRY_POSITIONS = 3_000  # that sizes of a code are tried on
+MOST_BYTES = 128  # a position
+LEAST_ENERGY = 1e-12  # that a share is taken of
 
 
 @dataclass(frozen=True)
@@ -32,13 +36,47 @@ class LearntCodec:
     @classmethod
     def learn(cls, sample: Sequence[Features], position_bytes: int) -> LearntCodec:
         """The codes of images like those of the sample."""
-        rng = np.random.default_rng(0)
-        codes = []
-        for scale in range(len(AREA_SCALES)):
-            vectors = np.concatenate([features.maps[scale].reshape(MAP_DIM, -1).T for features in sample])
-            chosen = rng.permutation(len(vectors))[:LEARN_POSITIONS]
-            codes.append(learn(vectors[chosen].astype(np.float32), position_bytes))
-        return cls(tuple(codes))
+        return cls.of_vectors(vectors_of(sample, LEARN_POSITIONS), position_bytes)
+
+    @classmethod
+    def keeping(cls, energy: float, sample: Sequence[Features]) -> LearntCodec:
+        """The codes of as few bytes a position as keep that share of the energy of images like those of the sample.
+
+        Raises:
+            GalleryError: `MOST_BYTES` do not.
+        """
+        few, many = (vectors_of(sample, count) for count in (TRY_POSITIONS, LEARN_POSITIONS))
+        sizes = range(1, MOST_BYTES + 1)
+        likely = bisect_left(sizes, energy, key=lambda size: cls.of_vectors(few, size).energy(few))
+        for position_bytes in sizes[likely:]:
+            codec = cls.of_vectors(many, position_bytes)
+            if codec.energy(many) >= energy:
+                return codec
+        raise GalleryError(
+            f"no code of up to {MOST_BYTES} bytes a position keeps {energy:.2%} of these images; ask for less"
+        )
+
+    @classmethod
+    def of_vectors(cls, vectors: Sequence[Array], position_bytes: int) -> LearntCodec:
+        """The codes of vectors like those of `vectors_of`."""
+        return cls(tuple(learn(of_scale, position_bytes) for of_scale in vectors))
+
+    @property
+    def position_bytes(self) -> int:
+        return max(code.position_bytes for code in self.codes)
+
+    def energy(self, vectors: Sequence[Array]) -> float:
+        """The share of energy that is kept of `vectors_of` images, the mean over scales.
+
+        Of a position's energy that is what lies in the direction of its decoded vector: their squared cosine.
+        """
+        shares = []
+        for scale, of_scale in enumerate(vectors):
+            data = self.encode(scale, of_scale.T[:, :, None])
+            decoded = self.decode(scale, data, len(of_scale), 1).reshape(MAP_DIM, -1).T
+            total = max(np.square(of_scale).sum(), LEAST_ENERGY)
+            shares.append(np.square(np.einsum("nd,nd->n", decoded, of_scale)).sum() / total)
+        return float(np.mean(shares))
 
     def encode(self, scale: int, unit_map: Array) -> bytes:
         return self.codes[scale].encode(unit_map)
@@ -80,6 +118,16 @@ class LearntCodec:
                 return cls(tuple(read_code(arrays, scale) for scale in range(len(AREA_SCALES))))
         except (ValueError, KeyError, zipfile.BadZipFile) as error:
             raise GalleryError(f"{file}: no code of maps ({error}); {remedy}") from error
+
+
+def vectors_of(sample: Sequence[Features], most: int) -> list[Array]:
+    """Vectors (n, 256) float32 of positions of the images' maps for each scale, `most` of them, chosen at random."""
+    rng = np.random.default_rng(0)
+    chosen = []
+    for maps in zip(*(features.maps for features in sample), strict=True):
+        vectors = np.concatenate([m.reshape(MAP_DIM, -1).T for m in maps])
+        chosen.append(vectors[rng.permutation(len(vectors))[:most]].astype(np.float32))
+    return chosen
 
 
 def read_code(arrays: Mapping[str, Array], scale: int) -> MapCode:

@@ -107,13 +107,17 @@ def pack(bits: Sequence[int]) -> list[list[int]]:
     """Dimensions by the byte that they go into: the widest first, each into the first byte with room."""
     bytes_: list[list[int]] = []
     used: list[int] = []
+    place, width = 0, BYTE
     for dimension in sorted((d for d, b in enumerate(bits) if b), key=lambda d: -bits[d]):
-        place = next((place for place, u in enumerate(used) if u + bits[dimension] <= BYTE), len(used))
+        if bits[dimension] < width:
+            place, width = 0, bits[dimension]
+        while place < len(used) and used[place] + width > BYTE:
+            place += 1
         if place == len(used):
             bytes_.append([])
             used.append(0)
         bytes_[place].append(dimension)
-        used[place] += bits[dimension]
+        used[place] += width
     return bytes_
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -9,14 +11,14 @@ import numpy as np
 
 from engine.contract import Array
 from engine.errors import GalleryError
-from engine.gallery.learnt_codec import LearntCodec
+from engine.features import Features
+from engine.gallery.learnt_codec import LEARN_FROM, MOST_BYTES, LearntCodec
 from engine.geometry import MAP_DIM
 
 INT8_MAX = 127
-CODED = "coded"  # the kinds `coded:N`, N bytes a position
+CODED = "coded"  # the kinds `coded:N`, N bytes a position, and `coded:P%`, as few as keep P percent of the energy
 CODED_BYTES = 24
-MOST_BYTES = 128
-KINDS = f"float16, int8, {CODED} or {CODED}:BYTES"
+KINDS = f"float16, int8, {CODED}, {CODED}:BYTES or {CODED}:PERCENT%"
 
 
 class MapCodec(Protocol):
@@ -64,14 +66,14 @@ def parse_kind(text: str) -> str:
     Raises:
         ValueError: there is no such kind.
     """
-    kind, _, count = text.partition(":")
     if text in ("float16", "int8"):
         return text
     if text == CODED:
         return f"{CODED}:{CODED_BYTES}"
-    if kind == CODED and count.isdecimal() and str(int(count)) == count and 1 <= int(count) <= MOST_BYTES:
+    size = re.fullmatch(rf"{CODED}:(?:([1-9]\d*)|([1-9]\d?(?:\.\d*[1-9])?)%)", text, re.ASCII)
+    if size and (size[2] or int(size[1]) <= MOST_BYTES):
         return text
-    raise ValueError(f"maps {text!r}: expected {KINDS}, at most {MOST_BYTES} a position")
+    raise ValueError(f"maps {text!r}: expected {KINDS}, at most {MOST_BYTES} bytes a position, under 100 percent")
 
 
 def kind_wanted(text: str) -> str:
@@ -86,10 +88,21 @@ def kind_wanted(text: str) -> str:
         raise GalleryError(str(error)) from error
 
 
-def position_bytes(kind: str) -> int | None:
-    """How many bytes a position of a learnt kind takes, None for the others."""
-    name, _, count = kind.partition(":")
-    return int(count) if name == CODED else None
+def is_learnt(kind: str) -> bool:
+    """Whether maps of a kind are kept by a code that is learnt from the gallery's first images."""
+    return kind.startswith(CODED)
+
+
+def learn_codec(kind: str, first: Sequence[Features]) -> LearntCodec:
+    """The codec of a learnt kind, from the first images of a gallery.
+
+    Raises:
+        GalleryError: no code keeps as much of them as the kind says.
+    """
+    _, _, size = kind.partition(":")
+    if size.endswith("%"):
+        return LearntCodec.keeping(float(size[:-1]) / 100, first[:LEARN_FROM])
+    return LearntCodec.learn(first[:LEARN_FROM], int(size))
 
 
 def open_codec(kind: str, folder: Path, digest: str) -> MapCodec:

@@ -94,8 +94,8 @@ def make(part: Part, info: GalleryInfo, retriever: Retriever) -> None:
     """
     report = IndexReport()
     with GalleryWriter(part.folder, replace(info, code="")) as writer:
-        if writer.unlearnt_bytes:
-            writer.keep_maps_by(LearntCodec.load(part.gallery, info.code))
+        if writer.is_unlearnt:
+            writer.keep_maps_by(LearntCodec.load(part.gallery, info.code), info.fidelity)
         index(part.paths, retriever, writer, info.max_side_px, report)
     made = Made(tuple(map(str, part.paths)), {str(path): reason for path, reason in report.failed.items()})
     write_atomically(part.folder / MADE, json.dumps(vars(made)))

@@ -8,8 +8,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from engine.bundle import Bundle
 from engine.cluster import Cluster, Crew, Worker, crew
+from engine.contract import Array
 from engine.errors import GalleryInUseError, ImageError
 from engine.features import Features
 from engine.gallery.indexing import IndexReport
@@ -50,6 +53,10 @@ class PartWorker(Worker):
                 found.append(self.retriever.extract_file(path, max_side_px=max_side_px))
         return found
 
+    def score(self, query: Features, keys: Sequence[Features]) -> Array:
+        """Pair scores (n,) of a query and its keys."""
+        return self.retriever.score(query, keys)
+
 
 def index_on_cluster(
     paths: Sequence[Path],
@@ -73,8 +80,14 @@ def index_on_cluster(
     if not wanted:
         return
     with crew(PartWorker, bundle, cluster, writer.info.scales) as workers:
-        if writer.unlearnt_bytes:
-            writer.learn(sample(wanted, writer.info, workers))
+
+        def score(query: Features, keys: Sequence[Features]) -> Array:
+            workers.give("score", query, keys)
+            return np.asarray(workers.result())
+
+        if writer.is_unlearnt:
+            writer.learn(sample(wanted, writer.info, workers), score)
+        report.fidelity = writer.info.fidelity
         parts = cut(paths, set(wanted), writer.path, writer.info, images_per_part)
         for part in made_in_order([part for part in parts if part.paths], writer.info, workers):
             take_in(part, writer, report)

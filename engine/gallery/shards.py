@@ -25,6 +25,7 @@ from engine.geometry import AREA_SCALES, DESCRIPTOR_DIM, MAP_DIM, Size, unit_map
 
 REPAIR = "run 'cvnet-engine index' with the gallery's images again: it takes in anew what is damaged or missing"
 PAGE_BYTES = 65536  # a map is hundreds of KiB: large pages mean fewer of them
+CODED_PAGE_BYTES = 4096  # a coded one is tens: what large pages leave empty behind each would double its space
 READER_BYTES = 65536  # what a reader may write beside a shard, with room to spare
 
 SCHEMA = """
@@ -257,13 +258,13 @@ def shard_file(path: Path, number: int) -> Path:
     return path / f"shard-{number:05d}.sqlite"
 
 
-def create_shard(file: Path) -> sqlite3.Connection:
+def create_shard(file: Path, page_bytes: int = PAGE_BYTES) -> sqlite3.Connection:
     """A new shard; it gets its name once its tables are there, so a kill leaves no shard without them."""
     unfinished = file.with_suffix(".new")
     with translated_errors(file):
         unfinished.unlink(missing_ok=True)
         connection = sqlite3.connect(unfinished)
-        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        connection.execute(f"PRAGMA page_size = {page_bytes}")
         connection.executescript(SCHEMA)
         set_count(connection, 0)
         connection.commit()

@@ -19,11 +19,14 @@ from engine.exif import Shot
 from engine.features import Features
 from engine.gallery.columns import Columns, open_columns, write_columns
 from engine.gallery.connections import Connections
+from engine.gallery.fidelity import Fidelity, Score
 from engine.gallery.info import FORMAT, INFO, GalleryInfo, read_info, require_equal, write_info
 from engine.gallery.learnt_codec import LearntCodec
-from engine.gallery.map_codec import MapCodec, open_codec, position_bytes
+from engine.gallery.map_codec import MapCodec, is_learnt, learn_codec, open_codec
 from engine.gallery.shards import (
+    CODED_PAGE_BYTES,
     DAMAGED,
+    PAGE_BYTES,
     SCHEMA,
     SELECT_IMAGES,
     SELECT_STAMP,
@@ -103,7 +106,7 @@ class GalleryWriter(Closing):
             else:
                 self.repairs.append(f"{file.name} was missing")
                 self._add_shard(file)
-        if self.unlearnt_bytes and self._known:
+        if self.is_unlearnt and self._known:
             raise GalleryError(f"{self.path}: its {INFO} lacks the code of its maps; copy it back from a backup")
         if (self.info.format, self.info.shards) != (FORMAT, len(self._shards.files)):
             self._write_info()
@@ -118,7 +121,7 @@ class GalleryWriter(Closing):
             write_info(self.path, self.info)
 
     def _add_shard(self, file: Path) -> None:
-        create_shard(file).close()
+        create_shard(file, CODED_PAGE_BYTES if is_learnt(self.info.maps) else PAGE_BYTES).close()
         self._shards.files.append(file)
         self._unkept.add(len(self._shards.files) - 1)
 
@@ -201,21 +204,25 @@ class GalleryWriter(Closing):
         return FileStamp(*stored) if stored else None
 
     @property
-    def unlearnt_bytes(self) -> int | None:
-        """Bytes a position of the code to be learnt before the first image is put in; None if there is none."""
-        return None if self.info.code else position_bytes(self.info.maps)
+    def is_unlearnt(self) -> bool:
+        """Whether there is a code to be learnt before the first image is put in."""
+        return is_learnt(self.info.maps) and not self.info.code
 
-    def learn(self, sample: Sequence[Features]) -> None:
-        """Learn the code that the gallery's maps will be kept in, from its first images."""
-        assert self.unlearnt_bytes is not None
-        self.keep_maps_by(LearntCodec.learn(sample, self.unlearnt_bytes))
+    def learn(self, first: Sequence[Features], score: Score | None = None) -> None:
+        """Learn the code that the gallery's maps will be kept in, from its first images, and note what it does to them.
 
-    def keep_maps_by(self, codec: LearntCodec) -> None:
+        Raises:
+            GalleryError: no code keeps as much of them as is wanted.
+        """
+        codec = learn_codec(self.info.maps, first)
+        self.keep_maps_by(codec, Fidelity.of(codec, first, score))
+
+    def keep_maps_by(self, codec: LearntCodec, fidelity: Fidelity | None) -> None:
         """Keep the maps of all images to come by this code."""
         self.codec = codec
         with translated_errors(self.path):
             code = codec.save(self.path)
-        self.info = replace(self.info, code=code)
+        self.info = replace(self.info, code=code, fidelity=fidelity)
         self._write_info()
 
     def is_dated(self, path: Path) -> bool:

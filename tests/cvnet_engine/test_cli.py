@@ -225,7 +225,7 @@ NAMED = {
     "gallery export": "gallery export --gallery g --out new.npz",
     "gallery duplicates": "gallery duplicates --bundle b --gallery g",
     "gallery merge": "gallery merge g2 --gallery g",
-    "gallery convert": "gallery convert g2 --gallery g",
+    "gallery convert": "gallery convert g2 --gallery g --bundle b",
     "gallery ann": "gallery ann --gallery g",
 }  # a good command line of every command that writes results, once `inputs` are there
 
@@ -267,7 +267,7 @@ OVERWRITING = {
     **{f"gallery {command}": ["g/gallery.json", "g/new.json", "linked/gallery.json"] for command in CARE},
     "gallery duplicates": ["g/gallery.json", "b/manifest.json"],
     "gallery merge": ["g/gallery.json", "g2/gallery.json"],
-    "gallery convert": ["g/gallery.json", "g2/gallery.json"],
+    "gallery convert": ["g/gallery.json", "g2/gallery.json", "b/manifest.json"],
 }
 
 
@@ -586,7 +586,9 @@ def test_index_in_8_bits_and_search(cli, bundle, data, gallery, query, tmp_path)
     assert "maps kept so change a pair score by" in result.out
     assert cli(*command).code == 0  # the gallery keeps its kind
     assert_one_line(cli(*command, "--maps float16"), "keeps maps as int8; got --maps float16")
-    assert_one_line(cli(*command, "--maps int4"), "maps 'int4': expected float16, int8, coded or coded:BYTES")
+    assert_one_line(
+        cli(*command, "--maps int4"), "maps 'int4': expected float16, int8, coded, coded:BYTES or coded:PERCENT%"
+    )
     scores = []
     for folder in (gallery, tmp_path / "g"):
         searched = ("search", query, "--bundle", bundle, "--gallery", folder, "--json", tmp_path / "s.json")

@@ -39,6 +39,10 @@ class FakeRetriever:
         self.seen += 1
         return features(zlib.crc32(image.tobytes()), ((8, 10), (11, 14), (16, 20)))
 
+    def score(self, query: Features, keys: Sequence[Features]) -> Array:
+        """The mean product of the full-scale maps."""
+        return np.array([np.mean(query.maps[-1].astype(np.float32) * key.maps[-1]) for key in keys])
+
 
 def assert_equal(one: Features, other: Features) -> None:
     assert np.array_equal(one.descriptor, other.descriptor)

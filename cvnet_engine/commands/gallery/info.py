@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from rich.filesize import decimal
 
 from cvnet_engine import console
@@ -31,10 +33,12 @@ def run(options: Options) -> None:
         ("longest side", f"{made.max_side_px} px" if made.max_side_px else "as it is"),
         ("scales", shown(made.scales)),
         ("maps", made.maps),
+        ("their code", str(made.fidelity)),
         ("approximate index", reason or (about and f"{about.images:,} images, {worth(about)}") or "none"),
         ("last changed", changed),
     ]
-    console.table(str(options.gallery), ("", ""), [row for row in rows if census.free_bytes or "left" not in row[0]])
+    absent = {"left by removed images": not census.free_bytes, "their code": made.fidelity is None}
+    console.table(str(options.gallery), ("", ""), [row for row in rows if not absent.get(row[0])])
     if options.json:
         console.write_json(
             options.json,
@@ -50,6 +54,7 @@ def run(options: Options) -> None:
                 "max_side_px": made.max_side_px,
                 "scales": made.scales,
                 "maps": made.maps,
+                "fidelity": asdict(made.fidelity) if made.fidelity else None,
                 "ann": to_json(about),
             },
         )

@@ -38,8 +38,9 @@ def run(options: Options) -> None:
         with GalleryWriter(options.gallery, replace(infos[options.gallery], code="")) as writer:
             if writer.repairs:
                 console.warn(f"{options.gallery}: {', '.join(writer.repairs)}")
-            if writer.unlearnt_bytes:
-                writer.keep_maps_by(LearntCodec.load(options.sources[0], infos[options.sources[0]].code))
+            if writer.is_unlearnt:
+                first = infos[options.sources[0]]
+                writer.keep_maps_by(LearntCodec.load(options.sources[0], first.code), first.fidelity)
             with console.progress("merging", images) as advance:
                 for source in options.sources:
                     merge(source, infos[source], writer, report, advance)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
-from benchmarks.accuracy.audit import Database, codec, markdown, shrunk
+from benchmarks.accuracy.audit import Cost, Database, codec, cost, markdown, shrunk
 from benchmarks.accuracy.dataset import Dataset, GroundTruth
 from engine.features import Features
+from tests.engine.fakes import FakeRetriever, features
 
 NONE = np.empty(0, np.int64)
 
@@ -57,7 +61,24 @@ def test_the_table_tells_the_distance_from_the_first_precision() -> None:
         "fp32": {"global M": [50.0, 72.5], "reranked M": [60.0, 80.0]},
         "int8": {"global M": [49.0, 72.0], "reranked M": [60.0, 80.2]},
     }
-    report = {"machine": {"cpu": "a CPU"}, "date": "today", "command": "audit", "datasets": {"test": rows}}
-    lines = markdown(report).splitlines()
-    assert "| fp32 | 61.25 | 70.00 |" in lines
-    assert "| int8 | -0.75 ± 0.25 | +0.10 ± 0.10 |" in lines
+    costs = {name: asdict(Cost(128_880, 0.0512, 0.04, 0.066)) for name in rows}
+    head = {"machine": {"cpu": "a CPU"}, "date": "today", "command": "audit"}
+    lines = markdown(head | {"costs": costs, "datasets": {"test": rows}}).splitlines()
+    assert "| fp32 | 61.25 | 70.00 | 128,880 | 5.1% (4.0% to 6.6%) |" in lines
+    assert "| int8 | -0.75 ± 0.25 | +0.10 ± 0.10 | 128,880 | 5.1% (4.0% to 6.6%) |" in lines
+
+
+@pytest.mark.parametrize(("kind", "of_position"), [("float16", 512), ("int8", 260), ("coded:24", 24)])
+def test_what_maps_take_is_measured_on_a_gallery(kind: str, of_position: int, tmp_path: Path) -> None:
+    images = [features(seed, ((8, 10), (11, 14), (16, 20))) for seed in range(2)]
+    scored: list[Features] = []
+
+    class Scoring(FakeRetriever):
+        def score(self, query: Features, keys: Sequence[Features]) -> np.ndarray:
+            scored.extend(keys)
+            return super().score(query, keys)
+
+    found = cost(Scoring(), kind, codec(kind, images), images, tmp_path / "g")
+    assert found.image_bytes == of_position * (8 * 10 + 11 * 14 + 16 * 20)
+    assert 0 < found.low <= found.read_share <= found.high
+    assert np.array_equal(scored[0].descriptor, images[1].descriptor)

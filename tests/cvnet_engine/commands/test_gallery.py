@@ -382,3 +382,32 @@ def test_an_approximate_index_is_kept_told_of_and_taken_away(cli, approximate_ga
     assert run(cli, "ann --remove", "--gallery", large)["ann"] is None
     assert not (large / ANN).exists()
     assert "approximate index" in cli("gallery info --gallery", large).out
+
+
+# ------------------------------------------------------------------------------------------------- convert
+
+
+def test_convert_chooses_bytes_and_says_what_they_do(cli, bundle, gallery, tmp_path):
+    small = tmp_path / "small"
+    made = run(cli, "convert", gallery, "--gallery", small, "--maps coded:97%", "--bundle", bundle)
+    fidelity = made["fidelity"]
+    assert (made["maps"], made["added"], fidelity["scores"]["pairs"]) == ("coded:97%", len(NAMES), 9)
+    assert 0.97 <= fidelity["energy"] < 1
+    assert run(cli, "info", "--gallery", small)["fidelity"] == fidelity
+    told = f"{fidelity['position_bytes']} B a position keep {fidelity['energy']:.2%} of the energy; scores of 9 pairs"
+    assert told in cli("gallery info --gallery", small).out
+    assert told in cli("gallery convert", gallery, "--gallery", small, "--maps coded:97%").out  # a later run, too
+    assert "their code" not in cli("gallery info --gallery", gallery).out
+
+
+def test_convert_without_a_model_says_nothing_of_scores(cli, gallery, tmp_path):
+    assert run(cli, "convert", gallery, "--gallery", tmp_path / "small")["fidelity"]["scores"] is None
+    assert run(cli, "convert", gallery, "--gallery", tmp_path / "int8", "--maps int8")["fidelity"] is None
+
+
+def test_convert_with_another_model(cli, tmp_path, bundle):
+    with GalleryWriter(tmp_path / "g", INFO) as writer:
+        writer.put(Path("/0.jpg"), STAMP, features(0))
+    result = cli("gallery convert", tmp_path / "g", "--gallery", tmp_path / "small", "--bundle", bundle)
+    assert_one_line(result, "made with another model")
+    assert not (tmp_path / "small").exists()

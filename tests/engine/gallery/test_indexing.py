@@ -375,18 +375,11 @@ def test_sources_without_images(tmp_path, source):
 # ------------------------------------------------------------------------------------------------ 8-bit maps
 
 
-class ScoringRetriever(FakeRetriever):
-    """Its pair score is the mean product of the full-scale maps."""
-
-    def score(self, query: Features, keys: Sequence[Features]) -> Array:
-        return np.array([np.mean(query.maps[-1].astype(np.float32) * key.maps[-1]) for key in keys])
-
-
 @pytest.mark.parametrize("maps", ["float16", "int8"])
 def test_what_8_bits_do_to_scores_is_reported(photos, tmp_path, maps):
     report = IndexReport()
     with GalleryWriter(tmp_path / "g", replace(INFO, maps=maps)) as writer:
-        index(find_images([photos]), ScoringRetriever(), writer, None, report)
+        index(find_images([photos]), FakeRetriever(), writer, None, report)
     assert (report.score_drift is None) == (maps == "float16")
     assert report.score_drift is None or 0 < report.score_drift < 1e-3
     stored = Gallery(tmp_path / "g").features(0).maps[-1]

@@ -111,7 +111,9 @@ def test_the_rankings_of_parts_come_to_that_of_all(collection, parts, k, among):
     """Copies are equally similar: they stand by their rows, in whatever parts these are."""
     rest = Rest(collection.map_size, spread(collection, parts)._parts, lambda query: query)
     query = collection.descriptors[7]
-    assert_same(rest.search(query, k, among), DescriptorIndex(collection.descriptors).search(query, k, among))
+    found, exact = rest.search(query, k, among)
+    assert exact
+    assert_same(found, DescriptorIndex(collection.descriptors).search(query, k, among))
 
 
 def test_nothing_comes_to_nothing(collection):

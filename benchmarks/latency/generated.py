@@ -1,0 +1,126 @@
+"""Galleries of any size, generated: a shortlist of photographed scenes with coded maps, among random descriptors.
+
+DIR/shortlist-512/          the scenes, and the gallery that `index` makes of them
+DIR/scale-100000.gallery/   a hundred thousand images, theirs evenly spread among them
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+import scenes
+from engine.bundle import Bundle
+from engine.contract import Array
+from engine.gallery.columns import Columns, columns_file, write_columns
+from engine.gallery.indexing import IndexReport, index
+from engine.gallery.info import FORMAT, GalleryInfo, read_info, write_info
+from engine.gallery.learnt_codec import CODE_FILE
+from engine.gallery.shards import (
+    CODED_PAGE_BYTES,
+    FileStamp,
+    StoredImage,
+    create_shard,
+    insert_belongings,
+    insert_image,
+    mark_changed,
+    read_contents,
+    set_count,
+    shard_file,
+    shard_files,
+)
+from engine.gallery.walk import Whole, walk
+from engine.gallery.writer import IMAGES_PER_SHARD, GalleryWriter
+from engine.geometry import DESCRIPTOR_DIM, Size
+from engine.retrieval.retriever import Retriever
+
+SHORTLIST = 100  # photographs
+MAPS = "coded:24"
+SCENES, VIEWS, SEED = 26, 4, 606
+STAMP = FileStamp(1_000_000, 1_700_000_000_000_000_000, "")
+NO_MAPS: Size = (2, 2)  # positions that an image without maps is said to have
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """A gallery of photographed scenes, and another photograph of the first of them, to be looked for."""
+
+    gallery: Path
+    query: Path
+
+
+def photograph(folder: Path, bundle: Path, side_px: int, done: Callable[[Path], None]) -> Photographs:
+    """`SHORTLIST` photographs with a longest side of `side_px`, in a gallery; what is there already is left."""
+    size = (side_px * 3 // 4, side_px)
+    generated = scenes.SceneSet(f"shortlist-{side_px}", SEED, SCENES, VIEWS, distractors=0, size=size)
+    root = scenes.write(generated, folder)
+    query, *others = sorted((root / "jpg").iterdir())
+    opened = Bundle(bundle)
+    made = GalleryInfo.made_with(opened.manifest, None, MAPS)
+    with Retriever.open(opened) as retriever, GalleryWriter(root / "gallery", made) as writer:
+        index(others[:SHORTLIST], retriever, writer, None, IndexReport(), done)
+    return Photographs(root / "gallery", query)
+
+
+def generate(path: Path, images: int, photographs: Path, done: Callable[[int], None] = lambda _: None) -> None:
+    """A gallery of so many images: those of a gallery, evenly spread, among random unit descriptors without maps.
+
+    A shard is a transaction, and `done` is called with its images. Shards of a run that was stopped stay, but for the
+    last one: images may have been appended to it.
+    """
+    info = read_info(photographs)
+    shown = [found for found in walk(photographs, info) if isinstance(found, Whole)]
+    places = {number * images // len(shown): picture for number, picture in enumerate(shown)}
+    starts = range(0, images, IMAGES_PER_SHARD)
+    path.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(photographs / CODE_FILE, path / CODE_FILE)
+    remove_unfinished(path, len(starts) - 1)
+    for number, start in enumerate(starts):
+        file, count = shard_file(path, number), min(IMAGES_PER_SHARD, images - start)
+        if not file.exists():
+            rows = np.random.default_rng((images, number)).standard_normal((count, DESCRIPTOR_DIM), np.float32)
+            rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+            write_shard(file, start, rows, {place - start: found for place, found in places.items() if place >= start})
+        done(count)
+    write_info(path, replace(info, format=FORMAT, shards=len(starts)))
+
+
+def remove_unfinished(path: Path, last: int) -> None:
+    """Take away shards without columns, the last one and any after it, and what lies beside them."""
+    for number, file in enumerate(shard_files(path, last + 1)):
+        if number >= last or not columns_file(file).exists():
+            for left in path.glob(f"{file.stem}.*"):
+                left.unlink()
+
+
+def write_shard(file: Path, start: int, rows: Array, photographs: Mapping[int, Whole]) -> None:
+    """A whole shard in one transaction, and its columns, which are there once it is done.
+
+    Args:
+        start: of its rows (n, 2048) in the gallery.
+        photographs: by id, what stands in the place of a row.
+    """
+    images = []
+    for id_, row in enumerate(rows):
+        if id_ in photographs:
+            images.append(replace(photographs[id_].image, id=id_))
+        else:
+            folder, number = divmod(start + id_, 1000)
+            stamp = replace(STAMP, digest=f"{start + id_:064x}")
+            images.append(StoredImage(id_, Path(f"/photos/{folder:04d}/{number:08d}.jpg"), NO_MAPS, row, stamp))
+    shard = create_shard(file, CODED_PAGE_BYTES)
+    with shard as transaction:
+        for image in images:
+            insert_image(transaction, image)
+            if image.id in photographs:
+                insert_belongings(transaction, image.id, photographs[image.id].belongings)
+        set_count(transaction, len(images))
+        mark_changed(transaction)
+    state = read_contents(shard, FORMAT).state
+    shard.close()
+    assert state is not None
+    write_columns(file, state, Columns.of_images(images))

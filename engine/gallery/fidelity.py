@@ -1,0 +1,69 @@
+"""What keeping maps in a few bytes does to them, and to the scores of pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from engine.contract import Array
+from engine.features import Features
+from engine.gallery.learnt_codec import LEARN_POSITIONS, LearntCodec, vectors_of
+from engine.gallery.map_codec import MapCodec
+
+SCORED = 8  # images whose pairs are scored
+
+Score = Callable[[Features, Sequence[Features]], Array]  # a query and keys -> pair scores (n,), as `Retriever.score`
+
+
+@dataclass(frozen=True)
+class ScoreChange:
+    """By how much pair scores change when the keys' maps are kept so: the mean and the largest of so many pairs."""
+
+    pairs: int
+    mean: float
+    largest: float
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """What a learnt code does to the images that it was learnt from.
+
+    `energy` is the share that it keeps, see `LearntCodec.energy`; `scores` is None where there was no model to score
+    pairs with.
+    """
+
+    position_bytes: int
+    energy: float
+    scores: ScoreChange | None = None
+
+    @classmethod
+    def of(cls, codec: LearntCodec, sample: Sequence[Features], score: Score | None) -> Fidelity:
+        scores = score_change(score, codec, sample[:SCORED]) if score else None
+        return cls(codec.position_bytes, codec.energy(vectors_of(sample, LEARN_POSITIONS)), scores)
+
+    def __str__(self) -> str:
+        kept = f"{self.position_bytes} B a position keep {self.energy:.2%} of the energy"
+        if self.scores is None:
+            return kept
+        return (
+            f"{kept}; scores of {self.scores.pairs} pairs among the first images change by {self.scores.mean:.4f} on "
+            f"average, {self.scores.largest:.4f} at most"
+        )
+
+
+def score_change(score: Score, codec: MapCodec, sample: Sequence[Features]) -> ScoreChange:
+    """What keeping the key's maps so does to pair scores, of each image with itself and with the next."""
+    changes = []
+    for number, query in enumerate(sample):
+        for key in sample[number : number + 2]:
+            before, after = (score(query, [features])[0] for features in (key, kept(key, codec)))
+            changes.append(abs(float(after - before)))
+    return ScoreChange(len(changes), float(np.mean(changes)), max(changes))
+
+
+def kept(features: Features, codec: MapCodec) -> Features:
+    """Features as they come back from a gallery."""
+    maps = (codec.decode(scale, codec.encode(scale, m), *m.shape[1:]) for scale, m in enumerate(features.maps))
+    return replace(features, maps=tuple(maps))

@@ -1,0 +1,40 @@
+"""A few photographs in a gallery, by a tiny model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.latency import appending, generated, scale
+from benchmarks.latency.generated import MAPS, Photographs
+from engine.bundle import Bundle
+from engine.gallery.indexing import IndexReport, index
+from engine.gallery.info import GalleryInfo
+from engine.gallery.writer import GalleryWriter
+from engine.retrieval.retriever import Retriever
+from tests.hostile.tiny import write_bundle
+from tests.pictures import photo
+
+COUNT = 5
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "bundle")
+
+
+@pytest.fixture
+def photographs(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Photographs:
+    """`COUNT` of them; shards of 20 images, as many asked for as there are photographs."""
+    monkeypatch.setattr(generated, "IMAGES_PER_SHARD", 20)
+    monkeypatch.setattr(scale, "TOP_K", COUNT)
+    monkeypatch.setattr(appending, "RERANKED", COUNT)
+    files = [photo(tmp_path / f"{number}.jpg", 64, 80, number) for number in range(COUNT + 1)]
+    opened = Bundle(bundle)
+    with (
+        Retriever.open(opened) as retriever,
+        GalleryWriter(tmp_path / "photographs", GalleryInfo.made_with(opened.manifest, None, MAPS)) as writer,
+    ):
+        index(files[1:], retriever, writer, None, IndexReport())
+    return Photographs(tmp_path / "photographs", files[0])
