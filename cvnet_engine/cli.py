@@ -117,8 +117,8 @@ def build(
         str,
         typer.Option(
             help=f"Correlate maps in {', '.join(map(str, REDUCED_DIMS))} of their {MAP_DIM} dimensions, or, with auto, "
-            "in the fewest that leave scores as they are; learnt from --calibration, else from generated scenes. For the "
-            "native pair scorer. Left out, maps are whole, as published."
+            "in the fewest that leave scores as they are; learnt from --calibration, else from generated scenes. Only "
+            "for the native pair scorer. Left out, maps are whole, as published."
         ),
     ] = "",
     map_drift: Annotated[

@@ -109,7 +109,7 @@ def reduce(
 def write_reduced(weights: Path, basis: Array, file: Path) -> None:
     """Weights of the native pair scorer with a basis (256, d) beside them, as another file."""
     with np.load(weights) as tensors:
-        np.savez(file, **{BASIS: basis}, **{name: tensors[name] for name in tensors.files if name != BASIS})
+        np.savez(file, allow_pickle=False, **dict(tensors) | {BASIS: basis})
 
 
 def pair_scores(weights: Path, precision: str, described: Sequence[Described]) -> Array:

@@ -129,7 +129,7 @@ def accuracy_line(accuracy: dict[str, float]) -> str:
 def basis_line(basis: MapBasis) -> str:
     """What was found of the basis that maps are reduced to, in a line."""
     return (
-        f"maps are reduced to {basis.dims} dimensions, which hold {basis.energy:.2%} of their energy; pair scores drift "
+        f"maps are reduced to {basis.dims} dimensions, which hold {basis.energy:.2%} of their energy; scores drift "
         f"by {basis.mean_drift:.1e} in the mean and {basis.max_drift:.1e} at most on {basis.pairs} pairs"
     )
 

@@ -33,7 +33,7 @@ typedef struct {  // where a key is prepared and its pair scored
 
 typedef struct {
     int mode;
-    float *basis;  // [MAP_DIM][DIM] that maps are put into, or NULL
+    word *basis;  // that maps are put into, see pack_basis, or NULL
     Block1 block1;
     Layer layers[LAYERS];
     float hidden[HIDDEN * HIDDEN], hidden_bias[HIDDEN], logits[CLASSES * HIDDEN], logits_bias[CLASSES];
@@ -228,8 +228,11 @@ enum { WEIGHTS = (1 + LAYERS) * TENSORS + HEAD_TENSORS };
 
 static Status set_basis(Model *m, const Tensor *t)
 {
-    m->basis = allocate(MAP_DIM * DIM * sizeof(float));
-    return m->basis ? take(m->basis, MAP_DIM * DIM, t) : OUT_OF_MEMORY;
+    if (t->size != MAP_DIM * DIM) return BAD_SHAPE;
+    m->basis = allocate(MAP_DIM * DIM * sizeof(word));
+    if (!m->basis) return OUT_OF_MEMORY;
+    pack_basis(m->mode, t->values, m->basis);
+    return OK;
 }
 
 // tensors: TENSORS for each of the nine convolutions, weight and bias of both linear layers, and then, where maps of MAP_DIM

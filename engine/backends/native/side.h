@@ -57,7 +57,7 @@ static float half_to_float(uint16_t h)
 typedef struct {  // of one image's maps to a Side
     Side *side;
     const Maps *maps;
-    const float *basis;  // [MAP_DIM][DIM]
+    const word *basis;  // see pack_basis
     float *rows;        // [position][DIM]
     atomic_int *faults;  // positions that are no unit vectors
 } Preparation;
@@ -89,14 +89,38 @@ static int is_unit(const float *row, int channels)
     return total <= MOST_SQUARE;
 }
 
-// whole[n][MAP_DIM] -> rows[n][DIM]: coordinates in the basis, of DOT_ROWS positions at most.
-static void project(const float *basis, const float (*whole)[MAP_DIM], int n, float *rows)
+// Products with the basis are of this mode: as accurate as they matter to the mode that they are made for, and no slower.
+static int basis_mode(int mode)
+{
+#if defined(__AVX512BF16__)
+    if (mode != FLOAT32) return BFLOAT16;
+#endif
+    (void)mode;
+    return FLOAT32;
+}
+
+// basis[MAP_DIM][DIM] -> [MAP_DIM words][DIM]: a word has a dimension's values for the same channels as a word of a row.
+static void pack_basis(int mode, const float *basis, word *packed)
+{
+    int per = per_word(basis_mode(mode));
+    for (int d = 0; d < DIM; d++) {
+        float axis[MAP_DIM];
+        word words[MAP_DIM];
+        for (int c = 0; c < MAP_DIM; c++) axis[c] = basis[c * DIM + d];
+        pack(basis_mode(mode), axis, words, MAP_DIM, 1, 0);
+        for (int k = 0; k < MAP_DIM / per; k++) packed[k * DIM + d] = words[k];
+    }
+}
+
+// whole[n][MAP_DIM words] -> rows[n][DIM]: coordinates in the basis, of DOT_ROWS positions at most.
+INLINE void project(const int mode, const word *basis, const word (*whole)[MAP_DIM], int n, float *rows)
 {
     for (int d = 0; d < DIM; d += 2 * LANES) {
         vec sum[DOT_ROWS][2] = {0};
-        for (int c = 0; c < MAP_DIM; c++) {
-            const vec_any *axes = (const vec_any *)(basis + c * DIM + d);
-            UNROLL for (int r = 0; r < DOT_ROWS; r++) sum[r][0] += whole[r][c] * axes[0], sum[r][1] += whole[r][c] * axes[1];
+        for (int k = 0; k < MAP_DIM / per_word(mode); k++) {
+            const vec_any *axes = (const vec_any *)(basis + k * DIM + d);
+            UNROLL for (int r = 0; r < DOT_ROWS; r++)
+                UNROLL for (int v = 0; v < 2; v++) sum[r][v] = mac(mode, sum[r][v], axes[v], broadcast(whole[r][k]));
         }
         for (int r = 0; r < n; r++) memcpy(rows + r * DIM + d, sum[r], sizeof sum[r]);
     }
@@ -105,14 +129,17 @@ static void project(const float *basis, const float (*whole)[MAP_DIM], int n, fl
 // Values to correlate of n positions, DOT_ROWS at most; how many of them are no unit vectors.
 static int read_rows(const Preparation *p, int first, int n, float *rows)
 {
-    float whole[DOT_ROWS][MAP_DIM] = {0};
-    int as_they_come = p->maps->channels == DIM, faults = 0;
+    word whole[DOT_ROWS][MAP_DIM] = {0};
+    int as_they_come = p->maps->channels == DIM, mode = basis_mode(p->side->mode), faults = 0;
     for (int r = 0; r < n; r++) {
-        float *row = as_they_come ? rows + r * DIM : whole[r];
+        float values[MAP_DIM], *row = as_they_come ? rows + r * DIM : values;
         transpose_row(p, first + r, row);
         faults += !is_unit(row, p->maps->channels);
+        if (!as_they_come) pack(mode, values, whole[r], MAP_DIM, 1, 0);
     }
-    if (!as_they_come) project(p->basis, whole, n, rows);
+    if (as_they_come) return faults;
+    if (mode == FLOAT32) project(FLOAT32, p->basis, whole, n, rows);
+    else project(BFLOAT16, p->basis, whole, n, rows);
     return faults;
 }
 
@@ -200,7 +227,7 @@ static Status lay_out(Side *side, int mode, const Maps *maps)
 }
 
 // Prepares an image's maps. `rows` is scratch that is kept, `basis` NULL where there is none.
-static Status prepare_side(Side *side, int mode, const float *basis, Pool *pool, Buffer *rows, const Maps *maps)
+static Status prepare_side(Side *side, int mode, const word *basis, Pool *pool, Buffer *rows, const Maps *maps)
 {
     if (!fits(maps) || (maps->channels != DIM && (maps->channels != MAP_DIM || !basis))) return BAD_SHAPE;
     if (lay_out(side, mode, maps)) return OUT_OF_MEMORY;
