@@ -243,7 +243,7 @@ def reduced(
             f"only the native pair scorer takes maps of fewer dimensions ({reason}); leave --map-dims out"
         )
     step("describing photos to find a basis for their maps")
-    photos = calibration_photos(reduction.photos, precision, descriptor)
+    photos = calibration_photos(reduction.photos(), precision, descriptor)
     with engine_of("features", choices, precision) as features:
         described = described_by(features, photos)
     try:

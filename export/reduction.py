@@ -34,13 +34,13 @@ class Reduction:
     """What to reduce maps to.
 
     Attributes:
+        photos: finds a folder of photos like those to come, or makes it.
         dims: numbers of dimensions to try, ascending.
         mean_drift: the largest mean difference of pair scores that is allowed; a single one may be `MOST_OVER_MEAN`
             times as large.
-        photos: folder of photos like those to come.
     """
 
-    photos: Path
+    photos: Callable[[], Path]
     dims: Sequence[int] = REDUCED_DIMS
     mean_drift: float = MEAN_DRIFT
 

@@ -144,7 +144,7 @@ def reduction(options: Options, dims: tuple[int, ...]) -> Iterator[Reduction | N
         return
     drift = MEAN_DRIFT if options.map_drift is None else options.map_drift
     with tempfile.TemporaryDirectory() as scratch:
-        yield Reduction(options.calibration or generated_photos(Path(scratch)), dims, drift)
+        yield Reduction(lambda: options.calibration or generated_photos(Path(scratch)), dims, drift)
 
 
 def generated_photos(folder: Path) -> Path:

@@ -53,7 +53,7 @@ def test_every_scale_counts_alike():
 
 def test_scores_in_enough_dimensions_are_those_of_whole_maps(weights):
     before = native_weights.load(weights)
-    found = reduce(weights, "fp32", described(60), Reduction(Path(), dims=(64,)))
+    found = reduce(weights, "fp32", described(60), Reduction(Path, dims=(64,)))
     after = native_weights.load(weights)
     assert (found.dims, found.pairs) == (64, 8)
     assert found.energy == pytest.approx(1)
@@ -66,7 +66,7 @@ def test_the_fewest_dimensions_within_the_limit_are_taken(weights, monkeypatch):
     """By their mean drift and their largest."""
     drifts = {256: 0.0, 64: 0.003, 96: np.array([0.0] * 7 + [0.012]), 128: 0.001, 192: 0.0}
     monkeypatch.setattr(reduction, "pair_scores", lambda file, *_: np.zeros(8) + drifts[native_weights.load(file).dim])
-    found = reduce(weights, "fp32", described(60), Reduction(Path()))
+    found = reduce(weights, "fp32", described(60), Reduction(Path))
     assert (found.dims, found.mean_drift, found.max_drift) == (128, 0.001, 0.001)
     assert native_weights.load(weights).dim == 128
 
@@ -77,7 +77,7 @@ def test_weights_stay_as_they_are_where_scores_would_drift(weights, monkeypatch)
         reduction, "pair_scores", lambda file, *_: np.full(8, 0.004 * (native_weights.load(file).dim < 256))
     )
     with pytest.raises(ExportError, match=r"in 192 dimensions drift by 4\.0e-03 .*expected 2\.0e-03 and 1\.0e-02"):
-        reduce(weights, "fp32", described(60), Reduction(Path()))
+        reduce(weights, "fp32", described(60), Reduction(Path))
     assert weights.read_bytes() == before
 
 
