@@ -22,6 +22,7 @@ from engine.errors import ExportError
 from engine.geometry import AREA_SCALES, MAP_DIM, REDUCED_DIMS
 from export.accuracy import score
 
+PAYING_DIMS = tuple(dims for dims in REDUCED_DIMS if 2 * dims <= MAP_DIM)  # more save about what reducing maps takes
 MEAN_DRIFT = 0.002  # of pair scores, the largest that is allowed by default
 MOST_OVER_MEAN = 5  # the largest single drift allowed, over the largest mean
 NEIGHBOURS = (1, 2)  # each photo is compared with the photos so far behind it
@@ -41,7 +42,7 @@ class Reduction:
     """
 
     photos: Callable[[], Path]
-    dims: Sequence[int] = REDUCED_DIMS
+    dims: Sequence[int] = PAYING_DIMS
     mean_drift: float = MEAN_DRIFT
 
 

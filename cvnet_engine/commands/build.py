@@ -69,9 +69,9 @@ def run(options: Options) -> None:
     except ImportError as error:
         raise BackendError(f"building needs PyTorch and ONNX ({error}); install the 'export' extra") from error
 
-    dims = parse_dims(options.map_dims)
+    require_dims(options.map_dims)
     started, notes = time.perf_counter(), list[str]()
-    with console.err.status("starting") as status, reduction(options, dims) as reduced:
+    with console.err.status("starting") as status, reduction(options) as reduced:
         manifest = build(
             options.weights,
             options.depth,
@@ -135,13 +135,14 @@ def basis_line(basis: MapBasis) -> str:
 
 
 @contextlib.contextmanager
-def reduction(options: Options, dims: tuple[int, ...]) -> Iterator[Reduction | None]:
+def reduction(options: Options) -> Iterator[Reduction | None]:
     """What maps are to be reduced to, judged on the calibration photos, or on generated scenes where there are none."""
-    from export.reduction import MEAN_DRIFT, Reduction
+    from export.reduction import MEAN_DRIFT, PAYING_DIMS, Reduction
 
-    if not dims:
+    if not options.map_dims:
         yield None
         return
+    dims = PAYING_DIMS if options.map_dims == "auto" else (int(options.map_dims),)
     drift = MEAN_DRIFT if options.map_drift is None else options.map_drift
     with tempfile.TemporaryDirectory() as scratch:
         yield Reduction(lambda: options.calibration or generated_photos(Path(scratch)), dims, drift)
@@ -154,17 +155,10 @@ def generated_photos(folder: Path) -> Path:
     return scenes.write(scenes.CALIBRATION, folder) / "jpg"
 
 
-def parse_dims(text: str) -> tuple[int, ...]:
-    """Dimensions to try, ascending; none where maps are to stay whole.
-
-    Raises:
-        BackendError: anything but `auto`, one of `REDUCED_DIMS` or nothing.
-    """
-    if text in ("", "auto"):
-        return REDUCED_DIMS if text else ()
-    if text not in map(str, REDUCED_DIMS):
+def require_dims(text: str) -> None:
+    """Raise BackendError for anything but `auto`, one of `REDUCED_DIMS` or nothing."""
+    if text not in ("", "auto", *map(str, REDUCED_DIMS)):
         raise BackendError(f"--map-dims {text!r}: expected auto or one of {', '.join(map(str, REDUCED_DIMS))}")
-    return (int(text),)
 
 
 def parse_sizes(text: str, max_side_px: int | None) -> list[Size]:
