@@ -1,7 +1,8 @@
 """What correlating maps in fewer dimensions costs and saves: `python -m benchmarks.accuracy.dimensions --out OUT …`.
 
 The basis is learnt from generated scenes, as `build --map-dims` does without photos (decision 030). Times are of pairs
-of random maps, the dimensions taken in turn, and only their ratios are kept.
+of random maps, the dimensions taken in turn, and only their ratios are kept; the code that is decoded is learnt from
+random vectors too.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -40,14 +41,18 @@ from engine.backends import open_engine
 from engine.contract import Array, Engine
 from engine.errors import CvnetError
 from engine.files import write_atomically
+from engine.gallery.map_code import MapCode
 from engine.gallery.map_code import learn as learn_code
 from engine.gallery.map_codec import CODED_BYTES, HalfCodec
 from engine.geometry import MAP_DIM, REDUCED_DIMS, Size, map_size, pooled_size, unit_map_sizes
 from engine.retrieval.retriever import Retriever
+from export.artifacts import Artifacts
 from export.build import calibration_photos
 from export.reduction import described_by, learn, write_reduced
 
 ARITHMETIC = ("fp32", "int8")
+ROUNDS = 12  # of calls in turn, at most
+FALL = 24  # dimensions in which values get smaller by e, about as in the demonstration model's maps
 DIMS = (MAP_DIM, *REDUCED_DIMS)
 POSITIONS = {
     "1024x768": map_size((768, 1024)),
@@ -69,30 +74,39 @@ def main(
     threads: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
     """mAP, of maps in float16 and pairs scored in fp32, and time of a pair, by the number of dimensions."""
+    model = checkpoint.load(weights, depth)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        with open_retriever(PRECISIONS[0], checkpoint.load(weights, depth), [], folder, threads) as retriever:
-            photos = calibration_photos(scenes.write(scenes.CALIBRATION, folder) / "jpg", "fp32")
-            basis = learn(described_by(retriever.features, photos))
-            files = {MAP_DIM: folder / "reranker.npz"}
-            for dims in REDUCED_DIMS:
-                files[dims] = folder / f"reranker.{dims}.npz"
-                write_reduced(files[MAP_DIM], basis.leading(dims), files[dims])
-            report = {
-                "command": shlex.join(["python", "-m", "benchmarks.accuracy.dimensions", *sys.argv[1:]]),
-                "date": date.today().isoformat(),
-                "machine": machine.describe(),
-                "energy": {str(dims): float(basis.energy[dims - 1]) for dims in DIMS},
-                "pair": pair_ratios(files, threads),
-                "decoding": decoding_ratios(files[MAP_DIM], basis.axes, threads),
-                "datasets": {
+        whole = Artifacts(folder, model, "fp32", [], [], (), lambda _: None).file("reranker", "native")
+        report: dict[str, Any] = {
+            "command": shlex.join(["python", "-m", "benchmarks.accuracy.dimensions", *sys.argv[1:]]),
+            "date": date.today().isoformat(),
+            "machine": machine.describe(),
+            "pair": pair_ratios(with_reduced(whole, np.eye(MAP_DIM, dtype=np.float32)), threads),
+            "decoding": decoding_ratios(whole, threads),
+        }
+        if dataset:
+            with open_retriever(PRECISIONS[0], model, [], folder, threads) as retriever:
+                photos = calibration_photos(scenes.write(scenes.CALIBRATION, folder) / "jpg", "fp32")
+                basis = learn(described_by(retriever.features, photos))
+                files = with_reduced(whole, basis.axes)
+                report["energy"] = {str(dims): float(basis.energy[dims - 1]) for dims in DIMS}
+                report["datasets"] = {
                     name: accuracy(prepared(name, data_dir, max_side, folder / "images"), retriever, files, threads)
-                    for name in dataset or ()
-                },
-            }
+                    for name in dataset
+                }
     write_atomically(out.with_suffix(".json"), json.dumps(report, indent=2) + "\n")
     write_atomically(out.with_suffix(".md"), markdown(report))
     sys.stdout.write(markdown(report))
+
+
+def with_reduced(whole: Path, axes: Array) -> dict[int, Path]:
+    """Weights of the native pair scorer by dimensions: whole maps, and the leading ones of axes (256, 256)."""
+    files = {MAP_DIM: whole}
+    for dims in REDUCED_DIMS:
+        files[dims] = whole.with_stem(f"reranker.{dims}")
+        write_reduced(whole, np.ascontiguousarray(axes[:, :dims]), files[dims])
+    return files
 
 
 def accuracy(
@@ -123,20 +137,26 @@ def pair_ratios(files: dict[int, Path], threads: int) -> Ratios:
     return found
 
 
-def decoding_ratios(weights: Path, axes: Array, threads: int) -> Ratios:
+def decoding_ratios(weights: Path, threads: int) -> Ratios:
     """Time of decoding an image's coded maps, over that of a pair of whole maps of its size in int8."""
     rng = np.random.default_rng(0)
-    code = learn_code(unit_maps(rng, (100, 100), MAP_DIM)[-1][0].reshape(MAP_DIM, -1).T, CODED_BYTES)
+    vectors = rng.standard_normal((10_000, MAP_DIM), np.float32) * np.exp(-np.arange(MAP_DIM) / FALL, dtype=np.float32)
+    code = learn_code(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), CODED_BYTES)
     found: Ratios = {"int8": {}}
     with open_engine(weights, "native", "int8", threads) as engine:
         for name, positions in POSITIONS.items():
-            stored = [(code.encode(m[0]), *m.shape[2:]) for m in unit_maps(rng, positions, MAP_DIM)]
+            stored = [(code.encode(m[0]), m.shape[2], m.shape[3]) for m in unit_maps(rng, positions, MAP_DIM)]
             calls = {"pair": scoring(engine, positions, MAP_DIM)}
             for dims in DIMS:
-                reduced = code if dims == MAP_DIM else code.reduced(axes[:, :dims])
-                calls[str(dims)] = lambda reduced=reduced, stored=stored: [reduced.decode(*each) for each in stored]
+                reduced = code if dims == MAP_DIM else code.reduced(np.eye(MAP_DIM, dims, dtype=np.float32))
+                calls[str(dims)] = decoding(reduced, stored)
             found["int8"][name] = ratios(calls)
     return found
+
+
+def decoding(code: MapCode, stored: Sequence[tuple[bytes, int, int]]) -> Callable[[], object]:
+    """A call that decodes maps, each its bytes and positions (h, w)."""
+    return lambda: [code.decode(*each) for each in stored]
 
 
 def scoring(engine: Engine, positions: Size, channels: int) -> Callable[[], object]:
@@ -158,15 +178,13 @@ def unit_maps(rng: np.random.Generator, positions: Size, channels: int) -> list[
 
 def ratios(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
     """Of each call's time to the first one's in the same round, the median."""
-    times = take_turns(calls, Rounds(most=20))
+    times = take_turns(calls, Rounds(most=ROUNDS))
     first, *others = times
     return {first: 1.0} | {name: ratio(times[name], times[first]).median for name in others}
 
 
 def markdown(report: dict[str, Any]) -> str:
     lines = [f"{report['machine']['cpu']}; {report['date']}; `{report['command']}`", ""]
-    energy = ", ".join(f"{dims}: {share:.2%}" for dims, share in report["energy"].items())
-    lines += [f"Share of the energy of the maps that the basis was learnt from, by dimensions: {energy}.", ""]
     lines += [
         f"Time of a pair over that of whole maps ({MAP_DIM} dimensions), by dimensions:",
         "",
@@ -174,7 +192,10 @@ def markdown(report: dict[str, Any]) -> str:
     ]
     lines += ["Time of decoding coded maps over that of a pair in int8, by dimensions decoded to:", ""]
     lines.append(by_size(report["decoding"]))
-    for dataset, by_dims in report["datasets"].items():
+    if "energy" in report:
+        energy = ", ".join(f"{dims}: {share:.2%}" for dims, share in report["energy"].items())
+        lines += [f"Share of the energy of the maps that the basis was learnt from, by dimensions: {energy}.", ""]
+    for dataset, by_dims in report.get("datasets", {}).items():
         lines += [f"**{dataset}**, best {SHORTLIST} reranked", "", by_dimensions(by_dims)]
     return "\n".join(lines)
 
