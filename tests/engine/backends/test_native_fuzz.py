@@ -9,7 +9,7 @@ from tests.engine.backends.native_fuzz import fuzzed
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("dim", [MAP_DIM, 64])
+@pytest.mark.parametrize("dim", [MAP_DIM, pytest.param(64, marks=pytest.mark.slow)])
 def test_every_feed_is_scored_rightly_or_refused(precision, dim):
     with fuzzed(precision, library(dim), dim, seed=1) as fuzz:
         for _ in range(100):
