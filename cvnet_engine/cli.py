@@ -35,6 +35,7 @@ from cvnet_engine.options import (
 from cvnet_engine.outputs import require_writable
 from engine.backends import PRECISIONS, WHOLE
 from engine.errors import OUT_OF_MEMORY, CvnetError, CvnetWarning
+from engine.geometry import MAP_DIM, REDUCED_DIMS
 
 
 class Program(TyperGroup):
@@ -124,6 +125,22 @@ def build(
             "this machine's. By default Ampere and later."
         ),
     ] = "",
+    map_dims: Annotated[
+        str,
+        typer.Option(
+            help=f"Correlate maps in {', '.join(map(str, REDUCED_DIMS))} of their {MAP_DIM} dimensions, or, with auto, "
+            "in the fewest that leave scores as they are; learnt from --calibration, else from generated scenes. Only "
+            "for the native pair scorer. Left out, maps are whole, as published."
+        ),
+    ] = "",
+    map_drift: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="How far --map-dims may move pair scores in the mean, and a fifth of how far any; else maps stay "
+            "whole. By default 0.002.",
+        ),
+    ] = None,
     json: JsonOption = None,
 ) -> None:
     """Export a PyTorch model to a bundle of engines, each checked against PyTorch."""
@@ -142,6 +159,8 @@ def build(
             max_side_px=limit_px(max_side, preset),
             calibration=calibration,
             targets=targets,
+            map_dims=map_dims,
+            map_drift=map_drift,
             json=json,
         )
     )

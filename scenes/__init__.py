@@ -31,7 +31,7 @@ What is made of it:
 - `dataset`: a set of scenes on disk; `python -m scenes` writes one
 """
 
-from scenes.dataset import DEMO, SETS, TEST, TRAINING, UNSEEN, VALIDATION, SceneSet, write
+from scenes.dataset import CALIBRATION, DEMO, SETS, TEST, TRAINING, UNSEEN, VALIDATION, SceneSet, write
 from scenes.facade import Facade
 from scenes.labels import Sight, grade, measure
 from scenes.occluders import Occluder
@@ -40,6 +40,7 @@ from scenes.scene import Scene, build_scene
 from scenes.view import View, choose_view
 
 __all__ = [
+    "CALIBRATION",
     "DEMO",
     "SETS",
     "TEST",

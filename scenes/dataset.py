@@ -43,6 +43,7 @@ TRAINING = SceneSet("training", seed=101, scenes=740, views=5, distractors=0, si
 UNSEEN = SceneSet("unseen", seed=404, scenes=600, views=5, distractors=0, size=(360, 480))  # the head's training
 VALIDATION = SceneSet("validation", seed=202, scenes=40, views=6, distractors=60, size=(360, 480))
 TEST = SceneSet("test", seed=303, scenes=50, views=5, distractors=50, size=(360, 480))
+CALIBRATION = SceneSet("calibration", seed=505, scenes=12, views=4, distractors=0, size=(480, 640))
 DEMO = SceneSet("demo", seed=31, scenes=10, views=5, distractors=8, size=(240, 320))
 SETS = {scenes.name: scenes for scenes in (DEMO, VALIDATION, TEST)}  # that models are judged on
 

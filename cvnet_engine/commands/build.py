@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import re
+import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cvnet_engine import console
 from cvnet_engine.outputs import Files
 from engine.backends import choice
-from engine.bundle import Manifest
+from engine.bundle import Manifest, MapBasis
 from engine.errors import BackendError, ImageError
 from engine.gallery.indexing import find_images
-from engine.geometry import Size
+from engine.geometry import REDUCED_DIMS, Size
 from engine.images import read_size
+
+if TYPE_CHECKING:
+    from export.reduction import Reduction
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,8 @@ class Options:
         max_side_px: as `index` will be told, where `sizes` is a folder.
         calibration: folder of photos like those to come.
         targets: GPU architectures to compile for ahead of time, comma-separated; the backend's default where empty.
+        map_dims: of `REDUCED_DIMS` one to reduce maps to, or `auto` for the fewest; empty for whole maps.
+        map_drift: the largest mean difference of pair scores that may come of it; the default where None.
     """
 
     weights: str
@@ -43,6 +51,8 @@ class Options:
     max_side_px: int | None = 1024
     calibration: Path | None = None
     targets: str = ""
+    map_dims: str = ""
+    map_drift: float | None = None
     json: Path | None = None
 
     @property
@@ -59,8 +69,9 @@ def run(options: Options) -> None:
     except ImportError as error:
         raise BackendError(f"building needs PyTorch and ONNX ({error}); install the 'export' extra") from error
 
+    require_dims(options.map_dims)
     started, notes = time.perf_counter(), list[str]()
-    with console.err.status("starting") as status:
+    with console.err.status("starting") as status, reduction(options) as reduced:
         manifest = build(
             options.weights,
             options.depth,
@@ -73,6 +84,7 @@ def run(options: Options) -> None:
             lambda step: status.update(step),
             notes.append,
             options.descriptor,
+            reduced,
         )
     megabytes = sum(file.stat().st_size for file in options.out.rglob("*")) / 1e6
     console.say(f"{options.out}: {manifest.model}, {megabytes:.0f} MB, {time.perf_counter() - started:.0f} s")
@@ -85,6 +97,8 @@ def run(options: Options) -> None:
         console.warn(f"compiled for {manifest.gpu['targets']} and not run: {manifest.not_run}")
     if manifest.accuracy:
         console.say(accuracy_line(manifest.accuracy))
+    if manifest.map_basis:
+        console.say(basis_line(manifest.map_basis))
     console.warn_of_model(manifest)
     if options.json:
         console.write_json(options.json, asdict(manifest))
@@ -110,6 +124,41 @@ def accuracy_line(accuracy: dict[str, float]) -> str:
         f"beside PyTorch on {accuracy['images']} photos: descriptor cosine at least {cosine:.5f}, "
         f"pair score drift at most {drift:.1e}, {kept:.1%} of the nearest 10 kept"
     )
+
+
+def basis_line(basis: MapBasis) -> str:
+    """What was found of the basis that maps are reduced to, in a line."""
+    return (
+        f"maps are reduced to {basis.dims} dimensions, which hold {basis.energy:.2%} of their energy; scores drift "
+        f"by {basis.mean_drift:.1e} in the mean and {basis.max_drift:.1e} at most on {basis.pairs} pairs"
+    )
+
+
+@contextlib.contextmanager
+def reduction(options: Options) -> Iterator[Reduction | None]:
+    """What maps are to be reduced to, judged on the calibration photos, or on generated scenes where there are none."""
+    from export.reduction import MEAN_DRIFT, PAYING_DIMS, Reduction
+
+    if not options.map_dims:
+        yield None
+        return
+    dims = PAYING_DIMS if options.map_dims == "auto" else (int(options.map_dims),)
+    drift = MEAN_DRIFT if options.map_drift is None else options.map_drift
+    with tempfile.TemporaryDirectory() as scratch:
+        yield Reduction(lambda: options.calibration or generated_photos(Path(scratch)), dims, drift)
+
+
+def generated_photos(folder: Path) -> Path:
+    """A folder of photographs of generated scenes."""
+    import scenes
+
+    return scenes.write(scenes.CALIBRATION, folder) / "jpg"
+
+
+def require_dims(text: str) -> None:
+    """Raise BackendError for anything but `auto`, one of `REDUCED_DIMS` or nothing."""
+    if text not in ("", "auto", *map(str, REDUCED_DIMS)):
+        raise BackendError(f"--map-dims {text!r}: expected auto or one of {', '.join(map(str, REDUCED_DIMS))}")
 
 
 def parse_sizes(text: str, max_side_px: int | None) -> list[Size]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -29,7 +29,8 @@ class MapCode:
     """A code for the maps of one area scale.
 
     Attributes:
-        rotation: (256, d) float32, orthonormal columns; the d dimensions that bits are spent on.
+        rotation: (256, d) float32, orthonormal columns; the d dimensions that bits are spent on. Of a code that
+            decodes to D dimensions, see `reduced`, it is (D, d).
         levels: for each of the d, the values (2^b,) float32 that it is kept as, ascending.
     """
 
@@ -53,6 +54,10 @@ class MapCode:
             [levels[(byte >> shift) % len(levels)] for levels, (_, shift) in zip(self.levels, self.places, strict=True)]
         )
 
+    def reduced(self, basis: Array) -> MapCode:
+        """The code that decodes to coordinates in a basis (256, D), with a smaller product in place of two."""
+        return replace(self, rotation=np.ascontiguousarray(basis.T @ self.rotation))
+
     def encode(self, unit_map: Array) -> bytes:
         """A map (256, h, w) floating as (bytes, h, w) uint8."""
         values = self.rotation.T @ unit_map.reshape(MAP_DIM, -1).astype(np.float32)  # (d, h * w)
@@ -63,13 +68,13 @@ class MapCode:
         return codes.tobytes()
 
     def decode(self, data: bytes, height: int, width: int) -> Array:
-        """The map (256, h, w) float32 of `encode`d bytes, unit norm at each position."""
+        """The map (256, h, w) float32 of `encode`d bytes, unit norm at each position; (D, h, w) where it is reduced."""
         codes = np.frombuffer(data, np.uint8).reshape(self.position_bytes, height * width)
         values = np.empty((len(self.levels), height * width), np.float32)
         for row, table, (byte, _) in zip(values, self.tables, self.places, strict=True):
             np.take(table, codes[byte], out=row, mode="clip")
         values /= np.maximum(np.sqrt(np.einsum("dn,dn->n", values, values)), LEAST_NORM)
-        unit_map: Array = (self.rotation @ values).reshape(MAP_DIM, height, width)
+        unit_map: Array = (self.rotation @ values).reshape(-1, height, width)
         return unit_map
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -19,7 +20,8 @@ from engine.gallery.ann_file import AnnFile
 from engine.gallery.columns import Columns, columns_file, open_columns
 from engine.gallery.connections import Connections
 from engine.gallery.info import read_info
-from engine.gallery.map_codec import open_codec
+from engine.gallery.learnt_codec import LearntCodec
+from engine.gallery.map_codec import MapCodec, open_codec
 from engine.gallery.shards import (
     REPAIR,
     SELECT_IMAGES,
@@ -192,6 +194,14 @@ class Gallery(Closing):
         Raises:
             GalleryError: what is stored is damaged, or the image has gone or changed since the gallery was opened.
         """
+        return self.decoded(row, self._codec)
+
+    def reduced(self, basis: Array) -> Gallery | Reduced:
+        """The same images; where their maps are kept in a learnt code, these are (d, h_s, w_s) in a basis (256, d)."""
+        return Reduced(self, self._codec.reduced(basis)) if isinstance(self._codec, LearntCodec) else self
+
+    def decoded(self, row: int, codec: MapCodec) -> Features:
+        """`features`, with maps as this codec gives them."""
         entry, descriptor = self._table.entry(row), self.descriptors[row]
         number = entry.location.shard
         with self._connections.use(number) as shard, translated_errors(self.path):
@@ -199,7 +209,7 @@ class Gallery(Closing):
                 image = read_image(shard, entry.location.id)
                 if image is None or (image.name, image.map_size) != (entry.name, entry.map_size):
                     raise ValueError("its row is missing, or another image's")
-                maps = read_maps(shard, image.id, image.map_size, self._codec)
+                maps = read_maps(shard, image.id, image.map_size, codec)
             except ValueError as error:
                 if read_contents(shard, self.info.format) != self._contents[number]:
                     self.stamp(row)  # raises where the image is no longer there
@@ -224,3 +234,17 @@ class Gallery(Closing):
 
     def close(self) -> None:
         self._connections.close()
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """A gallery's images for the pair scorer: their maps in a basis, as its codec decodes them there."""
+
+    gallery: Gallery
+    codec: MapCodec
+
+    def map_size(self, row: int) -> Size:
+        return self.gallery.map_size(row)
+
+    def features(self, row: int) -> Features:
+        return self.gallery.decoded(row, self.codec)

@@ -12,14 +12,14 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from engine.backends import known, open_engine, usable_threads
 from engine.backends.streams import Streams
 from engine.bundle import Bundle, GraphFile
-from engine.contract import Array, Closing, Engine, Uploading
+from engine.contract import Array, Closing, Engine, Reducing, Uploading
 from engine.errors import BackendError, CvnetWarning, ImageError
 from engine.features import Features
 from engine.geometry import IMAGE_SCALES, Size
@@ -41,6 +41,14 @@ class Mapped(Protocol):
 
     def features(self, row: int) -> Features:
         """Features of the row."""
+
+
+@runtime_checkable
+class Reducible(Protocol):
+    """Images kept in such a way that maps come cheaper reduced to a basis than whole."""
+
+    def reduced(self, basis: Array) -> Mapped:
+        """The same images, their maps (d, h_s, w_s) in a basis (256, d)."""
 
 
 class Collection(Mapped, Protocol):
@@ -156,6 +164,9 @@ class Retriever(Closing):
         """
         query_feeds = self._feeds("query", [query])  # the same arrays each time, so that an engine can keep its work
         self._upload(query_feeds)
+        basis = self.reranker.basis if isinstance(self.reranker, Reducing) else None
+        if basis is not None and isinstance(collection, Reducible):
+            collection = collection.reduced(basis)
         batches = (list(filter(is_open, batch)) for batch in batches_of_equal(rows, collection.map_size))
         for batch, key_feeds in self._read_ahead(collection, filter(None, batches)):
             yield batch, self._run_reranker(query_feeds | key_feeds)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from engine.bundle import Bundle, read_manifest, sha256, take_over, write_manifest
+from engine.bundle import Bundle, MapBasis, read_manifest, sha256, take_over, write_manifest
 from engine.errors import BundleError
 from engine.graphs import GRAPH_NAMES
 
@@ -62,9 +62,11 @@ def test_an_unknown_descriptor(small):
 
 
 def test_a_manifest_is_read_as_written(small, tmp_path_factory):
-    manifest, elsewhere = read_manifest(small), tmp_path_factory.mktemp("copy")
+    basis = MapBasis(64, "ab" * 32, 0.992, 1e-4, 5e-4, 96)
+    manifest, elsewhere = replace(read_manifest(small), map_basis=basis), tmp_path_factory.mktemp("copy")
     write_manifest(manifest, elsewhere)
     assert read_manifest(elsewhere) == manifest
+    assert manifest.model.endswith("maps in 64 dimensions")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 // One image prepared: its maps as the operands of correlation.
 //
-// Sizes of the maps and their number of channels (DIM, SCALES) are engine/geometry.py's, which library.py passes on.
+// Sizes of the maps and their numbers of channels (MAP_DIM, SCALES) are engine/geometry.py's, which library.py passes on.
+// DIM of the channels are correlated: all of them as they come, or their coordinates in a basis that holds what matters of
+// the maps of every scale. The correlation is the same product in any orthonormal basis.
 
 #pragma once
 
@@ -17,7 +19,8 @@ static Grid halved(Grid g) { return (Grid){(g.h + 1) / 2, (g.w + 1) / 2}; }
 
 typedef struct {             // one image's maps as they come
     Grid grid[SCALES];       // the last one is the full scale
-    const void *map[SCALES];  // (DIM, h_s, w_s)
+    const void *map[SCALES];  // (channels, h_s, w_s)
+    int channels;            // DIM, or MAP_DIM where they are still to be put into a basis
     int is_half;             // float16, else float32
 } Maps;
 
@@ -54,11 +57,12 @@ static float half_to_float(uint16_t h)
 typedef struct {  // of one image's maps to a Side
     Side *side;
     const Maps *maps;
+    const word *basis;  // see pack_basis
     float *rows;        // [position][DIM]
     atomic_int *faults;  // positions that are no unit vectors
 } Preparation;
 
-enum { CHUNK = 32 };  // positions a task
+enum { CHUNK = 32 };  // positions a task; a multiple of DOT_ROWS
 
 static int scale_of(const Side *side, int position)
 {
@@ -67,22 +71,76 @@ static int scale_of(const Side *side, int position)
 
 static void transpose_row(const Preparation *p, int position, float *row)
 {
-    int s = scale_of(p->side, position), i = position - p->side->start[s];
+    int s = scale_of(p->side, position), i = position - p->side->start[s], channels = p->maps->channels;
     size_t n = area(p->side->grid[s]);
     const uint16_t *half = p->maps->map[s];
     const float *whole = p->maps->map[s];
-    if (p->maps->is_half) for (int c = 0; c < DIM; c++) row[c] = half_to_float(half[c * n + i]);
-    else for (int c = 0; c < DIM; c++) row[c] = whole[c * n + i];
+    if (p->maps->is_half) for (int c = 0; c < channels; c++) row[c] = half_to_float(half[c * n + i]);
+    else for (int c = 0; c < channels; c++) row[c] = whole[c * n + i];
 }
 
 // Whether a position's values may be what they should: not NaN, not infinite, not of another norm. All zero is allowed.
-static int is_unit(const float *row)
+static int is_unit(const float *row, int channels)
 {
     vec squares = {0};
-    for (int c = 0; c < DIM; c += LANES) squares += *(const vec_any *)(row + c) * *(const vec_any *)(row + c);
+    for (int c = 0; c < channels; c += LANES) squares += *(const vec_any *)(row + c) * *(const vec_any *)(row + c);
     float total = 0;
     for (int lane = 0; lane < LANES; lane++) total += squares[lane];
     return total <= MOST_SQUARE;
+}
+
+// Products with the basis are of this mode: as accurate as they matter to the mode that they are made for, and no slower.
+static int basis_mode(int mode)
+{
+#if defined(__AVX512BF16__)
+    if (mode != FLOAT32) return BFLOAT16;
+#endif
+    (void)mode;
+    return FLOAT32;
+}
+
+// basis[MAP_DIM][DIM] -> [MAP_DIM words][DIM]: a word has a dimension's values for the same channels as a word of a row.
+static void pack_basis(int mode, const float *basis, word *packed)
+{
+    int per = per_word(basis_mode(mode));
+    for (int d = 0; d < DIM; d++) {
+        float axis[MAP_DIM];
+        word words[MAP_DIM];
+        for (int c = 0; c < MAP_DIM; c++) axis[c] = basis[c * DIM + d];
+        pack(basis_mode(mode), axis, words, MAP_DIM, 1, 0);
+        for (int k = 0; k < MAP_DIM / per; k++) packed[k * DIM + d] = words[k];
+    }
+}
+
+// whole[n][MAP_DIM words] -> rows[n][DIM]: coordinates in the basis, of DOT_ROWS positions at most.
+INLINE void project(const int mode, const word *basis, const word (*whole)[MAP_DIM], int n, float *rows)
+{
+    for (int d = 0; d < DIM; d += 2 * LANES) {
+        vec sum[DOT_ROWS][2] = {0};
+        for (int k = 0; k < MAP_DIM / per_word(mode); k++) {
+            const vec_any *axes = (const vec_any *)(basis + k * DIM + d);
+            UNROLL for (int r = 0; r < DOT_ROWS; r++)
+                UNROLL for (int v = 0; v < 2; v++) sum[r][v] = mac(mode, sum[r][v], axes[v], broadcast(whole[r][k]));
+        }
+        for (int r = 0; r < n; r++) memcpy(rows + r * DIM + d, sum[r], sizeof sum[r]);
+    }
+}
+
+// Values to correlate of n positions, DOT_ROWS at most; how many of them are no unit vectors.
+static int read_rows(const Preparation *p, int first, int n, float *rows)
+{
+    word whole[DOT_ROWS][MAP_DIM] = {0};
+    int as_they_come = p->maps->channels == DIM, mode = basis_mode(p->side->mode), faults = 0;
+    for (int r = 0; r < n; r++) {
+        float values[MAP_DIM], *row = as_they_come ? rows + r * DIM : values;
+        transpose_row(p, first + r, row);
+        faults += !is_unit(row, p->maps->channels);
+        if (!as_they_come) pack(mode, values, whole[r], MAP_DIM, 1, 0);
+    }
+    if (as_they_come) return faults;
+    if (mode == FLOAT32) project(FLOAT32, p->basis, whole, n, rows);
+    else project(BFLOAT16, p->basis, whole, n, rows);
+    return faults;
 }
 
 static float step_of(int mode, const float *x, int n) { return mode == INT8 ? largest(x, n) / MOST_SIGNED : 1; }
@@ -101,11 +159,13 @@ static void native_task(const void *context, int chunk, void *scratch)
 {
     (void)scratch;
     const Preparation *p = context;
-    for (int i = chunk * CHUNK; i < MIN((chunk + 1) * CHUNK, p->side->start[SCALES]); i++) {
-        float *row = p->rows + (size_t)i * DIM;
-        transpose_row(p, i, row);
-        if (is_unit(row)) prepare_native(p->side, row, i);
-        else atomic_fetch_add(p->faults, 1);
+    int end = MIN((chunk + 1) * CHUNK, p->side->start[SCALES]);
+    for (int i = chunk * CHUNK; i < end; i += DOT_ROWS) {
+        int n = MIN(DOT_ROWS, end - i);
+        float *rows = p->rows + (size_t)i * DIM;
+        int faults = read_rows(p, i, n, rows);
+        if (faults) atomic_fetch_add(p->faults, faults);
+        else for (int r = 0; r < n; r++) prepare_native(p->side, rows + r * DIM, i + r);
     }
 }
 
@@ -156,24 +216,25 @@ static Status lay_out(Side *side, int mode, const Maps *maps)
     size_t lanes = (area(side->even) + LANES - 1) / LANES * SCALES * LANES;
     size_t size = (native + lanes) * (words + 1) + native;
     if (reserve(&side->memory, size * sizeof(word))) return OUT_OF_MEMORY;
-    side->native = side->memory.p;
-    side->lanes = side->native + native * words;
-    side->lanes_step = (float *)(side->lanes + lanes * words);
+    side->lanes = side->memory.p;  // first, as whole vectors of it are read
+    side->native = side->lanes + lanes * words;
+    side->lanes_step = (float *)(side->native + native * words);
     side->native_step = side->lanes_step + lanes;
     side->native_bias = (int *)(side->native_step + native);
-    memset(side->lanes, 0, lanes * (words + 1) * sizeof(word));
+    memset(side->lanes, 0, lanes * words * sizeof(word));
+    memset(side->lanes_step, 0, lanes * sizeof(float));
     return OK;
 }
 
-// Prepares an image's maps. `rows` is scratch that is kept.
-static Status prepare_side(Side *side, int mode, Pool *pool, Buffer *rows, const Maps *maps)
+// Prepares an image's maps. `rows` is scratch that is kept, `basis` NULL where there is none.
+static Status prepare_side(Side *side, int mode, const word *basis, Pool *pool, Buffer *rows, const Maps *maps)
 {
-    if (!fits(maps)) return BAD_SHAPE;
+    if (!fits(maps) || (maps->channels != DIM && (maps->channels != MAP_DIM || !basis))) return BAD_SHAPE;
     if (lay_out(side, mode, maps)) return OUT_OF_MEMORY;
     int positions = side->start[SCALES];
     if (reserve(rows, (size_t)positions * DIM * sizeof(float))) return OUT_OF_MEMORY;
     atomic_int faults = 0;
-    Preparation p = {side, maps, rows->p, &faults};
+    Preparation p = {side, maps, basis, rows->p, &faults};
     parallel(pool, (positions + CHUNK - 1) / CHUNK, native_task, &p);
     if (faults) return NOT_UNIT;
     parallel(pool, (area(side->even) + CHUNK - 1) / CHUNK, lanes_task, &p);

@@ -14,7 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from engine.backends.native.library import FLAGS, SOURCE
+from engine.backends.native.library import SOURCE, flags
+from engine.geometry import MAP_DIM, REDUCED_DIMS
 from engine.machine import cpuinfo
 
 STRICT = ("-Wall", "-Wextra", "-Werror")
@@ -32,30 +33,36 @@ SANITIZED_ON = ("x86-64-v4 -mavx512vnni -mavx512bf16", "x86-64-v3", "x86-64")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=10_000, help="feeds in all")
-    each = -(-parser.parse_args().count // (2 * len(PROCESSORS) + len(SANITIZED_ON)))
-    for processor, needed in PROCESSORS.items():
-        for compiler in ("gcc", "clang"):
-            check(compiler, processor, needed, (), each)
-        if processor in SANITIZED_ON:
-            check("gcc", processor, needed, SANITIZED, each)
+    builds = [
+        (dim, compiler, processor, more)
+        for dim in (MAP_DIM, *REDUCED_DIMS)
+        for processor in PROCESSORS
+        for compiler, more in (("gcc", ()), ("clang", ()), ("gcc", SANITIZED))
+        if not more or processor in SANITIZED_ON
+    ]
+    each = -(-parser.parse_args().count // len(builds))
+    for dim, compiler, processor, more in builds:
+        check(dim, compiler, processor, more, each)
 
 
-def check(compiler: str, processor: str, needed: str, more: tuple[str, ...], count: int) -> None:
-    """Compile for a processor, and fuzz where this machine is one."""
-    label = f"{compiler} -march={processor}{' sanitized' if more else ''}"
+def check(dim: int, compiler: str, processor: str, more: tuple[str, ...], count: int) -> None:
+    """Compile for a processor and a number of dimensions, and fuzz where this machine is one."""
+    needed = PROCESSORS[processor]
+    label = f"{compiler} -march={processor}{' sanitized' if more else ''}, {dim} dimensions"
     if shutil.which(compiler) is None:
         print(f"{label}: skipped, no {compiler} here", flush=True)  # noqa: T201
         return
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "pair_scorer.so"
         target = f"-march={processor}".split()
-        command = [compiler, *FLAGS, *target, *STRICT, *more, str(SOURCE), "-o", str(library), "-lm"]
+        command = [compiler, *flags(dim), *target, *STRICT, *more, str(SOURCE), "-o", str(library), "-lm"]
         subprocess.run(command, check=True)
         if needed not in cpuinfo("flags").split():
             print(f"{label}: compiled; not run, this processor has no {needed}", flush=True)  # noqa: T201
             return
         preloaded = {"LD_PRELOAD": runtime(), "ASAN_OPTIONS": "detect_leaks=0"} if more else {}
-        fuzz = [sys.executable, "-m", "tests.engine.backends.native_fuzz", str(library), "--count", str(count)]
+        fuzz = [sys.executable, "-m", "tests.engine.backends.native_fuzz", str(library)]
+        fuzz += ["--dim", str(dim), "--count", str(count)]
         subprocess.run(fuzz, check=True, stdout=subprocess.DEVNULL, env=os.environ | preloaded)
     print(f"{label}: compiled, {count} feeds", flush=True)  # noqa: T201
 

@@ -4,12 +4,14 @@ import pytest
 
 from engine.backends.native.engine import PRECISIONS
 from engine.backends.native.library import library
+from engine.geometry import MAP_DIM
 from tests.engine.backends.native_fuzz import fuzzed
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_every_feed_is_scored_rightly_or_refused(precision):
-    with fuzzed(precision, library(), seed=1) as fuzz:
+@pytest.mark.parametrize("dim", [MAP_DIM, pytest.param(64, marks=pytest.mark.slow)])
+def test_every_feed_is_scored_rightly_or_refused(precision, dim):
+    with fuzzed(precision, library(dim), dim, seed=1) as fuzz:
         for _ in range(100):
             fuzz.step()
-    assert len(fuzz.outcomes) == 5  # every kind had its turn
+    assert len(fuzz.outcomes) == (5 if dim == MAP_DIM else 6)  # every kind had its turn

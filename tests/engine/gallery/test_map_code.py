@@ -105,3 +105,11 @@ def test_levels_of_a_gaussian_are_maxs():
     np.testing.assert_allclose(levels, [-1.510, -0.4528, 0.4528, 1.510], atol=0.02)  # Max 1960, table I, N = 4
     nearest = levels[np.abs(values[:, None] - levels).argmin(axis=1)]
     assert np.mean((values - nearest) ** 2) == pytest.approx(0.1175, rel=0.02)
+
+
+def test_a_reduced_code_decodes_to_coordinates_in_the_basis(code):
+    basis = np.linalg.qr(np.random.default_rng(3).standard_normal((256, 64)))[0].astype(np.float32)
+    data = code.encode(unit_vectors(35).T.reshape(256, 5, 7))
+    found = code.reduced(basis).decode(data, 5, 7)
+    assert found.shape == (64, 5, 7)
+    np.testing.assert_allclose(found, np.tensordot(basis.T, code.decode(data, 5, 7), 1), atol=1e-5)
