@@ -26,6 +26,7 @@ from engine.gallery.reader import Gallery
 from engine.gallery.share import Share
 from engine.retrieval.pooling import Pooled
 from engine.retrieval.ranking import Ranking
+from engine.retrieval.retriever import Mapped
 from engine.retrieval.search import DescriptorIndex
 from engine.retrieval.spread import AHEAD, SpreadSearcher
 
@@ -39,10 +40,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Opened:
-    """A share of a gallery, laid out for search."""
+    """A share of a gallery, laid out for search; `whole` and `rough` are what pairs are scored on."""
 
     gallery: Gallery
-    rough: Pooled
+    whole: Mapped
+    rough: Mapped
     index: DescriptorIndex
 
 
@@ -52,7 +54,7 @@ class Replica(Worker):
     def __init__(self, bundle: Path, threads: int) -> None:
         super().__init__(bundle, threads)
         self._scoring = threading.Lock()  # the engines serve one thread at a time
-        self._opened = lru_cache(SHARES_KEPT)(open_share)
+        self._opened = lru_cache(SHARES_KEPT)(self._open)
 
     def watch(self) -> None:
         """Not to return: whoever waits for it gets an error when the process dies."""
@@ -70,23 +72,23 @@ class Replica(Worker):
 
     def score(self, share: Share, query: Features, rows: Sequence[int], rough: bool) -> Array:
         opened = self._opened(share)
-        images = opened.rough if rough else opened.gallery
+        images = opened.rough if rough else opened.whole
         keys = [images.features(row) for row in rows]
         with self._scoring:
             return self.retriever.score(query, keys)
 
+    def _open(self, share: Share) -> Opened:
+        """Its gallery is closed when nobody holds it any more.
 
-def open_share(share: Share) -> Opened:
-    """Its gallery is closed when nobody holds it any more.
-
-    Raises:
-        PartLostError: it is not in the gallery any more.
-        GalleryError: it cannot be read.
-    """
-    gallery = Gallery(share.gallery, share)
-    opened = Opened(gallery, Pooled(gallery), DescriptorIndex(gallery.descriptors))
-    weakref.finalize(opened, gallery.close)
-    return opened
+        Raises:
+            PartLostError: it is not in the gallery any more.
+            GalleryError: it cannot be read.
+        """
+        gallery = Gallery(share.gallery, share)
+        whole, rough = map(self.retriever.as_scored, (gallery, Pooled(gallery)))
+        opened = Opened(gallery, whole, rough, DescriptorIndex(gallery.descriptors))
+        weakref.finalize(opened, gallery.close)
+        return opened
 
 
 class Seat:

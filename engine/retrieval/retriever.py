@@ -164,12 +164,15 @@ class Retriever(Closing):
         """
         query_feeds = self._feeds("query", [query])  # the same arrays each time, so that an engine can keep its work
         self._upload(query_feeds)
-        basis = self.reranker.basis if isinstance(self.reranker, Reducing) else None
-        if basis is not None and isinstance(collection, Reducible):
-            collection = collection.reduced(basis)
+        collection = self.as_scored(collection)
         batches = (list(filter(is_open, batch)) for batch in batches_of_equal(rows, collection.map_size))
         for batch, key_feeds in self._read_ahead(collection, filter(None, batches)):
             yield batch, self._run_reranker(query_feeds | key_feeds)
+
+    def as_scored(self, collection: Mapped) -> Mapped:
+        """The same images, their maps as they come cheapest to the reranker."""
+        basis = self.reranker.basis if isinstance(self.reranker, Reducing) else None
+        return collection.reduced(basis) if basis is not None and isinstance(collection, Reducible) else collection
 
     def _run_reranker(self, feeds: dict[str, Array]) -> Array:
         """Pair scores (B,), one for each of the keys fed.

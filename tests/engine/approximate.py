@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.latency.scale import write_shard
+from benchmarks.latency.generated import write_shard
 from engine.contract import Array
 from engine.gallery.ann_file import AnnFile
 from engine.gallery.info import write_info
@@ -41,7 +41,7 @@ def make_gallery(path: Path) -> None:
     rows = photographs(np.repeat(np.arange(PLACES), VIEWS), 1)
     starts = range(0, len(rows), SHARD)
     for number, start in enumerate(starts):
-        write_shard(shard_file(path, number), start, rows[start : start + SHARD])
+        write_shard(shard_file(path, number), start, rows[start : start + SHARD], {})
     write_info(path, replace(INFO, shards=len(starts)))
     with Gallery(path) as gallery:
         AnnFile.of(build(gallery.descriptors, RECALL), RECALL, gallery.shards).save(path)

@@ -20,18 +20,18 @@ COUNT = 5
 
 
 @pytest.fixture
-def bundle(tmp_path: Path) -> Path:
+def tiny_bundle(tmp_path: Path) -> Path:
     return write_bundle(tmp_path / "bundle")
 
 
 @pytest.fixture
-def photographs(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Photographs:
+def photographs(tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Photographs:
     """`COUNT` of them; shards of 20 images, as many asked for as there are photographs."""
     monkeypatch.setattr(generated, "IMAGES_PER_SHARD", 20)
     monkeypatch.setattr(scale, "TOP_K", COUNT)
     monkeypatch.setattr(appending, "RERANKED", COUNT)
     files = [photo(tmp_path / f"{number}.jpg", 64, 80, number) for number in range(COUNT + 1)]
-    opened = Bundle(bundle)
+    opened = Bundle(tiny_bundle)
     with (
         Retriever.open(opened) as retriever,
         GalleryWriter(tmp_path / "photographs", GalleryInfo.made_with(opened.manifest, None, MAPS)) as writer,

@@ -44,14 +44,14 @@ def test_a_run_that_was_stopped_goes_on_with_its_shards(photographs, tmp_path):
         assert np.array_equal(opened.descriptors[:], before)
 
 
-def test_photographs_are_made_once(bundle, tmp_path, monkeypatch):
+def test_photographs_are_made_once(tiny_bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(generated, "SCENES", 2)
     monkeypatch.setattr(generated, "VIEWS", 2)
     indexed: list[Path] = []
-    made = photograph(tmp_path, bundle, 96, indexed.append)
+    made = photograph(tmp_path, tiny_bundle, 96, indexed.append)
     assert len(indexed) == 3
     written = made.query.stat()
-    assert photograph(tmp_path, bundle, 96, indexed.append) == made
+    assert photograph(tmp_path, tiny_bundle, 96, indexed.append) == made
     assert made.query.stat() == written
     with Gallery(made.gallery) as gallery:
         assert list(gallery.paths) == indexed[:3]

@@ -36,9 +36,9 @@ def measured(images: int, exact: bool) -> Measured:
     )
 
 
-def test_what_is_measured_of_a_gallery(photographs: Photographs, bundle: Path, tmp_path: Path) -> None:
+def test_what_is_measured_of_a_gallery(photographs: Photographs, tiny_bundle: Path, tmp_path: Path) -> None:
     generate(tmp_path / "g", 50, photographs.gallery)
-    found = measure(tmp_path / "g", 3, 2, photographs, bundle)
+    found = measure(tmp_path / "g", 3, 2, photographs, tiny_bundle)
     assert (found.images, len(found.searches_s), found.exact) == (50, 3, True)
     assert found.stored > 50 * 8192 * 5 / 2
     assert found.searched_resident > found.bare_private > 0
