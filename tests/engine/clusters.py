@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -17,7 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 # a machine that is busy with other tests takes longer than Ray waits for
 PATIENCE = {"RAY_raylet_start_wait_time_s": "300", "RAY_worker_register_timeout_seconds": "300"}
-ENVIRONMENT = os.environ | PATIENCE | {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}  # whatever this user's own is
+ENVIRONMENT = os.environ | PATIENCE | TOKEN | {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
 START = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=1"]
 # of a node's processes, which two nodes cannot share
 PORTS = ("dashboard-agent-grpc", "dashboard-agent-listen", "metrics-export", "runtime-env-agent")

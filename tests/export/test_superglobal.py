@@ -199,6 +199,7 @@ def test_published_descriptors_where_the_bias_does_not_drown_the_rest(small_bias
         assert np.abs(run[f"b256_{left_out}_db0"] - photo.descriptor).max() > 2e-5
 
 
+@pytest.mark.slow
 def test_published_ranks_of_a_part_of_the_photos(small_bias, run, dataset):
     """40 photos and 10 queries, whole: image files to reranked rows."""
     retriever = retriever_of(small_bias, "onnxruntime")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from engine.backends.native.engine import PRECISIONS
 from engine.backends.native.library import library
+from engine.geometry import MAP_DIM
 from tests.engine.backends.native_fuzz import fuzzed
 from tests.hostile.trial import Case
 
@@ -20,7 +21,7 @@ class Feeds:
 
         def read(_: Path) -> object:
             """The scores are right, and malformed feeds refused: anything else raises."""
-            with fuzzed(precision, library(), seed) as fuzz:
+            with fuzzed(precision, library(), MAP_DIM, seed) as fuzz:
                 fuzz.step()
             return "as it should be"
 

@@ -1,11 +1,14 @@
 """The reference of a bundle describes images as the bundle does."""
 
+import pytest
+
 from benchmarks.contenders.contender import open_bundle, open_reference
 from benchmarks.contenders.entrant import enter
 from engine.bundle import Bundle
 from tests.pictures import picture
 
 
+@pytest.mark.slow
 def test_the_reference_has_the_bundles_descriptor(bundle, superglobal_bundle):
     images = [picture(112, 144, seed) for seed in range(2)]
     with open_reference(Bundle(superglobal_bundle), 2) as reference, open_reference(Bundle(bundle), 2) as published:

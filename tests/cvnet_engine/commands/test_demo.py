@@ -14,7 +14,7 @@ from tests.pictures import photo
 
 @pytest.fixture
 def gallery(bundle, tmp_path) -> Path:
-    photos = [photo(tmp_path / f"{seed}.jpg", seed=seed) for seed in range(TOP_K)]
+    photos = [photo(tmp_path / f"{seed}.jpg", seed=seed) for seed in range(TOP_K + 1)]  # one of them is the query
     index.run(index.Options(photos, bundle, tmp_path / "gallery"))
     return tmp_path / "gallery"
 

@@ -7,11 +7,9 @@ import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from engine.errors import GalleryError
-from engine.features import Features
 from engine.gallery import parts
 from engine.gallery.indexing import IndexReport, find_images, index
 from engine.gallery.parts import cut, discard, make, stale, take_in
@@ -81,17 +79,19 @@ def test_only_what_is_new_or_changed_is_looked_at_again(photos, tmp_path):
         assert gallery.stamp(6).mtime_ns == photos[7].stat().st_mtime_ns  # one before it was no image
 
 
-class Stopped(FakeRetriever):
-    def extract(self, image: np.ndarray) -> Features:
-        if self.seen == 2:
-            raise KeyboardInterrupt
-        return super().extract(image)
-
-
-def test_a_part_left_behind_is_gone_on_with(photos, tmp_path):
+def test_a_part_left_behind_is_gone_on_with(photos, tmp_path, monkeypatch):
     (part, *_) = cut(photos, photos, tmp_path / "g", INFO, images=4)
+    put = GalleryWriter.put
+
+    def stopping(writer: GalleryWriter, *row: object) -> None:
+        if len(writer) == 2:
+            raise KeyboardInterrupt
+        put(writer, *row)
+
+    monkeypatch.setattr(GalleryWriter, "put", stopping)
     with pytest.raises(KeyboardInterrupt):
-        make(part, INFO, Stopped())
+        make(part, INFO, FakeRetriever())
+    monkeypatch.undo()
     assert not part.is_made
     retriever = FakeRetriever()
     make(part, INFO, retriever)

