@@ -85,8 +85,9 @@ class Replica(Worker):
             GalleryError: it cannot be read.
         """
         gallery = Gallery(share.gallery, share)
-        whole, rough = map(self.retriever.as_scored, (gallery, Pooled(gallery)))
-        opened = Opened(gallery, whole, rough, DescriptorIndex(gallery.descriptors))
+        as_scored = self.retriever.as_scored
+        index = DescriptorIndex(gallery.descriptors)
+        opened = Opened(gallery, as_scored(gallery), as_scored(Pooled(gallery)), index)
         weakref.finalize(opened, gallery.close)
         return opened
 

@@ -28,7 +28,7 @@ PROCESSORS = {  # -march and more -> the instructions that it needs
     "x86-64": "sse2",
 }
 SANITIZED_ON = ("x86-64-v4 -mavx512vnni -mavx512bf16", "x86-64-v3", "x86-64")
-ODD_DIM = 96  # of REDUCED_DIMS the one that fills no whole number of 64-byte lines in every precision
+ODD_DIM = 96  # of REDUCED_DIMS the one whose 8-bit rows end within a line of the cache
 
 
 def main() -> None:
