@@ -19,6 +19,7 @@ from engine.retrieval.superglobal import (
     scaled,
 )
 from tests.golden_inputs import GOLDEN, SHARED
+from tests.neighbours import settled
 
 PUBLISHED = {"default": Refinement(), "M50": Refinement(50), "M20K3b30": Refinement(20, 3, 0.3)}
 
@@ -122,22 +123,16 @@ def test_published_run_of_the_demonstration_model(prefix, how):
         before = Ranking.by_similarity(run["sim"][:, query])
         after = rerank(descriptor, before, run["desc_db"], how)
         k = min(how.shortlist, 168)
-        settled = neighbours_are_settled(run["desc_db"][before.rows[:k]], how)
-        assert settled.mean() > 0.9
+        known = settled(run["desc_db"][before.rows[:k]], how, 2e-7)
+        assert known.mean() > 0.9
         refined = dict(zip(after.rows.tolist(), after.refined, strict=True))
         ranks, scores = run[f"{prefix}ranks_rerank"][:k, query], run[f"{prefix}final"][query]
         published = dict(zip(ranks.tolist(), scores[run[f"{prefix}order2"][query]], strict=True))
-        for row in before.rows[:k][settled].tolist():
+        for row in before.rows[:k][known].tolist():
             assert abs(refined[row] - published[row]) <= 2e-6
-        if settled.all():  # else an image may stand elsewhere, and push others aside
+        if known.all():  # else an image may stand elsewhere, and push others aside
             gaps = -np.diff(after.refined[:k])
             apart = np.concatenate([[True], gaps > 4e-6]) & np.concatenate([gaps > 4e-6, [True]])
             np.testing.assert_array_equal(after.rows[:k][apart], ranks[apart])
             ranked += 1
     assert ranked > len(run["desc_query"]) / 2
-
-
-def neighbours_are_settled(shortlist: np.ndarray, how: Refinement) -> np.ndarray:
-    """(M,) bool: whether the last neighbour of an image (M, D) is nearer than the next one, beyond rounding."""
-    among = np.sort(shortlist @ shortlist.T, axis=1)
-    return among[:, -how.neighbours - 1] - among[:, -how.neighbours - 2] > 2e-7
