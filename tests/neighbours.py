@@ -9,6 +9,6 @@ from engine.retrieval.superglobal import Refinement
 
 
 def settled(shortlist: Array, how: Refinement, doubt: float) -> Array:
-    """(M,) bool, of descriptors (M, D): whether the last neighbour is nearer than the next image by more than `doubt`."""
+    """(M,) bool, of descriptors (M, D): whether the last neighbour is nearer than the next image by over `doubt`."""
     similarities = np.sort(shortlist @ shortlist.T, axis=1)
     return similarities[:, -how.neighbours - 1] - similarities[:, -how.neighbours - 2] > doubt
