@@ -31,6 +31,7 @@ from cvnet_engine.options import (
     cluster_of,
     printed,
     results,
+    scales_asked,
 )
 from cvnet_engine.outputs import require_writable
 from engine.backends import PRECISIONS, WHOLE
@@ -208,7 +209,6 @@ def index(
     """Add images to a gallery. What is there and unchanged is skipped, so an interrupted run resumes."""
     from cvnet_engine.commands import index
     from engine.presets import PRESETS, limit_px
-    from engine.scales import shown
 
     index.run(
         index.Options(
@@ -223,7 +223,7 @@ def index(
             exclude=tuple(exclude or ()),
             watch=watch,
             cluster=cluster_of(runner, address, workers, threads),
-            scales=scales or (shown(PRESETS[preset].scales) if preset else None),
+            scales=scales_asked(scales, preset),
         )
     )
 
@@ -345,7 +345,6 @@ def evaluate(
     """Evaluate mAP and mP@k in the protocol of Revisited Oxford/Paris: Easy, Medium, Hard, global and reranked."""
     from cvnet_engine.commands import evaluate
     from engine.presets import PRESETS
-    from engine.scales import shown
 
     chosen = PRESETS[preset or "exact"]
     evaluate.run(
@@ -356,7 +355,7 @@ def evaluate(
             rerank=str(chosen.rerank) if rerank is None else rerank,
             rerank_with=rerank_with or chosen.method,
             fine=chosen.fine if fine is None else fine,
-            scales=scales or (shown(chosen.scales) if preset else None),
+            scales=scales_asked(scales, preset),
             reference=reference,
             against=against,
             distractors=distractors,

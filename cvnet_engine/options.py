@@ -13,6 +13,7 @@ from cvnet_engine.outputs import STANDARD_OUTPUT, require_text, require_writable
 
 if TYPE_CHECKING:
     from engine.cluster import Cluster
+    from engine.presets import PresetName
 
 
 def results(context: typer.Context, file: Path | None) -> Path | None:
@@ -104,3 +105,11 @@ def cluster_of(
         if value is not None:
             raise typer.BadParameter("is for --runner ray", param_hint=f"'{option}'")
     return None
+
+
+def scales_asked(scales: str | None, preset: PresetName | None) -> str | None:
+    """The scales that were asked for, else the preset's; None for those of the gallery."""
+    from engine.presets import PRESETS
+    from engine.scales import shown
+
+    return scales or (shown(PRESETS[preset].scales) if preset else None)

@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import statistics
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -288,7 +290,7 @@ def main(
             finally:
                 shutil.rmtree(path, ignore_errors=True)
             report = {
-                "command": f"python -m benchmarks.latency.ann --images {images} --kinds {kinds} --queries {queries}",
+                "command": shlex.join(["python", "-m", "benchmarks.latency.ann", *sys.argv[1:]]),
                 "date": date.today().isoformat(),
                 "machine": machine.describe(),
                 "load": os.getloadavg(),

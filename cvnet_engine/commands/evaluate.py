@@ -15,6 +15,7 @@ from benchmarks.accuracy.dataset import Dataset
 from benchmarks.accuracy.evaluation import GLOBAL, Evaluation, Task, Timed
 from benchmarks.accuracy.journal import Journal
 from cvnet_engine import console
+from cvnet_engine.commands.index import scales_for
 from cvnet_engine.commands.subject import ClusterSubject, EngineSubject, ReferenceSubject, Subject
 from cvnet_engine.outputs import Files
 from cvnet_engine.pages.evaluation import AGAINST, ENGINE, REFERENCE, accuracy, agreement_table, evaluation_page
@@ -22,10 +23,9 @@ from cvnet_engine.pages.rendering import render
 from engine.bundle import Bundle
 from engine.cluster import Cluster
 from engine.errors import CvnetError, DatasetError
-from engine.gallery.info import scales_of
 from engine.geometry import IMAGE_SCALES
 from engine.retrieval.searcher import RerankWith
-from engine.scales import Scales, parse_scales, shown
+from engine.scales import Scales, shown
 
 JOURNAL = "evaluation.sqlite"  # beside the shards of a gallery
 
@@ -75,7 +75,7 @@ def run(options: Options) -> None:
     options.files.require_apart()
     if options.cluster and options.cluster.address and not options.gallery:
         raise CvnetError("--address needs --gallery, in a folder that every machine of the cluster sees")
-    shortlists, scales = parse_shortlists(options.rerank), scales_for(options)
+    shortlists, scales = parse_shortlists(options.rerank), scales_for(options.scales, options.gallery)
     bundle = Bundle(options.bundle)
     dataset = datasets.load(options.data_dir, options.dataset)
     if options.distractors:
@@ -100,13 +100,6 @@ def run(options: Options) -> None:
         console.write_json(options.json, to_json(options, bundle, dataset, outcomes, agreements))
     if options.html:
         console.write_file(options.html, render(evaluation_page(dataset, bundle, outcomes, agreements, shortlists)))
-
-
-def scales_for(options: Options) -> Scales:
-    """Those that were asked for, else the gallery's."""
-    if options.scales:
-        return parse_scales(options.scales)
-    return scales_of(options.gallery) if options.gallery else IMAGE_SCALES
 
 
 def parse_shortlists(text: str) -> list[int]:
@@ -218,7 +211,7 @@ def to_json(
         "cropped": options.cropped,
         "rerank_with": options.rerank_with,
         "fine": options.fine,
-        "scales": scales_for(options),
+        "scales": scales_for(options.scales, options.gallery),
     }
     for who, (evaluation, seconds) in outcomes.items():
         results = evaluation.to_json() | {"seconds": seconds, "queries": per_query(dataset, evaluation)}

@@ -22,8 +22,9 @@ from engine.gallery.info import GalleryInfo, kind_of, scales_of
 from engine.gallery.map_codec import kind_wanted
 from engine.gallery.ray_indexing import index_on_cluster
 from engine.gallery.writer import GalleryWriter
+from engine.geometry import IMAGE_SCALES
 from engine.retrieval.retriever import Retriever
-from engine.scales import parse_scales
+from engine.scales import Scales, parse_scales
 
 STANDARD_INPUT = Path("-")
 LISTED = 20  # unreadable images shown; all of them are in the JSON
@@ -67,7 +68,7 @@ def run(options: Options) -> None:
     if options.watch and options.cluster:
         raise CvnetError("--watch adds images as they come, by this process: leave --runner out")
     maps = kind_wanted(options.maps) if options.maps else kind_of(options.gallery)
-    scales = parse_scales(options.scales) if options.scales else scales_of(options.gallery)
+    scales = scales_for(options.scales, options.gallery)
     sources, patterns = with_listed(options.images), Patterns(options.include, options.exclude)
     folders = folders_of(sources) if options.watch else []
     changes = open_changes(folders) if options.watch else None
@@ -103,6 +104,13 @@ def run(options: Options) -> None:
     if not report.usable:
         raise ImageError(f"none of {len(paths)} images could be read; expected at least one")
     console.warn_of_model(bundle.manifest)
+
+
+def scales_for(asked: str | None, gallery: Path | None) -> Scales:
+    """Those that were asked for, else the gallery's, else the published ones."""
+    if asked:
+        return parse_scales(asked)
+    return scales_of(gallery) if gallery else IMAGE_SCALES
 
 
 def find_now(sources: Sequence[Path], patterns: Patterns, watch: bool) -> Found:

@@ -82,9 +82,7 @@ def model_of(source: GalleryInfo, bundle: Path, path: Path) -> Bundle:
         GalleryError: it is of another.
     """
     opened = Bundle(bundle)
-    made = opened.manifest
-    theirs = replace(source, features_id=made.features_id, weights=made.weights, descriptor=made.descriptor)
-    require_equal(source, theirs, path)
+    require_equal(source, source.by(opened.manifest), path)
     return opened
 
 
