@@ -14,7 +14,7 @@ import torch
 import typer
 
 import scenes
-from benchmarks.accuracy.audit import Database
+from benchmarks.accuracy.database import Database
 from benchmarks.accuracy.dataset import load as load_dataset
 from benchmarks.accuracy.evaluation import GLOBAL, evaluate
 from benchmarks.accuracy.protocol import SETUPS
@@ -40,7 +40,7 @@ def main(
     retriever = reference(load(folder, Recipe().widths))
     described = [retriever.extract_file(path) for path in dataset.images]
     shortlists = [SHORTLIST] if (folder / "verifier.pt").is_file() else []
-    outcome = evaluate(dataset, retriever, Database(described, HalfCodec()), shortlists)
+    outcome = evaluate(dataset, retriever, Database.as_kept(described, HalfCodec()), shortlists)
     for shortlist in (GLOBAL, *shortlists):
         figures = "  ".join(f"{setup} {100 * outcome.means(shortlist, setup)['mAP']:.1f}" for setup in SETUPS)
         sys.stdout.write(f"{'global' if shortlist == GLOBAL else f'best {shortlist} reranked':<20} {figures}\n")

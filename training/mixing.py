@@ -16,7 +16,8 @@ import numpy as np
 import typer
 
 import scenes
-from benchmarks.accuracy.audit import PRECISIONS, Database, open_retriever
+from benchmarks.accuracy.audit import PRECISIONS, open_retriever
+from benchmarks.accuracy.database import Database
 from benchmarks.accuracy.dataset import Dataset, load
 from benchmarks.accuracy.evaluation import extract_query
 from cvnet import checkpoint
@@ -51,7 +52,7 @@ def main(
 
 def pair_scores(dataset: Dataset, retriever: Retriever) -> tuple[Array, Array]:
     """Scores (pairs,) of every query with its shortlist, on pooled maps and at full size."""
-    database = Database([retriever.extract_file(path) for path in dataset.images], HalfCodec())
+    database = Database.as_kept([retriever.extract_file(path) for path in dataset.images], HalfCodec())
     rough, full = [], []
     for path, truth in zip(dataset.queries, dataset.ground_truth, strict=True):
         query = extract_query(retriever, path, truth.bbx)

@@ -29,6 +29,7 @@ from rich.progress import track
 
 import scenes
 from benchmarks import tables
+from benchmarks.accuracy.database import Database
 from benchmarks.accuracy.dataset import Dataset, GroundTruth, load
 from benchmarks.accuracy.evaluation import GLOBAL, Evaluation, evaluate
 from benchmarks.accuracy.protocol import SETUPS
@@ -43,7 +44,6 @@ from engine.contract import Array
 from engine.errors import CvnetError
 from engine.features import Features
 from engine.files import write_atomically
-from engine.gallery.fidelity import kept
 from engine.gallery.info import FORMAT, GalleryInfo
 from engine.gallery.learnt_codec import LearntCodec
 from engine.gallery.map_codec import EightBitCodec, HalfCodec, MapCodec, is_learnt, learn_codec
@@ -87,24 +87,6 @@ PRECISIONS = (
     Precision("int8"),
     Precision("fp16", ("onnxruntime-cuda", "onnxruntime-cuda"), ("onnxruntime", "onnxruntime"), ("float16",)),
 )
-
-
-@dataclass(frozen=True)
-class Database:
-    """A data set's images in memory, their maps as a gallery would keep them."""
-
-    described: list[Features]
-    codec: MapCodec
-
-    @property
-    def descriptors(self) -> Array:
-        return np.stack([features.descriptor for features in self.described])
-
-    def map_size(self, row: int) -> tuple[int, int]:
-        return self.described[row].map_size
-
-    def features(self, row: int) -> Features:
-        return kept(self.described[row], self.codec)
 
 
 @dataclass(frozen=True)
@@ -287,7 +269,7 @@ def audit(
 ) -> dict[str, dict[str, list[float]]]:
     """The figures of one precision on a data set, by the kind of the maps kept."""
     return {
-        kind: figures(evaluate(dataset, retriever, Database(described, codec(kind, described)), [SHORTLIST]))
+        kind: figures(evaluate(dataset, retriever, Database.as_kept(described, codec(kind, described)), [SHORTLIST]))
         for kind in precision.maps
     }
 

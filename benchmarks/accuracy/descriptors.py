@@ -24,6 +24,7 @@ from rich.progress import track
 
 from benchmarks import tables
 from benchmarks.accuracy import audit
+from benchmarks.accuracy.database import Database
 from benchmarks.accuracy.dataset import Dataset
 from benchmarks.accuracy.evaluation import GLOBAL, Query, QueryWork, Task, extract_query
 from benchmarks.accuracy.protocol import SETUPS, QueryResult
@@ -36,9 +37,7 @@ from cvnet.model import CVNet
 from engine import machine
 from engine.contract import Array
 from engine.errors import CvnetError
-from engine.features import Features
 from engine.files import write_atomically
-from engine.geometry import Size
 from engine.graphs import DESCRIPTOR_NAMES
 from engine.retrieval.retriever import Retriever
 from engine.retrieval.searcher import RerankWith
@@ -46,23 +45,6 @@ from engine.retrieval.searcher import RerankWith
 SUBJECTS = ("engine", "PyTorch")
 METHODS: tuple[RerankWith, ...] = get_args(RerankWith)
 Figures = dict[str, dict[str, list[float]]]  # ranking -> setup -> AP of each query, percent
-
-
-@dataclass(frozen=True)
-class Database:
-    """A data set's images in memory, as they were described."""
-
-    described: list[Features]
-
-    @property
-    def descriptors(self) -> Array:
-        return np.stack([features.descriptor for features in self.described])
-
-    def map_size(self, row: int) -> Size:
-        return self.described[row].map_size
-
-    def features(self, row: int) -> Features:
-        return self.described[row]
 
 
 @contextlib.contextmanager

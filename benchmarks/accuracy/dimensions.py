@@ -25,12 +25,12 @@ from benchmarks import tables
 from benchmarks.accuracy.audit import (
     PRECISIONS,
     SHORTLIST,
-    Database,
     difference,
     figures,
     open_retriever,
     prepared,
 )
+from benchmarks.accuracy.database import Database
 from benchmarks.accuracy.dataset import Dataset
 from benchmarks.accuracy.evaluation import evaluate
 from benchmarks.latency.timing import Rounds, ratio, take_turns
@@ -113,7 +113,7 @@ def accuracy(
     dataset: Dataset, retriever: Retriever, files: dict[int, Path], threads: int
 ) -> dict[str, dict[str, list[float]]]:
     """AP of each query in percent, by column, of each number of dimensions."""
-    database = Database([retriever.extract_file(path) for path in dataset.images], HalfCodec())
+    database = Database.as_kept([retriever.extract_file(path) for path in dataset.images], HalfCodec())
     found = {}
     for dims, file in files.items():
         with open_engine(file, "native", "fp32", threads) as reranker:

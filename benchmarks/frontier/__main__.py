@@ -24,8 +24,7 @@ from typing import Annotated
 import typer
 
 import scenes
-from benchmarks.accuracy import dataset as datasets
-from benchmarks.accuracy.dataset import Dataset
+from benchmarks.accuracy.audit import prepared
 from benchmarks.accuracy.journal import Facts, Journal
 from benchmarks.frontier.accuracy import accuracies
 from benchmarks.frontier.plot import draw
@@ -128,18 +127,11 @@ def opened(
     data_dir: Path, names: Sequence[str], work: Path, calibration: Path | None, weights: str, depth: int, threads: int
 ) -> Iterator[tuple[list[Setting], Work]]:
     """Every setting of the grid, and the work on them."""
-    loaded = [prepared(name, data_dir) for name in names]
+    loaded = [prepared(name, data_dir, None, work) for name in names]
     photos = calibration_photos(calibration or scenes.write(scenes.VALIDATION, data_dir) / "jpg", "int8")
     found = settings(loaded, checkpoint.load(weights, depth), photos)
     with Journal(work / "scores.sqlite") as journal, Engines(weights, depth, photos, threads) as engines:
         yield found, Work(journal, engines, depth)
-
-
-def prepared(name: str, data_dir: Path) -> Dataset:
-    """A data set by name, generated where it is ours and missing."""
-    if name in scenes.SETS:
-        scenes.write(scenes.SETS[name], data_dir)
-    return datasets.load(data_dir, name)
 
 
 def perform(steps: Sequence[Step]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.accuracy.audit import Precision, codec, open_retriever
+from benchmarks.accuracy.database import Database
 from benchmarks.accuracy.dataset import Dataset
-from benchmarks.accuracy.descriptors import Database
 from benchmarks.accuracy.evaluation import database_digest
 from benchmarks.accuracy.journal import Facts, Journal, content, digest
 from benchmarks.frontier import pictures
@@ -30,7 +30,6 @@ from cvnet.model import CVNet
 from engine.contract import Array, Closing
 from engine.errors import DatasetError, ImageError
 from engine.features import Features
-from engine.gallery.fidelity import kept
 from engine.geometry import AREA_SCALES, IMAGE_SCALES
 from engine.images import check_size
 from engine.retrieval.pooling import pooled
@@ -158,14 +157,18 @@ class Work:
                     yield Step(name, cost, partial(self._describe, setting, descriptor, picture))
 
     def _describe(self, setting: Setting, descriptor: str, picture: Picture) -> None:
-        retriever = self.engines.get(setting.precision, descriptor)
+        retriever, image = self.engines.get(setting.precision, descriptor), picture.read()
+        if descriptor != MAPPED:
+            retriever = replace(retriever, features=retriever.descriptor)  # no maps
         try:
-            found = described(retriever, picture.read(), descriptor == MAPPED)
+            check_size(image, retriever.kind.min_side_px)
         except ImageError as error:
             raise ImageError(f"{picture.path}: {error}") from error
-        if descriptor == MAPPED:  # first, so that the maps are there where the descriptors are
-            self.journal.put(setting.map_facts(picture), {f"map_{i}": m for i, m in enumerate(found.maps)})
-        self.journal.put(setting.descriptor_facts(descriptor, picture), {"descriptors": found.descriptor})
+        inputs = ((scale, retriever.kind.network_input(image, scale)) for scale in IMAGE_SCALES)
+        (descriptors,), maps = retriever.at_scales(inputs)
+        if maps:  # first, so that they are there where the descriptors are
+            self.journal.put(setting.map_facts(picture), {f"map_{i}": m[0] for i, m in enumerate(maps)})
+        self.journal.put(setting.descriptor_facts(descriptor, picture), {"descriptors": descriptors})
 
     def _scores(self, setting: Setting, maps: str) -> Iterator[Step]:
         for query in setting.queries:
@@ -213,9 +216,8 @@ class Pairs:
 
     @classmethod
     def of(cls, as_made: list[Features], maps: str) -> Pairs:
-        way = codec(maps, as_made)
-        whole = [kept(features, way) for features in as_made]
-        return cls(Database(whole), Database([pooled(features) for features in whole]))
+        whole = Database.as_kept(as_made, codec(maps, as_made))
+        return cls(whole, Database([pooled(features) for features in whole.described]))
 
     def scores(self, retriever: Retriever, query: Features) -> dict[str, Array]:
         rows = range(len(self.whole.described))
@@ -223,17 +225,3 @@ class Pairs:
             "full": retriever.score_rows(query, self.whole, rows),
             "pooled": retriever.score_rows(pooled(query), self.small, rows),
         }
-
-
-def described(retriever: Retriever, image: Array, mapped: bool) -> Features:
-    """A descriptor (S, 2048) for each of `IMAGE_SCALES`, and the maps of the image as it is, where they are wanted."""
-    check_size(image, retriever.kind.min_side_px)
-    descriptors, maps = [], ()
-    for scale in IMAGE_SCALES:
-        whole = mapped and scale == 1
-        engine = retriever.features if whole else retriever.descriptor
-        outputs = engine.run({"image": retriever.kind.network_input(image, scale)})
-        descriptors.append(outputs.pop("descriptor")[0])
-        if whole:
-            maps = tuple(array[0] for array in outputs.values())
-    return Features(np.stack(descriptors), maps)

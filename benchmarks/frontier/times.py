@@ -157,8 +157,7 @@ def describing(engines: Engines, precisions: Sequence[str], image: Array, side_p
 
 
 def describe(retriever: Retriever, image: Array, scale: float) -> None:
-    engine = retriever.features if scale == 1 else retriever.descriptor
-    engine.run({"image": retriever.kind.network_input(image, scale)})
+    retriever.at_scales([(scale, retriever.kind.network_input(image, scale))])
 
 
 def refining(query: Array) -> Stages:

@@ -9,21 +9,21 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import cycle, islice
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.accuracy.database import Database
 from benchmarks.contenders.allocator import keep_memory
 from benchmarks.contenders.contender import open_reference
 from engine.bundle import Bundle
 from engine.contract import Array, Closing
 from engine.features import Features
-from engine.geometry import Size
 from engine.images import read
 from engine.retrieval.descriptors import Descriptor
-from engine.retrieval.retriever import Retriever
 from engine.retrieval.searcher import Plan, Searcher
 from engine.scales import Scales
 
@@ -83,24 +83,6 @@ class Scaled(Dataset[Sample]):
         return begun, [self.kind.network_input(image, scale) for scale in self.scales]
 
 
-@dataclass(frozen=True)
-class Kept:
-    """A collection in memory, each row one of a few images."""
-
-    images: Sequence[Features]
-    rows: int
-
-    @property
-    def descriptors(self) -> Array:
-        return np.stack([self.features(row).descriptor for row in range(self.rows)])
-
-    def map_size(self, row: int) -> Size:
-        return self.features(row).map_size
-
-    def features(self, row: int) -> Features:
-        return self.images[row % len(self.images)]
-
-
 class Reference:
     """The model with its data loader: a process beside it that is a few images ahead."""
 
@@ -113,26 +95,17 @@ class Reference:
         self._finish: Callable[[Features], object] = lambda _: None
         if job.keys:
             keys = [self._retriever.extract_file(file) for file in job.keys]
-            searcher = Searcher(self._retriever, Kept(keys, job.shortlist))
+            searcher = Searcher(self._retriever, Database(list(islice(cycle(keys), job.shortlist))))
             self._finish = lambda query: searcher.find(query, Plan(top_k=job.shortlist, rerank=job.shortlist))
 
     def work(self) -> list[float]:
         """Seconds of each image from when the loader took it up."""
         seconds = []
         for begun, inputs in self._loader:
-            self._finish(describe(self._retriever, [np.asarray(each) for each in inputs]))
+            (query,) = self._retriever.describe(zip(self._retriever.scales, map(np.asarray, inputs), strict=True))
+            self._finish(query)
             seconds.append(time.perf_counter() - begun)
         return seconds
-
-
-def describe(retriever: Retriever, inputs: Sequence[Array]) -> Features:
-    """Features from network inputs, one a scale, as `Retriever.extract` makes them from the image."""
-    descriptors, maps = [], ()
-    for scale, feed in zip(retriever.scales, inputs, strict=True):
-        outputs = (retriever.features if scale == 1 else retriever.descriptor).run({"image": feed})
-        descriptors.append(outputs.pop("descriptor")[0])
-        maps = maps or tuple(array[0] for array in outputs.values())
-    return Features(retriever.kind.over_scales(np.stack(descriptors)), maps)
 
 
 _reference: Reference | None = None  # of the process apart

@@ -55,15 +55,11 @@ def index_batches(files: Sequence[Path], retriever: Retriever, folder: Path, bat
 
 def extract_batch(retriever: Retriever, images: Sequence[Array]) -> list[Features]:
     """Features of BGR images (H, W, 3) uint8 of one size, as `Retriever.extract` finds those of one."""
-    descriptors, maps = [], list[Array]()
-    for scale in retriever.scales:
-        engine = retriever.features if scale == 1 else retriever.descriptor
-        inputs = [retriever.kind.network_input(image, scale) for image in images]
-        outputs = engine.run({"image": np.concatenate(inputs)})
-        descriptors.append(outputs.pop("descriptor"))  # (B, 2048)
-        maps += outputs.values()
-    over_scales = [retriever.kind.over_scales(each) for each in np.stack(descriptors, axis=1)]
-    return [Features(one, tuple(m[row] for m in maps)) for row, one in enumerate(over_scales)]
+
+    def inputs(scale: float) -> Array:
+        return np.concatenate([retriever.kind.network_input(image, scale) for image in images])
+
+    return retriever.describe((scale, inputs(scale)) for scale in retriever.scales)
 
 
 def since(begun: float) -> float:

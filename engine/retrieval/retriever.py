@@ -109,18 +109,37 @@ class Retriever(Closing):
             ImageError: a side that is too short, or a model that makes no numbers of this image.
         """
         check_size(image, self.kind.min_side_px)
-        descriptors, maps = [], ()
-        for scale in self.scales:
-            engine = self.features if scale == 1 else self.descriptor
-            outputs = engine.run({"image": self.kind.network_input(image, scale)})
-            descriptors.append(outputs.pop("descriptor")[0])
-            if scale == 1:
-                maps = tuple(array[0] for array in outputs.values())
         with np.errstate(invalid="ignore", divide="ignore"):
-            features = Features(self.kind.over_scales(np.stack(descriptors)), maps)
+            (features,) = self.describe((scale, self.kind.network_input(image, scale)) for scale in self.scales)
         if not features.is_finite:
             raise ImageError("its features are no finite numbers; build the bundle in fp32, or check its weights")
         return features
+
+    def describe(self, inputs: Iterable[tuple[float, Array]]) -> list[Features]:
+        """Features of images of one size, from their network inputs.
+
+        Args:
+            inputs: each scale with what the images (B, 3, H, W) float32 are there, taken up one after the other.
+        """
+        descriptors, maps = self.at_scales(inputs)
+        return [
+            Features(self.kind.over_scales(of_image), tuple(array[row] for array in maps))
+            for row, of_image in enumerate(descriptors)
+        ]
+
+    def at_scales(self, inputs: Iterable[tuple[float, Array]]) -> tuple[Array, tuple[Array, ...]]:
+        """Descriptors (B, S, 2048) of images at S scales, each of unit norm, and maps (B, 256, h_s, w_s) of scale 1.
+
+        Args:
+            inputs: see `describe`.
+        """
+        descriptors, maps = list[Array](), tuple[Array, ...]()
+        for scale, images in inputs:
+            outputs = (self.features if scale == 1 else self.descriptor).run({"image": images})
+            descriptors.append(outputs.pop("descriptor"))
+            if scale == 1:
+                maps = tuple(outputs.values())
+        return np.stack(descriptors, axis=1), maps
 
     def extract_file(self, path: Path, bbx: Sequence[float] | None = None, max_side_px: int | None = None) -> Features:
         """Features of an image file, cropped to a box (x1, y1, x2, y2 in pixels), then shrunk to a longest side.

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.accuracy.audit import Cost, Database, codec, cost, markdown, shrunk
+from benchmarks.accuracy.audit import Cost, codec, cost, markdown, shrunk
+from benchmarks.accuracy.database import Database
 from benchmarks.accuracy.dataset import Dataset, GroundTruth
 from engine.features import Features
 from tests.engine.fakes import FakeRetriever, features
@@ -49,7 +50,7 @@ def test_maps_are_kept_as_a_gallery_keeps_them() -> None:
     maps = [rng.standard_normal((256, side, side), np.float32) for side in (8, 12, 20)]
     features = Features(np.ones(4, np.float32), tuple(m / np.linalg.norm(m, axis=0) for m in maps))
     kinds = ("float16", "int8", "coded:24", "coded:8")
-    databases = [Database([features], codec(kind, [features])) for kind in kinds]
+    databases = [Database.as_kept([features], codec(kind, [features])) for kind in kinds]
     losses = [np.abs(database.features(0).maps[2] - features.maps[2]).max() for database in databases]
     assert databases[0].features(0).maps[2].dtype == np.float16
     assert 0 < losses[0] < losses[1] < losses[2] < losses[3]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.accuracy.database import Database
 from benchmarks.accuracy.dataset import Dataset, GroundTruth
-from benchmarks.accuracy.descriptors import Database
 from benchmarks.accuracy.evaluation import Evaluator, Finished, Task
 from benchmarks.accuracy.journal import Journal
 from benchmarks.frontier import accuracy

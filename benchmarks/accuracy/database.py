@@ -1,0 +1,37 @@
+"""A database in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.contract import Array
+from engine.features import Features
+from engine.gallery.fidelity import kept
+from engine.gallery.map_codec import MapCodec
+from engine.geometry import Size
+
+
+@dataclass(frozen=True)
+class Database:
+    """Images in memory, as they were described."""
+
+    described: Sequence[Features]
+
+    @classmethod
+    def as_kept(cls, described: Sequence[Features], codec: MapCodec) -> Database:
+        """As they come back from a gallery that keeps maps so."""
+        return cls([kept(features, codec) for features in described])
+
+    @property
+    def descriptors(self) -> Array:
+        """(n, 2048) float32."""
+        return np.stack([features.descriptor for features in self.described])
+
+    def map_size(self, row: int) -> Size:
+        return self.described[row].map_size
+
+    def features(self, row: int) -> Features:
+        return self.described[row]
