@@ -17,20 +17,21 @@ SHORTLISTS = (20, 50, 100)
 FINE = (None, 0, 10, 20, 30, 50)
 
 
-@dataclass(frozen=True)
-class Arithmetic:
-    """A precision, the ways to keep maps that are tried with it, and the largest images."""
+# precision -> ways to keep maps -> the sides that it is tried at
+ARITHMETIC = {
+    "int8": {"float16": SIDES_PX, "coded:24": SIDES_PX, "int8": SIDES_PX[:2], "coded:16": SIDES_PX[:2]},
+    "bf16": {"float16": SIDES_PX[:3], "coded:24": SIDES_PX[:3]},
+    "fp32": {"float16": (384, 512, 1024)},
+}
 
-    precision: str
-    maps: tuple[str, ...]
-    most_px: int = max(SIDES_PX)
 
-
-ARITHMETIC = (
-    Arithmetic("int8", ("float16", "int8", "coded:24", "coded:16")),
-    Arithmetic("bf16", ("float16",), most_px=512),
-    Arithmetic("fp32", ("float16",)),
-)
+def arithmetic(side_px: int) -> dict[str, tuple[str, ...]]:
+    """Each precision that is tried at a side, and the ways to keep maps."""
+    tried = {
+        precision: tuple(maps for maps, sides_px in kinds.items() if side_px in sides_px)
+        for precision, kinds in ARITHMETIC.items()
+    }
+    return {precision: maps for precision, maps in tried.items() if maps}
 
 
 @dataclass(frozen=True)

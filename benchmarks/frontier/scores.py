@@ -22,7 +22,7 @@ from benchmarks.accuracy.dataset import Dataset
 from benchmarks.accuracy.evaluation import database_digest
 from benchmarks.accuracy.journal import Facts, Journal, content, digest
 from benchmarks.frontier import pictures
-from benchmarks.frontier.grid import ARITHMETIC, DESCRIPTORS, sides
+from benchmarks.frontier.grid import DESCRIPTORS, arithmetic, sides
 from benchmarks.frontier.pictures import Picture
 from benchmarks.latency import costs
 from cvnet import checkpoint
@@ -93,11 +93,10 @@ def settings(datasets: Sequence[Dataset], model: CVNet, photos: Sequence[Array])
         return f"{weights} {precision} openvino {openvino}" + (f" {calibrated}" if precision == "int8" else "")
 
     found = [
-        Setting(dataset, side, arithmetic.precision, arithmetic.maps, identity(arithmetic.precision))
+        Setting(dataset, side, precision, maps, identity(precision))
         for dataset in datasets
         for side in sides(pictures.longest_px(dataset))
-        for arithmetic in ARITHMETIC
-        if side <= arithmetic.most_px
+        for precision, maps in arithmetic(side).items()
     ]
     return sorted(found, key=lambda setting: setting.max_side_px)
 

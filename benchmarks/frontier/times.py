@@ -12,13 +12,13 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import cycle, product
+from itertools import chain, cycle, product
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.accuracy.journal import Facts, Journal
-from benchmarks.frontier.grid import ARITHMETIC, DESCRIPTORS, SHORTLISTS, SIDES_PX, Point
+from benchmarks.frontier.grid import DESCRIPTORS, SHORTLISTS, SIDES_PX, Point, arithmetic
 from benchmarks.frontier.scores import MAPPED, Engines
 from benchmarks.latency.photos import photo
 from benchmarks.latency.stages import INFO, jpeg
@@ -107,16 +107,16 @@ def unpacked(arrays: dict[str, Array]) -> Figures:
 
 def measured(engines: Engines, side_px: int) -> Figures:
     """Every stage of an image size, taken in turn."""
-    arithmetic = [a for a in ARITHMETIC if side_px <= a.most_px]
+    tried = arithmetic(side_px)
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as opened:
         files = photographs(Path(scratch))
         images = [limit_side(read(file), side_px) for file in files]
-        found = [engines.get(ARITHMETIC[0].precision, MAPPED).extract(image) for image in images]
+        found = [engines.get(next(iter(tried)), MAPPED).extract(image) for image in images]
         stages: Stages = {("decode", side_px): (lambda: limit_side(read(files[0]), side_px), 1)}
-        stages |= describing(engines, [a.precision for a in arithmetic], images[0], side_px)
+        stages |= describing(engines, tuple(tried), images[0], side_px)
         stages |= refining(found[0].descriptor)
         figures: Figures = {}
-        for maps in dict.fromkeys(maps for a in arithmetic for maps in a.maps):
+        for maps in dict.fromkeys(chain.from_iterable(tried.values())):
             folder, info = Path(scratch) / maps, replace(INFO, maps=maps)
             with GalleryWriter(folder, info) as writer:
                 put = putting(writer, found)
@@ -126,7 +126,7 @@ def measured(engines: Engines, side_px: int) -> Figures:
             another = opened.enter_context(GalleryWriter(folder / "another", info))
             stages["store", side_px, maps] = putting(another, found), 1
             gallery = opened.enter_context(Gallery(folder))
-            for precision in (a.precision for a in arithmetic if maps in a.maps):
+            for precision in (precision for precision, kinds in tried.items() if maps in kinds):
                 searcher = opened.enter_context(Searcher(engines.get(precision, MAPPED), gallery))
                 stages |= searching(searcher, found[0], (side_px, precision, maps))
         return figures | timed(stages)

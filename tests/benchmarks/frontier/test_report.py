@@ -10,7 +10,7 @@ import pytest
 from benchmarks import readme
 from benchmarks.accuracy.journal import Journal
 from benchmarks.frontier import times as timing
-from benchmarks.frontier.grid import Arithmetic, Point
+from benchmarks.frontier.grid import Point
 from benchmarks.frontier.plot import draw
 from benchmarks.frontier.points import Costed, costed, loss, name, pareto
 from benchmarks.frontier.report import FINE_ALONE, Report, at, chosen, parts, presets
@@ -105,7 +105,7 @@ def test_costs_of_an_image():
 
 def test_stages_are_timed_once(monkeypatch):
     monkeypatch.setattr(timing, "SIDES_PX", (64,))
-    monkeypatch.setattr(timing, "ARITHMETIC", (Arithmetic("int8", ("float16", "coded:16")),))
+    monkeypatch.setattr(timing, "arithmetic", lambda _: {"int8": ("float16", "coded:16")})
     monkeypatch.setattr(timing, "ROUNDS", Rounds(warm_up=0, fewest=1, most=1))
     monkeypatch.setattr(timing, "IMAGES", 8)
     monkeypatch.setattr(timing, "IN_FULL", 4)
