@@ -16,10 +16,12 @@ import numpy as np
 import typer
 
 import scenes
+from benchmarks import commands
 from benchmarks.accuracy.audit import PRECISIONS, open_retriever
 from benchmarks.accuracy.database import Database
 from benchmarks.accuracy.dataset import Dataset, load
 from benchmarks.accuracy.evaluation import extract_query
+from benchmarks.commands import DepthOption, ThreadsOption, WeightsOption
 from cvnet import checkpoint
 from engine.contract import Array
 from engine.gallery.map_codec import HalfCodec
@@ -33,9 +35,9 @@ SHORTLIST = 100
 
 def main(
     data_dir: Annotated[Path, typer.Argument(help="Folder of data sets; the scenes are made there where missing.")],
-    weights: Annotated[str, typer.Option(help="As for 'build'.")] = "demo",
-    depth: Annotated[int, typer.Option(help="As for 'build'.")] = 50,
-    threads: Annotated[int, typer.Option(min=1)] = 2,
+    weights: WeightsOption = "demo",
+    depth: DepthOption = 50,
+    threads: ThreadsOption = 2,
 ) -> None:
     """Print slope and intercept of the line, their correlation, and the weight."""
     scenes.write(scenes.VALIDATION, data_dir)
@@ -63,4 +65,5 @@ def pair_scores(dataset: Dataset, retriever: Retriever) -> tuple[Array, Array]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with commands.told_in_a_line():
+        typer.run(main)

@@ -11,16 +11,13 @@ a share of a pair's, both taken in turn.
 from __future__ import annotations
 
 import contextlib
-import json
-import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,22 +25,29 @@ import typer
 from rich.progress import track
 
 import scenes
-from benchmarks import tables
+from benchmarks import commands, tables
 from benchmarks.accuracy.database import Database
 from benchmarks.accuracy.dataset import Dataset, GroundTruth, load
 from benchmarks.accuracy.evaluation import GLOBAL, Evaluation, evaluate
 from benchmarks.accuracy.protocol import SETUPS
+from benchmarks.commands import (
+    CalibrationOption,
+    DataDirOption,
+    DatasetsOption,
+    DepthOption,
+    MaxSideOption,
+    OutOption,
+    ThreadsOption,
+    WeightsOption,
+)
 from benchmarks.latency.photos import photo
 from benchmarks.latency.timing import Rounds, ratio, take_turns
 from benchmarks.tables import Table
 from cvnet import checkpoint
 from cvnet.model import CVNet
-from engine import machine
 from engine.backends import open_engine
 from engine.contract import Array
-from engine.errors import CvnetError
 from engine.features import Features
-from engine.files import write_atomically
 from engine.gallery.info import FORMAT, GalleryInfo
 from engine.gallery.learnt_codec import LearntCodec
 from engine.gallery.map_codec import EightBitCodec, HalfCodec, MapCodec, is_learnt, learn_codec
@@ -176,11 +180,12 @@ def figures(evaluation: Evaluation) -> dict[str, list[float]]:
 
 def markdown(report: dict[str, Any]) -> str:
     """mAP of the first precision, and how far each other one is from it, in points."""
-    lines = [f"{report['machine']['cpu']}; {report['date']}; `{report['command']}`", ""]
+    lines = [commands.head_line(report), ""]
     for dataset, by_precision in report["datasets"].items():
         columns = list(next(iter(by_precision.values())))
         cells = ((name, *row, *cost_cells(report["costs"][name])) for name, *row in rows(by_precision, columns))
-        table = Table("", ("precision", *columns, "bytes an image", "its reading, of a pair's time"), tuple(cells))
+        head = ("precision", *columns, "bytes of an image's maps", "reading them, of a pair's time")
+        table = Table("", head, tuple(cells))
         lines += [f"**{dataset}**, best {SHORTLIST} reranked", "", tables.markdown(table, text_columns=1)]
     return "\n".join(lines)
 
@@ -205,16 +210,14 @@ def difference(aps: list[float], baseline: list[float]) -> str:
 
 
 def main(
-    data_dir: Annotated[Path, typer.Option(help="Folder of data sets; generated ones are made there where missing.")],
-    dataset: Annotated[list[str], typer.Option(help="Name of a data set, or of generated scenes: demo, test.")],
-    out: Annotated[Path, typer.Option(help="Writes OUT.json and OUT.md.")],
-    calibration: Annotated[
-        Path | None, typer.Option(help="Folder of images for int8; validation scenes if left out.")
-    ] = None,
-    weights: Annotated[str, typer.Option(help="As for 'build'.")] = "demo",
-    depth: Annotated[int, typer.Option(help="As for 'build'.")] = 50,
-    max_side: Annotated[int | None, typer.Option(help="Shrink images to this longest side, px.")] = None,
-    threads: Annotated[int, typer.Option(min=1)] = 2,
+    data_dir: DataDirOption,
+    dataset: DatasetsOption,
+    out: OutOption,
+    calibration: CalibrationOption = None,
+    weights: WeightsOption = "demo",
+    depth: DepthOption = 50,
+    max_side: MaxSideOption = None,
+    threads: ThreadsOption = 2,
 ) -> None:
     """mAP of every precision on each data set."""
     model = checkpoint.load(weights, depth)
@@ -234,7 +237,7 @@ def main(
                     for kind, row in audit(images, retriever, precision, described).items():
                         results[images.name][row_name(precision, kind)] = row
                     write(results, costs, out)
-    sys.stdout.write(out.with_suffix(".md").read_text())
+    sys.stdout.write(commands.beside(out, ".md").read_text())
 
 
 def prepared(name: str, data_dir: Path, max_side_px: int | None, scratch: Path) -> Dataset:
@@ -277,18 +280,13 @@ def audit(
 def write(results: Results, costs: dict[str, Cost], out: Path) -> None:
     """The report so far, as JSON and as tables."""
     report = {
-        "command": shlex.join(["python", "-m", "benchmarks.accuracy.audit", *sys.argv[1:]]),
-        "date": date.today().isoformat(),
-        "machine": machine.describe(),
+        **commands.head("benchmarks.accuracy.audit"),
         "costs": {name: asdict(found) for name, found in costs.items()},
         "datasets": {name: rows for name, rows in results.items() if rows},
     }
-    write_atomically(out.with_suffix(".json"), json.dumps(report, indent=2) + "\n")
-    write_atomically(out.with_suffix(".md"), markdown(report))
+    commands.write(out, report, markdown(report))
 
 
 if __name__ == "__main__":
-    try:
+    with commands.told_in_a_line():
         typer.run(main)
-    except CvnetError as error:
-        sys.exit(str(error))

@@ -8,13 +8,10 @@ pair once, whichever rankings want it.
 from __future__ import annotations
 
 import contextlib
-import json
-import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -22,22 +19,20 @@ import numpy as np
 import typer
 from rich.progress import track
 
-from benchmarks import tables
+from benchmarks import commands, tables
 from benchmarks.accuracy import audit
 from benchmarks.accuracy.database import Database
 from benchmarks.accuracy.dataset import Dataset
 from benchmarks.accuracy.evaluation import GLOBAL, Query, QueryWork, Task, extract_query
 from benchmarks.accuracy.protocol import SETUPS, QueryResult
 from benchmarks.accuracy.shortlists import Case
+from benchmarks.commands import DataDirOption, DepthOption, MaxSideOption, OutOption, ThreadsOption, WeightsOption
 from benchmarks.contenders.allocator import keep_memory
 from benchmarks.contenders.reference import reference
 from benchmarks.tables import Table
 from cvnet import checkpoint
 from cvnet.model import CVNet
-from engine import machine
 from engine.contract import Array
-from engine.errors import CvnetError
-from engine.files import write_atomically
 from engine.graphs import DESCRIPTOR_NAMES
 from engine.retrieval.retriever import Retriever
 from engine.retrieval.searcher import RerankWith
@@ -134,20 +129,18 @@ def mean(subject: dict[str, Figures], descriptor: str, ranking: str, setup: str)
 
 
 def main(
-    data_dir: Annotated[Path, typer.Option(help="Folder of data sets; generated ones are made there where missing.")],
+    data_dir: DataDirOption,
     dataset: Annotated[str, typer.Option(help="Name of a data set, or of generated scenes: demo, test.")],
-    out: Annotated[Path, typer.Option(help="Writes OUT.json and OUT.md.")],
+    out: OutOption,
     rerank: Annotated[int, typer.Option(min=1, help="Candidates to rerank.")] = 20,
-    weights: Annotated[str, typer.Option(help="As for 'build'.")] = "demo",
-    depth: Annotated[int, typer.Option(help="As for 'build'.")] = 50,
-    max_side: Annotated[int | None, typer.Option(help="Shrink images to this longest side, px.")] = None,
-    threads: Annotated[int, typer.Option(min=1)] = 2,
+    weights: WeightsOption = "demo",
+    depth: DepthOption = 50,
+    max_side: MaxSideOption = None,
+    threads: ThreadsOption = 2,
 ) -> None:
     """mAP of both descriptors, global and reranked in every way, by the engines and by PyTorch."""
     report: dict[str, Any] = {
-        "command": shlex.join(["python", "-m", "benchmarks.accuracy.descriptors", *sys.argv[1:]]),
-        "date": date.today().isoformat(),
-        "machine": machine.describe(),
+        **commands.head("benchmarks.accuracy.descriptors"),
         "dataset": dataset,
         "weights": weights,
         "rerank": rerank,
@@ -170,19 +163,16 @@ def main(
                     report["agreement"][descriptor] = outcome.apart(first[descriptor])
                 first.setdefault(descriptor, outcome)
                 write(report, out)
-    sys.stdout.write(out.with_suffix(".md").read_text())
+    sys.stdout.write(commands.beside(out, ".md").read_text())
 
 
 def write(report: dict[str, Any], out: Path) -> None:
     """The report so far, as JSON and as a table."""
-    lines = [f"{report['machine']['cpu']}; {report['date']}; `{report['command']}`", ""]
+    lines = [commands.head_line(report), ""]
     markdown = "\n".join([*lines, tables.markdown(table(report["subjects"]))])
-    write_atomically(out.with_suffix(".json"), json.dumps(report, indent=2) + "\n")
-    write_atomically(out.with_suffix(".md"), markdown)
+    commands.write(out, report, markdown)
 
 
 if __name__ == "__main__":
-    try:
+    with commands.told_in_a_line():
         typer.run(main)
-    except CvnetError as error:
-        sys.exit(str(error))

@@ -7,13 +7,10 @@ random vectors too.
 
 from __future__ import annotations
 
-import json
-import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +18,7 @@ import numpy as np
 import typer
 
 import scenes
-from benchmarks import tables
+from benchmarks import commands, tables
 from benchmarks.accuracy.audit import (
     PRECISIONS,
     SHORTLIST,
@@ -33,14 +30,12 @@ from benchmarks.accuracy.audit import (
 from benchmarks.accuracy.database import Database
 from benchmarks.accuracy.dataset import Dataset
 from benchmarks.accuracy.evaluation import evaluate
+from benchmarks.commands import DataDirOption, DepthOption, MaxSideOption, OutOption, ThreadsOption, WeightsOption
 from benchmarks.latency.timing import Rounds, ratio, take_turns
 from benchmarks.tables import Table
 from cvnet import checkpoint
-from engine import machine
 from engine.backends import open_engine
 from engine.contract import Array, Engine
-from engine.errors import CvnetError
-from engine.files import write_atomically
 from engine.gallery.map_code import MapCode
 from engine.gallery.map_code import learn as learn_code
 from engine.gallery.map_codec import CODED_BYTES, HalfCodec
@@ -63,15 +58,15 @@ Ratios = dict[str, dict[str, dict[str, float]]]  # arithmetic -> what is timed -
 
 
 def main(
-    data_dir: Annotated[Path, typer.Option(help="Folder of data sets; generated ones are made there where missing.")],
-    out: Annotated[Path, typer.Option(help="Writes OUT.json and OUT.md.")],
+    data_dir: DataDirOption,
+    out: OutOption,
     dataset: Annotated[
         list[str] | None, typer.Option(help="Name of a data set, or of generated scenes; times alone if left out.")
     ] = None,
-    weights: Annotated[str, typer.Option(help="As for 'build'.")] = "demo",
-    depth: Annotated[int, typer.Option(help="As for 'build'.")] = 50,
-    max_side: Annotated[int | None, typer.Option(help="Shrink images to this longest side, px.")] = None,
-    threads: Annotated[int, typer.Option(min=1)] = 2,
+    weights: WeightsOption = "demo",
+    depth: DepthOption = 50,
+    max_side: MaxSideOption = None,
+    threads: ThreadsOption = 2,
 ) -> None:
     """mAP, of maps in float16 and pairs scored in fp32, and time of a pair, by the number of dimensions."""
     model = checkpoint.load(weights, depth)
@@ -79,9 +74,7 @@ def main(
         folder = Path(scratch)
         whole = Artifacts(folder, model, "fp32", [], [], (), lambda _: None).file("reranker", "native")
         report: dict[str, Any] = {
-            "command": shlex.join(["python", "-m", "benchmarks.accuracy.dimensions", *sys.argv[1:]]),
-            "date": date.today().isoformat(),
-            "machine": machine.describe(),
+            **commands.head("benchmarks.accuracy.dimensions"),
             "pair": pair_ratios(with_reduced(whole, np.eye(MAP_DIM, dtype=np.float32)), threads),
             "decoding": decoding_ratios(whole, threads),
         }
@@ -95,8 +88,7 @@ def main(
                     name: accuracy(prepared(name, data_dir, max_side, folder / "images"), retriever, files, threads)
                     for name in dataset
                 }
-    write_atomically(out.with_suffix(".json"), json.dumps(report, indent=2) + "\n")
-    write_atomically(out.with_suffix(".md"), markdown(report))
+    commands.write(out, report, markdown(report))
     sys.stdout.write(markdown(report))
 
 
@@ -184,7 +176,7 @@ def ratios(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    lines = [f"{report['machine']['cpu']}; {report['date']}; `{report['command']}`", ""]
+    lines = [commands.head_line(report), ""]
     lines += [
         f"Time of a pair over that of whole maps ({MAP_DIM} dimensions), by dimensions:",
         "",
@@ -219,7 +211,5 @@ def by_dimensions(by_dims: dict[str, dict[str, list[float]]]) -> str:
 
 
 if __name__ == "__main__":
-    try:
+    with commands.told_in_a_line():
         typer.run(main)
-    except CvnetError as error:
-        sys.exit(str(error))

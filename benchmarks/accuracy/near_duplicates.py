@@ -7,14 +7,11 @@ other photographs of its scene, and with the photograph of another scene that is
 
 from __future__ import annotations
 
-import json
-import shlex
 import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,14 +20,12 @@ import numpy as np
 import typer
 from rich.progress import track
 
-from benchmarks import tables
+from benchmarks import commands, tables
+from benchmarks.commands import OutOption, ThreadsOption
 from benchmarks.tables import Table
-from engine import machine
 from engine.bundle import Bundle
 from engine.contract import Array
-from engine.errors import CvnetError
 from engine.features import Features
-from engine.files import write_atomically
 from engine.gallery.duplicates import LEAST_SCORE, LEAST_SIMILARITY
 from engine.images import limit_side, read
 from engine.retrieval.retriever import Retriever
@@ -143,27 +138,22 @@ def row(kind: str, pairs: list[Pair]) -> tuple[str, ...]:
 
 def main(
     bundle: Annotated[Path, typer.Option(help="Folder written by 'build', for instance with --weights demo.")],
-    out: Annotated[Path, typer.Option(help="Writes OUT.json and OUT.md.")],
-    threads: Annotated[int, typer.Option(min=1)] = 2,
+    out: OutOption,
+    threads: ThreadsOption = 2,
 ) -> None:
     """Similarities and pair scores of near-duplicates, beside those of other pairs."""
     opened = Bundle(bundle)
     with Retriever.open(opened, threads) as retriever:
         pairs = measure(retriever)
     report = {
-        "command": shlex.join(["python", "-m", "benchmarks.accuracy.near_duplicates", *sys.argv[1:]]),
-        "date": date.today().isoformat(),
-        "machine": machine.describe(),
+        **commands.head("benchmarks.accuracy.near_duplicates"),
         "model": opened.manifest.model,
         "pairs": {kind: [(pair.similarity, pair.score) for pair in found] for kind, found in pairs.items()},
     }
-    write_atomically(out.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
-    write_atomically(out.with_suffix(".md"), markdown(report))
-    sys.stdout.write(out.with_suffix(".md").read_text())
+    commands.write(out, report, markdown(report))
+    sys.stdout.write(markdown(report))
 
 
 if __name__ == "__main__":
-    try:
+    with commands.told_in_a_line():
         typer.run(main)
-    except CvnetError as error:
-        sys.exit(str(error))

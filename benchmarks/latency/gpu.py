@@ -12,12 +12,9 @@ once more for each of `VARIANTS`, to tell what every way of running them is wort
 
 from __future__ import annotations
 
-import json
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +24,8 @@ import torch
 import typer
 from torch import Tensor
 
+from benchmarks import commands
+from benchmarks.commands import DepthOption, OutOption, WeightsOption
 from benchmarks.latency.photos import photo
 from benchmarks.latency.timing import Rounds, take_turns
 from cvnet import checkpoint
@@ -37,7 +36,6 @@ from engine.backends.tensorrt import TensorRtEngine, require_device
 from engine.backends.tensorrt_rtx import CURRENT, TensorRtRtxEngine, resolve
 from engine.contract import Array, Engine, Uploading
 from engine.errors import BackendError, CvnetError
-from engine.files import write_atomically
 from engine.geometry import Size
 from engine.images import normalise
 from engine.machine import usable_cpus
@@ -327,9 +325,9 @@ def markdown(report: Report) -> str:
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Writes OUT.json and OUT.md.")],
-    weights: Annotated[str, typer.Option(help="A checkpoint, or seeded[:N].")] = "seeded:0",
-    depth: Annotated[int, typer.Option(help="50 or 101.")] = 50,
+    out: OutOption,
+    weights: WeightsOption = "seeded:0",
+    depth: DepthOption = 50,
     height: Annotated[int, typer.Option(min=64, help="Of the images, in pixels.")] = 768,
     width: Annotated[int, typer.Option(min=64, help="Of the images, in pixels.")] = 1024,
     batch: Annotated[int, typer.Option(min=1, help="Images, and keys of a query, at once.")] = 8,
@@ -342,8 +340,7 @@ def main(
     except CvnetError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
-    write_atomically(out.with_suffix(".json"), json.dumps(asdict(report), indent=2) + "\n")
-    write_atomically(out.with_suffix(".md"), markdown(report))
+    commands.write(out, asdict(report), markdown(report))
     typer.echo(markdown(report))
 
 
@@ -358,9 +355,7 @@ def run(weights: str, depth: int, size: Size, batch: int, repeats: int) -> Repor
         methods, checks, absent = open_and_check(openers(model, files, size, batch), images, want)
         records = measure(methods, images, repeats)
     return Report(
-        command="python -m benchmarks.latency.gpu " + " ".join(sys.argv[1:]),
-        date=date.today().isoformat(),
-        machine=machine.describe(),
+        **commands.head("benchmarks.latency.gpu"),
         torch=torch.__version__,
         model=f"ResNet-{depth} {weights}",
         checks=checks,

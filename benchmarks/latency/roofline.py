@@ -14,6 +14,8 @@ from typing import Annotated
 
 import typer
 
+from benchmarks import commands
+from benchmarks.commands import DepthOption, WeightsOption
 from benchmarks.latency.graph_costs import NodeCost, Shape, node_costs
 from benchmarks.tables import Table, markdown
 from cvnet import checkpoint
@@ -110,8 +112,8 @@ def table(gpu: Gpu, found: dict[str, list[Stage]]) -> Table:
 
 def main(
     gpu: Annotated[str, typer.Option(help=f"One of {', '.join(GPUS)}.")] = "h100",
-    weights: Annotated[str, typer.Option(help="As for 'build'.")] = "seeded:0",
-    depth: Annotated[int, typer.Option(help="Of the ResNet: 50 or 101.")] = 50,
+    weights: WeightsOption = "seeded:0",
+    depth: DepthOption = 50,
 ) -> None:
     """Time of each stage at a GPU's datasheet rates, from the operations and bytes of the graphs as they are."""
     if gpu not in GPUS:
@@ -126,4 +128,5 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with commands.told_in_a_line():
+        typer.run(main)

@@ -6,16 +6,15 @@ Nothing is run.
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from dataclasses import asdict, dataclass
-from datetime import date
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
+from benchmarks import commands
+from benchmarks.commands import DepthOption, OutOption, WeightsOption
 from benchmarks.latency.photos import photo
 from benchmarks.tables import Table, markdown
 from cvnet import checkpoint
@@ -24,7 +23,6 @@ from engine.backends import BACKENDS
 from engine.backends.tensorrt import error_log
 from engine.backends.tensorrt_rtx import import_tensorrt_rtx
 from engine.errors import CvnetError
-from engine.files import write_atomically
 from engine.graphs import IMAGE_GRAPHS
 from engine.images import normalise
 from engine.retrieval.retriever import BATCH
@@ -92,9 +90,9 @@ def table(builds: list[Build], title: str) -> Table:
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Written as OUT.json and OUT.md.")],
-    weights: Annotated[str, typer.Option(help="As for 'build'.")] = "seeded:0",
-    depth: Annotated[int, typer.Option(help="Of the ResNet: 50 or 101.")] = 50,
+    out: OutOption,
+    weights: WeightsOption = "seeded:0",
+    depth: DepthOption = 50,
 ) -> None:
     """Compile every graph in every precision for each target, and write the table."""
     with tempfile.TemporaryDirectory() as folder:
@@ -106,9 +104,7 @@ def main(
                 builds.append(compiled(graph, precision, target, file))
     version = import_tensorrt_rtx().__version__
     report = {
-        "command": "python -m benchmarks.latency.tensorrt_builds",
-        "date": date.today().isoformat(),
-        "machine": machine.describe(),
+        **commands.head("benchmarks.latency.tensorrt_builds"),
         "model": f"ResNet-{depth} {weights}",
         "tensorrt_rtx": version,
         "size": SIZE,
@@ -116,9 +112,9 @@ def main(
     }
     model = f"ResNet-{depth} {weights}, images of {SIZE[1]}x{SIZE[0]}"
     title = f"Compiled and not run: TensorRT for RTX {version}, {model}, on {machine.cpu_name()}"
-    write_atomically(out.with_suffix(".json"), json.dumps(report, indent=2) + "\n")
-    write_atomically(out.with_suffix(".md"), markdown(table(builds, title), text_columns=3))
+    commands.write(out, report, markdown(table(builds, title), text_columns=3))
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with commands.told_in_a_line():
+        typer.run(main)

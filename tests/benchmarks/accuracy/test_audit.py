@@ -65,6 +65,7 @@ def test_the_table_tells_the_distance_from_the_first_precision() -> None:
     costs = {name: asdict(Cost(128_880, 0.0512, 0.04, 0.066)) for name in rows}
     head = {"machine": {"cpu": "a CPU"}, "date": "today", "command": "audit"}
     lines = markdown(head | {"costs": costs, "datasets": {"test": rows}}).splitlines()
+    assert "| precision | global M | reranked M | bytes of an image's maps | reading them, of a pair's time |" in lines
     assert "| fp32 | 61.25 | 70.00 | 128,880 | 5.1% (4.0% to 6.6%) |" in lines
     assert "| int8 | -0.75 ± 0.25 | +0.10 ± 0.10 | 128,880 | 5.1% (4.0% to 6.6%) |" in lines
 

@@ -1,0 +1,67 @@
+"""What the benchmarks' commands have in common: options, the head of a report, and the files it goes to."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from engine import machine
+from engine.errors import CvnetError
+from engine.files import write_atomically
+
+DataDirOption = Annotated[
+    Path, typer.Option("--data-dir", help="Folder of data sets; generated ones are made there where missing.")
+]
+DatasetsOption = Annotated[
+    list[str], typer.Option("--dataset", help="Name of a data set, or of generated scenes: demo, test.")
+]
+OutOption = Annotated[Path, typer.Option("--out", help="Writes OUT.json and OUT.md.")]
+CalibrationOption = Annotated[
+    Path | None, typer.Option("--calibration", help="Folder of images for int8; validation scenes if left out.")
+]
+WeightsOption = Annotated[str, typer.Option("--weights", help="As for 'build'.")]
+DepthOption = Annotated[int, typer.Option("--depth", help="As for 'build'.")]
+MaxSideOption = Annotated[int | None, typer.Option("--max-side", help="Shrink images to this longest side, px.")]
+ThreadsOption = Annotated[int, typer.Option("--threads", min=1)]
+
+
+@contextlib.contextmanager
+def told_in_a_line() -> Iterator[None]:
+    """What is the input's or the machine's fault ends the program with a line that says so."""
+    try:
+        yield
+    except CvnetError as error:
+        sys.exit(str(error))
+
+
+def head(module: str) -> dict[str, Any]:
+    """By which command a report is made, when and where."""
+    return {
+        "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
+        "date": date.today().isoformat(),
+        "machine": machine.describe(),
+    }
+
+
+def head_line(report: Mapping[str, Any]) -> str:
+    """The same as a line of Markdown."""
+    return f"{report['machine']['cpu']}; {report['date']}; `{report['command']}`"
+
+
+def write(out: Path, report: Mapping[str, Any], markdown: str) -> None:
+    """OUT.json and OUT.md."""
+    write_atomically(beside(out, ".json"), json.dumps(report, indent=2) + "\n")
+    write_atomically(beside(out, ".md"), markdown)
+
+
+def beside(out: Path, suffix: str) -> Path:
+    """OUT with a suffix, whatever dots it has in its name."""
+    return out.with_name(f"{out.name}{suffix}")
