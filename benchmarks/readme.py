@@ -344,8 +344,8 @@ def frontier(report: dict[str, Any]) -> str:
         "## Accuracy against seconds and bytes",
         "",
         "The demonstration model: mAP in percent; Medium points lost against `exact`, with the standard error over "
-        f"queries; seconds a query and an image indexed, made up of stages timed on photos of 1024x768 px. "
-        f"{report['note']}",
+        "queries; seconds a query and an image indexed, made up of stages timed one after the other on photos of "
+        f"1024x768 px; `index` does several at once. {report['note']}",
         "",
     ]
     for dataset, found in report["datasets"].items():

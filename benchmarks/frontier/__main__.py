@@ -12,30 +12,37 @@ puts them together: accuracy against seconds and bytes, of every point of the gr
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import scenes
+from benchmarks import commands
 from benchmarks.accuracy.audit import prepared
 from benchmarks.accuracy.journal import Facts, Journal
+from benchmarks.commands import (
+    CalibrationOption,
+    DataDirOption,
+    DatasetsOption,
+    DepthOption,
+    ThreadsOption,
+    WeightsOption,
+)
+from benchmarks.frontier import times
 from benchmarks.frontier.accuracy import accuracies
 from benchmarks.frontier.plot import draw
 from benchmarks.frontier.points import costed
 from benchmarks.frontier.report import Report, at, presets
 from benchmarks.frontier.scores import Engines, Setting, Step, Work, settings
 from benchmarks.frontier.stopping import stopping
-from benchmarks.frontier.times import times
 from cvnet import checkpoint
 from engine import machine
-from engine.errors import CvnetError
 from engine.files import write_atomically
 from engine.presets import PRESETS
 from export.build import calibration_photos
@@ -44,23 +51,13 @@ TOLD_EVERY_S = 30
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
-DataDirOption = Annotated[
-    Path, typer.Option("--data-dir", help="Folder of data sets; generated ones are made there where missing.")
-]
-DatasetOption = Annotated[list[str], typer.Option("--dataset", help="Name of a data set, or of scenes: demo, test.")]
 WorkOption = Annotated[Path, typer.Option("--work", help="Folder that keeps what was computed.")]
-CalibrationOption = Annotated[
-    Path | None, typer.Option("--calibration", help="Folder of images for int8; validation scenes if left out.")
-]
-WeightsOption = Annotated[str, typer.Option("--weights", help="As for 'build'.")]
-DepthOption = Annotated[int, typer.Option("--depth", help="As for 'build'.")]
-ThreadsOption = Annotated[int, typer.Option("--threads", min=1)]
 
 
 @app.command()
 def score(
     data_dir: DataDirOption,
-    dataset: DatasetOption,
+    dataset: DatasetsOption,
     work: WorkOption,
     calibration: CalibrationOption = None,
     weights: WeightsOption = "demo",
@@ -68,7 +65,7 @@ def score(
     threads: ThreadsOption = 2,
 ) -> None:
     """Compute what is missing: descriptors at every scale, pair scores at full size and on pooled maps."""
-    with opened(data_dir, dataset, work, calibration, weights, depth, threads) as (found, done):
+    with opened(data_dir, dataset, work, calibration, weights, depth, threads) as (found, done, _):
         perform([step for setting in found for step in done.left(setting)])
 
 
@@ -82,14 +79,14 @@ def take_times(
     threads: ThreadsOption = 2,
 ) -> None:
     """Time the stages that indexing and searching are made of, at every image size; minutes on an idle machine."""
-    with opened(data_dir, [], work, calibration, weights, depth, threads) as (_, done):
-        times(done.journal, done.engines, timed_by(weights, depth, threads), tell)
+    with opened(data_dir, [], work, calibration, weights, depth, threads) as (_, done, timed_by):
+        times.take(done.journal, done.engines, timed_by, tell)
 
 
 @app.command()
 def report(
     data_dir: DataDirOption,
-    dataset: DatasetOption,
+    dataset: DatasetsOption,
     work: WorkOption,
     out: Annotated[Path, typer.Option(help="Writes OUT.json, OUT.md and OUT.svg.")],
     note: Annotated[str, typer.Option(help="What else the machine was doing while times were taken.")] = "",
@@ -99,8 +96,8 @@ def report(
     threads: ThreadsOption = 2,
 ) -> None:
     """Write the frontier: every point's mAP follows from the scores, its costs from the times."""
-    with opened(data_dir, dataset, work, calibration, weights, depth, threads) as (found, done):
-        taken = times(done.journal, done.engines, timed_by(weights, depth, threads), tell)
+    with opened(data_dir, dataset, work, calibration, weights, depth, threads) as (found, done, timed_by):
+        taken = times.taken(done.journal, timed_by)
         points, stopped = {}, {}
         for name in dataset:
             tell(f"{name}: judging every point")
@@ -108,30 +105,25 @@ def report(
             figures = dict(pair for setting in own for pair in accuracies(done, setting))
             points[name] = costed(figures, at(PRESETS["exact"], own[-1].max_side_px), taken)
             stopped[name] = stopping(done, own[-1])
-    command = shlex.join(["python", "-m", "benchmarks.frontier", *sys.argv[1:]])
-    content = Report(command, date.today().isoformat(), machine.describe(), note, taken, points, stopped)
-    write_atomically(out.with_suffix(".json"), content.to_json())
-    write_atomically(out.with_suffix(".md"), content.markdown())
-    title = f"{dataset[0]}, {threads} threads of {machine.describe()['cpu']}"
-    write_atomically(out.with_suffix(".svg"), draw(title, points[dataset[0]], presets(points[dataset[0]]), ".svg"))
+    content = Report(**commands.head("benchmarks.frontier"), note=note, times=taken, datasets=points, stopped=stopped)
+    commands.write(out, content.to_json(), content.markdown())
+    title = f"{dataset[0]}, {threads} threads of {machine.cpu_name()}"
+    figure = draw(title, points[dataset[0]], presets(points[dataset[0]]), ".svg")
+    write_atomically(commands.beside(out, ".svg"), figure)
     sys.stdout.write(content.markdown())
-
-
-def timed_by(weights: str, depth: int, threads: int) -> Facts:
-    """What times depend on."""
-    return checkpoint.digest(checkpoint.load(weights, depth)), machine.describe()["cpu"], threads
 
 
 @contextmanager
 def opened(
     data_dir: Path, names: Sequence[str], work: Path, calibration: Path | None, weights: str, depth: int, threads: int
-) -> Iterator[tuple[list[Setting], Work]]:
-    """Every setting of the grid, and the work on them."""
+) -> Iterator[tuple[list[Setting], Work, Facts]]:
+    """Every setting of the grid, the work on them, and what times depend on."""
     loaded = [prepared(name, data_dir, None, work) for name in names]
     photos = calibration_photos(calibration or scenes.write(scenes.VALIDATION, data_dir) / "jpg", "int8")
-    found = settings(loaded, checkpoint.load(weights, depth), photos)
+    model = checkpoint.digest(checkpoint.load(weights, depth))
+    timed_by = model, version("openvino"), machine.cpu_name(), threads
     with Journal(work / "scores.sqlite") as journal, Engines(weights, depth, photos, threads) as engines:
-        yield found, Work(journal, engines, depth)
+        yield settings(loaded, model, photos), Work(journal, engines, depth), timed_by
 
 
 def perform(steps: Sequence[Step]) -> None:
@@ -153,7 +145,5 @@ def tell(line: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with commands.told_in_a_line():
         app()
-    except CvnetError as error:
-        sys.exit(str(error))

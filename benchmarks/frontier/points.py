@@ -82,9 +82,12 @@ def loss(published: Sequence[float], aps: Sequence[float]) -> tuple[float, float
 
 
 def pareto(points: Iterable[Costed], cost: Callable[[Costed], float]) -> list[Costed]:
-    """Those that no other point beats in both cost and accuracy, the cheapest first; of equals the first."""
+    """Those that no other point beats in both cost and accuracy, the cheapest first.
+
+    Of points equal in both it is the smallest and quickest: without pairs, kinds of maps differ in bytes alone.
+    """
     best: list[Costed] = []
-    for candidate in sorted(points, key=lambda c: (cost(c), -c.score)):
+    for candidate in sorted(points, key=lambda c: (cost(c), -c.score, c.image_bytes, c.query_s)):
         if not best or candidate.score > best[-1].score:
             best.append(candidate)
     return best

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -44,20 +43,20 @@ class Report:
     datasets: dict[str, list[Costed]]
     stopped: dict[str, Counts]
 
-    def to_json(self) -> str:
-        content = {
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
             "command": self.command,
             "date": self.date,
             "machine": self.machine,
             "note": self.note,
-            "seconds": {" ".join(map(str, stage)): figures for stage, figures in self.times.figures.items()},
+            "seconds": {" ".join(map(str, stage)): figures for stage, figures in self.times.seconds.items()},
             "datasets": {
                 dataset: {title: labelled_json(points) for title, points in parts(found).items()}
                 for dataset, found in self.datasets.items()
             },
             "pairs in full": self.stopped,
         }
-        return json.dumps(content, indent=1) + "\n"
 
     def markdown(self) -> str:
         lines = [f"{self.machine['cpu']}; {self.date}; `{self.command}`", "", self.note, ""]

@@ -26,7 +26,6 @@ from benchmarks.frontier.grid import DESCRIPTORS, arithmetic, sides
 from benchmarks.frontier.pictures import Picture
 from benchmarks.latency import costs
 from cvnet import checkpoint
-from cvnet.model import CVNet
 from engine.contract import Array, Closing
 from engine.errors import DatasetError, ImageError
 from engine.features import Features
@@ -84,13 +83,18 @@ class Setting:
         return "pairs", self.identity, maps, self.max_side_px, content(query.path), query.bbx, self.database
 
 
-def settings(datasets: Sequence[Dataset], model: CVNet, photos: Sequence[Array]) -> list[Setting]:
-    """All of the grid, small images first; of each data set the published arithmetic at full size is the last."""
-    weights, openvino = checkpoint.digest(model), version("openvino")
+def settings(datasets: Sequence[Dataset], model: str, photos: Sequence[Array]) -> list[Setting]:
+    """All of the grid, small images first; of each data set the published arithmetic at full size is the last.
+
+    Args:
+        model: the digest of its weights.
+        photos: that int8 is calibrated on.
+    """
+    openvino = version("openvino")
     calibrated = digest(tuple(float(photo.sum(dtype=np.float64)) for photo in photos))
 
     def identity(precision: str) -> str:
-        return f"{weights} {precision} openvino {openvino}" + (f" {calibrated}" if precision == "int8" else "")
+        return f"{model} {precision} openvino {openvino}" + (f" {calibrated}" if precision == "int8" else "")
 
     found = [
         Setting(dataset, side, precision, maps, identity(precision))

@@ -24,6 +24,7 @@ from benchmarks.latency.photos import photo
 from benchmarks.latency.stages import INFO, jpeg
 from benchmarks.latency.timing import Rounds, take_turns
 from engine.contract import Array
+from engine.errors import DatasetError
 from engine.features import Features
 from engine.gallery.learnt_codec import CODE_FILE
 from engine.gallery.reader import Gallery
@@ -54,6 +55,11 @@ class Times:
 
     figures: Figures
 
+    @property
+    def seconds(self) -> Figures:
+        """All but the bytes."""
+        return {stage: found for stage, found in self.figures.items() if stage[0] != "bytes"}
+
     def query_s(self, point: Point) -> float:
         """From a query's file to its reranked list."""
         return self._described_s(point) + self.median("global") + self.rerank_s(point)
@@ -82,18 +88,32 @@ class Times:
         return self.figures[stage][0]
 
 
-def times(journal: Journal, engines: Engines, identity: Facts, tell: Callable[[str], None]) -> Times:
-    """All stages; those of an image size that were timed under this identity are taken from the journal."""
+def take(journal: Journal, engines: Engines, identity: Facts, tell: Callable[[str], None]) -> None:
+    """Time every stage; image sizes that were timed under this identity are left out."""
+    for side in SIDES_PX:
+        if journal.get(time_facts(identity, side)) is None:
+            tell(f"timing images of {side} px")
+            journal.put(time_facts(identity, side), packed(measured(engines, side)))
+
+
+def taken(journal: Journal, identity: Facts) -> Times:
+    """What `take` has kept.
+
+    Raises:
+        DatasetError: an image size has not been timed.
+    """
     figures: Figures = {}
     for side in SIDES_PX:
-        facts = "times", *identity, side
-        stored = journal.get(facts)
+        stored = journal.get(time_facts(identity, side))
         if stored is None:
-            tell(f"timing images of {side} px")
-            stored = packed(measured(engines, side))
-            journal.put(facts, stored)
+            raise DatasetError("times are missing; run 'python -m benchmarks.frontier time' first, on an idle machine")
         figures |= unpacked(stored)
     return Times(figures)
+
+
+def time_facts(identity: Facts, side_px: int) -> Facts:
+    """Of an image size's stages, as the grid is now: they take turns, so that one more is timed with all others."""
+    return "times", *identity, side_px, arithmetic(side_px), SHORTLISTS
 
 
 def packed(figures: Figures) -> dict[str, Array]:

@@ -14,8 +14,8 @@ from benchmarks.frontier.grid import Point
 from benchmarks.frontier.plot import draw
 from benchmarks.frontier.points import Costed, costed, loss, name, pareto
 from benchmarks.frontier.report import FINE_ALONE, Report, at, chosen, parts, presets
-from benchmarks.frontier.times import Times, times
-from benchmarks.latency.timing import Rounds
+from benchmarks.frontier.times import Times
+from engine.errors import DatasetError
 from engine.geometry import IMAGE_SCALES
 from engine.presets import PRESETS, Preset
 from tests.benchmarks.frontier.fakes import FakeEngines
@@ -31,6 +31,13 @@ def point(m=50.0, query_s=1.0, image_bytes=1000.0, lost=0.0, index_s=0.1, candid
 def test_what_another_point_beats_is_not_on_the_frontier():
     slow, quick, beaten, equal = point(50, 3.0), point(40, 1.0), point(39, 2.0), point(40, 1.0)
     assert pareto([slow, beaten, quick, equal], lambda c: c.query_s) == [quick, slow]
+
+
+def test_of_points_equal_in_cost_and_accuracy_the_smallest_and_quickest_is_on_the_frontier():
+    large, small = point(40, 1.0, 2000), point(40, 1.0, 1000)
+    assert pareto([large, small], lambda c: c.query_s) == [small]
+    slow, quick = point(40, 2.0, 1000), point(40, 1.0, 1000)
+    assert pareto([slow, quick], lambda c: c.image_bytes) == [quick]
 
 
 def test_loss_is_the_mean_over_queries_with_its_standard_error():
@@ -103,21 +110,17 @@ def test_costs_of_an_image():
     assert TIMES.image_bytes(EXACT) == 2.7e6
 
 
-def test_stages_are_timed_once(monkeypatch):
+def test_stages_are_timed_anew_where_the_grid_has_changed(monkeypatch):
     monkeypatch.setattr(timing, "SIDES_PX", (64,))
-    monkeypatch.setattr(timing, "arithmetic", lambda _: {"int8": ("float16", "coded:16")})
-    monkeypatch.setattr(timing, "ROUNDS", Rounds(warm_up=0, fewest=1, most=1))
-    monkeypatch.setattr(timing, "IMAGES", 8)
-    monkeypatch.setattr(timing, "IN_FULL", 4)
-    engines, said = FakeEngines(), []
+    monkeypatch.setattr(timing, "measured", lambda *_: {("store", maps): (1.0,) * 3 for maps in tried["fp32"]})
+    monkeypatch.setattr(timing, "arithmetic", lambda _: tried)
     with Journal(None) as journal:
-        found = times(journal, engines, ("model",), said.append)
-        again = times(journal, FakeEngines(), ("model",), said.append)
-    assert again == found
-    assert said == ["timing images of 64 px"]
-    coded = replace(EXACT, max_side_px=64, precision="int8", maps="coded:16", method="both", fine=10)
-    assert found.query_s(coded) > 0
-    assert found.image_bytes(coded) < found.image_bytes(replace(coded, maps="float16"))
+        for maps in (("float16",), ("float16", "int8")):
+            tried = {"fp32": maps}
+            timing.take(journal, FakeEngines(), ("model",), lambda _: None)
+            assert set(timing.taken(journal, ("model",)).figures) == {("store", kind) for kind in maps}
+        with pytest.raises(DatasetError, match="frontier time"):
+            timing.taken(journal, ("another model",))
 
 
 def grid():
@@ -145,15 +148,16 @@ def test_a_report_has_what_matters_of_every_data_set():
     assert f"| exact | 1024 px fp32 float16, best 100 | {cells} |" in text
     assert "| k | 100 |" in text
     assert "| 1 | 58.8 |" in text
-    content = json.loads(report.to_json())
-    assert content["seconds"]["pooled pair 1024 fp32 float16"] == [0.01] * 3
+    content = report.to_json()
+    assert content["seconds"]["pooled pair 1024 fp32 float16"] == (0.01,) * 3
+    assert "bytes 1024 float16" not in content["seconds"]
     assert {row["label"] for row in content["datasets"]["small"]["Presets"]} == set(PRESETS)
 
 
 def test_documents_have_presets_and_the_figure_once_there_are_any(tmp_path):
     assert readme.choices(tmp_path / "frontier.json") == ""
     report = Report("the command", "2026-11-29", {"cpu": "a processor"}, "Idle.", TIMES, {"demo": grid()}, {"demo": {}})
-    (tmp_path / "frontier.json").write_text(report.to_json())
+    (tmp_path / "frontier.json").write_text(json.dumps(report.to_json()))
     row = "| exact | 1024 px fp32 float16, best 100 | 80.00 | 50.00 | 30.00 | +0.00 ± 0.25 |"
     assert row in readme.choices(tmp_path / "frontier.json")
     text = readme.document(tmp_path)

@@ -1,0 +1,71 @@
+"""The commands from their options to the files that they write, by engines that compute next to nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks.frontier import __main__ as frontier
+from benchmarks.frontier import grid, times
+from benchmarks.latency.timing import Rounds
+from cvnet import checkpoint
+from tests.benchmarks.frontier.fakes import FakeEngines
+from tests.pictures import photo
+
+IMAGES = 4
+TRUTH = {"bbx": [0, 0, 130, 125], "easy": [1], "hard": [2], "junk": [0]}
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A data set of two queries."""
+    folder = tmp_path / "data" / "small" / "jpg"
+    folder.mkdir(parents=True)
+    names = [photo(folder / f"{row}.jpg", 140, 200, seed=row).stem for row in range(IMAGES + 2)]
+    truth = {"imlist": names[:IMAGES], "qimlist": names[IMAGES:], "gnd": [TRUTH, TRUTH]}
+    (folder.parent / "gnd_small.json").write_text(json.dumps(truth))
+    return folder.parent.parent
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """Loads of the checkpoint, which is a fake, as all else is that takes long."""
+    loads: list[str] = []
+    monkeypatch.setattr(checkpoint, "load", lambda weights, _depth: loads.append(weights))
+    monkeypatch.setattr(checkpoint, "digest", lambda _: "digest")
+    monkeypatch.setattr(frontier, "Engines", lambda *_: contextlib.nullcontext(FakeEngines()))
+    monkeypatch.setattr(grid, "ARITHMETIC", {"int8": {"coded:24": (384,)}, "fp32": {"float16": (384,)}})
+    monkeypatch.setattr(times, "SIDES_PX", (384,))
+    monkeypatch.setattr(times, "PHOTO_PX", (96, 128))
+    monkeypatch.setattr(times, "IMAGES", 4)
+    monkeypatch.setattr(times, "IN_FULL", 2)
+    monkeypatch.setattr(times, "ROUNDS", Rounds(warm_up=0, fewest=1, most=1))
+    return loads
+
+
+def run(*arguments):
+    result = CliRunner().invoke(frontier.app, list(map(str, arguments)), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_from_scores_and_times_to_a_report(data, loaded, tmp_path):
+    common = ("--data-dir", data, "--work", tmp_path / "work", "--calibration", data / "small" / "jpg")
+    run("score", *common, "--dataset", "small")
+    assert "timing images of 384 px" in run("time", *common)
+    assert "timing" not in run("time", *common)
+    loaded.clear()
+    output = run("report", *common, "--dataset", "small", "--out", tmp_path / "frontier.new", "--note", "Idle.")
+    assert loaded == ["demo"]
+    assert {path.name for path in tmp_path.glob("frontier*")} == {f"frontier.new.{s}" for s in ("json", "md", "svg")}
+    assert (tmp_path / "frontier.new.md").read_text() in output
+    report = json.loads((tmp_path / "frontier.new.json").read_text())
+    assert report["note"] == "Idle."
+    found = report["datasets"]["small"]
+    assert found["Presets"][0]["label"] == "exact"
+    smallest, *_ = found["Nothing takes fewer bytes an image and is better"]
+    assert smallest["image_bytes"] < found["Presets"][0]["image_bytes"]
+    assert all(point["query_s"] > 0 and point["index_s"] > 0 for points in found.values() for point in points)
