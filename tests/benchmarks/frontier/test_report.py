@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -11,7 +12,7 @@ from benchmarks import readme
 from benchmarks.accuracy.journal import Journal
 from benchmarks.frontier import times as timing
 from benchmarks.frontier.grid import Point
-from benchmarks.frontier.plot import draw
+from benchmarks.frontier.plot import draw, figure_of
 from benchmarks.frontier.points import Costed, costed, loss, name, pareto
 from benchmarks.frontier.report import FINE_ALONE, Report, at, chosen, parts, presets
 from benchmarks.frontier.times import Times
@@ -178,3 +179,15 @@ def test_the_figure_can_be_drawn():
     svg = draw("small", grid(), presets(grid()), ".svg")
     assert svg.lstrip().startswith(b"<?xml")
     assert len(svg) < 1_000_000
+
+
+def test_numbers_of_a_crowded_frontier_are_apart():
+    crowded = [point(40 + step / 5, 1.05**step, image_bytes=1000 * 1.05**step) for step in range(60)]
+    figure = figure_of("small", crowded, {"exact": crowded[-1]})
+    for panel in figure.axes:
+        name, *numbers = panel.texts
+        assert name.get_text() == "exact"
+        assert numbers[0].get_text() == "1"
+        assert 10 < len(numbers) < 40
+        boxes = [text.get_window_extent() for text in numbers]
+        assert not any(box.overlaps(other) for box, other in pairwise(boxes))
