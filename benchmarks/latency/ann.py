@@ -14,16 +14,12 @@ A query is one photograph more of some place. Directions lie along the axes; an 
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
-import shutil
 import statistics
-import sys
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from datetime import date
 from functools import partial
 from mmap import MADV_DONTNEED
 from multiprocessing import get_context
@@ -33,13 +29,14 @@ from typing import Annotated, Literal
 import numpy as np
 import typer
 
+from benchmarks import commands
+from benchmarks.commands import OutOption
 from benchmarks.latency.memory import status_bytes
-from benchmarks.latency.scale import private_bytes, timed
+from benchmarks.latency.scale import timed
 from benchmarks.tables import Table, markdown, ms
 from engine import machine
 from engine.contract import Array
 from engine.errors import GalleryError
-from engine.files import write_atomically
 from engine.gallery.reader import Gallery
 from engine.geometry import DESCRIPTOR_DIM
 from engine.retrieval.ann_building import build
@@ -58,7 +55,10 @@ LIVE = 384  # numbers of the demonstration model's descriptor that are not alway
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Variances along principal directions, between places and within one, each (d,); and the length of the mean."""
+    """Variances along principal directions, between places and within one, each (d,); and the length of the mean.
+
+    Where there is a mean, it is one direction more: d is at most 2047 then.
+    """
 
     mean: float
     between: Array
@@ -70,6 +70,7 @@ class Spectrum:
         mean = descriptors.mean(axis=0)
         centred = descriptors - mean
         _, singular, directions = np.linalg.svd(centred, full_matrices=False)
+        singular, directions = singular[: DESCRIPTOR_DIM - 1], directions[: DESCRIPTOR_DIM - 1]
         total = singular**2 / len(centred)
         numbers = np.unique(groups, return_inverse=True)[1]
         means = np.stack([centred[numbers == number].mean(axis=0) for number in range(numbers.max() + 1)])
@@ -130,8 +131,7 @@ class Measured:
     """Both ways of search in one collection, in seconds and bytes; `_cpu_s` is processor time.
 
     `refused` says why there is no index; then nothing else is measured. `told_recall` is what the build measured,
-    `recall` what these queries found of their exact best 100. `index_bytes` is what the index holds in memory;
-    `private` is memory of the process that the system cannot take back, with the index open.
+    `recall` what these queries found of their exact best 100. `index_bytes` is what the index holds in memory.
     """
 
     kind: str
@@ -149,7 +149,6 @@ class Measured:
     candidates: int = 0
     dimensions: int = 0
     index_bytes: int = 0
-    private: int = 0
     exact_s: float = 0
     exact_cpu_s: float = 0
     ann_s: float = 0
@@ -161,8 +160,7 @@ class Measured:
 
 
 def generate(folder: Path, spectrum: Spectrum, blocks: int) -> Descriptors:
-    """A collection in files of `folder`, mapped into memory as a gallery's columns are."""
-    folder.mkdir(parents=True)
+    """A collection in files of an empty `folder`, mapped into memory as a gallery's columns are."""
     return Descriptors([written(folder / f"{number}", spectrum.block(number)) for number in range(blocks)])
 
 
@@ -175,7 +173,10 @@ def written(file: Path, rows: Array) -> Block:
 
 
 def measure(folder: Path, kind: Kind, spectrum: Spectrum, images: int, wanted: float, queries: int) -> Measured:
-    """Generate a collection, build its index, search it both ways in turn. For a process of its own."""
+    """Generate a collection, build its index, search it both ways in turn. For a process of its own.
+
+    The approximate search comes first: it reads rows that the exact one has not just brought into memory and caches.
+    """
     blocks = images // BLOCK
     descriptors = generate(folder, spectrum, blocks)
     try:
@@ -189,10 +190,10 @@ def measure(folder: Path, kind: Kind, spectrum: Spectrum, images: int, wanted: f
     index, exact, ann, recalls = DescriptorIndex(descriptors), [], [], []
     for number in range(queries):
         query = spectrum.query(number, blocks)
-        expected, *seconds = timed(partial(index.search, query, DEPTH))
-        exact.append(seconds)
         found, *seconds = timed(partial(by_candidates, index, approximate, query))
         ann.append(seconds)
+        expected, *seconds = timed(partial(index.search, query, DEPTH))
+        exact.append(seconds)
         recalls.append(float(np.isin(expected.rows, found.rows).mean()))
     (exact_s, exact_cpu_s), (ann_s, ann_cpu_s) = (
         map(statistics.median, zip(*runs, strict=True)) for runs in (exact, ann)
@@ -212,7 +213,6 @@ def measure(folder: Path, kind: Kind, spectrum: Spectrum, images: int, wanted: f
         candidates=trial.effort.candidates,
         dimensions=file.quantizer.dimensions,
         index_bytes=file.codes.nbytes + 2 * file.members.nbytes,
-        private=private_bytes(),
         exact_s=exact_s,
         exact_cpu_s=exact_cpu_s,
         ann_s=ann_s,
@@ -271,36 +271,33 @@ def row(m: Measured) -> tuple[str, ...]:
 def main(
     like: Annotated[Path, typer.Option(help="Gallery whose descriptors the generated ones are like.")],
     folder: Annotated[Path, typer.Option(help="Where collections are generated, and removed again.")],
-    out: Annotated[Path, typer.Option(help="Written as OUT.json and OUT.md.")],
+    out: OutOption,
     images: Annotated[str, typer.Option(help="Sizes, ascending.")] = "100000,1000000",
     kinds: Annotated[str, typer.Option(help=f"Which of {', '.join(KINDS)}.")] = ",".join(KINDS),
     recall: Annotated[float, typer.Option(help="Recall@100 that is asked for.")] = 0.99,
     queries: Annotated[int, typer.Option(help="Searches of each kind.")] = 100,
 ) -> None:
     """Generate collections, index and search each, and write the table."""
+    folder.mkdir(parents=True, exist_ok=True)
     found = []
     for kind in (kind for kind in KINDS if kind in kinds.split(",")):
         spectrum = spectrum_of(kind, like)
         for count in map(int, images.split(",")):
-            path = folder / f"ann-{kind}-{count}"
-            try:
-                with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-                    found.append(pool.submit(measure, path, kind, spectrum, count, recall, queries).result())
-                typer.echo(f"{found[-1]}", err=True)
-            finally:
-                shutil.rmtree(path, ignore_errors=True)
+            with (
+                tempfile.TemporaryDirectory(prefix=f"ann-{kind}-", dir=folder) as path,
+                ProcessPoolExecutor(1, get_context("spawn")) as pool,
+            ):
+                found.append(pool.submit(measure, Path(path), kind, spectrum, count, recall, queries).result())
+            typer.echo(f"{found[-1]}", err=True)
             report = {
-                "command": shlex.join(["python", "-m", "benchmarks.latency.ann", *sys.argv[1:]]),
-                "date": date.today().isoformat(),
-                "machine": machine.describe(),
+                **commands.head("benchmarks.latency.ann"),
                 "load": os.getloadavg(),
                 "collections": [asdict(measured) for measured in found],
             }
             title = f"Best {DEPTH}, recall {recall} asked for, on {os.cpu_count()} cores of {machine.cpu_name()}"
-            written = table(found, title)
-            write_atomically(out.with_suffix(".json"), json.dumps(report, indent=2) + "\n")
-            write_atomically(out.with_suffix(".md"), markdown(written))
+            commands.write(out, report, markdown(table(found, title)))
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with commands.told_in_a_line():
+        typer.run(main)

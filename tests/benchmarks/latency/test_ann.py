@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from benchmarks.latency import ann
 from benchmarks.latency.ann import Spectrum, generate, row
+from engine.errors import GalleryError
 
 
 @pytest.fixture
@@ -24,6 +29,14 @@ def test_a_spectrum_is_measured_as_it_was_drawn(spectrum, monkeypatch):
     assert share == pytest.approx(0.25, abs=0.03)
 
 
+def test_a_spectrum_of_more_photographs_than_directions_leaves_one_to_the_mean(monkeypatch):
+    monkeypatch.setattr(ann, "DESCRIPTOR_DIM", 8)
+    rows = np.random.default_rng(0).standard_normal((20, 8), np.float32) + 1
+    measured = Spectrum.of(rows, [str(row // 2) for row in range(20)])
+    assert len(measured.within) == len(measured.between) == 7
+    assert measured.photographs(np.zeros((3, 7), np.float32), np.random.default_rng(1)).shape == (3, 8)
+
+
 def test_a_stretched_spectrum_has_as_much_variance_over_more_directions(spectrum):
     wide = spectrum.stretched(4)
     assert len(wide.within) == 80
@@ -33,7 +46,7 @@ def test_a_stretched_spectrum_has_as_much_variance_over_more_directions(spectrum
 
 def test_a_collection_lies_in_files_as_it_was_drawn(spectrum, tmp_path, monkeypatch):
     monkeypatch.setattr(ann, "BLOCK", 64)
-    descriptors = generate(tmp_path / "c", spectrum, 3)
+    descriptors = generate(tmp_path, spectrum, 3)
     assert np.array_equal(descriptors[64:128], spectrum.block(1))
     assert np.array_equal(descriptors.blocks[2].in_half(), spectrum.block(2).astype(np.float16))
     descriptors.release()
@@ -41,6 +54,29 @@ def test_a_collection_lies_in_files_as_it_was_drawn(spectrum, tmp_path, monkeypa
     query = spectrum.query(0, 3)
     assert query.shape == (2048,)
     assert (descriptors[:] @ query).max() < 0.9999  # one photograph more, none of those
+
+
+def test_collections_are_removed_and_what_a_killed_run_left_is_in_no_ones_way(spectrum, tmp_path, monkeypatch):
+    measured: list[Path] = []
+
+    def measure(folder: Path, kind, spectrum, *_) -> ann.Measured:
+        measured.append(folder)
+        generate(folder, spectrum, 1)
+        if len(measured) == 2:
+            raise GalleryError("damaged")
+        return ann.Measured(kind, 64, 20, 0, 0, 0, "not reached")
+
+    monkeypatch.setattr(ann, "BLOCK", 64)
+    monkeypatch.setattr(ann, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))
+    monkeypatch.setattr(ann, "spectrum_of", lambda *_: spectrum)
+    monkeypatch.setattr(ann, "measure", measure)
+    left = tmp_path / "work" / "ann-random-64"
+    left.mkdir(parents=True)
+    with pytest.raises(GalleryError, match="damaged"):
+        ann.main(tmp_path, tmp_path / "work", tmp_path / "ann", "64,64", "random")
+    assert len(measured) == 2
+    assert list((tmp_path / "work").iterdir()) == [left]
+    assert len(json.loads((tmp_path / "ann.json").read_text())["collections"]) == 1
 
 
 def test_a_refusal_is_a_row_of_the_table():
