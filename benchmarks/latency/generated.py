@@ -16,6 +16,7 @@ import numpy as np
 import scenes
 from engine.bundle import Bundle
 from engine.contract import Array
+from engine.errors import GalleryError
 from engine.gallery.columns import Columns, columns_file, write_columns
 from engine.gallery.indexing import IndexReport, index
 from engine.gallery.info import FORMAT, GalleryInfo, read_info, write_info
@@ -71,13 +72,16 @@ def generate(path: Path, images: int, photographs: Path, done: Callable[[int], N
 
     A shard is a transaction, and `done` is called with its images. Shards of a run that was stopped stay, but for the
     last one: images may have been appended to it.
+
+    Raises:
+        GalleryError: it was begun with other photographs, whose maps have another code.
     """
     info = read_info(photographs)
     shown = [found for found in walk(photographs, info) if isinstance(found, Whole)]
     places = {number * images // len(shown): picture for number, picture in enumerate(shown)}
     starts = range(0, images, IMAGES_PER_SHARD)
     path.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(photographs / CODE_FILE, path / CODE_FILE)
+    keep_code(photographs / CODE_FILE, path / CODE_FILE)
     remove_unfinished(path, len(starts) - 1)
     for number, start in enumerate(starts):
         file, count = shard_file(path, number), min(IMAGES_PER_SHARD, images - start)
@@ -87,6 +91,13 @@ def generate(path: Path, images: int, photographs: Path, done: Callable[[int], N
             write_shard(file, start, rows, {place - start: found for place, found in places.items() if place >= start})
         done(count)
     write_info(path, replace(info, format=FORMAT, shards=len(starts)))
+
+
+def keep_code(code: Path, kept: Path) -> None:
+    """Copy the code of photographs' maps to the gallery that has them; one that is there must be the same."""
+    if kept.exists() and kept.read_bytes() != code.read_bytes():
+        raise GalleryError(f"{kept.parent}: begun with other photographs than {code.parent}; delete it to start anew")
+    shutil.copyfile(code, kept)
 
 
 def remove_unfinished(path: Path, last: int) -> None:

@@ -7,7 +7,6 @@ stopped goes on with the shards that it has written; the report is written after
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import statistics
@@ -15,7 +14,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from datetime import date
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,14 +22,16 @@ from typing import Annotated, TypeVar
 import numpy as np
 import typer
 
+from benchmarks import commands
+from benchmarks.commands import OutOption
 from benchmarks.latency.appending import RERANKED, Beside, search_beside
 from benchmarks.latency.generated import MAPS, SHORTLIST, Photographs, generate, photograph
 from benchmarks.latency.memory import status_bytes
+from benchmarks.latency.timing import Calls, Rounds, take_turns
 from benchmarks.tables import Table, markdown, ms
 from engine import machine
 from engine.bundle import Bundle
 from engine.contract import Array
-from engine.files import write_atomically
 from engine.gallery.reader import Gallery
 from engine.gallery.writer import GalleryWriter
 from engine.retrieval.ranking import Ranking
@@ -51,7 +51,8 @@ class Measured:
     `private` is memory that only this process has and that the system cannot take back, `resident` all of it, pages of
     the gallery's files included; `bare` is the process's before it opened anything. `searches_s` follow the first;
     `_cpu_s` is processor time, which other programs change less than the time that passes. `read_s` is what reading and
-    decoding an image's maps takes, `rerank_s` the best `TOP_K` of a search for a photograph.
+    decoding an image's maps takes, `rerank_s` the best `TOP_K` of a search for a photograph: medians of turns after the
+    first.
     """
 
     images: int
@@ -96,8 +97,11 @@ def measure(path: Path, queries: int, rounds: int, photographs: Photographs, bun
     with Retriever.open(Bundle(bundle)) as retriever:
         query = retriever.extract_file(photographs.query)
         shortlist = index.search(query.descriptor, TOP_K).rows.tolist()
-        _, read_s, _ = timed(lambda: [gallery.features(row) for row in shortlist])
-        _, rerank_s, _ = timed(lambda: retriever.score_rows(query, gallery, shortlist))
+        calls: Calls = {
+            "read": lambda: [gallery.features(row) for row in shortlist],
+            "rerank": lambda: retriever.score_rows(query, gallery, shortlist),
+        }
+        taken = take_turns(calls, Rounds(fewest=rounds, most=rounds))
     expected = brute_force(gallery, described[0])
     exact = np.array_equal(first.rows, expected.rows) and np.array_equal(first.similarities, expected.similarities)
     index.close()
@@ -119,8 +123,8 @@ def measure(path: Path, queries: int, rounds: int, photographs: Photographs, bun
         searched_resident=resident,
         bare_private=bare,
         open_to_write_s=writing_s,
-        read_s=read_s / len(shortlist),
-        rerank_s=rerank_s,
+        read_s=taken["read"].median / len(shortlist),
+        rerank_s=taken["rerank"].median,
         exact=exact,
         beside=search_beside(path, photographs, bundle, rounds),
     )
@@ -236,10 +240,10 @@ class Told:
 def main(
     bundle: Annotated[Path, typer.Option(help="The model that photographs are described and pairs scored with.")],
     folder: Annotated[Path, typer.Option(help="Where galleries are generated; each is removed once it is measured.")],
-    out: Annotated[Path, typer.Option(help="Written as OUT.json and OUT.md.")],
+    out: OutOption,
     images: Annotated[str, typer.Option(help="Sizes, ascending.")] = "10000,100000,1000000",
     queries: Annotated[int, typer.Option(help="Searches timed after the first.")] = 20,
-    rounds: Annotated[int, typer.Option(min=1, help="Queries timed alone, and as many beside the writer.")] = 10,
+    rounds: Annotated[int, typer.Option(min=1, help="Queries timed alone, beside the writer, and rerankings.")] = 10,
     side: Annotated[int, typer.Option(help="Longest side of the photographs, px.")] = 512,
 ) -> None:
     """Generate galleries, measure each, and write the tables."""
@@ -253,23 +257,21 @@ def main(
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
             found.append(pool.submit(measure, path, queries, rounds, photographs, bundle).result())
         shutil.rmtree(path)
-        write(found, out, f"--images {images} --queries {queries} --rounds {rounds} --side {side}")
+        write(found, out)
 
 
-def write(found: list[Measured], out: Path, options: str) -> None:
+def write(found: list[Measured], out: Path) -> None:
     """The report so far, as JSON and as tables."""
     report = {
-        "command": f"python -m benchmarks.latency.scale {options}",
-        "date": date.today().isoformat(),
-        "machine": machine.describe(),
+        **commands.head("benchmarks.latency.scale"),
         "galleries": [asdict(measured) for measured in found],
     }
     where = f"{os.cpu_count()} cores of {machine.cpu_name()}"
     growth = growth_table(found, f"Random descriptors, best {TOP_K}, on {where}")
-    write_atomically(out.with_suffix(".json"), json.dumps(report, indent=2) + "\n")
     tables = f"{markdown(growth, text_columns=0)}\n{growth.note}\n\n{markdown(beside_table(found), text_columns=0)}"
-    write_atomically(out.with_suffix(".md"), tables)
+    commands.write(out, report, tables)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with commands.told_in_a_line():
+        typer.run(main)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -31,10 +32,14 @@ def photographs(tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(scale, "TOP_K", COUNT)
     monkeypatch.setattr(appending, "RERANKED", COUNT)
     files = [photo(tmp_path / f"{number}.jpg", 64, 80, number) for number in range(COUNT + 1)]
-    opened = Bundle(tiny_bundle)
+    return Photographs(indexed(files[1:], tiny_bundle, tmp_path / "photographs"), files[0])
+
+
+def indexed(files: Sequence[Path], bundle: Path, gallery: Path) -> Path:
+    opened = Bundle(bundle)
     with (
         Retriever.open(opened) as retriever,
-        GalleryWriter(tmp_path / "photographs", GalleryInfo.made_with(opened.manifest, None, MAPS)) as writer,
+        GalleryWriter(gallery, GalleryInfo.made_with(opened.manifest, None, MAPS)) as writer,
     ):
-        index(files[1:], retriever, writer, None, IndexReport())
-    return Photographs(tmp_path / "photographs", files[0])
+        index(files, retriever, writer, None, IndexReport())
+    return gallery

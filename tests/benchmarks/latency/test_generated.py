@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from benchmarks.latency import generated
 from benchmarks.latency.generated import generate, photograph
+from engine.errors import GalleryError
 from engine.gallery import reader
 from engine.gallery.reader import Gallery
 from engine.gallery.writer import GalleryWriter
+from tests.benchmarks.latency.conftest import COUNT, indexed
 from tests.engine.fakes import STAMP
+from tests.pictures import photo
 
 
 def test_a_generated_gallery_is_whole_and_opens_by_its_columns(photographs, tmp_path, monkeypatch):
@@ -42,6 +46,16 @@ def test_a_run_that_was_stopped_goes_on_with_its_shards(photographs, tmp_path):
     assert (tmp_path / "g" / "shard-00001.sqlite").stat() == whole
     with Gallery(tmp_path / "g") as opened:
         assert np.array_equal(opened.descriptors[:], before)
+
+
+def test_a_run_with_other_photographs_does_not_go_on_with_those_shards(photographs, tiny_bundle, tmp_path):
+    generate(tmp_path / "g", 50, photographs.gallery)
+    files = [photo(tmp_path / f"other-{number}.jpg", 80, 64, 100 + number) for number in range(COUNT)]
+    other = indexed(files, tiny_bundle, tmp_path / "other")
+    with pytest.raises(GalleryError, match="begun with other photographs"):
+        generate(tmp_path / "g", 50, other)
+    with Gallery(tmp_path / "g") as opened, Gallery(photographs.gallery) as shown:
+        assert np.array_equal(opened.features(0).maps[2], shown.features(0).maps[2])
 
 
 def test_photographs_are_made_once(tiny_bundle, tmp_path, monkeypatch):
