@@ -306,6 +306,16 @@ def require_plain_tables(connection: sqlite3.Connection) -> None:
         connection.close()
         raise sqlite3.DatabaseError(f"{found[0]} is no plain table")
 
+@contextlib.contextmanager
+def snapshot(shard: sqlite3.Connection) -> Iterator[None]:
+    """Reads within see one state of the shard."""
+    shard.execute("BEGIN")
+    try:
+        yield
+    finally:
+        shard.rollback()
+
+
 
 def checksum(*columns: int | float | bytes | None) -> int:
     """CRC-32 of a row's columns."""
