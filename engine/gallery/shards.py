@@ -243,6 +243,12 @@ def delete_belongings(shard: sqlite3.Connection, ids: Sequence[int]) -> None:
         shard.executemany(f"DELETE FROM {table} WHERE image = ?", [(id_,) for id_ in ids])
 
 
+def delete_orphans(shard: sqlite3.Connection) -> None:
+    """Rows of images that are not there."""
+    for table in OF_AN_IMAGE:
+        shard.execute(f"DELETE FROM {table} WHERE image NOT IN (SELECT id FROM images)")
+
+
 def set_count(shard: sqlite3.Connection, images: int) -> None:
     shard.execute("DELETE FROM contents")
     shard.execute("INSERT INTO contents VALUES (?)", (images,))
@@ -269,6 +275,8 @@ def create_shard(file: Path, page_bytes: int = PAGE_BYTES) -> sqlite3.Connection
         set_count(connection, 0)
         connection.commit()
         connection.close()
+        for left_behind in ("-wal", "-shm"):  # by a shard that was moved away: SQLite would put its rows into this one
+            Path(f"{file}{left_behind}").unlink(missing_ok=True)
         rename(unfinished, file)
     return connect(file)
 
@@ -298,14 +306,6 @@ def connect(file: Path, readonly: bool = False) -> sqlite3.Connection:
         return connection
 
 
-def require_plain_tables(connection: sqlite3.Connection) -> None:
-    """Raise DatabaseError where a shard has views, triggers or virtual tables, whose reading and writing runs more."""
-    odd = "SELECT name FROM sqlite_master WHERE type NOT IN ('table', 'index') OR sql LIKE 'CREATE VIRTUAL%'"
-    found = connection.execute(odd).fetchone()
-    if found:
-        connection.close()
-        raise sqlite3.DatabaseError(f"{found[0]} is no plain table")
-
 @contextlib.contextmanager
 def snapshot(shard: sqlite3.Connection) -> Iterator[None]:
     """Reads within see one state of the shard."""
@@ -315,6 +315,14 @@ def snapshot(shard: sqlite3.Connection) -> Iterator[None]:
     finally:
         shard.rollback()
 
+
+def require_plain_tables(connection: sqlite3.Connection) -> None:
+    """Raise DatabaseError where a shard has views, triggers or virtual tables, whose reading and writing runs more."""
+    odd = "SELECT name FROM sqlite_master WHERE type NOT IN ('table', 'index') OR sql LIKE 'CREATE VIRTUAL%'"
+    found = connection.execute(odd).fetchone()
+    if found:
+        connection.close()
+        raise sqlite3.DatabaseError(f"{found[0]} is no plain table")
 
 
 def checksum(*columns: int | float | bytes | None) -> int:
