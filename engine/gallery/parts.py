@@ -118,7 +118,7 @@ def take_in(part: Part, writer: GalleryWriter, report: IndexReport) -> None:
             continue
         known, held = path in writer, writer.stamp(path)
         same = held is not None and held.digest == stamp.digest  # as after a kill in here
-        if not same or held != stamp:
+        if held != stamp or not writer.is_dated(path):
             writer.store(found.image, found.belongings)
         report.unchanged += same
         report.updated += known and not same

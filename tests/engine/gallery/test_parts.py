@@ -80,6 +80,19 @@ def test_only_what_is_new_or_changed_is_looked_at_again(photos, tmp_path):
         assert gallery.stamp(6).mtime_ns == photos[7].stat().st_mtime_ns  # one before it was no image
 
 
+def test_dates_are_taken_in_of_images_that_are_there_without(photos, tmp_path):
+    in_one_go(photos, tmp_path / "g")
+    with sqlite3.connect(tmp_path / "g" / "shard-00000.sqlite") as shard:
+        shard.execute("DELETE FROM taken")
+    shard.close()
+    for seen in (COUNT - 1, 0):
+        retriever = FakeRetriever()
+        report = in_parts(photos, tmp_path / "g", retriever)
+        assert (report.added, report.updated, report.unchanged) == (0, 0, COUNT - 1)
+        assert retriever.seen == seen
+    assert_same(tmp_path / "g", in_one_go(photos, tmp_path / "whole"))
+
+
 def test_a_part_left_behind_is_gone_on_with(photos, tmp_path, monkeypatch):
     (part, *_) = cut(photos, photos, tmp_path / "g", INFO, images=4)
     put = GalleryWriter.put
