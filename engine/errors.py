@@ -48,7 +48,7 @@ class GalleryInUseError(GalleryError):
 
 
 class RemovedError(GalleryError):
-    """An image that was in the gallery when it was opened, and is no longer."""
+    """An image that is no longer in the gallery as it was when that was opened."""
 
 
 class PartLostError(CvnetError):

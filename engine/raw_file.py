@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -64,7 +65,7 @@ class RawFile(ImageFile.ImageFile):
             preview = open_preview(library, raw, data)
         except library.LibRawError as error:
             raise raw_failure(error) from error
-        if preview is None and raw.sizes.raw_width * raw.sizes.raw_height > (Image.MAX_IMAGE_PIXELS or 0):
+        if preview is None and raw.sizes.raw_width * raw.sizes.raw_height > (Image.MAX_IMAGE_PIXELS or math.inf):
             raise Image.DecompressionBombError("more on the sensor than in the picture")
         self._mode, self._size = "RGB", preview.size if preview else (raw.sizes.width, raw.sizes.height)
         self._pixels: Callable[[], Image.Image] = (lambda: preview) if preview else lambda: develop(library, raw)

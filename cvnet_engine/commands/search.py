@@ -17,7 +17,7 @@ from cvnet_engine.outputs import STANDARD_OUTPUT, Files
 from cvnet_engine.pages.page import Box, Page
 from cvnet_engine.pages.rendering import render
 from cvnet_engine.results import Results
-from cvnet_engine.retriever import GalleryImage, Retriever
+from cvnet_engine.retriever import EVERYTHING, GalleryImage, Retriever
 from engine.bundle import Bundle
 from engine.errors import CvnetError, ImageError
 from engine.gallery.filter import Filter
@@ -139,9 +139,10 @@ def run(options: Options) -> None:
     box, where = parse_box(options.bbox), parse_filter(options.filters)
     shortlists = Shortlists.read(options.candidates) if options.candidates else None
     bundle = Bundle.open(options.bundle)
+    exact = options.exact or shortlists is not None or where != EVERYTHING  # some of the images are searched exactly
     with (
         Gallery.open(options.gallery) as gallery,
-        Retriever(bundle, gallery, options.threads, exact=options.exact) as retriever,
+        Retriever(bundle, gallery, options.threads, exact=exact) as retriever,
     ):
         search = Search(retriever, options, box, where, shortlists)
         if options.format == "tsv":

@@ -33,6 +33,7 @@ FORMAT = 1
 IMAGE = np.dtype([("shard", "<i4"), ("id", "<i8"), ("checksum", "<u4")])
 MOST_LINE = 1 << 16  # bytes
 MOST_GONE = 0.1  # of its images, before recall is no longer what was measured
+MOST_ADDED = 0.25  # of the gallery's; to pick more out takes longer than to scan all (decision 034)
 AGAIN = "search is exact until 'cvnet-engine gallery ann' makes it anew"
 
 
@@ -140,7 +141,7 @@ class AnnFile:
     def opened(self, shards: Sequence[Columns]) -> Approximate:
         """
         Raises:
-            GalleryError: too many of its images have gone from the gallery.
+            GalleryError: too many of its images have gone from the gallery, or too many were added.
         """
         rows = rows_of(self.images, shards)
         gone = np.count_nonzero(rows < 0)
@@ -148,7 +149,10 @@ class AnnFile:
             raise GalleryError(f"{ANN}: {gone:,} of its {len(rows):,} images were changed or removed since; {AGAIN}")
         unknown = np.ones(sum(map(len, shards)), bool)
         unknown[rows[rows >= 0]] = False
-        return Approximate(Scanner(self.file), rows, np.flatnonzero(unknown), self.about.effort)
+        added = np.flatnonzero(unknown)
+        if len(added) > MOST_ADDED * len(unknown):
+            raise GalleryError(f"{ANN}: {len(added):,} of {len(unknown):,} images were added since; {AGAIN}")
+        return Approximate(Scanner(self.file), rows, added, self.about.effort)
 
 
 def digest(about: About, data: bytes | memoryview) -> str:

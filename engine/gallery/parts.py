@@ -19,8 +19,9 @@ from engine import typed_json
 from engine.errors import GalleryError, one_line
 from engine.files import read_text, write_atomically
 from engine.gallery.indexing import IndexReport, index
-from engine.gallery.info import GalleryInfo, read_info
+from engine.gallery.info import INFO, GalleryInfo, read_info
 from engine.gallery.learnt_codec import LearntCodec
+from engine.gallery.shards import shard_files
 from engine.gallery.walk import Whole, walk
 from engine.gallery.writer import GalleryWriter
 from engine.geometry import IMAGE_SCALES
@@ -117,7 +118,7 @@ def take_in(part: Part, writer: GalleryWriter, report: IndexReport) -> None:
             continue
         known, held = path in writer, writer.stamp(path)
         same = held is not None and held.digest == stamp.digest  # as after a kill in here
-        if not same or held != stamp:
+        if held != stamp or not writer.is_dated(path):
             writer.store(found.image, found.belongings)
         report.unchanged += same
         report.updated += known and not same
@@ -128,9 +129,10 @@ def take_in(part: Part, writer: GalleryWriter, report: IndexReport) -> None:
 
 
 def discard(part: Part) -> None:
-    """Remove the folder of a part that is in the gallery; one that is removed by half is not taken for a made one."""
+    """Remove the folder of a part that is in the gallery; what a kill leaves of it is a part that can be made."""
     if part.folder.exists():
-        (part.folder / MADE).unlink(missing_ok=True)
+        for file in (part.folder / MADE, *shard_files(part.folder, recorded=0), part.folder / INFO):
+            file.unlink(missing_ok=True)
         shutil.rmtree(part.folder)
 
 

@@ -35,6 +35,7 @@ from engine.gallery.shards import (
     read_image,
     read_maps,
     shard_files,
+    snapshot,
     translated_errors,
 )
 from engine.gallery.share import Share, share_out
@@ -95,8 +96,9 @@ class Gallery(Closing):
 
     def _open_shard(self, file: Path) -> Columns:
         """The columns of the last shard."""
-        with self._connections.use(len(self._connections.files) - 1) as shard, translated_errors(file):
-            contents = read_contents(shard, self.info.format)  # before its rows: a writer may be adding more
+        number = len(self._connections.files) - 1
+        with self._connections.use(number) as shard, translated_errors(file), snapshot(shard):
+            contents = read_contents(shard, self.info.format)
             self._contents.append(contents)
             columns = open_columns(file, contents)
             if columns is None:
@@ -192,7 +194,8 @@ class Gallery(Closing):
         """The row's features, maps as the gallery's codec gives them.
 
         Raises:
-            GalleryError: what is stored is damaged, or the image has gone or changed since the gallery was opened.
+            RemovedError: the image has gone or changed since the gallery was opened.
+            GalleryError: what is stored is damaged.
         """
         return self.decoded(row, self._codec)
 
@@ -204,16 +207,16 @@ class Gallery(Closing):
         """`features`, with maps as this codec gives them."""
         entry, descriptor = self._table.entry(row), self.descriptors[row]
         number = entry.location.shard
-        with self._connections.use(number) as shard, translated_errors(self.path):
+        with self._connections.use(number) as shard, translated_errors(self.path), snapshot(shard):
             try:
                 image = read_image(shard, entry.location.id)
-                if image is None or (image.name, image.map_size) != (entry.name, entry.map_size):
-                    raise ValueError("its row is missing, or another image's")
+                if image is None or image.checksum != entry.checksum:
+                    raise ValueError("its row is missing, or another one")
                 maps = read_maps(shard, image.id, image.map_size, codec)
             except ValueError as error:
                 if read_contents(shard, self.info.format) != self._contents[number]:
                     self.stamp(row)  # raises where the image is no longer there
-                    raise GalleryError(f"{self.paths[row]}: has changed since; open the gallery again") from error
+                    raise RemovedError(f"{self.paths[row]}: has changed since; open the gallery again") from error
                 leave_note(self.path)
                 raise GalleryError(damage(self.paths[row], error)) from error
         return Features(descriptor, maps)

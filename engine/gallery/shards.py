@@ -243,6 +243,12 @@ def delete_belongings(shard: sqlite3.Connection, ids: Sequence[int]) -> None:
         shard.executemany(f"DELETE FROM {table} WHERE image = ?", [(id_,) for id_ in ids])
 
 
+def delete_orphans(shard: sqlite3.Connection) -> None:
+    """Rows of images that are not there."""
+    for table in OF_AN_IMAGE:
+        shard.execute(f"DELETE FROM {table} WHERE image NOT IN (SELECT id FROM images)")
+
+
 def set_count(shard: sqlite3.Connection, images: int) -> None:
     shard.execute("DELETE FROM contents")
     shard.execute("INSERT INTO contents VALUES (?)", (images,))
@@ -269,6 +275,8 @@ def create_shard(file: Path, page_bytes: int = PAGE_BYTES) -> sqlite3.Connection
         set_count(connection, 0)
         connection.commit()
         connection.close()
+        for left_behind in ("-wal", "-shm"):  # by a shard that was moved away: SQLite would put its rows into this one
+            Path(f"{file}{left_behind}").unlink(missing_ok=True)
         rename(unfinished, file)
     return connect(file)
 
@@ -296,6 +304,16 @@ def connect(file: Path, readonly: bool = False) -> sqlite3.Connection:
         connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
         require_plain_tables(connection)
         return connection
+
+
+@contextlib.contextmanager
+def snapshot(shard: sqlite3.Connection) -> Iterator[None]:
+    """Reads within see one state of the shard."""
+    shard.execute("BEGIN")
+    try:
+        yield
+    finally:
+        shard.rollback()
 
 
 def require_plain_tables(connection: sqlite3.Connection) -> None:

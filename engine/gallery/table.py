@@ -17,11 +17,12 @@ from engine.geometry import Size
 
 @dataclass(frozen=True)
 class Entry:
-    """An image: where its row is, its path as the file system has it, positions (h, w) of its full-scale map."""
+    """An image: where its row is, its path as the file system has it, and what else its row has: see `StoredImage`."""
 
     location: Location
     name: bytes
     map_size: Size
+    checksum: int
 
 
 class Table:
@@ -42,8 +43,8 @@ class Table:
 
     def entry(self, row: int) -> Entry:
         shard, place = self.place(row)
-        id_, height, width, *_ = self.shards[shard].table[place].item()
-        return Entry(Location(shard, id_), self.shards[shard].name(place), (height, width))
+        id_, height, width, checksum, _ = self.shards[shard].table[place].item()
+        return Entry(Location(shard, id_), self.shards[shard].name(place), (height, width), checksum)
 
     def names(self) -> Iterator[bytes]:
         """Every path in the file system's own encoding, by row."""

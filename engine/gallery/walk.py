@@ -24,6 +24,7 @@ from engine.gallery.shards import (
     parse_image,
     parse_maps,
     shard_files,
+    snapshot,
     translated_errors,
 )
 
@@ -100,13 +101,3 @@ def named(file: Path, columns: tuple[Any, ...]) -> Path:
     """The path that a damaged row gives, else the row itself."""
     id_, name = columns[:2]
     return Path(os.fsdecode(name)) if isinstance(name, bytes) and name else Path(f"{file}, row {id_}")
-
-
-@contextlib.contextmanager
-def snapshot(shard: sqlite3.Connection) -> Iterator[None]:
-    """Reads within see one state of the shard."""
-    shard.execute("BEGIN")
-    try:
-        yield
-    finally:
-        shard.rollback()

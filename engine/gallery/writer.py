@@ -36,6 +36,7 @@ from engine.gallery.shards import (
     StoredImage,
     create_shard,
     delete_belongings,
+    delete_orphans,
     has_maps,
     insert_belongings,
     insert_image,
@@ -156,8 +157,8 @@ class GalleryWriter(Closing):
                 self._damaged.add(image.path)
         if removed or found != count:
             with shard as transaction:
-                delete_belongings(transaction, removed)
                 transaction.executemany("DELETE FROM images WHERE id = ?", [(id_,) for id_ in removed])
+                delete_orphans(transaction)
                 set_count(transaction, found)
                 mark_changed(transaction)
         if lost := max(len(removed), count - found, 0):

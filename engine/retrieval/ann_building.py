@@ -78,11 +78,10 @@ def build(descriptors: Descriptors, wanted: float, done: Callable[[int], None] =
 
 
 def each_part(descriptors: Descriptors) -> Iterator[Array]:
-    """All descriptors in order, (m, 2048) float32 at a time, as they are on the disk."""
-    for block in descriptors.blocks:
-        for part in parts(len(block.rows)):
-            yield block.rows[part]
-        block.release()
+    """All descriptors in order, (m, 2048) float32 at a time."""
+    for part in parts(len(descriptors)):
+        yield descriptors[part]
+        descriptors.release()
 
 
 def coded_part(quantizer: Quantizer, rows: Array, best: Best, done: Callable[[int], None]) -> tuple[Array, Array]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from engine.backends.native import library
 from engine.contract import Array
+from engine.errors import BackendError
 from engine.features import Features
 from engine.geometry import Size, pooled_size, unit_map_sizes
 from engine.retrieval.retriever import Mapped
@@ -41,11 +42,15 @@ def pooled(features: Features) -> Features:
 
 @cache
 def fastest() -> Callable[[Array, Size], Array]:
-    return library.shrink if library.is_here() else shrink
+    try:
+        library.library()
+    except BackendError:
+        return shrink
+    return library.shrink
 
 
 def shrink(unit_map: Array, size: Size) -> Array:
-    """What `library.shrink` does, where there is no compiler for it, in thrice the time."""
+    """What `library.shrink` does, where the library cannot be had, in thrice the time."""
     channels, height, width = unit_map.shape
     # the channels one below the other are one tall picture: its rows are cut at every channel's end
     tall = unit_map.astype(np.float32).reshape(channels * height, width)

@@ -29,6 +29,7 @@ from cvnet_engine.cli import app, show_note
 from cvnet_engine.commands.build import sizes_in
 from engine.bundle import Bundle
 from engine.errors import CvnetWarning, ImageError
+from engine.gallery.ann_file import ANN
 from engine.gallery.reader import Gallery
 from engine.gallery.writer import GalleryWriter
 from engine.retrieval.retriever import Retriever
@@ -887,6 +888,17 @@ def test_search_reranks_with_what_was_asked_for(cli, bundle, gallery, query, tmp
     assert len(found["results"]) == 10
     assert sum(result["rerank_score"] is not None for result in found["results"]) == scored
     assert found["results"][0]["path"] == str(query)
+
+
+def test_an_approximate_index_is_opened_where_all_images_are_searched(cli, bundle, gallery, query, tmp_path):
+    copy = shutil.copytree(gallery, tmp_path / "g")
+    (copy / ANN).touch()  # a damaged one, of which a note tells
+    (tmp_path / "lists").write_text(f"{query}\n")
+    command = ("search --rerank 0 --bundle", bundle, "--gallery", copy, query)
+    for some in (("--filter", f"name={query.name}"), ("--candidates", tmp_path / "lists"), ("--exact",)):
+        done = cli(*command, *some)
+        assert (done.code, ANN in done.err) == (0, False), some
+    assert ANN in cli(*command).err
 
 
 def test_search_scores_few_in_full_and_says_which(cli, bundle, gallery, query, tmp_path):

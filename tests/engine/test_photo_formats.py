@@ -182,6 +182,13 @@ def test_too_many_pixels():
             decode(data)
 
 
+def test_a_raw_file_is_read_by_programs_that_lifted_pillows_bound(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert decode(PHOTOS["raw"]).shape == TALL.shape
+    with pytest.raises(ImageError, match="too many"):
+        decode(with_size(PHOTOS["raw"], 20_000))
+
+
 def with_size(raw: bytes, side: int) -> bytes:
     """A raw file of more pixels than it holds."""
     for tag, value in ((256, 200), (257, 120)):

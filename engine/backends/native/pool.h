@@ -14,7 +14,8 @@ typedef struct { Pool *pool; pthread_t id; Buffer scratch; } Worker;  // the fir
 
 struct Pool {
     Worker *workers;
-    int threads, working, round, stop, n;
+    int threads, working, stop, n;
+    unsigned round;  // counts on from 0 again when it is full
     pthread_mutex_t lock;
     pthread_cond_t begin, end;
     Task *task;
@@ -31,9 +32,9 @@ static void take_tasks(Worker *me)
 static void *work(void *worker)
 {
     Pool *p = ((Worker *)worker)->pool;
-    for (int round = 1;; round++) {
+    for (unsigned round = 1;; round++) {
         pthread_mutex_lock(&p->lock);
-        while (p->round < round && !p->stop) pthread_cond_wait(&p->begin, &p->lock);
+        while (p->round != round && !p->stop) pthread_cond_wait(&p->begin, &p->lock);
         int stop = p->stop;
         pthread_mutex_unlock(&p->lock);
         if (stop) return NULL;

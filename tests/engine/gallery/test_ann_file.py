@@ -13,11 +13,14 @@ import pytest
 from engine.errors import CvnetWarning, GalleryError
 from engine.features import Features
 from engine.gallery.ann_file import ANN, AnnFile
+from engine.gallery.columns import HEADER_BYTES, ROW_BYTES, Columns, columns_file
 from engine.gallery.reader import Gallery
+from engine.gallery.shards import StoredImage, shard_file
 from engine.gallery.verification import repair, verify
 from engine.gallery.writer import GalleryWriter
+from engine.retrieval.ann_building import build
 from engine.retrieval.searcher import Plan, Searcher
-from tests.engine.approximate import PLACES, VIEWS, NoPairs, photographs
+from tests.engine.approximate import PLACES, RECALL, SHARD, VIEWS, NoPairs, photographs
 from tests.engine.fakes import INFO, STAMP, features
 
 IMAGES = PLACES * VIEWS
@@ -72,6 +75,32 @@ def test_an_index_most_of_whose_images_have_gone_is_done_without(gallery):
         writer.remove(writer.paths[: IMAGES // 5])
     with Gallery(gallery) as opened, pytest.warns(CvnetWarning, match="480 of its 2,400 images were changed"):
         assert opened.approximate() is None
+
+
+def test_an_index_of_a_part_of_the_gallery_is_done_without(gallery):
+    """To pick out so many descriptors takes longer than to scan all."""
+    kept, added = AnnFile.load(gallery), photographs(np.arange(PLACES), 11)
+    with Gallery(gallery) as opened:
+        shards = list(opened.shards)
+    for _ in range(6):
+        assert kept.opened(shards)
+        images = [StoredImage(n, Path(f"/{n}.jpg"), (2, 2), row, STAMP) for n, row in enumerate(added)]
+        shards.append(Columns.of_images(images))
+    with pytest.raises(GalleryError, match=r"900 of 3,300 images were added since; search is exact until"):
+        kept.opened(shards)
+
+
+@pytest.mark.parametrize("value", [np.nan, 7])
+def test_no_index_is_built_of_a_damaged_descriptor(gallery, value):
+    GalleryWriter(gallery, INFO).close()
+    unlearnt = np.random.default_rng(0).permutation(IMAGES)[-1]
+    number, place = divmod(int(unlearnt), SHARD)
+    file = columns_file(shard_file(gallery, number))
+    with file.open("r+b") as stream:
+        stream.seek(HEADER_BYTES + place * ROW_BYTES)
+        stream.write(np.float32(value).tobytes())
+    with Gallery(gallery) as opened, pytest.raises(GalleryError, match=r"damaged in .*columns"):
+        build(opened.descriptors, RECALL)
 
 
 def flipped(data: bytes, place: int) -> bytes:

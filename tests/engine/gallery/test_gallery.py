@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.errors import GalleryError
+from engine.errors import GalleryError, RemovedError
+from engine.gallery import reader
 from engine.gallery.columns import columns_file
 from engine.gallery.info import GalleryInfo, require_equal
 from engine.gallery.reader import Gallery
@@ -161,6 +162,47 @@ def test_a_reader_sees_what_is_committed_while_the_writer_writes(tmp_path):
             put(writer, range(count - 1, count))
             assert len(Gallery(tmp_path / "g")) == count
             read_all(tmp_path / "g")
+
+
+def test_a_reader_counts_the_images_of_one_moment(tmp_path, monkeypatch):
+    """An image that is removed while a shard is opened is no damage."""
+
+    def removing(*_: object) -> None:
+        with GalleryWriter(tmp_path / "g", INFO) as writer:
+            writer.remove(PATHS[1:2])
+
+    write(tmp_path / "g")
+    monkeypatch.setattr(reader, "open_columns", removing)
+    with Gallery(tmp_path / "g") as gallery:
+        assert gallery.paths == PATHS[:3]
+
+
+def test_maps_are_those_of_the_row_though_another_image_takes_its_number(tmp_path, monkeypatch):
+    read_maps = reader.read_maps
+
+    def replacing(*row: object) -> object:
+        with GalleryWriter(tmp_path / "g", INFO) as writer:
+            writer.remove(PATHS[2:3])
+            put(writer, range(3, 4))
+        return read_maps(*row)
+
+    with Gallery(write(tmp_path / "g")) as gallery:
+        with monkeypatch.context() as patched:
+            patched.setattr(reader, "read_maps", replacing)
+            assert_equal(gallery.features(2), features(2))
+        with pytest.raises(RemovedError, match=r"/photos/2\.jpg: no longer in the gallery"):
+            gallery.features(2)
+
+
+def test_an_image_that_was_replaced_is_not_taken_for_the_one_that_was_opened(tmp_path):
+    """Its maps are as large as those before, and would be scored beside the old descriptor."""
+    with Gallery(write(tmp_path / "g")) as gallery:
+        with GalleryWriter(tmp_path / "g", INFO) as writer:
+            writer.put(PATHS[1], STAMP, features(99))
+        with pytest.raises(RemovedError, match=r"/photos/1\.jpg: has changed since; open the gallery again"):
+            gallery.features(1)
+        assert_equal(gallery.features(2), features(2))
+    assert not (tmp_path / "g" / "damaged").exists()
 
 
 def test_a_killed_writer_leaves_no_shard_without_tables(tmp_path):

@@ -12,10 +12,11 @@ import pytest
 from engine.errors import GalleryError
 from engine.gallery import parts
 from engine.gallery.indexing import IndexReport, find_images, index
+from engine.gallery.map_codec import parse_kind
 from engine.gallery.parts import cut, discard, make, stale, take_in
 from engine.gallery.reader import Gallery
 from engine.gallery.writer import GalleryWriter
-from tests.engine.fakes import INFO, FakeRetriever, assert_equal
+from tests.engine.fakes import INFO, FakeRetriever, assert_equal, features
 from tests.pictures import photo
 
 COUNT = 11
@@ -77,6 +78,19 @@ def test_only_what_is_new_or_changed_is_looked_at_again(photos, tmp_path):
     with Gallery(tmp_path / "g") as gallery:
         assert gallery.stamp(2).mtime_ns == 1
         assert gallery.stamp(6).mtime_ns == photos[7].stat().st_mtime_ns  # one before it was no image
+
+
+def test_dates_are_taken_in_of_images_that_are_there_without(photos, tmp_path):
+    in_one_go(photos, tmp_path / "g")
+    with sqlite3.connect(tmp_path / "g" / "shard-00000.sqlite") as shard:
+        shard.execute("DELETE FROM taken")
+    shard.close()
+    for seen in (COUNT - 1, 0):
+        retriever = FakeRetriever()
+        report = in_parts(photos, tmp_path / "g", retriever)
+        assert (report.added, report.updated, report.unchanged) == (0, 0, COUNT - 1)
+        assert retriever.seen == seen
+    assert_same(tmp_path / "g", in_one_go(photos, tmp_path / "whole"))
 
 
 def test_a_part_left_behind_is_gone_on_with(photos, tmp_path, monkeypatch):
@@ -161,19 +175,36 @@ def test_a_part_is_found_again_when_the_gallery_has_some_of_it(photos, tmp_path)
     assert not first.is_made
 
 
-def test_a_folder_that_is_removed_by_half_is_no_part_that_is_made(photos, tmp_path, monkeypatch):
-    (part, *_) = cut(photos, photos, tmp_path / "g", INFO, images=4)
-    make(part, INFO, FakeRetriever())
+@pytest.mark.parametrize("gone", range(4))
+@pytest.mark.parametrize("maps", ["float16", "coded"])
+def test_a_folder_that_is_removed_by_half_is_a_part_that_can_be_made(photos, tmp_path, monkeypatch, maps, gone):
+    info = replace(INFO, maps=parse_kind(maps))
+    with GalleryWriter(tmp_path / "g", info) as writer:
+        if writer.is_unlearnt:
+            writer.learn([features(n) for n in range(3)])
+        info = writer.info
+    (part, *_) = cut(photos, photos, tmp_path / "g", info, images=4)
+    make(part, info, FakeRetriever())
+    unlinked, unlink = [], Path.unlink
 
-    def die(folder: Path) -> None:
-        (folder / "shard-00000.sqlite").unlink()
-        raise KeyboardInterrupt
+    def stopping(file: Path, missing_ok: bool = False) -> None:
+        if len(unlinked) == gone:
+            raise KeyboardInterrupt
+        unlinked.append(file)
+        unlink(file, missing_ok)
 
-    monkeypatch.setattr(parts.shutil, "rmtree", die)
-    with pytest.raises(KeyboardInterrupt):
-        discard(part)
-    assert not part.is_made
-    monkeypatch.undo()
+    def remove(folder: Path) -> None:
+        for file in folder.iterdir():
+            stopping(file)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", stopping)
+        patched.setattr(parts.shutil, "rmtree", remove)
+        with pytest.raises(KeyboardInterrupt):
+            discard(part)
+    assert part.is_made == (gone == 0)
+    make(part, info, FakeRetriever())
+    assert part.is_made
     discard(part)
     discard(part)
     assert not part.folder.exists()

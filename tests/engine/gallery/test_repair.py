@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
@@ -158,6 +159,29 @@ def test_a_shard_that_is_no_database_is_to_be_moved_away(photos, tmp_path):
     shard(tmp_path / "g", 1).unlink()
     run(photos, tmp_path / "g")
     assert len(contents(tmp_path / "g")) == 5
+
+
+def test_what_a_killed_writer_left_of_a_shard_that_was_moved_away_is_not_put_into_the_new_one(tmp_path):
+    with GalleryWriter(tmp_path / "g", INFO) as writer:
+        for n in range(3):
+            writer.put(Path(f"/photos/{n}.jpg"), STAMP, features(n))
+        killed = shutil.copytree(tmp_path / "g", tmp_path / "killed")
+    shard(killed, 0).rename(tmp_path / "away.sqlite")
+    with GalleryWriter(killed, INFO) as writer:
+        assert writer.repairs == ["shard-00000.sqlite was missing"]
+        writer.put(Path("/photos/2.jpg"), STAMP, features(9))
+    (found,) = contents(killed).values()
+    assert_equal(found, features(9))
+
+
+def test_maps_of_rows_that_are_lost_take_no_space(photos, tmp_path):
+    run(photos, tmp_path / "g")
+    execute(tmp_path / "g", "DELETE FROM images WHERE id = 0")
+    columns_file(shard(tmp_path / "g", 0)).unlink()
+    run(photos, tmp_path / "g")
+    with sqlite3.connect(shard(tmp_path / "g", 0)) as connection:
+        assert connection.execute("SELECT DISTINCT image FROM maps").fetchall() == [(1,)]
+    connection.close()
 
 
 # ----------------------------------------------------------------------------- galleries of others

@@ -87,8 +87,20 @@ def test_a_map_is_not_made_larger(size):
         library.shrink(np.zeros((256, 4, 6), np.float32), size)
 
 
-def test_without_a_compiler_opencv_pools(monkeypatch):
-    monkeypatch.setattr(library, "is_here", lambda: False)
-    pooling.fastest.cache_clear()
+@pytest.fixture
+def forgetful():
+    """Nothing is known of the library, as in a new process."""
+    for known in (pooling.fastest, library.library):
+        known.cache_clear()
+    yield
+    for known in (pooling.fastest, library.library):
+        known.cache_clear()
+
+
+@pytest.mark.usefixtures("forgetful")
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
+def test_without_a_compiler_that_works_opencv_pools(monkeypatch, tmp_path, compiler):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CC", compiler)
     assert pooling.fastest() is pooling.shrink
-    pooling.fastest.cache_clear()
+    assert pooled(features(1)).map_size == (2, 3)
