@@ -58,7 +58,7 @@ main()
 """
 COMMANDS = sorted(get_command(app).commands)
 CARE = sorted(get_command(care.app).commands)
-HIT = {"rank", "path", "score", "similarity", "rerank_score", "pooled_score", "before"}
+HIT = {"rank", "path", "score", "similarity", "refined", "rerank_score", "pooled_score", "before"}
 TINY = SceneSet("tiny", seed=3, scenes=3, views=3, distractors=1, size=(96, 128))
 
 
