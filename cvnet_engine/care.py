@@ -12,7 +12,7 @@ from cvnet_engine.outputs import require_writable
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Look after a gallery: count, list, verify, remove, prune, compact, export, duplicates, merge, ann.",
+    help="Look after a gallery: count, list, verify, remove, prune, compact, export, duplicates, merge, convert, ann.",
 )
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")]

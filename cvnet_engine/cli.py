@@ -346,15 +346,15 @@ def evaluate(
     from cvnet_engine.commands import evaluate
     from engine.presets import PRESETS
 
-    chosen = PRESETS[preset or "exact"]
+    plan = PRESETS[preset or "exact"].plan(1, None, rerank_with, fine)
     evaluate.run(
         evaluate.Options(
             dataset=dataset,
             data_dir=data_dir,
             bundle=bundle,
-            rerank=str(chosen.rerank) if rerank is None else rerank,
-            rerank_with=rerank_with or chosen.method,
-            fine=chosen.fine if fine is None else fine,
+            rerank=str(plan.rerank) if rerank is None else rerank,
+            rerank_with=plan.method,
+            fine=plan.fine,
             scales=scales_asked(scales, preset),
             reference=reference,
             against=against,

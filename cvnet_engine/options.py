@@ -72,7 +72,10 @@ ThreadsOption = Annotated[
 ]
 RunnerOption = Annotated[
     Literal["local", "ray"],
-    typer.Option("--runner", help="Who does the work: this process, or those of a Ray cluster."),
+    typer.Option(
+        "--runner",
+        help="Who does the work: this process, or those of a Ray cluster, by 2 --threads each unless told otherwise.",
+    ),
 ]
 AddressOption = Annotated[
     str | None,

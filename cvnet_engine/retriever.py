@@ -93,16 +93,14 @@ class Retriever(Closing):
             ImageError: the image cannot be read, or the box misses it.
             GalleryError: an image that was named is not in the gallery, or the gallery is damaged.
         """
-        if top_k < 1 or (rerank is not None and rerank < 0):
-            raise CvnetError(f"top_k is {top_k} and rerank {rerank}; expected at least 1 and 0")
         shortlist = None if candidates is None else self._rows(candidates)
+        if rerank is None and shortlist is not None:
+            rerank = len(shortlist)
+        plan = PRESETS[preset].plan(top_k, rerank, method, fine)
         among = self._among(where, shortlist)
         stages = Stages()
         with stages.timed("features"):
             query, features, own_row = self._described(image, bbox)
-        if rerank is None and shortlist is not None:
-            rerank = len(shortlist)
-        plan = PRESETS[preset].plan(top_k, rerank, method, fine)
         found = self._searcher.find(features, plan, done, among, own_row)
         before = found.before.rows.tolist() if shortlist is None else shortlist
         return Results(

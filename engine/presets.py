@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
+from engine.errors import CvnetError
 from engine.geometry import IMAGE_SCALES
 from engine.retrieval.searcher import Plan, RerankWith
 from engine.scales import Scales
@@ -31,13 +32,22 @@ class Preset:
     fine: int | None = None
 
     def plan(self, top_k: int, rerank: int | None, method: RerankWith | None, fine: int | None) -> Plan:
-        """How to search, with what was asked for in the place of its own."""
-        return Plan(
-            top_k,
-            self.rerank if rerank is None else rerank,
-            method or self.method,
-            self.fine if fine is None else fine,
-        )
+        """How to search, with what was asked for in the place of its own.
+
+        Raises:
+            CvnetError: a number of results or candidates that there cannot be, another method, or `fine` for one that
+                scores no pair.
+        """
+        rerank, method = self.rerank if rerank is None else rerank, method or self.method
+        if top_k < 1 or min(rerank, fine or 0) < 0:
+            raise CvnetError(f"top_k is {top_k}, rerank {rerank}, fine {fine}; expected at least 1, 0 and 0")
+        if method not in get_args(RerankWith):
+            raise CvnetError(f"method {method!r}: expected one of {', '.join(get_args(RerankWith))}")
+        if method == "superglobal" and fine is not None:
+            raise CvnetError(f"fine {fine}: superglobal scores no pair; leave it out, or rerank with cvnet or both")
+        if method != "superglobal" and fine is None:
+            fine = self.fine
+        return Plan(top_k, rerank, method, fine)
 
 
 PresetName = Literal["exact", "balanced", "fast"]

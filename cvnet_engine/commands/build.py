@@ -69,7 +69,7 @@ def run(options: Options) -> None:
     except ImportError as error:
         raise BackendError(f"building needs PyTorch and ONNX ({error}); install the 'export' extra") from error
 
-    require_dims(options.map_dims)
+    require_dims(options)
     started, notes = time.perf_counter(), list[str]()
     with console.err.status("starting") as status, reduction(options) as reduced:
         manifest = build(
@@ -155,10 +155,13 @@ def generated_photos(folder: Path) -> Path:
     return scenes.write(scenes.CALIBRATION, folder) / "jpg"
 
 
-def require_dims(text: str) -> None:
-    """Raise BackendError for anything but `auto`, one of `REDUCED_DIMS` or nothing."""
-    if text not in ("", "auto", *map(str, REDUCED_DIMS)):
-        raise BackendError(f"--map-dims {text!r}: expected auto or one of {', '.join(map(str, REDUCED_DIMS))}")
+def require_dims(options: Options) -> None:
+    """Raise BackendError for anything but `auto`, one of `REDUCED_DIMS` or nothing, with which nothing may drift."""
+    dims = options.map_dims
+    if dims not in ("", "auto", *map(str, REDUCED_DIMS)):
+        raise BackendError(f"--map-dims {dims!r}: expected auto or one of {', '.join(map(str, REDUCED_DIMS))}")
+    if not dims and options.map_drift is not None:
+        raise BackendError(f"--map-drift {options.map_drift:g}: is for --map-dims; give that too, or leave it out")
 
 
 def parse_sizes(text: str, max_side_px: int | None) -> list[Size]:

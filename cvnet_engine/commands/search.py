@@ -23,7 +23,7 @@ from engine.errors import CvnetError, ImageError
 from engine.gallery.filter import Filter
 from engine.gallery.reader import Gallery
 from engine.images import MAX_BYTES
-from engine.presets import PRESETS, PresetName
+from engine.presets import PresetName
 from engine.retrieval.hits import Hit
 from engine.retrieval.searcher import RerankWith
 
@@ -118,16 +118,15 @@ class Search:
 
     def find(self, query: Path, image: ImageLike | GalleryImage) -> Results:
         candidates, options = self.shortlists.of(query) if self.shortlists else None, self.options
-        rerank = len(candidates) if candidates is not None and options.rerank is None else options.rerank
-        plan = PRESETS[options.preset].plan(options.top_k, rerank, options.rerank_with, options.fine)
         with console.progress("reranking") as advance:
             return self.retriever.search(
                 image,
-                plan.top_k,
-                plan.rerank,
+                options.top_k,
+                options.rerank,
                 self.box,
-                method=plan.method,
-                fine=plan.fine,
+                method=options.rerank_with,
+                fine=options.fine,
+                preset=options.preset,
                 where=self.where,
                 candidates=candidates,
                 done=advance,
@@ -209,7 +208,7 @@ def parse_filter(conditions: Sequence[str]) -> Filter:
 def show(found: Found, format: Format) -> None:
     results = found.results
     match format:
-        case "table":
+        case "table" if results.hits:
             columns = ("rank", "score", "similarity", "rerank", "before", "path")
             console.table(str(found.query), columns, [table_row(hit) for hit in results.hits])
         case "paths" | "paths0":
@@ -217,8 +216,8 @@ def show(found: Found, format: Format) -> None:
             console.emit("".join(f"{hit.path}{end}" for hit in results.hits))
         case "tsv":
             console.emit("".join("\t".join(tsv_row(found.query, hit)) + "\n" for hit in results.hits))
-    if not results.images:
-        console.warn("no image of the gallery meets the conditions")
+    if not results.hits:
+        console.warn(f"{found.query}: no image of the gallery meets the conditions")
     s = results.seconds
     rough = f"rough look at {results.pooled_pairs} {s['pooled']:.2f} s, " if "pooled" in s else ""
     way = "global" if results.exact else "approximate global"
@@ -259,6 +258,7 @@ def to_json(outcome: Found | Failed) -> dict[str, object]:
             "path": str(hit.path),
             "score": hit.score,
             "similarity": hit.similarity,
+            "refined": hit.refined,
             "rerank_score": hit.rerank_score,
             "pooled_score": hit.pooled_score,
             "before": hit.before,

@@ -107,7 +107,6 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        raise CvnetError(
-            f"{host}:{port}: cannot be listened on ({error.strerror}); choose another --port or --host"
-        ) from error
+    except (OSError, UnicodeError) as error:  # the latter of what can be no name of a machine
+        reason = error.strerror if isinstance(error, OSError) else "no name of a machine"
+        raise CvnetError(f"{host}:{port}: cannot be listened on ({reason}); choose another --port or --host") from error

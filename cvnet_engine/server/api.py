@@ -82,8 +82,8 @@ async def search(request: Request, service: Shared) -> Any:
     snapshot = service.served.snapshot
     query = service.query(snapshot, asked.id, image, asked.box)
     among = await asyncio.to_thread(asked.chosen, snapshot)
-    own_row = None if asked.id is None else snapshot.row(asked.id)
-    work = steps.search(query, snapshot, asked.plan(PRESETS[service.about.preset]), among, own_row)
+    plan = asked.plan(PRESETS[service.about.preset])
+    work = steps.search(query, snapshot, plan, among, asked.own_row(snapshot))
     answers = Answers(service, snapshot, asked.top_k, len(snapshot) if among is None else len(among))
     return await respond(request, service, work, asked.deadline_s, answers)
 
@@ -98,7 +98,8 @@ async def rerank(request: Request, service: Shared) -> Any:
     snapshot = service.served.snapshot
     query = service.query(snapshot, asked.id, image, asked.box)
     rows = rows_of(asked.candidates, snapshot)
-    work = steps.search(query, snapshot, Plan(top_k=len(rows), rerank=len(rows)), np.array(sorted(rows), np.int64))
+    plan, among = Plan(top_k=len(rows), rerank=len(rows)), np.array(sorted(rows), np.int64)
+    work = steps.search(query, snapshot, plan, among, asked.own_row(snapshot))
     return await respond(
         request, service, work, asked.deadline_s, Answers(service, snapshot, len(rows), len(rows), rows)
     )

@@ -27,7 +27,7 @@ from cvnet_engine.server.problems import ProblemError, problem_of
 from cvnet_engine.server.scheduler import Scheduler
 from cvnet_engine.server.security import Access, Guard
 from cvnet_engine.server.service import About, Service
-from engine.errors import CvnetError
+from engine.errors import CvnetError, one_line
 from engine.retrieval.retriever import Retriever
 
 PAGE = Path(__file__).parent / "page"
@@ -90,8 +90,8 @@ async def keep_current(served: Served) -> None:
         started = time.perf_counter()
         try:
             await asyncio.to_thread(served.refresh)
-        except (CvnetError, OSError) as error:
-            logger.warning("the gallery could not be opened again: %s", error)
+        except Exception as error:  # the next look may find it whole, or memory for it
+            logger.warning("the gallery could not be opened again: %s", one_line(error))
         pause = max(REFRESH_S, (time.perf_counter() - started) / OPENING_SHARE)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from cvnet_engine.console import printable
 from cvnet_engine.server.problems import ProblemError, gone
 from engine.contract import Array
-from engine.errors import CvnetError, ImageError
+from engine.errors import ImageError
 from engine.gallery.ann_file import ANN
 from engine.gallery.filter import Filter
 from engine.gallery.info import GalleryInfo, require_equal
@@ -185,7 +185,7 @@ class Served:
         try:
             require_equal(gallery.info, self._wanted, self._path)
             return Snapshot(gallery, self._lay_out(gallery))
-        except CvnetError:
+        except BaseException:
             gallery.close()
             raise
 

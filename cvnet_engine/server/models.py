@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from cvnet_engine.server.collection import Snapshot
 from engine.contract import Array
-from engine.errors import GalleryError
+from engine.errors import CvnetError, GalleryError
 from engine.gallery.dates import day
 from engine.gallery.filter import Filter
-from engine.presets import Preset
+from engine.presets import PRESETS, Preset
 from engine.retrieval import hits as found
 from engine.retrieval.near_identical import firsts_of_a_kind
 from engine.retrieval.ranking import Ranking
@@ -41,6 +41,10 @@ class QueryRequest(BaseModel):
     id: Annotated[str | None, Field(description="A gallery image, instead of an upload.")] = None
     box: Box | None = None
     deadline_s: Annotated[float, Field(gt=0, le=600, description="Give up after this many seconds.")] = 120
+
+    def own_row(self, snapshot: Snapshot) -> int | None:
+        """The row of the gallery image that is the query, which is no result of its own; None for an upload."""
+        return None if self.id is None else snapshot.row(self.id)
 
 
 def a_day(text: str) -> str:
@@ -92,6 +96,18 @@ class SearchRequest(QueryRequest, Filters):
             ge=0, le=MOST, description="Candidates to score in full, all others on pooled maps; null for the preset's."
         ),
     ] = None
+
+    @model_validator(mode="after")
+    def require_plan(self) -> Self:
+        """
+        Raises:
+            ValueError: there is no such search.
+        """
+        try:
+            self.plan(PRESETS["exact"])
+        except CvnetError as error:
+            raise ValueError(str(error)) from error
+        return self
 
     def plan(self, preset: Preset) -> Plan:
         return preset.plan(self.top_k, self.rerank, self.method, self.fine)

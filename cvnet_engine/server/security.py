@@ -143,7 +143,7 @@ class Guard:
                 HTTPStatus.BAD_REQUEST, "unknown-host", f"this server is not {host!r}; use its own address"
             )
         origin = headers.get("origin")
-        if method not in SAFE_METHODS and origin and urlsplit(origin).netloc != host:
+        if method not in SAFE_METHODS and origin and origin.partition("://")[2] != host:
             raise ProblemError(HTTPStatus.FORBIDDEN, "foreign-origin", "only this server's own page may send this")
         if path not in OPEN and not path.startswith("/page/") and not self._access.admits(headers):
             raise ProblemError(

@@ -23,7 +23,6 @@ from engine.retrieval.retriever import Retriever
 from engine.retrieval.searcher import Found, Scored
 
 Result = TypeVar("Result")
-EXPIRED = ProblemError(HTTPStatus.GATEWAY_TIMEOUT, "deadline", "not done by the deadline; ask for fewer pairs")
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,8 @@ class Service:
 
         def expire() -> None:
             job.cancel()
-            queue.put_nowait(Finished(EXPIRED))
+            late = ProblemError(HTTPStatus.GATEWAY_TIMEOUT, "deadline", "not done by the deadline; ask for fewer pairs")
+            queue.put_nowait(Finished(late))
 
         job = self.scheduler.submit(steps, deliver)
         expiry = loop.call_later(seconds, expire)

@@ -63,7 +63,8 @@ async def read(request: Request, model: type[Body]) -> tuple[Body, bytes | None]
             case "application/json":
                 fields = json.loads(await whole(request))
             case "application/x-www-form-urlencoded":
-                fields = collected(parse_qsl((await whole(request)).decode(), keep_blank_values=True), model)
+                text = (await whole(request)).decode()
+                fields = collected(parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS), model)
             case "multipart/form-data":
                 fields, image = await multipart(request, model)
             case _:

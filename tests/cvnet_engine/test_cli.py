@@ -14,7 +14,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -27,12 +27,15 @@ from cvnet import checkpoint
 from cvnet_engine import care
 from cvnet_engine.cli import app, show_note
 from cvnet_engine.commands.build import sizes_in
+from cvnet_engine.options import PresetOption, RerankWithOption
 from engine.bundle import Bundle
 from engine.errors import CvnetWarning, ImageError
 from engine.gallery.ann_file import ANN
 from engine.gallery.reader import Gallery
 from engine.gallery.writer import GalleryWriter
+from engine.presets import PresetName
 from engine.retrieval.retriever import Retriever
+from engine.retrieval.searcher import RerankWith
 from scenes import SceneSet, write
 from tests.cvnet_engine.program import Result, assert_one_line
 from tests.engine.disks import fill, make_readonly, small_disk
@@ -56,7 +59,7 @@ main()
 """
 COMMANDS = sorted(get_command(app).commands)
 CARE = sorted(get_command(care.app).commands)
-HIT = {"rank", "path", "score", "similarity", "rerank_score", "pooled_score", "before"}
+HIT = {"rank", "path", "score", "similarity", "refined", "rerank_score", "pooled_score", "before"}
 TINY = SceneSet("tiny", seed=3, scenes=3, views=3, distractors=1, size=(96, 128))
 
 
@@ -164,6 +167,10 @@ def test_bad_usage(cli, command):
         ("eval --dataset d --data-dir d --bundle b", {"rerank": "100", "rerank_with": "cvnet", "fine": None}),
         ("eval --dataset d --data-dir d --bundle b --preset fast", {"rerank": "100", "fine": 10, "scales": "0.7071,1"}),
         ("eval --dataset d --data-dir d --bundle b --preset fast --fine 50 --rerank 0", {"rerank": "0", "fine": 50}),
+        (
+            "eval --dataset d --data-dir d --bundle b --preset fast --rerank-with superglobal",
+            {"rerank_with": "superglobal", "fine": None},
+        ),
     ],
 )
 def test_a_preset_says_what_is_not_asked_for(cli, monkeypatch, command, expected):
@@ -173,6 +180,12 @@ def test_a_preset_says_what_is_not_asked_for(cli, monkeypatch, command, expected
     assert cli(command).code == 0
     (options,) = told
     assert {name: getattr(options, name) for name in expected} == expected
+
+
+def test_options_name_what_there_is_to_choose_from():
+    """They are spelt out, since importing what has them would make `--help` slow."""
+    for option, names in ((PresetOption, PresetName), (RerankWithOption, RerankWith)):
+        assert get_args(get_args(get_args(option)[0])[0]) == get_args(names)
 
 
 def test_doctor(cli, tmp_path):
@@ -428,6 +441,7 @@ def test_bad_checkpoints(cli, weights, tmp_path, name, message):
         ({"sizes": "1024"}, "expected a folder, or WIDTHxHEIGHT"),
         ({"sizes": "1024x768,8x8"}, "'8x8': expected"),
         ({"map-dims": "100"}, "expected auto or one of 64, 96, 128, 192"),
+        ({"map-drift": "0.1"}, "--map-drift 0.1: is for --map-dims"),
         ({"map-dims": "auto"}, "only the native pair scorer takes maps of fewer dimensions"),
         ({"descriptor": "superglobal", "sizes": "80x600"}, "less than 92 px, which SuperGlobal's descriptor needs"),
     ],
@@ -887,6 +901,9 @@ def test_search_reranks_with_what_was_asked_for(cli, bundle, gallery, query, tmp
     (found,) = json.loads(file.read_text())
     assert len(found["results"]) == 10
     assert sum(result["rerank_score"] is not None for result in found["results"]) == scored
+    assert sum(result["refined"] is not None for result in found["results"]) == {"cvnet": 0, "superglobal": 3}.get(
+        method, 10
+    )
     assert found["results"][0]["path"] == str(query)
 
 
@@ -928,6 +945,7 @@ def test_eval_reranks_with_superglobal_and_scores_no_pair(cli, bundle, gallery, 
     assert cli("eval", *where, "--rerank 5 --rerank-with superglobal").code == 0
     figures = json.loads(file.read_text())
     assert figures["rerank_with"] == "superglobal"
+    assert_one_line(cli("eval", *where, "--fine 2 --rerank-with superglobal"), "superglobal scores no pair")
     assert figures["pairs"] == 0
     assert set(figures["rerank"]) == {"5"}
     assert cli("search", "x.jpg", "--bundle", bundle, "--gallery", gallery, "--rerank-with magic").code == 2

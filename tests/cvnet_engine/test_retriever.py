@@ -135,6 +135,7 @@ def test_progress_is_told(retriever, photos):
         (BLACK, {"candidates": []}, GalleryError, "no candidates"),
         (BLACK, {"top_k": 0}, CvnetError, "top_k is 0"),
         (BLACK, {"rerank": -1}, CvnetError, "rerank -1"),
+        (BLACK, {"method": "magic"}, CvnetError, "method 'magic'"),
         (GalleryImage("x.jpg"), {}, GalleryError, "x.jpg: not in"),
         (GalleryImage("x.jpg"), {"bbox": (0, 0, 9, 9)}, CvnetError, "x.jpg: stored features are of the whole image"),
     ],

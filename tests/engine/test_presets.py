@@ -6,6 +6,7 @@ from typing import get_args
 
 import pytest
 
+from engine.errors import CvnetError
 from engine.gallery.map_codec import parse_kind
 from engine.presets import PRESETS, PresetName, limit_px
 from engine.retrieval.searcher import Plan
@@ -33,6 +34,25 @@ def test_presets_are_such_as_commands_take(name):
 def test_what_is_asked_for_takes_its_place():
     assert PRESETS["fast"].plan(5, 0, "both", 7) == Plan(5, 0, "both", 7)
     assert PRESETS["fast"].plan(5, 30, None, None).rerank == 30
+
+
+def test_where_no_pair_is_scored_there_is_none_to_score_in_full():
+    assert PRESETS["fast"].plan(5, 30, "superglobal", None) == Plan(5, 30, "superglobal")
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ((0, None, None, None), "top_k is 0"),
+        ((10, -1, None, None), "rerank -1"),
+        ((10, None, None, -1), "fine -1"),
+        ((10, None, "magic", None), "method 'magic': expected one of cvnet, superglobal, both"),
+        ((10, None, "superglobal", 30), "fine 30: superglobal scores no pair"),
+    ],
+)
+def test_what_cannot_be_searched_is_said(asked, message):
+    with pytest.raises(CvnetError, match=message):
+        PRESETS["fast"].plan(*asked)
 
 
 def test_a_limit_of_nought_is_none():

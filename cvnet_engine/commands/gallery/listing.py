@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 
 from cvnet_engine import console
 from cvnet_engine.commands.gallery.options import GalleryOptions
-from cvnet_engine.outputs import STANDARD_OUTPUT
 from engine.gallery.reader import Gallery
 from engine.gallery.selection import select
 
@@ -23,7 +22,7 @@ def run(options: Options) -> None:
     with Gallery(options.gallery) as gallery:
         paths = select(gallery.paths, options.only) if options.only else gallery.paths
         if not options.json:
-            console.write_file(STANDARD_OUTPUT, "".join(f"{path}\n" for path in paths))
+            console.emit("".join(f"{path}\n" for path in paths))
             return
         chosen = set(paths)
         entries = [

@@ -218,8 +218,13 @@ function similar(id) {
 }
 
 async function copy(text, button) {
-  const words = button.textContent;
-  button.textContent = await navigator.clipboard.writeText(text).then(() => "Copied", () => "Not allowed to copy");
+  const words = (button.dataset.words ??= button.textContent);
+  try {
+    await navigator.clipboard.writeText(text); // there is none where the page came over plain HTTP from elsewhere
+    button.textContent = "Copied";
+  } catch {
+    button.textContent = "Not allowed to copy";
+  }
   setTimeout(() => (button.textContent = words), 1500);
 }
 

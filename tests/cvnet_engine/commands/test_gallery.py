@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,13 @@ def test_list_is_one_path_a_line(cli, gallery, photos):
     assert cli("gallery list --gallery", gallery).out.splitlines() == [str(photos / name) for name in NAMES]
     chosen = cli("gallery list", photos / "b", "*.png", "--gallery", gallery)
     assert chosen.out.splitlines() == [str(photos / name) for name in ("a/2.png", "b/3.jpg", "b/4.jpg")]
+
+
+def test_list_gives_names_byte_for_byte(tmp_path):
+    with GalleryWriter(tmp_path / "g", INFO) as writer:
+        writer.put(Path(os.fsdecode(b"/photos/bad\xff.jpg")), STAMP, features(0))
+    command = [sys.executable, "-m", "cvnet_engine", "gallery", "list", "--gallery", tmp_path / "g"]
+    assert subprocess.run(command, check=True, capture_output=True).stdout == b"/photos/bad\xff.jpg\n"
 
 
 def test_list_for_machines_tells_of_the_files(cli, gallery, photos):

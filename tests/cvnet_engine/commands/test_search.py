@@ -109,7 +109,8 @@ def test_shortlists_and_filters(search, photos, tmp_path):
     assert filtered.stdout == os.fsencode(photos[3]) + b"\n"
     nothing = search(photos[0], "--filter", "name=nothing", "--format", "paths")
     assert (nothing.returncode, nothing.stdout) == (0, b"")
-    assert b"no image of the gallery meets the conditions" in nothing.stderr
+    assert os.fsencode(photos[0]) + b": no image of the gallery meets the conditions\n" in nothing.stderr
+    assert b"similarity" not in search(photos[0], "--filter", "name=nothing").stdout  # a table of nothing
     (tmp_path / "unknown.txt").write_text(f"{photos[0]}\n/nowhere.jpg")
     unknown = search(photos[0], "--candidates", tmp_path / "unknown.txt")
     assert (unknown.returncode, unknown.stdout) == (1, b"")

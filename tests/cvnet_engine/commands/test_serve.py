@@ -115,6 +115,12 @@ def test_a_port_that_is_taken(bundle, gallery):
         serve.run(options(bundle, gallery, port=taken.getsockname()[1]))
 
 
+@pytest.mark.parametrize("host", ["..", "a" * 64, "nowhere.invalid"])
+def test_a_host_that_is_none(bundle, gallery, host):
+    with pytest.raises(CvnetError, match="choose another --port or --host"):
+        serve.run(options(bundle, gallery, host=host, token="t"))
+
+
 def test_no_gallery(bundle, tmp_path):
     with pytest.raises(CvnetError, match="not a gallery"):
         serve.run(options(bundle, tmp_path / "absent"))

@@ -48,6 +48,13 @@ def test_truncated_picture_gives_a_placeholder(photo: str) -> None:
     assert thumbnail(photo) is None
 
 
+def test_a_damaged_avif_photo_gives_a_placeholder() -> None:
+    whole = encode(Image.new("RGB", (50, 40), "red"), "AVIF")
+    pixels_at = whole.index(b"mdat") + 4
+    for damaged in (whole[:pixels_at] + bytes(len(whole) - pixels_at), whole.replace(b"av01", b"xxxx")):
+        assert thumbnail(damaged) is None
+
+
 @pytest.mark.parametrize("name", ["photo.heic", "photo.avif", "photo.dng"])
 def test_photos_of_every_kind_are_shown_upright(tmp_path: Path, name: str) -> None:
     image = Image.new("RGB", (400, 200), "white")

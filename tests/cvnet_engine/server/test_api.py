@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import tempfile
+import weakref
 from typing import ClassVar
 
 import cv2
@@ -188,6 +190,13 @@ def test_an_image_that_was_removed_since_the_gallery_was_opened(client, gallery,
     assert not (gallery / DAMAGED).exists()
 
 
+def test_a_gallery_image_is_no_result_of_its_own_shortlist(client, photos):
+    asked = {"id": id_of(photos[2]), "candidates": [str(path) for path in photos[1:4]]}
+    for more in ({}, {"box": [0, 0, 40, 40]}):
+        found = client.post("/v1/rerank", json=asked | more).json()["results"]
+        assert {hit["path"]: hit["before"] for hit in found} == {str(photos[1]): 1, str(photos[3]): 3}
+
+
 def test_an_external_shortlist_is_put_in_order(client, photos):
     names = [str(photos[7]), id_of(photos[2]), id_of(photos[9]), str(photos[2])]
     for sent in (
@@ -284,6 +293,7 @@ def test_unusable_uploads(client, data, message, accept):
         ({"box": "1,2,3"}, "box"),
         ({"colour": "red"}, "colour"),
         ({"deadline_s": "0"}, "deadline_s"),
+        ({"method": "superglobal", "fine": "3"}, "superglobal scores no pair"),
     ],
 )
 def test_fields_that_do_not_fit(client, fields, message):
@@ -306,6 +316,7 @@ def test_boxes_that_miss_the_image(client, photos, box):
         ("application/json", b"[]", 422),
         ("multipart/form-data", b"x", 400),
         ("multipart/form-data; boundary=x", b"--x\r\nnonsense", 422),
+        ("application/x-www-form-urlencoded", b"name=&" * (uploads.MAX_FIELDS + 1), 400),
     ],
 )
 def test_malformed_bodies(client, kind, body, status):
@@ -372,6 +383,31 @@ def test_the_deadline_is_told_when_it_comes_whatever_the_engines_do(serve, photo
     for accept in ("application/json", "text/event-stream"):
         problem(client.post("/v1/search", json=asked, headers={"Accept": accept}), 504, "deadline")
     assert [job.cancelled for job in scheduler._jobs] == [True, True]
+
+
+class OneStep(Scheduler):
+    """Takes the first step of a job; the others are taken by hand."""
+
+    def start(self):
+        pass
+
+    def submit(self, steps, deliver):
+        job = super().submit(steps, deliver)
+        self.turn()
+        return job
+
+
+def test_a_search_past_its_deadline_lets_the_gallery_go(serve, served, gallery, photos, tmp_path):
+    client = serve(scheduler=OneStep())
+    asked = {"id": id_of(photos[0]), "deadline_s": 0.1}
+    events = events_of(client.post("/v1/search", json=asked, headers={"Accept": "text/event-stream"}))
+    assert [(name, data["status"]) for name, data in events] == [("problem", 504)]
+    client.app._app.state.service.scheduler.turn()  # which finds it cancelled
+    before = weakref.ref(served.snapshot)
+    add(gallery, [photo(tmp_path / "new.jpg", seed=99)])
+    served.refresh()
+    gc.collect()
+    assert before() is None
 
 
 def test_errors_of_ours_are_problems_that_tell_nothing(client, served, photos, monkeypatch):

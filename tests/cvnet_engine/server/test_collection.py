@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import shutil
 import sqlite3
+import threading
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 
+from cvnet_engine.server import app
 from cvnet_engine.server.collection import Served, id_of, in_one_place
 from cvnet_engine.server.problems import ProblemError
 from engine.errors import GalleryError
@@ -93,6 +95,32 @@ def test_a_gallery_that_grows_is_opened_again_and_the_old_one_closed(served, gal
     with pytest.raises((GalleryError, sqlite3.ProgrammingError)):
         old.features(0)
     assert not served.refresh()
+
+
+def test_a_gallery_that_cannot_be_laid_out_is_closed(gallery):
+    opened = []
+
+    def lay_out(_, gallery):
+        opened.append(gallery)
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        Served(gallery, INFO, Retriever(), lay_out)
+    with pytest.raises((GalleryError, sqlite3.ProgrammingError), match="closed"):
+        opened[0].features(0)
+
+
+def test_it_is_looked_at_again_after_whatever_went_wrong(serve, served, monkeypatch):
+    looks = threading.Semaphore(0)
+
+    def refresh():
+        looks.release()
+        raise MemoryError
+
+    monkeypatch.setattr(app, "REFRESH_S", 0.01)
+    monkeypatch.setattr(served, "refresh", refresh)
+    serve()
+    assert all(looks.acquire(timeout=60) for _ in range(2))
 
 
 def test_a_gallery_of_another_model_is_not_taken_on(served, gallery, tmp_path):

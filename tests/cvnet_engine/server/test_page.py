@@ -208,6 +208,19 @@ def test_a_photo_is_pasted_or_dropped(run, visit, photos, way):
     expect(page.locator("#asked-name")).to_have_text("carried.jpg")
 
 
+@pytest.mark.parametrize(("clipboard", "told"), [("undefined", "Not allowed"), ("{async writeText() {}}", "Copied")])
+def test_a_button_says_whether_it_copied_and_what_it_does_again(run, visit, photos, clipboard, told):
+    """A page over plain HTTP from another machine has no clipboard."""
+    page = visit(f"{run().url}#id={id_of(photos[0])}")
+    finished(page)
+    page.evaluate(f"Object.defineProperty(navigator, 'clipboard', {{value: {clipboard}}})")
+    button = page.locator("#link")
+    button.click()
+    expect(button).to_contain_text(told)
+    button.click()
+    expect(button).to_have_text("Copy link")
+
+
 @pytest.mark.parametrize("options", [{}, PHONE], ids=["desktop", "phone"])
 def test_near_identical_photos_are_folded(run, visit, gallery, photos, tmp_path, options):
     copies = [photos[3].with_name(f"copy {number}.jpg") for number in range(3)]

@@ -35,7 +35,7 @@ def test_a_rebound_name_gets_nothing(client):
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:9999"])
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:9999", "http://["])
 def test_another_site_cannot_post(client, origin):
     assert client.post("/v1/search", data={"id": "x"}, headers={"Origin": origin}).status_code == 403
     assert client.post("/v1/search", data={"id": "x"}, headers={"Origin": LOCAL}).status_code == 404
