@@ -18,7 +18,7 @@ FINE = (None, 0, 10, 20, 30, 50)
 
 
 # precision -> ways to keep maps -> the sides that it is tried at
-ARITHMETIC = {
+ARITHMETIC: dict[str, dict[str, tuple[int, ...]]] = {
     "int8": {"float16": SIDES_PX, "coded:24": SIDES_PX, "int8": SIDES_PX[:2], "coded:16": SIDES_PX[:2]},
     "bf16": {"float16": SIDES_PX[:3], "coded:24": SIDES_PX[:3]},
     "fp32": {"float16": (384, 512, 1024)},
