@@ -8,6 +8,7 @@ import sqlite3
 import threading
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,10 +92,28 @@ def test_a_gallery_that_grows_is_opened_again_and_the_old_one_closed(served, gal
     before.gallery.features(0)  # still of use to a search under way
     old = before.gallery
     del before
-    gc.collect()
     with pytest.raises((GalleryError, sqlite3.ProgrammingError)):
         old.features(0)
     assert not served.refresh()
+
+
+def test_what_was_replaced_is_not_mapped_any_more_before_python_looks_for_cycles(served, gallery, tmp_path):
+    def mapped():
+        return sum("columns" in line for line in Path("/proc/self/maps").read_text().splitlines())
+
+    before = mapped()
+    gc.disable()
+    try:
+        for number in range(3):
+            add(gallery, [photo(tmp_path / f"{number}.jpg", seed=number)])
+            assert served.refresh()
+            snapshot = served.snapshot
+            list(snapshot.searcher.steps(snapshot.gallery.features(snapshot.row(snapshot.id(1))), Plan(rerank=3)))
+            assert snapshot.matching(Filter("jpg", "")) is not None
+            del snapshot
+        assert mapped() == before
+    finally:
+        gc.enable()
 
 
 def test_a_gallery_that_cannot_be_laid_out_is_closed(gallery):
