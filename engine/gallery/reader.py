@@ -87,7 +87,7 @@ class Gallery(Closing):
         self._table = Table(shards)
         self.paths = Paths(self._table)
         blocks = [Block(columns.descriptors, columns.halves, columns.release) for columns in shards]
-        # not a method: in a cycle, files would stay mapped, and on the disk when replaced, until Python looked for cycles
+        # no method: files in a cycle would stay mapped, and on the disk when replaced, until Python looks for cycles
         self.descriptors = Descriptors(blocks, partial(require_descriptor, self._table, self._connections.files))
 
     @classmethod
