@@ -40,7 +40,7 @@ MODELS = {
     "demo": ", demonstration model",
     "seeded": ", untrained model: the figures show agreement, not quality",
 }
-FRONTIER_FIGURE = "Reranked mAP against seconds a query, and against bytes an image"
+FRONTIER_FIGURE = "Medium mAP against seconds a query, and against bytes an image"
 RERANKED = {
     "global": "global",
     "cvnet": "best {} by pair scores",

@@ -216,9 +216,10 @@ def projected(bench: Run, stage: Stage, label: str, method: str) -> Record:
 
 
 def added(a: Interval, b: Interval) -> Interval:
-    """The sum of two times that took no turns."""
+    """The sum of two times that took no turns: the samples are those of the second, each with the first's median."""
     confidence = max(0.0, a.confidence + b.confidence - 1)
-    return Interval(b.samples, a.median + b.median, a.low + b.low, a.high + b.high, confidence)
+    samples = tuple(a.median + sample for sample in b.samples)
+    return Interval(samples, a.median + b.median, a.low + b.low, a.high + b.high, confidence)
 
 
 def measure_search(bench: Run) -> None:

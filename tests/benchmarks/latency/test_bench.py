@@ -119,6 +119,15 @@ def test_projected_times_are_those_of_pairs(report):
     assert speedup.low <= speedup.median <= speedup.high
 
 
+def test_a_whole_query_that_is_made_up_has_the_samples_of_its_sum(report):
+    (extract,) = find(report, series="stages", stage="extract, all scales", method=REFERENCE)
+    (pair,) = find(report, series="stages", stage="pair score", method=REFERENCE)
+    (whole,) = find(report, stage="whole query", method=REFERENCE)
+    assert whole.projected
+    assert whole.ms.median == pytest.approx(extract.ms.median + whole.count * pair.ms.median)
+    assert np.median(whole.ms.samples) == pytest.approx(whole.ms.median)
+
+
 def test_the_report_names_where_it_ran_and_what_was_left_out(report, bundle):
     assert report.command == "cvnet-engine bench --json 'my results.json'"
     assert report.machine["cpu"]

@@ -1,0 +1,33 @@
+"""Both scores of a pair stand beside each other, of the candidates that similarity puts first."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.accuracy.database import Database
+from benchmarks.accuracy.dataset import Dataset, GroundTruth
+from benchmarks.accuracy.evaluation import extract_query
+from engine.gallery.map_codec import HalfCodec
+from engine.retrieval.pooling import Pooled, pooled
+from engine.retrieval.search import similarities
+from tests.benchmarks.frontier.fakes import FakeEngines
+from tests.pictures import photo
+from training import mixing
+
+NONE = np.empty(0, np.int64)
+TRUTH = GroundTruth((0.0, 0.0, 150.0, 130.0), np.array([0]), NONE, NONE)
+
+
+@pytest.mark.parametrize("shortlist", [3, 100])
+def test_pairs_are_those_of_each_shortlist(tmp_path, monkeypatch, shortlist):
+    monkeypatch.setattr(mixing, "SHORTLIST", shortlist)
+    paths = tuple(photo(tmp_path / f"{row}.png", 140, 200, seed=row) for row in range(6))
+    dataset, retriever = Dataset("small", paths[:4], paths[4:], (TRUTH, TRUTH)), FakeEngines().get("fp32", "cvnet")
+    rough, full = mixing.pair_scores(dataset, retriever)
+    assert len(rough) == len(full) == 2 * min(shortlist, 4)
+    database = Database.as_kept([retriever.extract_file(path) for path in paths[:4]], HalfCodec())
+    query = extract_query(retriever, paths[5], TRUTH.bbx)
+    last = int(np.argsort(-similarities(database.descriptors, query.descriptor))[min(shortlist, 4) - 1])
+    assert full[-1] == retriever.score_rows(query, database, [last])[0]
+    assert rough[-1] == retriever.score_rows(pooled(query), Pooled(database), [last])[0]
