@@ -18,20 +18,20 @@ FINE = (None, 0, 10, 20, 30, 50)
 
 
 # precision -> ways to keep maps -> the sides that it is tried at
-ARITHMETIC: dict[str, dict[str, tuple[int, ...]]] = {
+CHEAPER: dict[str, dict[str, tuple[int, ...]]] = {
     "int8": {"float16": SIDES_PX, "coded:24": SIDES_PX, "int8": SIDES_PX[:2], "coded:16": SIDES_PX[:2]},
     "bf16": {"float16": SIDES_PX[:3], "coded:24": SIDES_PX[:3]},
-    "fp32": {"float16": (384, 512, 1024)},
 }
+PUBLISHED = {"fp32": ("float16",)}  # tried at the largest side of a data set, for all else to be held against
 
 
-def arithmetic(side_px: int) -> dict[str, tuple[str, ...]]:
-    """Each precision that is tried at a side, and the ways to keep maps."""
+def arithmetic(side_px: int, largest: bool = True) -> dict[str, tuple[str, ...]]:
+    """Each precision that is tried at a side, the `largest` of a data set or not, and the ways to keep maps."""
     tried = {
         precision: tuple(maps for maps, sides_px in kinds.items() if side_px in sides_px)
-        for precision, kinds in ARITHMETIC.items()
+        for precision, kinds in CHEAPER.items()
     }
-    return {precision: maps for precision, maps in tried.items() if maps}
+    return {precision: maps for precision, maps in tried.items() if maps} | (PUBLISHED if largest else {})
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The pictures of a data set, shrunk to a longest side."""
+"""The pictures of a data set, as they are indexed and searched for with a longest side."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Box = tuple[float, float, float, float]  # x1, y1, x2, y2 px
 
 @dataclass(frozen=True)
 class Picture:
-    """A file, shrunk to a longest side, and then cropped where it is a query: boxes are those of the file."""
+    """A file, cropped to its box where it is a query, and then shrunk to a longest side, as `search` does."""
 
     path: Path
     bbx: Box | None
@@ -27,22 +27,18 @@ class Picture:
     def read(self) -> Array:
         """(H, W, 3) uint8."""
         image = read(self.path)
-        small = limit_side(image, self.max_side_px)
-        return small if self.bbx is None else sliced(small, scaled(self.bbx, small.shape[0] / image.shape[0]))
+        return limit_side(image if self.bbx is None else sliced(image, self.bbx), self.max_side_px)
 
     @cached_property
     def size(self) -> Size:
         """Its (height, width) px, to a pixel."""
-        height, width = read_size(self.path, self.max_side_px)
         if self.bbx is None:
-            return height, width
-        x1, y1, x2, y2 = scaled(self.bbx, height / read_size(self.path)[0])
-        return int(min(y2, height) - y1), int(min(x2, width) - x1)
-
-
-def scaled(bbx: Box, scale: float) -> Box:
-    x1, y1, x2, y2 = bbx
-    return x1 * scale, y1 * scale, x2 * scale, y2 * scale
+            return read_size(self.path, self.max_side_px)
+        height, width = read_size(self.path)
+        x1, y1, x2, y2 = self.bbx
+        cropped = min(y2, height) - y1, min(x2, width) - x1
+        scale = min(1.0, self.max_side_px / max(cropped))
+        return round(cropped[0] * scale), round(cropped[1] * scale)
 
 
 def images(dataset: Dataset, max_side_px: int) -> list[Picture]:

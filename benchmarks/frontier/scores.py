@@ -99,8 +99,9 @@ def settings(datasets: Sequence[Dataset], model: str, photos: Sequence[Array]) -
     found = [
         Setting(dataset, side, precision, maps, identity(precision))
         for dataset in datasets
-        for side in sides(pictures.longest_px(dataset))
-        for precision, maps in arithmetic(side).items()
+        for tried in [sides(pictures.longest_px(dataset))]
+        for side in tried
+        for precision, maps in arithmetic(side, side == tried[-1]).items()
     ]
     return sorted(found, key=lambda setting: setting.max_side_px)
 

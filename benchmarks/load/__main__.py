@@ -7,14 +7,11 @@ clients that go away. Exits with 1 where something did not go as it must.
 
 from __future__ import annotations
 
-import json
-import shlex
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from datetime import date
 from itertools import count, islice
 from pathlib import Path
 from typing import Annotated
@@ -22,15 +19,14 @@ from typing import Annotated
 import typer
 
 import scenes
+from benchmarks import commands
+from benchmarks.commands import OutOption
 from benchmarks.load.client import Answer, Request
 from benchmarks.load.phases import SAMPLE_S, Memory, Repeatedly, Writer, at_rate, by_crowd, by_quitters
 from benchmarks.load.report import Phase, Report
 from benchmarks.load.server import Server, program
 from benchmarks.load.traffic import LONG_SHORTLIST, SHORTLIST, Traffic
-from engine import machine
 from engine.bundle import Bundle
-from engine.errors import CvnetError
-from engine.files import write_atomically
 
 BUSY = 8
 CROWD = 64  # twice the searches that a server takes on
@@ -41,7 +37,7 @@ EACH = 8  # requests of a client of a crowd
 
 def main(
     bundle: Annotated[Path, typer.Option(help="As for 'serve'.")],
-    out: Annotated[Path, typer.Option(help="Writes OUT.json and OUT.md.")],
+    out: OutOption,
     minutes: Annotated[float, typer.Option(help="Of constant load.")] = 30,
     rate: Annotated[float, typer.Option(help="Requests a second, while it is constant.")] = 2,
     index_every: Annotated[float, typer.Option(help="Seconds between runs of 'index' meanwhile.")] = 30,
@@ -55,8 +51,7 @@ def main(
         writer = Writer(Path(scratch) / "added", bundle, gallery)
         with Server(bundle, gallery, threads) as server:
             report = pressed(server, writer, minutes, rate, index_every, Bundle(bundle).manifest.model, note)
-    write_atomically(out.with_suffix(".json"), json.dumps(report.document(), indent=2) + "\n")
-    write_atomically(out.with_suffix(".md"), report.markdown())
+    commands.write(out, report.document(), report.markdown())
     sys.stdout.write(report.markdown())
     if not all(report.must_hold.values()):
         raise typer.Exit(1)
@@ -90,9 +85,7 @@ def pressed(
     long = [traffic.streamed(number, LONG_SHORTLIST) for number in range(QUITTERS)]
     cancelled = by_quitters(server, long, LONG_SHORTLIST)
     return Report(
-        command=shlex.join(["python", "-m", "benchmarks.load", *sys.argv[1:]]),
-        date=date.today().isoformat(),
-        machine=machine.describe(),
+        **commands.head("benchmarks.load"),
         model=model,
         note=note,
         constant=constant,
@@ -118,7 +111,5 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with commands.told_in_a_line():
         typer.run(main)
-    except CvnetError as error:
-        sys.exit(str(error))

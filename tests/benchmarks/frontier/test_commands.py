@@ -37,7 +37,7 @@ def loaded(monkeypatch):
     monkeypatch.setattr(checkpoint, "load", lambda weights, _depth: loads.append(weights))
     monkeypatch.setattr(checkpoint, "digest", lambda _: "digest")
     monkeypatch.setattr(frontier, "Engines", lambda *_: contextlib.nullcontext(FakeEngines()))
-    monkeypatch.setattr(grid, "ARITHMETIC", {"int8": {"coded:24": (384,)}, "fp32": {"float16": (384,)}})
+    monkeypatch.setattr(grid, "CHEAPER", {"int8": {"coded:24": (384,)}})
     monkeypatch.setattr(times, "SIDES_PX", (384,))
     monkeypatch.setattr(times, "PHOTO_PX", (96, 128))
     monkeypatch.setattr(times, "IMAGES", 4)

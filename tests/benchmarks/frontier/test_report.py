@@ -45,6 +45,11 @@ def test_loss_is_the_mean_over_queries_with_its_standard_error():
     assert loss([50.0, 70.0], [49.0, 67.0]) == (2.0, 1.0)
 
 
+def test_of_points_about_as_quick_the_smallest_is_chosen():
+    quickest, smaller, slower = point(60, 0.300, 2000), point(60, 0.314, 1000), point(60, 0.320, 500)
+    assert chosen([quickest, smaller, slower])["balanced"] == smaller
+
+
 def test_the_quickest_that_meets_all_aims_is_chosen_and_else_the_quickest_accurate_enough():
     points = [
         point(query_s=0.2, lost=2.0),

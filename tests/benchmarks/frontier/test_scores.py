@@ -39,11 +39,12 @@ def test_sides_that_change_nothing_are_left_out():
     assert sides(2000) == SIDES_PX
 
 
-def test_a_query_is_cropped_to_its_box_in_the_shrunk_image(tmp_path):
+def test_a_query_is_cropped_to_its_box_and_shrunk_then(tmp_path):
     path = photo(tmp_path / "0.png", 100, 200)
     picture = Picture(path, (20.0, 10.0, 180.0, 90.0), 100)
-    assert picture.read().shape == (40, 80, 3)
-    assert picture.size == (40, 80)
+    assert picture.read().shape == (50, 100, 3)
+    assert picture.size == (50, 100)
+    assert Picture(path, (20.0, 10.0, 80.0, 90.0), 100).size == (80, 60)
     assert Picture(path, None, 100).size == (50, 100)
 
 
