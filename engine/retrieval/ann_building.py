@@ -18,7 +18,7 @@ LEAST = 2000  # descriptors; fewer are searched exactly in less time than it tak
 LISTS = 4  # times the square root of the descriptors, or the power of two below
 LEARNT_FROM = 40  # descriptors a list
 QUERIES = 200
-CANDIDATES = tuple(round(DEPTH * 2 ** (step / 4)) for step in range(2, 25))  # 141 to 6400, that are tried
+CANDIDATES = tuple(round(DEPTH * 2 ** (step / 4)) for step in range(2, 33))  # 141 to 25,600, that are tried
 ERRORS = 2  # standard errors that a measured recall has to be above the wanted one: 39 in 40 draws of queries
 CANDIDATE_BYTES = 4096  # read of each: its descriptor in float16
 
@@ -59,7 +59,8 @@ def build(descriptors: Descriptors, wanted: float, done: Callable[[int], None] =
         done: `done(n)` is called when n more descriptors have been coded.
 
     Raises:
-        GalleryError: too few descriptors, a damaged one, or a recall that is not reached.
+        GalleryError: too few descriptors, a damaged one, or a recall that is not reached by reading less than exact
+            search does.
     """
     count = len(descriptors)
     if count < LEAST:
@@ -74,7 +75,9 @@ def build(descriptors: Descriptors, wanted: float, done: Callable[[int], None] =
     coded = [coded_part(quantizer, rows, best, done) for rows in each_part(descriptors)]
     in_lists, codes = (np.concatenate(arrays) for arrays in zip(*coded, strict=True))
     file = InvertedFile.of(quantizer, in_lists, codes)
-    return Built(file, least_effort(list(try_out(file, asked, queries, best.rows)), wanted))
+    exact_bytes = count * CANDIDATE_BYTES
+    trials = [trial for trial in try_out(file, asked, queries, best.rows) if trial.read_bytes < exact_bytes]
+    return Built(file, least_effort(trials, wanted))
 
 
 def each_part(descriptors: Descriptors) -> Iterator[Array]:
