@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import logging
 import mimetypes
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -21,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from cvnet_engine.pages.thumbnail import reduced
 from cvnet_engine.server import models, steps
 from cvnet_engine.server.collection import Snapshot
-from cvnet_engine.server.problems import MEDIA_TYPE, ProblemError, gone, problem_of
+from cvnet_engine.server.problems import INTERNAL, MEDIA_TYPE, ProblemError, gone, problem_of
 from cvnet_engine.server.scheduler import Event
 from cvnet_engine.server.security import COOKIE
 from cvnet_engine.server.service import Service, last, unless_gone
@@ -37,6 +38,7 @@ IMAGE_HEADERS = {
     "Cache-Control": "private, no-cache",  # asked again each time, answered 304
     "Content-Security-Policy": "default-src 'none'; sandbox",
 }
+logger = logging.getLogger(__name__)
 Answer = tuple[str, BaseModel]  # of a stream: the event's name, and its data
 
 
@@ -152,7 +154,7 @@ def original(id: str, request: Request, service: Shared) -> Response:
     """The file of a gallery image, as it was indexed."""
     snapshot = service.served.snapshot
     row = snapshot.row(id)
-    kind = mimetypes.guess_type(snapshot.gallery.paths[row].name)[0] or "application/octet-stream"
+    kind = mimetypes.guess_type(snapshot.gallery.paths[row].name, strict=False)[0] or "application/octet-stream"
     return picture(request, snapshot, row, kind, lambda data: data)
 
 
@@ -286,6 +288,8 @@ async def frames(events: AsyncGenerator[Event, None], answers: Answers, service:
                     yield f"event: {answer[0]}\ndata: {answer[1].model_dump_json()}\n\n"
         except Exception as error:
             problem = problem_of(error)
+            if problem.kind == INTERNAL:
+                logger.exception("a search failed on its way")
             service.metrics.errors.labels(problem.kind).inc()
             yield f"event: problem\ndata: {json.dumps(problem.document())}\n\n"
 

@@ -12,6 +12,7 @@ from cvnet_engine.console import printable
 from engine.errors import CvnetError, ImageError, PartLostError, RemovedError
 
 MEDIA_TYPE = "application/problem+json"
+INTERNAL = "internal"  # the kind of what is ours to mend
 RETRY_AFTER_S = 5
 
 
@@ -58,4 +59,4 @@ def problem_of(error: Exception) -> ProblemError:
         case CvnetError():
             return ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, "engine", str(error))
         case _:
-            return ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "the server failed; its log says more")
+            return ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL, "the server failed; its log says more")
