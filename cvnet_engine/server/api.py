@@ -33,6 +33,7 @@ from engine.retrieval.ranking import Ranking
 from engine.retrieval.searcher import Found, Plan, Ranked, Scored
 from engine.retrieval.spread import Coverage
 
+MOST_LOGIN = 1 << 16  # bytes that are read of whoever has not said the token yet
 IMAGE_READERS = 4  # photos read and decoded at once for the page, each of which may take hundreds of MB
 IMAGE_HEADERS = {
     "Cache-Control": "private, no-cache",  # asked again each time, answered 304
@@ -189,7 +190,7 @@ def picture(request: Request, snapshot: Snapshot, row: int, kind: str, made: Cal
 )
 async def login(request: Request, service: Shared) -> Response:
     """Trade the token for a cookie that lasts until the browser or the server is closed."""
-    asked, _ = await read(request, models.Login)
+    asked, _ = await read(request, models.Login, MOST_LOGIN)
     if not service.access.knows(asked.token):
         raise ProblemError(HTTPStatus.UNAUTHORIZED, "wrong-token", "that is not the token")
     response = Response(status_code=HTTPStatus.NO_CONTENT)

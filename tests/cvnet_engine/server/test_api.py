@@ -334,9 +334,8 @@ def test_malformed_bodies(client, kind, body, status):
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_an_upload_that_is_too_long_is_refused_while_it_arrives(client, monkeypatch):
-    monkeypatch.setattr(uploads, "MAX_UPLOAD_BYTES", 2**20)
-    answer = client.post("/v1/search", files={"image": bytes(2**20)})
+def test_an_upload_that_is_too_long_is_refused_while_it_arrives(client):
+    answer = client.post("/v1/search", files={"image": bytes(uploads.MAX_UPLOAD_BYTES)})
     problem(answer, 413, "too-large")
 
 
@@ -352,13 +351,13 @@ def test_a_body_of_no_declared_length_is_read_no_further_than_it_may_be():
                 yield bytes(2**20)
 
     async def whole():
-        async for _ in uploads.bounded(Endless()):
+        async for _ in uploads.bounded(Endless(), 2**25):
             pass
 
     with pytest.raises(ProblemError) as refused:
         asyncio.run(whole())
     assert refused.value.status == 413
-    assert sum(read) == uploads.MAX_UPLOAD_BYTES + 2**20
+    assert sum(read) == 2**25 + 2**20
 
 
 def test_nothing_uploaded_touches_a_disk(client, photos, monkeypatch):
