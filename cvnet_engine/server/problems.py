@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -33,6 +33,12 @@ class ProblemError(Exception):
 
     def response(self) -> JSONResponse:
         return JSONResponse(self.document(), int(self.status), dict(self.headers), MEDIA_TYPE)
+
+
+def invalid(errors: Sequence[Any]) -> ProblemError:
+    """Fields that do not fit, as Pydantic tells of them."""
+    details = (f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg'].removeprefix('Value error, ')}" for e in errors)
+    return ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "; ".join(details))
 
 
 def busy(detail: str) -> ProblemError:

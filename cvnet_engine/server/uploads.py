@@ -13,7 +13,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from cvnet_engine.server.problems import ProblemError
+from cvnet_engine.server.problems import ProblemError, invalid
 
 MAX_UPLOAD_BYTES = 32 * 2**20
 MAX_FIELDS = 2000  # candidates of a rerank form are a field each
@@ -77,8 +77,7 @@ async def read(request: Request, model: type[Body], most: int = MAX_UPLOAD_BYTES
                 )
         return model.model_validate(fields), image
     except ValidationError as error:
-        details = (f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
-        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "; ".join(details)) from error
+        raise invalid(error.errors()) from error
     except (ValueError, RecursionError, MultiPartException) as error:
         raise ProblemError(
             HTTPStatus.BAD_REQUEST, "malformed", f"the body is not the {kind} that it says it is"

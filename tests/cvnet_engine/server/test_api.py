@@ -302,7 +302,7 @@ def test_unusable_uploads(client, data, message, accept):
         ({"box": "1,2,3"}, "box"),
         ({"colour": "red"}, "colour"),
         ({"deadline_s": "0"}, "deadline_s"),
-        ({"method": "superglobal", "fine": "3"}, "superglobal scores no pair"),
+        ({"method": "superglobal", "fine": "3"}, "body: fine 3: superglobal scores no pair"),
     ],
 )
 def test_fields_that_do_not_fit(client, fields, message):
