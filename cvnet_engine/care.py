@@ -93,7 +93,9 @@ def compact(gallery: GalleryOption, json: JsonOption = None) -> None:
 def export(
     gallery: GalleryOption,
     out: Annotated[Path, typer.Option(callback=require_writable, help="File to write: .npz or .parquet.")],
-    maps: Annotated[bool, typer.Option("--maps", help="Feature maps too, in float16: 2.6 MB an image.")] = False,
+    maps: Annotated[
+        bool, typer.Option("--maps", help="Feature maps too, in float16: 2.6 MiB an image of 1024x768.")
+    ] = False,
     json: JsonOption = None,
 ) -> None:
     """Write descriptors to a file that other programs read."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from engine.bundle import Bundle
+from engine.errors import CvnetError
 from engine.gallery import indexing
 from engine.gallery.indexing import IndexReport
 from engine.gallery.info import GalleryInfo, kind_of, scales_of
@@ -49,6 +50,8 @@ def index(
     """
     if max_side_px == "preset":
         max_side_px = PRESETS[preset or "exact"].max_side_px
+    if max_side_px is not None and max_side_px < 1:
+        raise CvnetError(f"max_side_px {max_side_px}: expected at least 1, or None for no limit")
     if preset:
         maps, scales = maps or PRESETS[preset].maps, scales or PRESETS[preset].scales
     folder = Path(gallery)

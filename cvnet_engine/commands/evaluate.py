@@ -81,7 +81,7 @@ def run(options: Options) -> None:
     if options.distractors:
         dataset = dataset.with_distractors(datasets.read_distractors(options.distractors))
     console.say(f"{dataset.name}: {len(dataset.images)} database images, {len(dataset.queries)} queries")
-    if options.fine is not None:
+    if options.fine is not None and options.fine < max(shortlists, default=0):
         console.warn(f"{options.fine} of a shortlist are scored in full: figures do not compare with published ones")
     if scales != IMAGE_SCALES:
         console.warn(f"images are described at scales {shown(scales)}: figures do not compare with published ones")

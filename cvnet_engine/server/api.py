@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import logging
 import mimetypes
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -21,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from cvnet_engine.pages.thumbnail import reduced
 from cvnet_engine.server import models, steps
 from cvnet_engine.server.collection import Snapshot
-from cvnet_engine.server.problems import MEDIA_TYPE, ProblemError, gone, problem_of
+from cvnet_engine.server.problems import INTERNAL, MEDIA_TYPE, ProblemError, gone, problem_of
 from cvnet_engine.server.scheduler import Event
 from cvnet_engine.server.security import COOKIE
 from cvnet_engine.server.service import Service, last, unless_gone
@@ -32,11 +33,13 @@ from engine.retrieval.ranking import Ranking
 from engine.retrieval.searcher import Found, Plan, Ranked, Scored
 from engine.retrieval.spread import Coverage
 
+MOST_LOGIN = 1 << 16  # bytes that are read of whoever has not said the token yet
 IMAGE_READERS = 4  # photos read and decoded at once for the page, each of which may take hundreds of MB
 IMAGE_HEADERS = {
     "Cache-Control": "private, no-cache",  # asked again each time, answered 304
     "Content-Security-Policy": "default-src 'none'; sandbox",
 }
+logger = logging.getLogger(__name__)
 Answer = tuple[str, BaseModel]  # of a stream: the event's name, and its data
 
 
@@ -152,7 +155,7 @@ def original(id: str, request: Request, service: Shared) -> Response:
     """The file of a gallery image, as it was indexed."""
     snapshot = service.served.snapshot
     row = snapshot.row(id)
-    kind = mimetypes.guess_type(snapshot.gallery.paths[row].name)[0] or "application/octet-stream"
+    kind = mimetypes.guess_type(snapshot.gallery.paths[row].name, strict=False)[0] or "application/octet-stream"
     return picture(request, snapshot, row, kind, lambda data: data)
 
 
@@ -187,7 +190,7 @@ def picture(request: Request, snapshot: Snapshot, row: int, kind: str, made: Cal
 )
 async def login(request: Request, service: Shared) -> Response:
     """Trade the token for a cookie that lasts until the browser or the server is closed."""
-    asked, _ = await read(request, models.Login)
+    asked, _ = await read(request, models.Login, MOST_LOGIN)
     if not service.access.knows(asked.token):
         raise ProblemError(HTTPStatus.UNAUTHORIZED, "wrong-token", "that is not the token")
     response = Response(status_code=HTTPStatus.NO_CONTENT)
@@ -286,6 +289,8 @@ async def frames(events: AsyncGenerator[Event, None], answers: Answers, service:
                     yield f"event: {answer[0]}\ndata: {answer[1].model_dump_json()}\n\n"
         except Exception as error:
             problem = problem_of(error)
+            if problem.kind == INTERNAL:
+                logger.exception("a search failed on its way")
             service.metrics.errors.labels(problem.kind).inc()
             yield f"event: problem\ndata: {json.dumps(problem.document())}\n\n"
 

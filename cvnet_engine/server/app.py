@@ -23,7 +23,7 @@ from cvnet_engine import pages
 from cvnet_engine.server import api
 from cvnet_engine.server.collection import Served
 from cvnet_engine.server.metrics import Metrics
-from cvnet_engine.server.problems import ProblemError, problem_of
+from cvnet_engine.server.problems import ProblemError, invalid, problem_of
 from cvnet_engine.server.scheduler import Scheduler
 from cvnet_engine.server.security import Access, Guard
 from cvnet_engine.server.service import About, Service
@@ -99,8 +99,7 @@ async def answer_problem(request: Request, error: Exception) -> Response:
     """Every error as a problem document."""
     match error:
         case RequestValidationError():
-            details = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())
-            problem = ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", details)
+            problem = invalid(error.errors())
         case HTTPException():
             status = HTTPStatus(error.status_code)
             problem = ProblemError(status, status.name.lower().replace("_", "-"), status.description, error.headers)

@@ -162,7 +162,7 @@ class Results(BaseModel):
         Literal["exact", "ann"],
         Field(serialization_alias="global", description="Among all of them, or candidates of an approximate index."),
     ]
-    seconds: Annotated[dict[str, float], Field(description="Work by stage: features, global, rerank.")]
+    seconds: Annotated[dict[str, float], Field(description="Work by stage: features, global, pooled, rerank.")]
     notice: Annotated[str | None, Field(description="What must be said of an untrained or demonstration model.")]
 
 

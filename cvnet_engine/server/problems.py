@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -12,6 +12,7 @@ from cvnet_engine.console import printable
 from engine.errors import CvnetError, ImageError, PartLostError, RemovedError
 
 MEDIA_TYPE = "application/problem+json"
+INTERNAL = "internal"  # the kind of what is ours to mend
 RETRY_AFTER_S = 5
 
 
@@ -32,6 +33,12 @@ class ProblemError(Exception):
 
     def response(self) -> JSONResponse:
         return JSONResponse(self.document(), int(self.status), dict(self.headers), MEDIA_TYPE)
+
+
+def invalid(errors: Sequence[Any]) -> ProblemError:
+    """Fields that do not fit, as Pydantic tells of them."""
+    details = (f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg'].removeprefix('Value error, ')}" for e in errors)
+    return ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "; ".join(details))
 
 
 def busy(detail: str) -> ProblemError:
@@ -58,4 +65,4 @@ def problem_of(error: Exception) -> ProblemError:
         case CvnetError():
             return ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, "engine", str(error))
         case _:
-            return ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "the server failed; its log says more")
+            return ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL, "the server failed; its log says more")

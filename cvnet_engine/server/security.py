@@ -10,10 +10,10 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cvnet_engine.server.problems import ProblemError
@@ -56,7 +56,8 @@ class Access:
         if self.token is None:
             return True
         scheme, _, credentials = headers.get("authorization", "").partition(" ")
-        return (scheme.lower() == "bearer" and self.knows(credentials.strip())) or equal(cookie(headers), self.session)
+        session = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
+        return (scheme.lower() == "bearer" and self.knows(credentials.strip())) or equal(session, self.session)
 
     def goes_by(self, host: str) -> bool:
         """Whether a Host header names this server.
@@ -75,14 +76,6 @@ def equal(one: str, other: str) -> bool:
     return hmac.compare_digest(
         *(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in (one, other))
     )
-
-
-def cookie(headers: Headers) -> str:
-    try:
-        morsel = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return ""
-    return morsel.value if morsel else ""
 
 
 def is_address(name: str) -> bool:

@@ -13,7 +13,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from cvnet_engine.server.problems import ProblemError
+from cvnet_engine.server.problems import ProblemError, invalid
 
 MAX_UPLOAD_BYTES = 32 * 2**20
 MAX_FIELDS = 2000  # candidates of a rerank form are a field each
@@ -27,31 +27,32 @@ class MemoryParser(MultiPartParser):
     spool_max_size = MAX_UPLOAD_BYTES + 1
 
 
-async def bounded(request: Request) -> AsyncGenerator[bytes, None]:
-    """The body's chunks.
+async def bounded(request: Request, most: int) -> AsyncGenerator[bytes, None]:
+    """The chunks of a body of at most so many bytes.
 
     Raises:
         ProblemError: 413, as soon as it is known to be too long.
     """
-    require_short(int(request.headers.get("content-length", 0)))
+    require_short(int(request.headers.get("content-length", 0)), most)
     received = 0
     async for chunk in request.stream():
         received += len(chunk)
-        require_short(received)
+        require_short(received, most)
         yield chunk
 
 
-def require_short(length: int) -> None:
-    if length > MAX_UPLOAD_BYTES:
+def require_short(length: int, most: int) -> None:
+    if length > most:
         raise ProblemError(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            "too-large",
-            f"more than {MAX_UPLOAD_BYTES // 2**20} MiB; send a smaller image",
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", f"more than {most:,} bytes; send a smaller image, or less"
         )
 
 
-async def read(request: Request, model: type[Body]) -> tuple[Body, bytes | None]:
+async def read(request: Request, model: type[Body], most: int = MAX_UPLOAD_BYTES) -> tuple[Body, bytes | None]:
     """The fields of a request, from JSON or a form, and the bytes of its image where one was uploaded.
+
+    Args:
+        most: bytes of the body.
 
     Raises:
         ProblemError: 400 malformed, 413 too large, 415 of another type, 422 fields that do not fit.
@@ -61,12 +62,12 @@ async def read(request: Request, model: type[Body]) -> tuple[Body, bytes | None]
     try:
         match kind:
             case "application/json":
-                fields = json.loads(await whole(request))
+                fields = json.loads(await whole(request, most))
             case "application/x-www-form-urlencoded":
-                text = (await whole(request)).decode()
+                text = (await whole(request, most)).decode()
                 fields = collected(parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS), model)
             case "multipart/form-data":
-                fields, image = await multipart(request, model)
+                fields, image = await multipart(request, model, most)
             case _:
                 raise ProblemError(
                     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -76,21 +77,20 @@ async def read(request: Request, model: type[Body]) -> tuple[Body, bytes | None]
                 )
         return model.model_validate(fields), image
     except ValidationError as error:
-        details = (f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors())
-        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "; ".join(details)) from error
+        raise invalid(error.errors()) from error
     except (ValueError, RecursionError, MultiPartException) as error:
         raise ProblemError(
             HTTPStatus.BAD_REQUEST, "malformed", f"the body is not the {kind} that it says it is"
         ) from error
 
 
-async def whole(request: Request) -> bytes:
-    return b"".join([chunk async for chunk in bounded(request)])
+async def whole(request: Request, most: int) -> bytes:
+    return b"".join([chunk async for chunk in bounded(request, most)])
 
 
-async def multipart(request: Request, model: type[Body]) -> tuple[dict[str, Any], bytes | None]:
+async def multipart(request: Request, model: type[Body], most: int) -> tuple[dict[str, Any], bytes | None]:
     """A form's fields, and the file in its field `image`."""
-    form = await MemoryParser(request.headers, bounded(request), max_files=1, max_fields=MAX_FIELDS).parse()
+    form = await MemoryParser(request.headers, bounded(request, most), max_files=1, max_fields=MAX_FIELDS).parse()
     image: bytes | None = None
     fields: list[tuple[str, str]] = []
     for name, value in form.multi_items():

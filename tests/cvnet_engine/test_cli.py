@@ -937,6 +937,7 @@ def test_eval_with_fine_says_that_it_is_not_as_published(cli, bundle, data, tmp_
     figures = json.loads(file.read_text())
     assert figures["fine"] == 2
     assert 0 < figures["pairs"] < figures["pooled_pairs"]
+    assert "scored in full" not in cli("eval", *where, "--rerank 5 --fine 5").out  # which is as published
 
 
 def test_eval_reranks_with_superglobal_and_scores_no_pair(cli, bundle, gallery, data, tmp_path):

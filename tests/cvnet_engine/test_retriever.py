@@ -145,6 +145,13 @@ def test_what_cannot_be_searched_is_said(retriever, image, options, error, messa
         retriever.search(image, **options)
 
 
+@pytest.mark.parametrize("max_side_px", [0, -5])
+def test_a_longest_side_that_no_image_has_makes_no_gallery(bundle, photos, tmp_path, max_side_px):
+    with pytest.raises(CvnetError, match=f"max_side_px {max_side_px}: expected at least 1, or None for no limit"):
+        index(photos[0], bundle=Bundle.open(bundle), gallery=tmp_path / "g", max_side_px=max_side_px)
+    assert not (tmp_path / "g").exists()
+
+
 def test_a_gallery_of_another_model_or_without_images(bundle, tmp_path):
     opened = Bundle.open(bundle)
     with GalleryWriter(tmp_path / "other", INFO) as writer:

@@ -70,7 +70,7 @@ def run(options: Options) -> None:
         console.say(f"maps: {made.fidelity}")
     if options.json:
         maps = {"maps": made.maps, "fidelity": asdict(made.fidelity) if made.fidelity else None}
-        sizes = {"bytes": after.stored_bytes, "bytes_before": before.stored_bytes}
+        sizes = {"images": after.images, "bytes": after.stored_bytes, "bytes_before": before.stored_bytes}
         console.write_json(options.json, to_json(options.gallery, report) | maps | sizes)
     require_whole(report, "and convert it again")
 

@@ -41,8 +41,9 @@ function showMissing(missing) {
     : "";
 }
 
-function described({ seconds, pairs, images }) {
-  const parts = [`features ${duration(seconds.features)}`, `search of ${plural(images, "image")} ${duration(seconds.global)}`];
+function described({ seconds, pairs, images, global: way }) {
+  const search = way === "ann" ? "approximate search" : "search";
+  const parts = [`features ${duration(seconds.features)}`, `${search} of ${plural(images, "image")} ${duration(seconds.global)}`];
   if (seconds.pooled) parts.push(`a rough look ${duration(seconds.pooled)}`);
   if (pairs) parts.push(`reranking of ${plural(pairs, "pair")} ${duration(seconds.rerank)}`);
   return parts.join(" · ");

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import mimetypes
 import tempfile
 import weakref
 from typing import ClassVar
@@ -257,6 +258,14 @@ def test_images_are_served_by_id_alone_and_as_they_were(client, photos):
     problem(client.post("/v1/search", json={"id": id_of(photos[0]), "box": [0, 0, 40, 40]}), 410, "changed-image")
 
 
+def test_a_webp_photo_is_served_as_one_whatever_the_machine_knows(client, served, gallery, tmp_path, monkeypatch):
+    monkeypatch.setattr(mimetypes, "_db", mimetypes.MimeTypes())  # no /etc/mime.types
+    path = photo(tmp_path / "new.webp", seed=99)  # as its name says, that is
+    add(gallery, [path])
+    served.refresh()
+    assert client.get(f"/v1/images/{id_of(path)}").headers["content-type"] == "image/webp"
+
+
 def test_a_gallery_that_has_grown(client, served, gallery, tmp_path):
     new = photo(tmp_path / "new.jpg", seed=99)
     add(gallery, [new])
@@ -293,7 +302,7 @@ def test_unusable_uploads(client, data, message, accept):
         ({"box": "1,2,3"}, "box"),
         ({"colour": "red"}, "colour"),
         ({"deadline_s": "0"}, "deadline_s"),
-        ({"method": "superglobal", "fine": "3"}, "superglobal scores no pair"),
+        ({"method": "superglobal", "fine": "3"}, "body: fine 3: superglobal scores no pair"),
     ],
 )
 def test_fields_that_do_not_fit(client, fields, message):
@@ -325,9 +334,8 @@ def test_malformed_bodies(client, kind, body, status):
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_an_upload_that_is_too_long_is_refused_while_it_arrives(client, monkeypatch):
-    monkeypatch.setattr(uploads, "MAX_UPLOAD_BYTES", 2**20)
-    answer = client.post("/v1/search", files={"image": bytes(2**20)})
+def test_an_upload_that_is_too_long_is_refused_while_it_arrives(client):
+    answer = client.post("/v1/search", files={"image": bytes(uploads.MAX_UPLOAD_BYTES)})
     problem(answer, 413, "too-large")
 
 
@@ -343,13 +351,13 @@ def test_a_body_of_no_declared_length_is_read_no_further_than_it_may_be():
                 yield bytes(2**20)
 
     async def whole():
-        async for _ in uploads.bounded(Endless()):
+        async for _ in uploads.bounded(Endless(), 2**25):
             pass
 
     with pytest.raises(ProblemError) as refused:
         asyncio.run(whole())
     assert refused.value.status == 413
-    assert sum(read) == uploads.MAX_UPLOAD_BYTES + 2**20
+    assert sum(read) == 2**25 + 2**20
 
 
 def test_nothing_uploaded_touches_a_disk(client, photos, monkeypatch):
@@ -408,6 +416,19 @@ def test_a_search_past_its_deadline_lets_the_gallery_go(serve, served, gallery, 
     served.refresh()
     gc.collect()
     assert before() is None
+
+
+def test_an_error_of_ours_in_the_middle_of_a_stream_is_in_the_log(client, photos, monkeypatch, caplog):
+    def failing(*_):
+        yield [0], np.zeros(1, np.float32)
+        raise KeyError("secret")
+
+    monkeypatch.setattr(Retriever, "score_batches", failing)
+    asked = {"id": id_of(photos[1])}
+    name, data = events_of(client.post("/v1/search", json=asked, headers={"Accept": "text/event-stream"}))[-1]
+    assert (name, data["status"]) == ("problem", 500)
+    assert "secret" not in data["detail"]
+    assert "KeyError: 'secret'" in caplog.text
 
 
 def test_errors_of_ours_are_problems_that_tell_nothing(client, served, photos, monkeypatch):

@@ -155,6 +155,12 @@ def test_an_unreadable_upload_is_explained_and_a_dark_page_is_legible(run, visit
     require_accessible(page)
 
 
+def test_an_approximate_search_is_called_one(run, visit, approximate_gallery, photos):
+    page = visit(f"{run(approximate_gallery).url}#rerank=0")
+    page.set_input_files("#file", photos[3])
+    expect(page.locator("#status")).to_contain_text("approximate search of 2,400 images")
+
+
 def test_an_empty_gallery_says_how_to_fill_it(run, visit, tmp_path):
     GalleryWriter(tmp_path / "empty", INFO).close()
     page = visit(run(tmp_path / "empty").url)

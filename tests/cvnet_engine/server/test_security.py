@@ -69,6 +69,21 @@ def test_a_login_is_a_cookie_that_scripts_and_other_sites_do_not_get(guarded):
     assert guarded.get("/v1/gallery").status_code == 200
 
 
+@pytest.mark.parametrize("kind", ["application/json", "application/x-www-form-urlencoded", "multipart/form-data"])
+def test_of_who_has_no_token_little_is_read(guarded, kind):
+    body = b"[" + b"[]," * 2**16 + b"[]]"
+    assert guarded.post("/v1/login", content=body, headers={"Content-Type": f"{kind}; boundary=x"}).status_code == 413
+
+
+@pytest.mark.parametrize("other", ['prefs={"a": 1}', "a b=1", "é=1", 'theme="dark', "x[y]=1", "=", "word"])
+def test_cookies_of_other_programs_do_no_harm(other):
+    """A browser sends those of every port of a machine, and they may be anything."""
+    access = Access("127.0.0.1", TOKEN)
+    for cookies in (f"{other}; {COOKIE}={access.session}", f"{COOKIE}={access.session}; {other}"):
+        assert access.admits(Headers({"cookie": cookies}))
+    assert not access.admits(Headers({"cookie": f"{other}; {COOKIE}="}))
+
+
 def test_a_session_ends_with_the_server():
     before = Access("127.0.0.1", TOKEN)
     headers = Headers({"cookie": f"{COOKIE}={before.session}"})
