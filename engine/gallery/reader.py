@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Self
 
@@ -87,7 +87,8 @@ class Gallery(Closing):
         self._table = Table(shards)
         self.paths = Paths(self._table)
         blocks = [Block(columns.descriptors, columns.halves, columns.release) for columns in shards]
-        self.descriptors = Descriptors(blocks, self._require_descriptor)
+        # not a method: it would keep this gallery, and its files open, until the garbage collector comes round
+        self.descriptors = Descriptors(blocks, partial(require_descriptor, self._table, self._connections.files))
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
@@ -221,20 +222,6 @@ class Gallery(Closing):
                 raise GalleryError(damage(self.paths[row], error)) from error
         return Features(descriptor, maps)
 
-    def _require_descriptor(self, row: int) -> None:
-        """Raise GalleryError where a row's descriptor is not the stored one; the file that has it is done without."""
-        number, place = self._table.place(row)
-        try:
-            self._table.shards[number].require_descriptor(place)
-        except ValueError as error:
-            file = columns_file(self._connections.files[number])
-            with contextlib.suppress(OSError):
-                file.unlink(missing_ok=True)
-            raise GalleryError(
-                f"{self.paths[row]}: damaged in {file} ({error}); remove that file if it is still there, "
-                "and run the same command again: a shard is read without it"
-            ) from error
-
     def close(self) -> None:
         self._connections.close()
 
@@ -251,3 +238,22 @@ class Reduced:
 
     def features(self, row: int) -> Features:
         return self.gallery.decoded(row, self.codec)
+
+
+def require_descriptor(table: Table, files: Sequence[Path], row: int) -> None:
+    """Raise GalleryError where a row's descriptor is not the stored one; the file that has it is done without.
+
+    Args:
+        files: the shards of the table.
+    """
+    number, place = table.place(row)
+    try:
+        table.shards[number].require_descriptor(place)
+    except ValueError as error:
+        file = columns_file(files[number])
+        with contextlib.suppress(OSError):
+            file.unlink(missing_ok=True)
+        raise GalleryError(
+            f"{Paths(table)[row]}: damaged in {file} ({error}); remove that file if it is still there, "
+            "and run the same command again: a shard is read without it"
+        ) from error
