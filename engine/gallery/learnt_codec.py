@@ -141,7 +141,7 @@ def read_code(arrays: Mapping[str, Array], scale: int) -> MapCode:
         ValueError: it is none that `learn` makes.
     """
     rotation, bits, levels = (arrays[f"{name}_{scale}"] for name in ("rotation", "bits", "levels"))
-    if (rotation.dtype, bits.dtype, levels.dtype) != (np.float32, np.uint8, np.float32):
+    if [array.dtype.name for array in (rotation, bits, levels)] != ["float32", "uint8", "float32"]:
         raise ValueError("its arrays are of other types")
     counts = 1 << bits.astype(int).reshape(-1)
     if (rotation.shape, levels.shape) != ((MAP_DIM, bits.size), (counts.sum(),)):
