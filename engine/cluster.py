@@ -10,7 +10,7 @@ import os
 import re
 import socket
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -166,7 +166,7 @@ def hiring(
     """
     with connected(cluster.address) as ray:
         needed = {"num_cpus": cluster.threads, "num_gpus": int(on_gpu(bundle))}
-        room = count_workers(ray.cluster_resources(), needed)
+        room = count_workers([node["Resources"] for node in ray.nodes() if node["Alive"]], needed)
         if not room:
             raise BackendError(
                 f"the Ray cluster has no machine for a worker of {cluster.threads} threads"
@@ -201,10 +201,12 @@ def connected(address: str | None) -> Iterator[Any]:
         ray.shutdown()
 
 
-def count_workers(resources: dict[str, float], needed: dict[str, int]) -> int:
-    """How many workers the cluster has room for, as far as sums over its machines tell."""
+def count_workers(machines: Iterable[dict[str, float]], needed: dict[str, int]) -> int:
+    """How many workers a cluster has room for, each on one of its machines, by what these have."""
     names = {"num_cpus": "CPU", "num_gpus": "GPU"}
-    return min(int(resources.get(names[name], 0) // count) for name, count in needed.items() if count)
+    return sum(
+        min(int(has.get(names[name], 0) // count) for name, count in needed.items() if count) for has in machines
+    )
 
 
 def import_ray() -> Any:

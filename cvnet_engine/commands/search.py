@@ -138,7 +138,7 @@ def run(options: Options) -> None:
     box, where = parse_box(options.bbox), parse_filter(options.filters)
     shortlists = Shortlists.read(options.candidates) if options.candidates else None
     bundle = Bundle.open(options.bundle)
-    exact = options.exact or shortlists is not None or where != EVERYTHING  # some of the images are searched exactly
+    exact = options.exact or shortlists is not None or where != EVERYTHING  # as a search of some images always is
     with (
         Gallery.open(options.gallery) as gallery,
         Retriever(bundle, gallery, options.threads, exact=exact) as retriever,

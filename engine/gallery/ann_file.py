@@ -150,8 +150,8 @@ class AnnFile:
         unknown = np.ones(sum(map(len, shards)), bool)
         unknown[rows[rows >= 0]] = False
         added = np.flatnonzero(unknown)
-        if len(added) > MOST_ADDED * len(unknown):
-            raise GalleryError(f"{ANN}: {len(added):,} of {len(unknown):,} images were added since; {AGAIN}")
+        if len(added) > MOST_ADDED * len(unknown):  # not how many: a server would note it anew whenever there are more
+            raise GalleryError(f"{ANN}: more than {MOST_ADDED:.0%} of the images were added since; {AGAIN}")
         return Approximate(Scanner(self.file), rows, added, self.about.effort)
 
 

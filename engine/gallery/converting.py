@@ -34,7 +34,8 @@ def convert(
     codec = open_codec(info.maps, source, info.code)
     if writer.is_unlearnt:
         whole = (found for found in walk(source, info) if isinstance(found, Whole))
-        writer.learn([features(found, codec) for found in islice(whole, LEARN_FROM)], score)
+        if first := [features(found, codec) for found in islice(whole, LEARN_FROM)]:
+            writer.learn(first, score)
     copy(source, info, writer, report, eq, lambda rows: kept_otherwise(rows, codec, writer.codec), done)
 
 

@@ -16,7 +16,7 @@ from engine.contract import Array
 from engine.errors import GalleryError
 from engine.features import Features
 from engine.files import open_regular, write_atomically
-from engine.gallery.map_code import MapCode, learn
+from engine.gallery.map_code import BYTE, MapCode, learn
 from engine.geometry import AREA_SCALES, MAP_DIM
 
 CODE_FILE = "map-code.npz"
@@ -25,6 +25,7 @@ LEARN_POSITIONS = 30_000  # of their maps, of each scale
 TRY_POSITIONS = 3_000  # that sizes of a code are tried on
 MOST_BYTES = 128  # a position
 LEAST_ENERGY = 1e-12  # that a share is taken of
+ORTHONORMAL = 1e-4  # largest difference of products of a rotation's columns from 0 and 1
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,20 @@ def vectors_of(sample: Sequence[Features], most: int) -> list[Array]:
 
 
 def read_code(arrays: Mapping[str, Array], scale: int) -> MapCode:
-    counts = 1 << arrays[f"bits_{scale}"].astype(int)
-    levels = np.split(arrays[f"levels_{scale}"], np.cumsum(counts)[:-1])
-    return MapCode(arrays[f"rotation_{scale}"], tuple(levels))
+    """
+    Raises:
+        ValueError: it is none that `learn` makes.
+    """
+    rotation, bits, levels = (arrays[f"{name}_{scale}"] for name in ("rotation", "bits", "levels"))
+    if [array.dtype.name for array in (rotation, bits, levels)] != ["float32", "uint8", "float32"]:
+        raise ValueError("its arrays are of other types")
+    counts = 1 << bits.astype(int).reshape(-1)
+    if (rotation.shape, levels.shape) != ((MAP_DIM, bits.size), (counts.sum(),)):
+        raise ValueError("its arrays do not fit each other")
+    if not (bits.min() >= 1 and bits.max() <= BYTE and np.isfinite(levels).all() and is_orthonormal(rotation)):
+        raise ValueError("its values are none of a code")
+    return MapCode(rotation, tuple(np.split(levels, np.cumsum(counts)[:-1])))
+
+
+def is_orthonormal(columns: Array) -> bool:
+    return bool(np.abs(columns.T @ columns - np.eye(columns.shape[1])).max() < ORTHONORMAL)

@@ -226,21 +226,6 @@ class Gallery(Closing):
         self._connections.close()
 
 
-def require_descriptor(table: Table, shards: Sequence[Path], row: int) -> None:
-    """Raise GalleryError where a row's descriptor is not the stored one; the file that has it is done without."""
-    number, place = table.place(row)
-    try:
-        table.shards[number].require_descriptor(place)
-    except ValueError as error:
-        file = columns_file(shards[number])
-        with contextlib.suppress(OSError):
-            file.unlink(missing_ok=True)
-        raise GalleryError(
-            f"{Paths(table)[row]}: damaged in {file} ({error}); remove that file if it is still there, "
-            "and run the same command again: a shard is read without it"
-        ) from error
-
-
 @dataclass(frozen=True)
 class Reduced:
     """A gallery's images for the pair scorer: their maps in a basis, as its codec decodes them there."""
@@ -253,3 +238,22 @@ class Reduced:
 
     def features(self, row: int) -> Features:
         return self.gallery.decoded(row, self.codec)
+
+
+def require_descriptor(table: Table, files: Sequence[Path], row: int) -> None:
+    """Raise GalleryError where a row's descriptor is not the stored one; the file that has it is done without.
+
+    Args:
+        files: the shards of the table.
+    """
+    number, place = table.place(row)
+    try:
+        table.shards[number].require_descriptor(place)
+    except ValueError as error:
+        file = columns_file(files[number])
+        with contextlib.suppress(OSError):
+            file.unlink(missing_ok=True)
+        raise GalleryError(
+            f"{Paths(table)[row]}: damaged in {file} ({error}); remove that file if it is still there, "
+            "and run the same command again: a shard is read without it"
+        ) from error

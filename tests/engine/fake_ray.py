@@ -44,8 +44,8 @@ class FakeRay:
     def put(self, value: Any) -> Any:
         return value
 
-    def cluster_resources(self) -> dict[str, float]:
-        return {"CPU": 2.0}
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": {"CPU": 2.0}}]
 
     def remote(self, **_: object) -> Callable[[type], Any]:
         return lambda kind: SimpleNamespace(remote=lambda *arguments: self.hire(kind, arguments))

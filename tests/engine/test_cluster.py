@@ -76,16 +76,18 @@ def test_what_a_job_raises_is_raised_here(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("resources", "needed", "expected"),
+    ("machines", "needed", "expected"),
     [
-        ({"CPU": 8.0}, {"num_cpus": 2, "num_gpus": 0}, 4),
-        ({"CPU": 8.0, "GPU": 3.0}, {"num_cpus": 2, "num_gpus": 1}, 3),
-        ({"CPU": 8.0}, {"num_cpus": 2, "num_gpus": 1}, 0),
-        ({"CPU": 1.0}, {"num_cpus": 2, "num_gpus": 0}, 0),
+        ([{"CPU": 8.0}], {"num_cpus": 2, "num_gpus": 0}, 4),
+        ([{"CPU": 8.0, "GPU": 3.0}], {"num_cpus": 2, "num_gpus": 1}, 3),
+        ([{"CPU": 8.0}], {"num_cpus": 2, "num_gpus": 1}, 0),
+        ([{"CPU": 8.0}, {"CPU": 3.0}], {"num_cpus": 2, "num_gpus": 0}, 5),
+        ([{"CPU": 1.0}, {"CPU": 1.0}], {"num_cpus": 2, "num_gpus": 0}, 0),  # Ray would wait for a third
+        ([{"CPU": 8.0}, {"CPU": 1.0, "GPU": 1.0}], {"num_cpus": 2, "num_gpus": 1}, 0),
     ],
 )
-def test_as_many_workers_as_there_is_room_for(resources, needed, expected):
-    assert count_workers(resources, needed) == expected
+def test_as_many_workers_as_there_is_room_for_on_machines(machines, needed, expected):
+    assert count_workers(machines, needed) == expected
 
 
 def test_a_cluster_that_is_not_there_is_one_line():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import shutil
 import sqlite3
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -131,6 +133,20 @@ def test_a_snapshot_keeps_its_descriptors_whatever_is_written_meanwhile(gallery)
         assert np.array_equal(opened.descriptors[1], features(1).descriptor)
         columns_file(shard_file(gallery, 1)).unlink()
         assert np.array_equal(opened.descriptors[:], [features(n).descriptor for n in range(COUNT)])
+
+
+def test_a_gallery_that_nobody_holds_lets_its_files_go_at_once(gallery):
+    """A server opens a growing one again and again, each time with a mapped file a shard."""
+    gc.disable()
+    try:
+        opened = Gallery(gallery)
+        there = weakref.ref(opened)
+        assert np.array_equal(opened.descriptors[0], features(0).descriptor)
+        opened.close()
+        del opened
+        assert there() is None
+    finally:
+        gc.enable()
 
 
 def test_an_image_that_has_gone_since_is_no_damage(gallery):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,3 +58,14 @@ def test_what_is_there_is_not_converted_again(source, tmp_path):
         writer.put(Path("/new.jpg"), STAMP, features(8))
     report = converted(source, tmp_path / "g", "coded:16")
     assert (report.added, report.updated, report.unchanged) == (1, 1, COUNT - 1)
+
+
+@pytest.mark.parametrize("maps", ["coded:24", "coded:99%"])
+def test_without_a_whole_image_there_is_nothing_to_learn_a_code_from(source, tmp_path, maps):
+    for shard in source.glob("*.sqlite"):
+        with sqlite3.connect(shard) as rows:
+            rows.execute("UPDATE maps SET data = x'00'")
+        rows.close()
+    assert list(converted(source, tmp_path / "g", maps).damaged) == [Path(f"/{number}.jpg") for number in range(COUNT)]
+    GalleryWriter(tmp_path / "empty", INFO).close()
+    assert converted(tmp_path / "empty", tmp_path / "g", maps) == Merge()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -105,6 +106,37 @@ def test_a_file_that_is_no_code_is_refused_whatever_its_digest(tmp_path):
     digest = LearntCodec().save(tmp_path)
     with pytest.raises(GalleryError, match="no code of maps"):
         LearntCodec.load(tmp_path, digest)
+
+
+@pytest.mark.parametrize(
+    ("part", "forged"),
+    [
+        ("rotation", lambda rotation: rotation[:100]),
+        ("rotation", lambda rotation: rotation[:, :-1]),
+        ("rotation", lambda rotation: rotation[None]),
+        ("rotation", lambda rotation: rotation * 2),
+        ("rotation", lambda rotation: rotation * np.nan),
+        ("rotation", lambda rotation: rotation.astype(complex)),
+        ("rotation", lambda rotation: rotation.astype(str)),
+        ("bits", lambda bits: bits[:0]),
+        ("bits", lambda bits: bits + 1),
+        ("bits", lambda bits: bits.astype(float)),
+        ("bits", lambda bits: np.full_like(bits, 40)),
+        ("levels", lambda levels: levels[:-1]),
+        ("levels", lambda levels: levels[:, None]),
+        ("levels", lambda levels: levels * np.nan),
+        ("levels", lambda levels: levels.astype(str)),
+    ],
+)
+def test_a_code_that_is_learnt_from_nothing_is_refused(tmp_path, recwarn, part, forged):
+    LearntCodec.learn(IMAGES, 24).save(tmp_path)
+    with np.load(tmp_path / CODE_FILE) as stored:
+        arrays = dict(stored)
+    np.savez(tmp_path / CODE_FILE, **(arrays | {f"{part}_2": forged(arrays[f"{part}_2"])}))
+    digest = hashlib.sha256((tmp_path / CODE_FILE).read_bytes()).hexdigest()
+    with pytest.raises(GalleryError, match="no code of maps"):
+        LearntCodec.load(tmp_path, digest)
+    assert not recwarn
 
 
 def test_a_share_of_energy_takes_the_fewest_bytes_that_keep_it():
