@@ -3,10 +3,11 @@
 PYTHON ?= python3
 UV := $(or $(shell command -v uv),.uv/bin/uv)
 SYNC = $(UV) sync --frozen --python $(PYTHON) $(foreach extra,export bench parquet photos ray serve tensorrt-rtx,--extra $(extra))
+TWO_AT_ONCE = -n 2 --dist loadfile
 NVIDIA := $(wildcard /proc/driver/nvidia/version)
 export UV_PYTHON_DOWNLOADS = never
 
-.PHONY: setup demo test lint native-check clean
+.PHONY: setup demo test test-slow lint native-check clean
 
 setup: .venv/ready
 
@@ -14,7 +15,10 @@ demo: setup
 	.venv/bin/cvnet-engine demo
 
 test: setup
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest $(TWO_AT_ONCE)
+
+test-slow: setup
+	.venv/bin/python -m pytest -m slow $(TWO_AT_ONCE)
 
 lint: setup
 	.venv/bin/ruff check .
