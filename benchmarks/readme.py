@@ -260,7 +260,7 @@ def superglobal(report: dict[str, Any]) -> str:
         "",
         f"mAP in percent, {report['n']} images shrunk to a longest side of {report['max_side_px']} px, "
         f"{report['nq']} queries{model}. It was not made for SuperGlobal: what that is worth on the published weights, "
-        "these figures do not say. Empty where PyTorch has not been run.",
+        "these figures do not say.",
         "",
         markdown(replace(table, rows=rows)),
         f"Against PyTorch: descriptors within {worst['descriptor']:.1e}, pair scores within {worst['pair_score']:.1e}, "
