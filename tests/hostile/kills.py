@@ -105,7 +105,7 @@ def victims(folder: Path) -> tuple[Victim, Victim, Victim]:
     evaluation = ["eval", "--dataset", NAME, "--data-dir", str(folder), "--rerank", "5,20", *where]
     return (
         Victim("index", lambda kept: ["index", str(photos), *where, str(kept)], gallery_rows),
-        Victim("eval", lambda kept: [*evaluation, str(kept), "--json", f"{kept}.json"], evaluation_rows),
+        Victim("eval", lambda kept: [*evaluation, str(kept), "--json", str(results_file(kept))], evaluation_rows),
         Victim("merge", lambda kept: ["gallery", "merge", *sources, "--gallery", str(kept)], gallery_rows),
     )
 
@@ -147,11 +147,15 @@ def kill(victim: Victim, count: int, rng: random.Random, folder: Path) -> Tally:
         tally.kills += not done
         tally.amid += not done and 0 < len(found) < len(whole)
         tally.completed += done
-        tally.lost += len((whole.keys() if done else before) - found.keys())
+        lost = (whole.keys() if done else before) - found.keys()
+        tally.lost += len(lost)
+        for name in lost:
+            print(f"{victim.name}: lost {name!r}", file=sys.stderr)  # noqa: T201
         tally.differing += sum(row != whole.get(name) for name, row in found.items())
         before = set() if done else set(found)
         if done:
             shutil.rmtree(kept)
+            results_file(kept).unlink(missing_ok=True)
     return tally
 
 
@@ -171,11 +175,15 @@ def evaluation_rows(folder: Path) -> Rows:
     if (folder / JOURNAL).exists():
         for key, arrays in read(folder / JOURNAL, "SELECT key, arrays FROM work"):
             found[key] = {name: a.tobytes() for name, a in unpack(arrays).items() if name != "seconds"}
-    results = folder.with_name(f"{folder.name}.json")
+    results = results_file(folder)
     if results.exists():
         found["results"] = without_seconds(json.loads(results.read_text()))
-        results.unlink()
     return found
+
+
+def results_file(folder: Path) -> Path:
+    """Where `eval` with a gallery in this folder writes its results, which a kill may find written."""
+    return folder.with_name(f"{folder.name}.json")
 
 
 def read(file: Path, query: str) -> list[tuple[Any, ...]]:
