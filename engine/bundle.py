@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from engine import typed_json
+from engine.backends import BACKENDS
 from engine.errors import BundleError, one_line
 from engine.files import read_text, write_atomically
 from engine.graphs import DESCRIPTOR_NAMES, GRAPH_NAMES
@@ -167,7 +168,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def require_own_files(manifest: Manifest) -> None:
-    """Raise ValueError unless the manifest is of this format and names a file within its folder for every graph."""
+    """Raise ValueError unless the manifest is of this format and names for every graph a backend and a file within."""
     if manifest.format != FORMAT:
         raise ValueError(f"format is {manifest.format}")
     if manifest.graphs.keys() != set(GRAPH_NAMES):
@@ -177,6 +178,8 @@ def require_own_files(manifest: Manifest) -> None:
     for name, graph in manifest.files.items():
         if not PLAIN_PATH.fullmatch(graph.file):
             raise ValueError(f"the file of {name} is {graph.file!r}; expected a file within the bundle")
+        if graph.backend not in BACKENDS:
+            raise ValueError(f"the backend of {name} is {graph.backend!r}; expected one of {', '.join(BACKENDS)}")
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:

@@ -61,6 +61,12 @@ def test_an_unknown_descriptor(small):
         Bundle(small)
 
 
+def test_an_unknown_backend(small):
+    edit(small, lambda content: content["graphs"]["features"].update(backend="knnxruntime"))
+    with pytest.raises(BundleError, match=r"backend of features is 'knnxruntime'; expected one of .*onnxruntime"):
+        Bundle(small)
+
+
 def test_a_manifest_is_read_as_written(small, tmp_path_factory):
     basis = MapBasis(64, "ab" * 32, 0.992, 1e-4, 5e-4, 96)
     manifest, elsewhere = replace(read_manifest(small), map_basis=basis), tmp_path_factory.mktemp("copy")
