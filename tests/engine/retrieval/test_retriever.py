@@ -111,7 +111,6 @@ def test_another_graph_is_refused(small, backend, inputs, outputs):
     [
         ({"precision": "fp7"}, "onnxruntime runs no descriptor in 'fp7'"),
         ({"backend": "native"}, "native runs no descriptor in 'fp32'"),
-        ({"backend": "abacus"}, "'abacus' is unknown"),
     ],
 )
 def test_a_backend_or_precision_that_the_graph_has_not(small, facts, message):
