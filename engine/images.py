@@ -197,7 +197,7 @@ def read_size(path: Path, max_side_px: int | None = None) -> tuple[int, int]:
         raise ImageError(f"{path}: {error}") from error
     except Exception as error:  # a damaged file can raise nearly anything
         raise ImageError(f"{path}: not an image ({error}); expected {EXPECTED}") from error
-    scale = min(1.0, max_side_px / max(height, width)) if max_side_px else 1.0
+    scale = limiting((height, width), max_side_px)
     return round(height * scale), round(width * scale)
 
 
@@ -274,6 +274,11 @@ def check_size(image: Array, min_side_px: int = MIN_SIDE_PX) -> None:
         raise ImageError(f"{width}x{height} pixels are too few; expected at least {min_side_px} on each side")
 
 
+def limiting(size: tuple[float, float], max_side_px: int | None) -> float:
+    """The scale, at most 1, by which an image of this (height, width) keeps to a longest side, None for no limit."""
+    return 1.0 if max_side_px is None else min(1.0, max_side_px / max(size))
+
+
 def limit_side(image: Array, max_side_px: int | None) -> Array:
     """The image, shrunk where its longer side exceeds the limit.
 
@@ -281,10 +286,8 @@ def limit_side(image: Array, max_side_px: int | None) -> Array:
         ImageError: too narrow to be shrunk that much.
     """
     height, width = image.shape[:2]
-    if max_side_px is None or max(height, width) <= max_side_px:
-        return image
-    scale = max_side_px / max(height, width)
-    if round(min(height, width) * scale) < MIN_SIDE_PX:
+    scale = limiting((height, width), max_side_px)
+    if scale < 1 and round(min(height, width) * scale) < MIN_SIDE_PX:
         raise ImageError(
             f"{width}x{height} pixels, shrunk to a longest side of {max_side_px}, are too few; "
             f"expected at least {MIN_SIDE_PX} on each side"

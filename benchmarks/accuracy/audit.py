@@ -221,7 +221,7 @@ def main(
 ) -> None:
     """mAP of every precision on each data set."""
     model = checkpoint.load(weights, depth)
-    photos = calibration_photos(calibration or scenes.write(scenes.VALIDATION, data_dir) / "jpg", "int8")
+    photos = photos_for_int8(calibration, data_dir)
     results: Results = {name: {} for name in dataset}
     costs: dict[str, Cost] = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -238,6 +238,11 @@ def main(
                         results[images.name][row_name(precision, kind)] = row
                     write(results, costs, out)
     sys.stdout.write(commands.beside(out, ".md").read_text())
+
+
+def photos_for_int8(calibration: Path | None, data_dir: Path) -> list[Array]:
+    """What int8 is calibrated on: a folder's photos, else the validation scenes, made in `data_dir` where missing."""
+    return calibration_photos(calibration or scenes.write(scenes.VALIDATION, data_dir) / "jpg", "int8")
 
 
 def prepared(name: str, data_dir: Path, max_side_px: int | None, scratch: Path) -> Dataset:

@@ -22,9 +22,8 @@ from typing import Annotated
 
 import typer
 
-import scenes
 from benchmarks import commands
-from benchmarks.accuracy.audit import prepared
+from benchmarks.accuracy.audit import photos_for_int8, prepared
 from benchmarks.accuracy.journal import Facts, Journal
 from benchmarks.commands import (
     CalibrationOption,
@@ -45,7 +44,6 @@ from cvnet import checkpoint
 from engine import machine
 from engine.files import write_atomically
 from engine.presets import PRESETS
-from export.build import calibration_photos
 
 TOLD_EVERY_S = 30
 
@@ -119,7 +117,7 @@ def opened(
 ) -> Iterator[tuple[list[Setting], Work, Facts]]:
     """Every setting of the grid, the work on them, and what times depend on."""
     loaded = [prepared(name, data_dir, None, work) for name in names]
-    photos = calibration_photos(calibration or scenes.write(scenes.VALIDATION, data_dir) / "jpg", "int8")
+    photos = photos_for_int8(calibration, data_dir)
     model = checkpoint.digest(checkpoint.load(weights, depth))
     timed_by = model, version("openvino"), machine.cpu_name(), threads
     with Journal(work / "scores.sqlite") as journal, Engines(weights, depth, photos, threads) as engines:

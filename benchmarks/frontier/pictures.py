@@ -11,7 +11,7 @@ from benchmarks.accuracy.dataset import Dataset
 from benchmarks.accuracy.evaluation import sliced
 from engine.contract import Array
 from engine.geometry import Size
-from engine.images import limit_side, read, read_size
+from engine.images import limit_side, limiting, read, read_size
 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 px
 
@@ -37,7 +37,7 @@ class Picture:
         height, width = read_size(self.path)
         x1, y1, x2, y2 = self.bbx
         cropped = min(y2, height) - y1, min(x2, width) - x1
-        scale = min(1.0, self.max_side_px / max(cropped))
+        scale = limiting(cropped, self.max_side_px)
         return round(cropped[0] * scale), round(cropped[1] * scale)
 
 
