@@ -24,7 +24,6 @@ from cvnet_engine.server import models, steps
 from cvnet_engine.server.collection import Snapshot
 from cvnet_engine.server.problems import INTERNAL, MEDIA_TYPE, ProblemError, gone, problem_of
 from cvnet_engine.server.scheduler import Event
-from cvnet_engine.server.security import COOKIE
 from cvnet_engine.server.service import Service, last, unless_gone
 from cvnet_engine.server.steps import Described
 from cvnet_engine.server.uploads import read
@@ -194,9 +193,8 @@ async def login(request: Request, service: Shared) -> Response:
     if not service.access.knows(asked.token):
         raise ProblemError(HTTPStatus.UNAUTHORIZED, "wrong-token", "that is not the token")
     response = Response(status_code=HTTPStatus.NO_CONTENT)
-    response.set_cookie(
-        COOKIE, service.access.session, httponly=True, samesite="strict", secure=request.url.scheme == "https"
-    )
+    access, is_secure = service.access, request.url.scheme == "https"
+    response.set_cookie(access.cookie, access.session, httponly=True, samesite="strict", secure=is_secure)
     return response
 
 

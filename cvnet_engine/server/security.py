@@ -18,7 +18,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cvnet_engine.server.problems import ProblemError
 
-COOKIE = "cvnet_session"
 OPEN = frozenset({"/", "/healthz", "/readyz", "/openapi.json", "/v1/login"})  # what needs no token, and /page/
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 POLICY = (
@@ -41,12 +40,19 @@ class Access:
     Attributes:
         host: what the server binds to; a name that it may be called by.
         token: what a request has to bring, None where everyone on this machine may ask.
+        port: what the server listens on; a browser has the cookies of all ports of a machine in one place.
         session: what the page's cookie holds instead of the token; another one each time the server starts.
     """
 
     host: str
     token: str | None = None
+    port: int = 8080
     session: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+
+    @property
+    def cookie(self) -> str:
+        """The name of the page's cookie."""
+        return f"cvnet_session_{self.port}"
 
     def knows(self, token: str) -> bool:
         return self.token is not None and equal(token, self.token)
@@ -56,7 +62,7 @@ class Access:
         if self.token is None:
             return True
         scheme, _, credentials = headers.get("authorization", "").partition(" ")
-        session = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
+        session = cookie_parser(headers.get("cookie", "")).get(self.cookie, "")
         return (scheme.lower() == "bearer" and self.knows(credentials.strip())) or equal(session, self.session)
 
     def goes_by(self, host: str) -> bool:

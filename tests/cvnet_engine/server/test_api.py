@@ -326,6 +326,7 @@ def test_boxes_that_miss_the_image(client, photos, box):
         ("multipart/form-data", b"x", 400),
         ("multipart/form-data; boundary=x", b"--x\r\nnonsense", 422),
         ("application/x-www-form-urlencoded", b"name=&" * (uploads.MAX_FIELDS + 1), 400),
+        ("application/json", json.dumps(dict.fromkeys(map(str, range(uploads.MAX_FIELDS + 1)))).encode(), 400),
     ],
 )
 def test_malformed_bodies(client, kind, body, status):
