@@ -65,6 +65,14 @@ static Status make_block1(Block1 *b, const Tensor t[TENSORS], int mode)
 
 typedef struct { const word *rows; const float *step; const int *bias; } Rows;  // native rows of the swept image
 
+// How many of the lanes' three vectors stay in registers for a run of rows: as many as there are left. GCC would read them
+// from memory for each product, which is more than AVX2 processors read in a cycle.
+#if defined(__AVX__) && !defined(__AVX512F__)
+INLINE int held_lanes(int mode) { return mode == INT8 ? 2 : 3; }  // a product of integers takes one more
+#else
+INLINE int held_lanes(int mode) { return (void)mode, 0; }
+#endif
+
 // out[r][3][16] = dot products of R native rows with the 3 x 16 lanes.
 INLINE void dot_rows(const int mode, const int R, const word *restrict lanes, const float *lanes_step, Rows rows, vec *out)
 {
@@ -72,7 +80,9 @@ INLINE void dot_rows(const int mode, const int R, const word *restrict lanes, co
     vec acc[DOT_ROWS * SCALES];
     UNROLL for (int i = 0; i < R * SCALES; i++) acc[i] = mode == INT8 ? broadcast((word)rows.bias[i / SCALES]) : (vec){0};
     for (int k = 0; k < words; k++) {
-        const vec *l = (const vec *)lanes + k * SCALES;
+        const vec *at = (const vec *)lanes + k * SCALES;
+        vec l[SCALES];
+        UNROLL for (int s = 0; s < SCALES; s++) l[s] = s < held_lanes(mode) ? held(at[s]) : at[s];
         UNROLL for (int r = 0; r < R; r++)
             UNROLL for (int s = 0; s < SCALES; s++)
                 acc[r * SCALES + s] = mac(mode, acc[r * SCALES + s], l[s], broadcast(rows.rows[r * words + k]));
@@ -160,7 +170,7 @@ INLINE void fill_ring(const int mode, Sweep *w, int y)
         UNROLL for (int i = 0; i < pair_words(mode); i++)
             out[i] = mode == FLOAT32    ? (vecu)relu(two[i])
                      : mode == BFLOAT16 ? pair(relu(two[2 * i]), relu(two[2 * i + 1]))
-                                        : quad(two + 4 * i);
+                                        : joined(two + UNITS * i);
     }
 }
 

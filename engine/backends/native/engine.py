@@ -12,7 +12,7 @@ from engine.backends.native.library import Maps, Tensor, expect, library
 from engine.backends.native.weights import load
 from engine.contract import Array, Closing, TensorSpec, check_feeds
 from engine.errors import BackendError
-from engine.geometry import AREA_SCALES, unit_map_sizes
+from engine.geometry import AREA_SCALES, MAP_DIM, unit_map_sizes
 from engine.signatures import SIGNATURES, maps
 
 PRECISIONS = {"fp32": 0, "bf16": 1, "int8": 2}  # of every product; sums and statistics are float32
@@ -41,7 +41,7 @@ class NativeReranker(Closing):
         found = load(weights)
         self.basis: Array | None = found.basis
         self._library = library(found.dim)
-        if not self._library.cvnet_accelerated(PRECISIONS[precision]):
+        if not accelerated(precision, found.dim):
             raise BackendError(f"this processor has no {precision} instructions for the native pair scorer; use fp32")
         tensors = found.tensors if self.basis is None else [*found.tensors, self.basis]
         views = (Tensor * len(tensors))(*(Tensor(t.ctypes.data, t.size) for t in tensors))
@@ -82,6 +82,18 @@ class NativeReranker(Closing):
         self._query = []
         expect(self._library.cvnet_prepare_query(self._handle, image(query, 0)))
         self._query = [m.copy() for m in query]
+
+
+def accelerated(precision: str, dim: int = MAP_DIM) -> bool:
+    """Whether this processor has the instructions that make a precision quicker than fp32.
+
+    Args:
+        dim: of the library that is asked, all of which say the same.
+
+    Raises:
+        BackendError: the library cannot be had.
+    """
+    return bool(library(dim).cvnet_accelerated(PRECISIONS[precision]))
 
 
 def maps_of(side: str, feeds: Mapping[str, Array]) -> list[Array]:

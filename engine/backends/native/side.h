@@ -151,7 +151,7 @@ static void prepare_native(Side *side, const float *row, int position)
     word *out = side->native + (size_t)position * words;
     float step = side->native_step[position] = step_of(side->mode, row, DIM);
     pack(side->mode, row, out, DIM, step, 0);
-    for (int c = 0; c < DIM && side->mode == INT8; c++) sum += ((const int8_t *)out)[c];
+    for (int c = 0; c < DIM && side->mode == INT8; c++) sum += ((const unit *)out)[c];
     side->native_bias[position] = -UNSIGNED_OFFSET * sum;
 }
 

@@ -1,7 +1,8 @@
 // Vectors of this processor's width, and the words that they are made of.
 //
 // A word is 32 bits: a float32, a pair of bfloat16 or four 8-bit integers. A product of 8-bit words takes an unsigned
-// side (lanes + 128, correlation, activations) and a signed one (native rows, weights).
+// side (lanes + 128, correlation, activations) and a signed one (native rows, weights). Where no instruction adds up four
+// products of bytes, the same integers are kept as pairs of 16 bits, whose products SSE2 and AVX2 add up.
 
 #pragma once
 
@@ -35,29 +36,42 @@ enum { LANES = 4, ACCUMULATORS = 12, DOT_ROWS = 4, AT_ONCE = 8 };
 #define INTERLEAVE_HIGH 2, 6, 3, 7
 #endif
 
+#if defined(DOT_BYTES)
+typedef int8_t unit;  // an 8-bit integer as it is kept
+#else
+typedef int16_t unit;
+#endif
 typedef uint32_t word __attribute__((may_alias));
 typedef float vec __attribute__((vector_size(4 * LANES), may_alias));
 typedef int32_t veci __attribute__((vector_size(4 * LANES), may_alias));
 typedef uint32_t vecu __attribute__((vector_size(4 * LANES), may_alias));
 typedef float vec_any __attribute__((vector_size(4 * LANES), aligned(4), may_alias));  // at any address
 typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(4), may_alias));  // bfloat16
-typedef uint8_t bytes __attribute__((vector_size(LANES), aligned(4), may_alias));
+typedef unit units __attribute__((vector_size(sizeof(unit) * LANES), aligned(4), may_alias));
 
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 36")
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 
 enum { FLOAT32, BFLOAT16, INT8, MODES };  // arithmetic of every product; statistics and sums are float32 or wider
+enum { UNITS = sizeof(word) / sizeof(unit) };
 enum { MOST_SIGNED = 127, MOST_UNSIGNED = 255, UNSIGNED_OFFSET = 128 };  // of 8-bit integers
 static const uint32_t BFLOAT16_HALF = 0x8000, BFLOAT16_HIGH = 0xffff0000;  // half a unit, and the upper one of a pair
 
-INLINE int per_word(int mode) { return mode == FLOAT32 ? 1 : mode == BFLOAT16 ? 2 : 4; }
+INLINE int per_word(int mode) { return mode == FLOAT32 ? 1 : mode == BFLOAT16 ? 2 : UNITS; }
 INLINE int per_raw(int mode) { return mode == FLOAT32 ? 1 : 2; }  // convolutions' results: float32 or bfloat16
 
+#if defined(__AVX__)
+INLINE vec held(vec x) { __asm__("" : "+x"(x)); return x; }  // in a register from here on
+#else
+INLINE vec held(vec x) { return x; }
+#endif
 INLINE vec splat(float x) { return x - (vec){0}; }
 INLINE vec broadcast(word x) { return (vec)(x - (vecu){0}); }
 #if defined(__AVX512F__)
 INLINE vec larger(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
+#elif defined(__AVX__)
+INLINE vec larger(vec a, vec b) { return (vec)_mm256_max_ps((__m256)a, (__m256)b); }
 #else
 INLINE vec larger(vec a, vec b) { veci m = a > b; return (vec)(((veci)a & m) | ((veci)b & ~m)); }
 #endif
@@ -72,10 +86,12 @@ INLINE vecu pair(vec a, vec b)
 INLINE veci rounded(vec a) { return __builtin_convertvector(a + 0.5f, veci); }  // a >= 0
 INLINE vecu byte(vec a) { return (vecu)rounded(-larger(-relu(a), splat(-MOST_UNSIGNED))); }
 
-// Four vectors, clamped to bytes and rounded, as one of bytes.
-INLINE vecu quad(const vec a[4])
+// UNITS vectors, clamped to 8 bits and rounded, as one of these.
+INLINE vecu joined(const vec a[UNITS])
 {
-#if defined(__AVX512BW__)
+#if !defined(DOT_BYTES)
+    return byte(a[0]) | byte(a[1]) << 16;
+#elif defined(__AVX512BW__)
     __m512i low = _mm512_packs_epi32(_mm512_cvtps_epi32((__m512)a[0]), _mm512_cvtps_epi32((__m512)a[1]));
     __m512i high = _mm512_packs_epi32(_mm512_cvtps_epi32((__m512)a[2]), _mm512_cvtps_epi32((__m512)a[3]));
     const __m512i turn = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
@@ -85,7 +101,7 @@ INLINE vecu quad(const vec a[4])
 #endif
 }
 
-// acc + u . s: one product a lane, two of bfloat16, or four of bytes, u unsigned and s signed, acc integers.
+// acc + u . s: one product a lane, two of bfloat16, or UNITS of 8 bits, u unsigned and s signed, acc integers.
 INLINE vec mac(const int mode, vec acc, vec u, vec s)
 {
     if (mode == FLOAT32) return acc + u * s;
@@ -101,10 +117,14 @@ INLINE vec mac(const int mode, vec acc, vec u, vec s)
     // the intrinsic would do, but GCC 12 spills around its integer type
     __asm__(DOT_BYTES : "+" REGISTER(acc) : REGISTER(u), REGISTER(s));
     return acc;
+#elif defined(__AVX512BW__)
+    return (vec)((veci)acc + (veci)_mm512_madd_epi16((__m512i)u, (__m512i)s));
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+    vec products;  // GCC would make all of them first, and spill the sums
+    __asm__("vpmaddwd %2, %3, %1\n\tvpaddd %1, %0, %0" : "+x"(acc), "=&x"(products) : "xm"(u), "x"(s));
+    return acc;
 #else
-    veci sum = (veci)acc;
-    for (int up = 24; up >= 0; up -= 8) sum += (veci)((vecu)u << up >> 24) * ((veci)((vecu)s << up) >> 24);
-    return (vec)sum;
+    return (vec)((veci)acc + ((veci)u << 16 >> 16) * ((veci)s << 16 >> 16) + ((veci)u >> 16) * ((veci)s >> 16));
 #endif
 }
 
@@ -129,7 +149,7 @@ INLINE void store_raw(const int mode, word *p, vec x)
 
 INLINE void store_act(const int mode, word *p, vec x)
 {
-    if (mode == INT8) *(bytes *)p = __builtin_convertvector(rounded(x), bytes);
+    if (mode == INT8) *(units *)p = __builtin_convertvector(rounded(x), units);
     else store_raw(mode, p, x);
 }
 
@@ -149,7 +169,7 @@ INLINE void transpose(vec a[LANES])  // LANES x LANES, by perfect shuffles
 static void pack(int mode, const float *in, word *out, int n, float step, int offset)
 {
     const word *bits = (const word *)in;
-    uint8_t *units = (uint8_t *)out;
+    unit *integers = (unit *)out;
     float inverse = 1 / step;
     if (mode == FLOAT32) memcpy(out, in, n * sizeof(float));
     if (mode == BFLOAT16)
@@ -157,7 +177,7 @@ static void pack(int mode, const float *in, word *out, int n, float step, int of
             out[i] = (bits[2 * i] + BFLOAT16_HALF) >> 16 | ((bits[2 * i + 1] + BFLOAT16_HALF) & BFLOAT16_HIGH);
     if (mode == INT8)
         for (int i = 0; i < n; i++)  // positive before it is cut to an integer
-            units[i] = (uint8_t)((int)(in[i] * inverse + (UNSIGNED_OFFSET + 0.5f)) - UNSIGNED_OFFSET + offset);
+            integers[i] = (unit)((int)(in[i] * inverse + (UNSIGNED_OFFSET + 0.5f)) - UNSIGNED_OFFSET + offset);
 }
 
 static float largest(const float *x, int n)  // |x|, never 0

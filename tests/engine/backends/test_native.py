@@ -1,14 +1,16 @@
 """The native pair scorer against outputs of the published code, in every precision that it offers."""
 
+import contextlib
 import re
 import subprocess
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
 
-from engine.backends.native.engine import NativeReranker
+from engine.backends.native.engine import NativeReranker, accelerated
 from engine.backends.native.library import FAILURES, SOURCE
 from engine.errors import BackendError
 from export.artifacts import Artifacts
@@ -27,11 +29,21 @@ def weights(seeded_model, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def scorers(weights):
-    made = {precision: NativeReranker(weights, precision, threads=2) for precision in SCORE_DRIFT}
-    yield made
-    for scorer in made.values():
-        scorer.close()
+def scorer_in(weights):
+    """precision -> the scorer; a test of one that this processor has no instructions for is skipped."""
+    with contextlib.ExitStack() as opened:
+
+        @cache
+        def scorer(precision):
+            require_instructions(precision)
+            return opened.enter_context(NativeReranker(weights, precision, threads=2))
+
+        yield scorer
+
+
+def require_instructions(precision):
+    if not accelerated(precision):
+        pytest.skip(f"this processor has no {precision} instructions")
 
 
 @pytest.fixture(scope="module")
@@ -49,33 +61,33 @@ def feeds(seeded_model):
 
 @pytest.mark.parametrize("precision", SCORE_DRIFT)
 @pytest.mark.parametrize("size", PAIR_SIZES)
-def test_published_scores(scorers, feeds, golden, size, precision):
-    outputs = scorers[precision].run(feeds(*golden_pair(*size)))
+def test_published_scores(scorer_in, feeds, golden, size, precision):
+    outputs = scorer_in(precision).run(feeds(*golden_pair(*size)))
     tag = "{}x{}_{}x{}".format(*size)
     np.testing.assert_allclose(outputs["logits"][0], golden(50)[f"logits_{tag}"], atol=LOGITS_DRIFT[precision])
     np.testing.assert_allclose(outputs["score"][0], golden(50)[f"score_{tag}"], atol=SCORE_DRIFT[precision])
 
 
 @pytest.mark.parametrize("size", [(2, 2, 2, 2), (2, 3, 5, 2), (3, 64, 20, 15), (17, 33, 33, 17), (31, 2, 2, 31)])
-def test_odd_sizes_against_pytorch(scorers, feeds, seeded_model, size):
+def test_odd_sizes_against_pytorch(scorer_in, feeds, seeded_model, size):
     hq, wq, hk, wk = size
     query = feature_map(f"odd{hq}x{wq}", hq, wq)
     key = related_feature_map(query, f"odd{hk}x{wk}", hk, wk)
     with torch.inference_mode():
         want = seeded_model(50).reranker(torch.from_numpy(query), torch.from_numpy(key))
-    np.testing.assert_allclose(scorers["fp32"].run(feeds(query, key))["logits"], want, atol=1e-4)
+    np.testing.assert_allclose(scorer_in("fp32").run(feeds(query, key))["logits"], want, atol=1e-4)
 
 
-def test_half_precision_maps_are_taken_as_they_are(scorers, feeds):
+def test_half_precision_maps_are_taken_as_they_are(scorer_in, feeds):
     pair = golden_pair(16, 21, 15, 20)
-    whole, half = (scorers["fp32"].run(feeds(*pair, dtype))["score"] for dtype in (np.float32, np.float16))
+    whole, half = (scorer_in("fp32").run(feeds(*pair, dtype))["score"] for dtype in (np.float32, np.float16))
     np.testing.assert_allclose(half, whole, atol=5e-5)
     assert half != whole
 
 
-def test_batch_of_keys_and_change_of_query(scorers, feeds):
+def test_batch_of_keys_and_change_of_query(scorer_in, feeds):
     """A prepared query must not outlive its turn."""
-    scorer = scorers["fp32"]
+    scorer = scorer_in("fp32")
     query, key = golden_pair(7, 9, 9, 9)
     keys = np.concatenate([key, key[..., ::-1]])
     together = feeds(query, keys)
@@ -91,32 +103,32 @@ def test_batch_of_keys_and_change_of_query(scorers, feeds):
 
 @pytest.mark.parametrize("precision", SCORE_DRIFT)
 @pytest.mark.parametrize("size", [(9, 7), (34, 32)], ids=["a thread each", "all threads together"])
-def test_keys_of_a_batch_score_as_each_does_alone(scorers, feeds, precision, size):
+def test_keys_of_a_batch_score_as_each_does_alone(scorer_in, feeds, precision, size):
     """The larger size is beyond SMALL_PAIR in pair_scorer.c."""
     query = feature_map("batch query", *size)
     keys = np.concatenate([related_feature_map(query, f"batch {n}", *size) for n in range(3)])
-    together, scorer = feeds(query, keys), scorers[precision]
+    together, scorer = feeds(query, keys), scorer_in(precision)
     names = [name for name in together if name.startswith("key")]
     alone = [scorer.run(together | {name: together[name][n : n + 1] for name in names})["logits"][0] for n in range(3)]
     np.testing.assert_array_equal(scorer.run(together)["logits"], alone)
 
 
-def test_one_faulty_key_of_a_batch_is_an_error(scorers, feeds):
+def test_one_faulty_key_of_a_batch_is_an_error(scorer_in, feeds):
     query, key = golden_pair(7, 9, 9, 9)
     together = feeds(query, np.concatenate([key] * 4))
-    whole = scorers["fp32"].run(together)["score"]
+    whole = scorer_in("fp32").run(together)["score"]
     broken = together["key_1"].copy()
     broken[2, 0, 0, 0] = np.nan
     with pytest.raises(BackendError, match="no unit vectors"):
-        scorers["fp32"].run(together | {"key_1": broken})
-    np.testing.assert_array_equal(scorers["fp32"].run(together)["score"], whole)
+        scorer_in("fp32").run(together | {"key_1": broken})
+    np.testing.assert_array_equal(scorer_in("fp32").run(together)["score"], whole)
 
 
 @pytest.mark.parametrize("precision", SCORE_DRIFT)
 @pytest.mark.parametrize("fill", [0.0, 1e30])
-def test_zero_and_huge_maps_are_finite(scorers, feeds, precision, fill):
+def test_zero_and_huge_maps_are_finite(scorer_in, feeds, precision, fill):
     flat = np.full((1, 1024, 8, 8), fill, np.float32)
-    outputs = scorers[precision].run(feeds(flat, flat))
+    outputs = scorer_in(precision).run(feeds(flat, flat))
     assert np.isfinite(outputs["logits"]).all()
 
 
@@ -130,42 +142,42 @@ def test_thread_counts_agree(weights, feeds):
     np.testing.assert_allclose(scores, scores[0], atol=1e-6)
 
 
-def test_wrong_shapes_are_refused(scorers, feeds):
+def test_wrong_shapes_are_refused(scorer_in, feeds):
     pair = feeds(*golden_pair(8, 8, 8, 8))
     with pytest.raises(BackendError, match="key_2"):
-        scorers["fp32"].run(pair | {"key_2": pair["key_2"][:, :128]})
+        scorer_in("fp32").run(pair | {"key_2": pair["key_2"][:, :128]})
 
 
-def test_maps_of_two_dtypes_or_of_none_that_is_taken_are_refused(scorers, feeds):
+def test_maps_of_two_dtypes_or_of_none_that_is_taken_are_refused(scorer_in, feeds):
     pair = feeds(*golden_pair(8, 8, 8, 8))
     for dtype in (np.float64, np.float16):
         with pytest.raises(BackendError, match="expected float16, or float32"):
-            scorers["fp32"].run(pair | {"key_1": pair["key_1"].astype(dtype)})
+            scorer_in("fp32").run(pair | {"key_1": pair["key_1"].astype(dtype)})
 
 
-def test_map_sizes_that_belong_to_no_image_are_refused(scorers, feeds):
+def test_map_sizes_that_belong_to_no_image_are_refused(scorer_in, feeds):
     """Each map alone is well formed; the C code would read the small ones as if they were large."""
     pair = feeds(*golden_pair(8, 8, 8, 8))
     with pytest.raises(BackendError, match="key maps are of 1x1, 6x6, 8x8 positions"):
-        scorers["fp32"].run(pair | {"key_0": pair["key_0"][..., :1, :1]})
+        scorer_in("fp32").run(pair | {"key_0": pair["key_0"][..., :1, :1]})
 
 
 @pytest.mark.parametrize("precision", SCORE_DRIFT)
 @pytest.mark.parametrize("name", ["query_0", "key_2"])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_a_position_that_is_no_unit_vector_is_refused(scorers, feeds, precision, name, dtype):
+def test_a_position_that_is_no_unit_vector_is_refused(scorer_in, feeds, precision, name, dtype):
     pair = feeds(*golden_pair(8, 8, 8, 8), dtype)
     for value in (np.nan, np.inf, 3):
         broken = pair[name].copy()
         broken[0, 17, 1, 2] = value
         with pytest.raises(BackendError, match="no unit vectors"):
-            scorers[precision].run(pair | {name: broken})
-    assert np.isfinite(scorers[precision].run(pair)["score"]).all()  # nothing is left of it
+            scorer_in(precision).run(pair | {name: broken})
+    assert np.isfinite(scorer_in(precision).run(pair)["score"]).all()  # nothing is left of it
 
 
-def test_a_query_changed_in_place_is_another_query(scorers, feeds):
+def test_a_query_changed_in_place_is_another_query(scorer_in, feeds):
     pair, other = (feeds(feature_map(name, 8, 6), feature_map("key", 6, 8)) for name in ("one", "other"))
-    scorer = scorers["fp32"]
+    scorer = scorer_in("fp32")
     scorer.run(pair)
     for s in range(3):
         pair[f"query_{s}"][...] = other[f"query_{s}"]
@@ -242,6 +254,7 @@ assert np.isfinite(NativeReranker(Path(sys.argv[1]), sys.argv[2], 1).run(maps)["
 
 @pytest.mark.parametrize("precision", SCORE_DRIFT)
 def test_nothing_is_read_behind_the_maps(weights, precision):
+    require_instructions(precision)
     command = [sys.executable, "-c", BESIDE_A_GUARD_PAGE, str(weights), precision]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
