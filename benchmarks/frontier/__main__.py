@@ -1,13 +1,15 @@
-r"""What every choice costs in accuracy, seconds and bytes: `python -m benchmarks.frontier score|time|report`.
+"""What every choice costs in accuracy, seconds and bytes: `python -m benchmarks.frontier score|judge|time|report`.
 
 `score` computes descriptors and pair scores of whole data sets, which takes hours and goes on where it was stopped;
-`time` times the stages that searching and indexing are made of, which wants a machine that does nothing else; `report`
-puts them together: accuracy against seconds and bytes, of every point of the grid.
+`judge` makes accuracies of them, of every point of the grid. `time` times the stages that searching and indexing are
+made of, which wants a machine that does nothing else; `report` puts both together: accuracy against seconds and bytes.
 
     python -m benchmarks.frontier score --data-dir data --dataset landmarks-mini --dataset test --work frontier
+    python -m benchmarks.frontier judge --data-dir data --dataset landmarks-mini --dataset test --work frontier
     python -m benchmarks.frontier time --data-dir data --work frontier
-    python -m benchmarks.frontier report --data-dir data --dataset landmarks-mini --dataset test --work frontier \
-        --out benchmarks/results/frontier
+    python -m benchmarks.frontier report --work frontier --out benchmarks/results/frontier
+
+On another machine accuracies are the same but for roundings, and `time` and `report` are all that it takes.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -33,10 +36,12 @@ from benchmarks.commands import (
     ThreadsOption,
     WeightsOption,
 )
-from benchmarks.frontier import times
-from benchmarks.frontier.accuracy import accuracies
+from benchmarks.frontier import accuracy_file, times
+from benchmarks.frontier.accuracy import Figures, accuracies
+from benchmarks.frontier.accuracy_file import Accuracies
+from benchmarks.frontier.grid import Point
 from benchmarks.frontier.plot import draw
-from benchmarks.frontier.points import costed
+from benchmarks.frontier.points import costed, judged
 from benchmarks.frontier.report import Report, at, presets
 from benchmarks.frontier.scores import Engines, Setting, Step, Work, settings
 from benchmarks.frontier.stopping import stopping
@@ -49,6 +54,8 @@ TOLD_EVERY_S = 30
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
+ACCURACY = Path("benchmarks/results/frontier-accuracy.json")
+AccuracyOption = Annotated[Path, typer.Option("--accuracy", help="File of every point's mAP, as 'judge' writes it.")]
 WorkOption = Annotated[Path, typer.Option("--work", help="Folder that keeps what was computed.")]
 
 
@@ -63,7 +70,7 @@ def score(
     threads: ThreadsOption = 2,
 ) -> None:
     """Compute what is missing: descriptors at every scale, pair scores at full size and on pooled maps."""
-    with opened(data_dir, dataset, work, calibration, weights, depth, threads) as (found, done, _):
+    with opened(data_dir, dataset, work, calibration, weights, depth, threads) as (found, done):
         perform([step for setting in found for step in done.left(setting)])
 
 
@@ -77,36 +84,63 @@ def take_times(
     threads: ThreadsOption = 2,
 ) -> None:
     """Time the stages that indexing and searching are made of, at every image size; minutes on an idle machine."""
-    with opened(data_dir, [], work, calibration, weights, depth, threads) as (_, done, timed_by):
-        times.take(done.journal, done.engines, timed_by, tell)
+    with opened(data_dir, [], work, calibration, weights, depth, threads) as (_, done):
+        times.take(done.journal, done.engines, timed_by(weights, depth, threads), tell)
 
 
 @app.command()
-def report(
+def judge(
     data_dir: DataDirOption,
     dataset: DatasetsOption,
     work: WorkOption,
-    out: Annotated[Path, typer.Option(help="Writes OUT.json, OUT.md and OUT.svg.")],
-    note: Annotated[str, typer.Option(help="What else the machine was doing while times were taken.")] = "",
+    accuracy: AccuracyOption = ACCURACY,
     calibration: CalibrationOption = None,
     weights: WeightsOption = "demo",
     depth: DepthOption = 50,
     threads: ThreadsOption = 2,
 ) -> None:
-    """Write the frontier: every point's mAP follows from the scores, its costs from the times."""
-    with opened(data_dir, dataset, work, calibration, weights, depth, threads) as (found, done, timed_by):
-        taken = times.taken(done.journal, timed_by)
-        points, stopped = {}, {}
-        for name in dataset:
-            tell(f"{name}: judging every point")
-            own = [setting for setting in found if setting.dataset.name == name]
-            figures = dict(pair for setting in own for pair in accuracies(done, setting))
-            points[name] = costed(figures, at(PRESETS["exact"], own[-1].max_side_px), taken)
-            stopped[name] = stopping(done, own[-1])
+    """Write every point's mAP, as it follows from the scores; what was not scored to the end is left out."""
+    with opened(data_dir, dataset, work, calibration, weights, depth, threads) as (found, done):
+        judged = {name: judgements(done, [s for s in found if s.dataset.name == name]) for name in dataset}
+    write_atomically(accuracy, accuracy_file.to_json(commands.head("benchmarks.frontier"), judged))
+
+
+def judgements(done: Work, settings: Sequence[Setting]) -> Accuracies:
+    """Of a data set's settings, the last of which has the published computation.
+
+    Raises:
+        DatasetError: that one was not scored.
+    """
+    published = settings[-1]
+    figures: dict[Point, Figures] = {}
+    for setting in settings:
+        whole = [maps for maps in setting.maps if setting is published or done.has(setting, maps)]
+        for maps in setting.maps:
+            tell(f"{setting.name}, {maps}: {'judging' if maps in whole else 'left out, not scored to the end'}")
+        figures |= dict(accuracies(done, replace(setting, maps=tuple(whole))))
+    return Accuracies(judged(figures, at(PRESETS["exact"], published.max_side_px)), stopping(done, published))
+
+
+@app.command()
+def report(
+    work: WorkOption,
+    out: Annotated[Path, typer.Option(help="Writes OUT.json, OUT.md and OUT.svg.")],
+    accuracy: AccuracyOption = ACCURACY,
+    note: Annotated[str, typer.Option(help="What else the machine was doing while times were taken.")] = "",
+    weights: WeightsOption = "demo",
+    depth: DepthOption = 50,
+    threads: ThreadsOption = 2,
+) -> None:
+    """Write the frontier: what every point is worth, as it was judged, and costs, as its stages were timed."""
+    judged = accuracy_file.read(accuracy)
+    with Journal(work / "scores.sqlite") as journal:
+        taken = times.taken(journal, timed_by(weights, depth, threads))
+    points = {name: costed(found.points, taken) for name, found in judged.items()}
+    stopped = {name: found.stopped for name, found in judged.items()}
     content = Report(**commands.head("benchmarks.frontier"), note=note, times=taken, datasets=points, stopped=stopped)
     commands.write(out, content.to_json(), content.markdown())
-    title = f"{dataset[0]}, {threads} threads of {machine.cpu_name()}"
-    figure = draw(title, points[dataset[0]], presets(points[dataset[0]]), ".svg")
+    first, found = next(iter(points.items()))
+    figure = draw(f"{first}, {threads} threads of {machine.cpu_name()}", found, presets(found), ".svg")
     write_atomically(commands.beside(out, ".svg"), figure)
     sys.stdout.write(content.markdown())
 
@@ -114,14 +148,19 @@ def report(
 @contextmanager
 def opened(
     data_dir: Path, names: Sequence[str], work: Path, calibration: Path | None, weights: str, depth: int, threads: int
-) -> Iterator[tuple[list[Setting], Work, Facts]]:
-    """Every setting of the grid, the work on them, and what times depend on."""
+) -> Iterator[tuple[list[Setting], Work]]:
+    """Every setting of the grid, and the work on them."""
     loaded = [prepared(name, data_dir, None, work) for name in names]
     photos = photos_for_int8(calibration, data_dir)
     model = checkpoint.digest(checkpoint.load(weights, depth))
-    timed_by = model, version("openvino"), machine.cpu_name(), threads
     with Journal(work / "scores.sqlite") as journal, Engines(weights, depth, photos, threads) as engines:
-        yield settings(loaded, model, photos), Work(journal, engines, depth), timed_by
+        yield settings(loaded, model, photos), Work(journal, engines, depth)
+
+
+def timed_by(weights: str, depth: int, threads: int) -> Facts:
+    """What times depend on besides the grid."""
+    model = checkpoint.digest(checkpoint.load(weights, depth))
+    return model, version("openvino"), machine.cpu_name(), machine.cpu_features(), threads
 
 
 def perform(steps: Sequence[Step]) -> None:

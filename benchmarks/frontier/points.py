@@ -17,20 +17,29 @@ JUDGED_BY = "M"  # the setup that accuracy is stated in
 
 
 @dataclass(frozen=True)
-class Costed:
-    """A point on one data set.
+class Judged:
+    """What a point is worth on one data set.
 
     Attributes:
         means: mAP in percent by setup.
         loss: of Medium mAP against the published computation, in points, and its standard error over queries.
-        query_s, index_s: seconds a query, and an image indexed.
-        candidate_s: of a query's, what reranking takes for each of its shortlist.
-        image_bytes: what an image takes in a gallery.
     """
 
     point: Point
     means: dict[str, float]
     loss: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Costed(Judged):
+    """The same with what it costs.
+
+    Attributes:
+        query_s, index_s: seconds a query, and an image indexed.
+        candidate_s: of a query's, what reranking takes for each of its shortlist.
+        image_bytes: what an image takes in a gallery.
+    """
+
     query_s: float
     index_s: float
     candidate_s: float
@@ -58,20 +67,27 @@ class Aim:
         return costed.loss[0] <= self.loss
 
 
-def costed(figures: Mapping[Point, Figures], exact: Point, times: Times) -> list[Costed]:
+def judged(figures: Mapping[Point, Figures], exact: Point) -> list[Judged]:
     """Every point of a data set, held against the published one."""
-    published = figures[exact]
+    published = figures[exact][JUDGED_BY]
+    return [
+        Judged(point, {setup: float(np.mean(aps[setup])) for setup in SETUPS}, loss(published, aps[JUDGED_BY]))
+        for point, aps in figures.items()
+    ]
+
+
+def costed(found: Iterable[Judged], times: Times) -> list[Costed]:
+    """Those points whose stages were timed: a processor may lack a precision that another one judged."""
     return [
         Costed(
-            point,
-            {setup: float(np.mean(aps[setup])) for setup in SETUPS},
-            loss(published[JUDGED_BY], aps[JUDGED_BY]),
-            times.query_s(point),
-            times.index_s(point),
-            times.rerank_s(point) / max(point.shortlist, 1),
-            times.image_bytes(point),
+            *(judged.point, judged.means, judged.loss),
+            times.query_s(judged.point),
+            times.index_s(judged.point),
+            times.rerank_s(judged.point) / max(judged.point.shortlist, 1),
+            times.image_bytes(judged.point),
         )
-        for point, aps in figures.items()
+        for judged in found
+        if times.cover(judged.point)
     ]
 
 

@@ -151,6 +151,10 @@ class Work:
         for maps in setting.maps:
             yield from self._scores(setting, maps)
 
+    def has(self, setting: Setting, maps: str) -> bool:
+        """Whether nothing is lacking for one way to keep maps."""
+        return not [*self._descriptions(setting), *self._scores(setting, maps)]
+
     def _descriptions(self, setting: Setting) -> Iterator[Step]:
         for descriptor in DESCRIPTORS:
             for picture in (*setting.images, *setting.queries):

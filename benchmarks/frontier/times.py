@@ -60,6 +60,10 @@ class Times:
         """All but the bytes."""
         return {stage: found for stage, found in self.figures.items() if stage[0] != "bytes"}
 
+    def cover(self, point: Point) -> bool:
+        """Whether its precision, and its way to keep maps, were timed at its image size."""
+        return ("full pair", point.max_side_px, point.precision, point.maps) in self.figures
+
     def query_s(self, point: Point) -> float:
         """From a query's file to its reranked list."""
         return self._described_s(point) + self.median("global") + self.rerank_s(point)

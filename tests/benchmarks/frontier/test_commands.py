@@ -52,13 +52,20 @@ def run(*arguments):
     return result.output
 
 
-def test_from_scores_and_times_to_a_report(data, loaded, tmp_path):
+def test_from_scores_and_times_to_a_report(data, loaded, tmp_path, monkeypatch):
     common = ("--data-dir", data, "--work", tmp_path / "work", "--calibration", data / "small" / "jpg")
     run("score", *common, "--dataset", "small")
     assert "timing images of 384 px" in run("time", *common)
     assert "timing" not in run("time", *common)
+    judged = ("--accuracy", tmp_path / "accuracy.json")
+    with monkeypatch.context() as patch:
+        patch.setattr(grid, "CHEAPER", {"int8": {"coded:24": (384,), "coded:8": (384,)}})
+        told = run("judge", *common, "--dataset", "small", *judged)
+    assert "small, 384 px, int8, coded:24: judging" in told
+    assert "small, 384 px, int8, coded:8: left out" in told
+    work, out = ("--work", tmp_path / "work"), ("--out", tmp_path / "frontier.new")
     loaded.clear()
-    output = run("report", *common, "--dataset", "small", "--out", tmp_path / "frontier.new", "--note", "Idle.")
+    output = run("report", *work, *judged, *out, "--note", "Idle.")
     assert loaded == ["demo"]
     assert {path.name for path in tmp_path.glob("frontier*")} == {f"frontier.new.{s}" for s in ("json", "md", "svg")}
     assert (tmp_path / "frontier.new.md").read_text() in output

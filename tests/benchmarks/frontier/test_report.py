@@ -10,10 +10,12 @@ import pytest
 
 from benchmarks import readme
 from benchmarks.accuracy.journal import Journal
+from benchmarks.frontier import accuracy_file
 from benchmarks.frontier import times as timing
+from benchmarks.frontier.accuracy_file import Accuracies
 from benchmarks.frontier.grid import Point
 from benchmarks.frontier.plot import draw, figure_of
-from benchmarks.frontier.points import Costed, costed, loss, name, pareto
+from benchmarks.frontier.points import Costed, Judged, costed, judged, loss, name, pareto
 from benchmarks.frontier.report import FINE_ALONE, Report, at, chosen, parts, presets
 from benchmarks.frontier.times import Times
 from engine.errors import DatasetError
@@ -27,6 +29,10 @@ EXACT = at(PRESETS["exact"], 1024)
 def point(m=50.0, query_s=1.0, image_bytes=1000.0, lost=0.0, index_s=0.1, candidate_s=0.004, **changes):
     means = {"E": 80.0, "M": m, "H": 30.0}
     return Costed(replace(EXACT, **changes), means, (lost, 0.25), query_s, index_s, candidate_s, image_bytes)
+
+
+def judged_one(**changes):
+    return Judged(replace(EXACT, **changes), {"E": 80.0, "M": 49.1234, "H": 30.0}, (0.8766, 0.25))
 
 
 def test_what_another_point_beats_is_not_on_the_frontier():
@@ -175,9 +181,34 @@ def test_documents_have_presets_and_the_figure_once_there_are_any(tmp_path):
 def test_every_point_is_held_against_the_published_one():
     other = replace(EXACT, fine=0)
     figures = {EXACT: {s: [50.0, 60.0] for s in "EMH"}, other: {s: [49.0, 60.0] for s in "EMH"}}
-    first, second = costed(figures, EXACT, TIMES)
+    first, second = judged(figures, EXACT)
     assert (first.loss, second.loss) == ((0.0, 0.0), (0.5, 0.5))
     assert second.means["M"] == 54.5
+
+
+def test_points_whose_stages_were_not_timed_are_left_out():
+    figures = {at: {s: [50.0, 60.0] for s in "EMH"} for at in (EXACT, replace(EXACT, precision="bf16"))}
+    assert [c.point for c in costed(judged(figures, EXACT), TIMES)] == [EXACT]
+
+
+def test_accuracies_are_read_as_they_were_written(tmp_path):
+    points = [Judged(EXACT, {"E": 80.5, "M": 50.0, "H": 30.0}, (0.0, 0.0)), judged_one(fine=10, scales=(1.0,))]
+    found = {"small": Accuracies(points, {1: {100: 58.84, 50: 40.0}})}
+    file = tmp_path / "accuracy.json"
+    file.write_text(text := accuracy_file.to_json({"command": "judge"}, found))
+    assert accuracy_file.read(file) == found
+    assert len(text.splitlines()) == 1 + len(points)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{}", "[]", '{"datasets": {"small": 3}}', '{"datasets": {"small": {"points": []}}}']
+)
+def test_another_file_is_no_accuracies(tmp_path, content):
+    (tmp_path / "other.json").write_text(content)
+    with pytest.raises(DatasetError, match="frontier judge"):
+        accuracy_file.read(tmp_path / "other.json")
+    with pytest.raises(DatasetError, match="frontier judge"):
+        accuracy_file.read(tmp_path / "missing.json")
 
 
 def test_the_figure_can_be_drawn():
