@@ -85,8 +85,9 @@ async def search(request: Request, service: Shared) -> Any:
     query = service.query(snapshot, asked.id, image, asked.box)
     among = await asyncio.to_thread(asked.chosen, snapshot)
     plan = asked.plan(PRESETS[service.about.preset])
-    work = steps.search(query, snapshot, plan, among, asked.own_row(snapshot))
-    answers = Answers(service, snapshot, asked.top_k, len(snapshot) if among is None else len(among))
+    own_row = asked.own_row(snapshot)
+    work = steps.search(query, snapshot, plan, among, own_row)
+    answers = Answers(service, snapshot, own_row, asked.top_k, len(snapshot) if among is None else len(among))
     return await respond(request, service, work, asked.deadline_s, answers)
 
 
@@ -101,10 +102,10 @@ async def rerank(request: Request, service: Shared) -> Any:
     query = service.query(snapshot, asked.id, image, asked.box)
     rows = rows_of(asked.candidates, snapshot)
     plan, among = Plan(top_k=len(rows), rerank=len(rows)), np.array(sorted(rows), np.int64)
-    work = steps.search(query, snapshot, plan, among, asked.own_row(snapshot))
-    return await respond(
-        request, service, work, asked.deadline_s, Answers(service, snapshot, len(rows), len(rows), rows)
-    )
+    own_row = asked.own_row(snapshot)
+    work = steps.search(query, snapshot, plan, among, own_row)
+    answers = Answers(service, snapshot, own_row, len(rows), len(rows), rows)
+    return await respond(request, service, work, asked.deadline_s, answers)
 
 
 @router.post("/descriptors", response_model=models.Descriptor, openapi_extra=accepts(models.QueryRequest))
@@ -219,13 +220,21 @@ class Answers:
     """A search's events as what the client is told."""
 
     def __init__(
-        self, service: Service, snapshot: Snapshot, top_k: int, images: int, shortlist: list[int] | None = None
+        self,
+        service: Service,
+        snapshot: Snapshot,
+        own_row: int | None,
+        top_k: int,
+        images: int,
+        shortlist: list[int] | None = None,
     ) -> None:
         """
         Args:
+            own_row: of the gallery image that is the query, None for an upload.
             shortlist: rows in the order that results are compared with, None for that of global search.
         """
         self._notice, self._snapshot, self._top_k, self._images = service.about.notice, snapshot, top_k, images
+        self._query = None if own_row is None else models.entry(own_row, snapshot)
         self._shortlist = shortlist
         self._missing: models.Missing | None = None
         self._pairs = self._done = 0
@@ -248,6 +257,7 @@ class Answers:
     def _results(self, ranking: Ranking, before: Ranking, seconds: dict[str, float], exact: bool) -> models.Results:
         order = before.rows.tolist() if self._shortlist is None else self._shortlist
         return models.Results(
+            query=self._query,
             results=models.hits(ranking.first(self._top_k), order, self._snapshot),
             pairs=self._done,
             images=self._images - (self._missing.images if self._missing else 0),

@@ -153,6 +153,7 @@ class Missing(BaseModel):
 class Results(BaseModel):
     model_config = ConfigDict(serialize_by_alias=True)
 
+    query: Annotated[ImageEntry | None, Field(description="The gallery image that was asked with; null for an upload.")]
     results: list[Hit]
     pairs: Annotated[int, Field(description="Pairs scored in full.")]
     images: Annotated[int, Field(description="Images that were searched.")]

@@ -165,8 +165,21 @@ async function run() {
 }
 
 async function find(signal) {
+  try {
+    await follow(signal);
+  } catch (error) {
+    if (signal.aborted || !hits.length || error.status < 500) throw error;
+    complain(error.message); // by similarity the ranking stands
+    say("Ranked by similarity alone, as reranking did not end");
+  }
+  if (!signal.aborted) $("progress").hidden = true;
+}
+
+/** Show a search's events as they arrive. */
+async function follow(signal) {
   const list = $("results");
   const fields = { ...filters(), rerank: $("rerank").value, method: $("method").value, top_k: RESULTS };
+  hits = []; // those of an earlier query, which stay on the page until there are others
   say("Looking at the photo…");
   const asked = { ...fields, image: query.file, id: query.id, box: query.box?.join(",") };
   for await (const [name, data] of api.search(asked, signal)) {
@@ -182,10 +195,10 @@ async function find(signal) {
       showMissing(data.missing);
       showHits();
       say(described(data));
+      if (data.query) $("asked-name").textContent = data.query.path;
       if (!hits.length) nothing();
     }
   }
-  $("progress").hidden = true;
 }
 
 const showHits = () => arrange($("results"), hitCards(hits, { similar, copy }, $("fold").checked));

@@ -64,6 +64,7 @@ def test_an_upload_is_searched_as_the_engine_does(client, served, photos, method
     assert content["notice"] == "a notice"
     assert set(content["seconds"]) == {"features", "global", "rerank"}
     assert content["global"] == "exact"
+    assert content["query"] is None
 
 
 def test_a_gallery_image_is_searched_by_what_is_stored_of_it(client, photos):
@@ -72,6 +73,7 @@ def test_a_gallery_image_is_searched_by_what_is_stored_of_it(client, photos):
     by_json, by_form = client.post("/v1/search", json=asked).json(), client.post("/v1/search", data=asked).json()
     assert by_json["results"] == by_form["results"]
     assert len(by_json["results"]) == 3
+    assert (by_json["query"]["id"], by_json["query"]["path"]) == (id_of(photos[2]), str(photos[2]))
 
 
 def test_a_gallery_image_is_no_result_of_its_own(client, photos):

@@ -131,6 +131,7 @@ def test_upload_stream_box_and_more_like_this(run, visit, photos, tmp_path, opti
 def test_a_permalink_filters_and_the_keyboard(run, visit, photos, tmp_path):
     page = visit(f"{run().url}#id={id_of(photos[0])}&name=VIEW+1&box=8,4,72,60")
     finished(page)
+    expect(page.locator("#asked-name")).to_have_text(str(photos[0]))
     expect(page.locator(".hit")).to_have_count(3)
     expect(page.locator("#bbx")).to_be_visible()
     page.select_option("#folder", str(tmp_path / "Abbey"))
@@ -194,6 +195,27 @@ def test_a_server_that_is_killed_in_the_middle_of_a_search_is_waited_for(run, vi
     run(port=port)
     finished(page)
     expect(page.locator("#trouble")).to_be_hidden()
+
+
+IN_HALF_A_SECOND = """
+const send = window.fetch;
+window.fetch = (path, options) => {
+    if (options?.body instanceof FormData) options.body.append("deadline_s", "0.5");
+    return send(path, options);
+};
+"""
+
+
+def test_past_the_deadline_the_ranking_by_similarity_stays(run, visit, photos):
+    server = run()
+    page = visit(server.url)
+    server.retriever.gate.clear()
+    page.evaluate(IN_HALF_A_SECOND)
+    page.set_input_files("#file", photos[3])
+    expect(page.locator("#trouble")).to_contain_text("not done by the deadline")
+    expect(page.locator("#status")).to_contain_text("similarity alone")
+    expect(page.locator(".hit .similarity").first).to_have_text("1.000")
+    expect(page.locator("#progress")).to_be_hidden()
 
 
 @pytest.mark.parametrize("way", ["paste", "drop"])
