@@ -14,7 +14,7 @@ from engine.gallery.indexing import IndexReport
 from engine.gallery.info import GalleryInfo, kind_of, scales_of
 from engine.gallery.map_codec import kind_wanted
 from engine.gallery.writer import GalleryWriter
-from engine.presets import PRESETS, PresetName
+from engine.presets import PresetName, named
 from engine.retrieval.retriever import Retriever
 from engine.scales import scales_wanted
 
@@ -48,12 +48,13 @@ def index(
         CvnetError: no images there; a gallery of another model, or one that cannot be written. An image that cannot be
             read is no error, it goes to the report.
     """
+    chosen = named(preset or "exact")
     if max_side_px == "preset":
-        max_side_px = PRESETS[preset or "exact"].max_side_px
+        max_side_px = chosen.max_side_px
     if max_side_px is not None and max_side_px < 1:
         raise CvnetError(f"max_side_px {max_side_px}: expected at least 1, or None for no limit")
     if preset:
-        maps, scales = maps or PRESETS[preset].maps, scales or PRESETS[preset].scales
+        maps, scales = maps or chosen.maps, scales or chosen.scales
     folder = Path(gallery)
     found = indexing.find(map(Path, images))
     kind, at = kind_wanted(maps) if maps else kind_of(folder), scales_wanted(scales) if scales else scales_of(folder)

@@ -23,7 +23,7 @@ from engine.gallery.filter import Filter
 from engine.gallery.info import require_equal
 from engine.gallery.reader import Gallery
 from engine.images import crop, limit_side
-from engine.presets import PRESETS, PresetName
+from engine.presets import PresetName, named
 from engine.retrieval.hits import hits
 from engine.retrieval.retriever import Retriever as Engines
 from engine.retrieval.searcher import RerankWith, Searcher, Stages
@@ -92,11 +92,12 @@ class Retriever(Closing):
         Raises:
             ImageError: the image cannot be read, or the box misses it.
             GalleryError: an image that was named is not in the gallery, or the gallery is damaged.
+            CvnetError: there is no such search.
         """
         shortlist = None if candidates is None else self._rows(candidates)
         if rerank is None and shortlist is not None:
             rerank = len(shortlist)
-        plan = PRESETS[preset].plan(top_k, rerank, method, fine)
+        plan = named(preset).plan(top_k, rerank, method, fine)
         among = self._among(where, shortlist)
         stages = Stages()
         with stages.timed("features"):

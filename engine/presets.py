@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from engine.errors import CvnetError
 from engine.geometry import IMAGE_SCALES
@@ -56,6 +56,16 @@ PRESETS: dict[PresetName, Preset] = {
     "balanced": Preset("int8", 768, IMAGE_SCALES[:2], "coded:24", fine=20),
     "fast": Preset("int8", 512, IMAGE_SCALES[:2], "coded:24", fine=10),
 }  # decision 032
+
+
+def named(name: str) -> Preset:
+    """
+    Raises:
+        CvnetError: there is no such preset.
+    """
+    if name not in PRESETS:
+        raise CvnetError(f"preset {name!r}: expected one of {', '.join(PRESETS)}")
+    return PRESETS[cast("PresetName", name)]
 
 
 def limit_px(max_side: int | None, preset: PresetName | None) -> int | None:

@@ -8,7 +8,7 @@ import pytest
 
 from engine.errors import CvnetError
 from engine.gallery.map_codec import parse_kind
-from engine.presets import PRESETS, PresetName, limit_px
+from engine.presets import PRESETS, PresetName, limit_px, named
 from engine.retrieval.searcher import Plan
 from engine.scales import scales_wanted
 
@@ -53,6 +53,12 @@ def test_where_no_pair_is_scored_there_is_none_to_score_in_full():
 def test_what_cannot_be_searched_is_said(asked, message):
     with pytest.raises(CvnetError, match=message):
         PRESETS["fast"].plan(*asked)
+
+
+def test_a_preset_by_its_name():
+    assert named("fast") is PRESETS["fast"]
+    with pytest.raises(CvnetError, match="preset 'faster': expected one of exact, balanced, fast"):
+        named("faster")
 
 
 def test_a_limit_of_nought_is_none():
