@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 from engine.errors import CvnetError
 from engine.geometry import IMAGE_SCALES
@@ -65,7 +65,7 @@ def named(name: str) -> Preset:
     """
     if name not in PRESETS:
         raise CvnetError(f"preset {name!r}: expected one of {', '.join(PRESETS)}")
-    return PRESETS[cast("PresetName", name)]
+    return PRESETS[name]
 
 
 def limit_px(max_side: int | None, preset: PresetName | None) -> int | None:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -38,15 +39,16 @@ from benchmarks.commands import (
 )
 from benchmarks.frontier import accuracy_file, times
 from benchmarks.frontier.accuracy import Figures, accuracies
-from benchmarks.frontier.accuracy_file import Accuracies
+from benchmarks.frontier.accuracy_file import Accuracies, AccuracyFile
 from benchmarks.frontier.grid import Point
 from benchmarks.frontier.plot import draw
-from benchmarks.frontier.points import costed, judged
+from benchmarks.frontier.points import costed, judgements
 from benchmarks.frontier.report import Report, at, presets
 from benchmarks.frontier.scores import Engines, Setting, Step, Work, settings
 from benchmarks.frontier.stopping import stopping
 from cvnet import checkpoint
 from engine import machine
+from engine.backends.native.engine import accelerated
 from engine.files import write_atomically
 from engine.presets import PRESETS
 
@@ -71,7 +73,11 @@ def score(
 ) -> None:
     """Compute what is missing: descriptors at every scale, pair scores at full size and on pooled maps."""
     with opened(data_dir, dataset, work, calibration, weights, depth, threads) as (found, done):
-        perform([step for setting in found for step in done.left(setting)])
+        here = [setting for setting in found if accelerated(setting.precision)]
+        for setting in found:
+            if setting not in here:
+                tell(f"{setting.name}: left out, which this processor has no instructions for")
+        perform([step for setting in here for step in done.left(setting)])
 
 
 @app.command("time")
@@ -101,11 +107,12 @@ def judge(
 ) -> None:
     """Write every point's mAP, as it follows from the scores; what was not scored to the end is left out."""
     with opened(data_dir, dataset, work, calibration, weights, depth, threads) as (found, done):
-        judged = {name: judgements(done, [s for s in found if s.dataset.name == name]) for name in dataset}
-    write_atomically(accuracy, accuracy_file.to_json(commands.head("benchmarks.frontier"), judged))
+        judged = {name: accuracies_of(done, [s for s in found if s.dataset.name == name]) for name in dataset}
+    made = AccuracyFile(commands.head("benchmarks.frontier"), digest(weights, depth), judged)
+    write_atomically(accuracy, made.to_json())
 
 
-def judgements(done: Work, settings: Sequence[Setting]) -> Accuracies:
+def accuracies_of(done: Work, settings: Sequence[Setting]) -> Accuracies:
     """Of a data set's settings, the last of which has the published computation.
 
     Raises:
@@ -118,7 +125,7 @@ def judgements(done: Work, settings: Sequence[Setting]) -> Accuracies:
         for maps in setting.maps:
             tell(f"{setting.name}, {maps}: {'judging' if maps in whole else 'left out, not scored to the end'}")
         figures |= dict(accuracies(done, replace(setting, maps=tuple(whole))))
-    return Accuracies(judged(figures, at(PRESETS["exact"], published.max_side_px)), stopping(done, published))
+    return Accuracies(judgements(figures, at(PRESETS["exact"], published.max_side_px)), stopping(done, published))
 
 
 @app.command()
@@ -132,12 +139,13 @@ def report(
     threads: ThreadsOption = 2,
 ) -> None:
     """Write the frontier: what every point is worth, as it was judged, and costs, as its stages were timed."""
-    judged = accuracy_file.read(accuracy)
+    judged = accuracy_file.read(accuracy, digest(weights, depth))
     with Journal(work / "scores.sqlite") as journal:
         taken = times.taken(journal, timed_by(weights, depth, threads))
-    points = {name: costed(found.points, taken) for name, found in judged.items()}
-    stopped = {name: found.stopped for name, found in judged.items()}
-    content = Report(**commands.head("benchmarks.frontier"), note=note, times=taken, datasets=points, stopped=stopped)
+    points = {name: costed(found.points, taken) for name, found in judged.datasets.items()}
+    stopped = {name: found.stopped for name, found in judged.datasets.items()}
+    head = commands.head("benchmarks.frontier")
+    content = Report(**head, judged=judged.head, note=note, times=taken, datasets=points, stopped=stopped)
     commands.write(out, content.to_json(), content.markdown())
     first, found = next(iter(points.items()))
     figure = draw(f"{first}, {threads} threads of {machine.cpu_name()}", found, presets(found), ".svg")
@@ -152,15 +160,19 @@ def opened(
     """Every setting of the grid, and the work on them."""
     loaded = [prepared(name, data_dir, None, work) for name in names]
     photos = photos_for_int8(calibration, data_dir)
-    model = checkpoint.digest(checkpoint.load(weights, depth))
     with Journal(work / "scores.sqlite") as journal, Engines(weights, depth, photos, threads) as engines:
-        yield settings(loaded, model, photos), Work(journal, engines, depth)
+        yield settings(loaded, digest(weights, depth), photos), Work(journal, engines, depth)
 
 
 def timed_by(weights: str, depth: int, threads: int) -> Facts:
     """What times depend on besides the grid."""
-    model = checkpoint.digest(checkpoint.load(weights, depth))
-    return model, version("openvino"), machine.cpu_name(), machine.cpu_features(), threads
+    return digest(weights, depth), version("openvino"), machine.cpu_name(), machine.cpu_features(), threads
+
+
+@cache
+def digest(weights: str, depth: int) -> str:
+    """Of the model."""
+    return checkpoint.digest(checkpoint.load(weights, depth))
 
 
 def perform(steps: Sequence[Step]) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,16 +28,21 @@ class Accuracies:
     stopped: Counts
 
 
-def to_json(head: Mapping[str, Any], datasets: Mapping[str, Accuracies]) -> str:
-    """
-    Args:
-        head: which command made it, when and where.
-    """
-    content = {
-        name: {"pairs in full": found.stopped, "points": list(map(row, found.points))}
-        for name, found in datasets.items()
-    }
-    return LINE_A_POINT.sub("\n[", json.dumps({**head, "datasets": content})) + "\n"
+@dataclass(frozen=True)
+class AccuracyFile:
+    """What was judged, of which model (the digest of its weights), and by which command, when and where (`head`)."""
+
+    head: dict[str, Any]
+    model: str
+    datasets: dict[str, Accuracies]
+
+    def to_json(self) -> str:
+        content = {
+            name: {"pairs in full": found.stopped, "points": list(map(row, found.points))}
+            for name, found in self.datasets.items()
+        }
+        text = json.dumps({"head": self.head, "model": self.model, "datasets": content})
+        return LINE_A_POINT.sub("\n[", text) + "\n"
 
 
 def row(judged: Judged) -> list[Any]:
@@ -47,19 +51,25 @@ def row(judged: Judged) -> list[Any]:
     return [*astuple(judged.point), *(round(figure, 4) for figure in figures)]
 
 
-def read(file: Path) -> dict[str, Accuracies]:
-    """By data set.
+def read(file: Path, model: str) -> AccuracyFile:
+    """
+    Args:
+        model: that it has to be of.
 
     Raises:
-        DatasetError: the file cannot be read, or is another one.
+        DatasetError: the file cannot be read, is another one, or of another model.
     """
     try:
-        datasets = json.loads(file.read_text())["datasets"]
-        return {name: accuracies(content) for name, content in datasets.items()}
+        content = json.loads(file.read_text())
+        datasets = {name: accuracies(found) for name, found in content["datasets"].items()}
+        found = AccuracyFile(content["head"], content["model"], datasets)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(
             f"{file}: no accuracies ({one_line(error)}); expected what 'python -m benchmarks.frontier judge' writes"
         ) from error
+    if found.model != model:
+        raise DatasetError(f"{file}: of model {found.model}, not {model}; run 'python -m benchmarks.frontier judge'")
+    return found
 
 
 def accuracies(content: dict[str, Any]) -> Accuracies:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
-from engine.backends.native.engine import accelerated
 from engine.geometry import IMAGE_SCALES
 from engine.graphs import DESCRIPTOR_NAMES
 from engine.retrieval.searcher import Plan, RerankWith
@@ -27,14 +26,10 @@ PUBLISHED = {"fp32": ("float16",)}  # tried at the largest side of a data set, f
 
 
 def arithmetic(side_px: int, largest: bool = True) -> dict[str, tuple[str, ...]]:
-    """Each precision that is tried at a side, the `largest` of a data set or not, and the ways to keep maps.
-
-    Those that this processor has no instructions for are left out.
-    """
+    """Each precision that is tried at a side, the `largest` of a data set or not, and the ways to keep maps."""
     tried = {
         precision: tuple(maps for maps, sides_px in kinds.items() if side_px in sides_px)
         for precision, kinds in CHEAPER.items()
-        if accelerated(precision)
     }
     return {precision: maps for precision, maps in tried.items() if maps} | (PUBLISHED if largest else {})
 

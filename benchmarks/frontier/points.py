@@ -67,7 +67,7 @@ class Aim:
         return costed.loss[0] <= self.loss
 
 
-def judged(figures: Mapping[Point, Figures], exact: Point) -> list[Judged]:
+def judgements(figures: Mapping[Point, Figures], exact: Point) -> list[Judged]:
     """Every point of a data set, held against the published one."""
     published = figures[exact][JUDGED_BY]
     return [

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from benchmarks import tables
+from benchmarks import commands, tables
 from benchmarks.accuracy.protocol import SETUPS
 from benchmarks.frontier.grid import Point
 from benchmarks.frontier.points import Aim, Costed, name, pareto
@@ -33,12 +33,14 @@ Labelled = dict[str, Costed]
 class Report:
     """A run: how and where, and every point of each data set, of which presets are chosen on the first.
 
-    `note` says what else the machine was doing while times were taken; `stopped` is what `stopping` found, by data set.
+    `judged` says how and where accuracies were found, `note` what else the machine was doing while times were taken;
+    `stopped` is what `stopping` found, by data set.
     """
 
     command: str
     date: str
     machine: Machine
+    judged: dict[str, Any]
     note: str
     times: Times
     datasets: dict[str, list[Costed]]
@@ -50,6 +52,7 @@ class Report:
             "command": self.command,
             "date": self.date,
             "machine": self.machine,
+            "judged": self.judged,
             "note": self.note,
             "seconds": {" ".join(map(str, stage)): figures for stage, figures in self.times.seconds.items()},
             "datasets": {
@@ -60,7 +63,8 @@ class Report:
         }
 
     def markdown(self) -> str:
-        lines = [f"{self.machine['cpu']}; {self.date}; `{self.command}`", "", self.note, ""]
+        lines = [f"{self.machine['cpu']}; {self.date}; `{self.command}`", ""]
+        lines += [f"What points are worth: {commands.head_line(self.judged)}", "", self.note, ""]
         for dataset, found in self.datasets.items():
             lines += [f"## {dataset}", ""]
             for title, points in parts(found).items():

@@ -23,6 +23,7 @@ from benchmarks.frontier.scores import MAPPED, Engines
 from benchmarks.latency.photos import photo
 from benchmarks.latency.stages import INFO, jpeg
 from benchmarks.latency.timing import Rounds, take_turns
+from engine.backends.native.engine import accelerated
 from engine.contract import Array
 from engine.errors import DatasetError
 from engine.features import Features
@@ -117,7 +118,12 @@ def taken(journal: Journal, identity: Facts) -> Times:
 
 def time_facts(identity: Facts, side_px: int) -> Facts:
     """Of an image size's stages, as the grid is now: they take turns, so that one more is timed with all others."""
-    return "times", *identity, side_px, arithmetic(side_px), SHORTLISTS
+    return "times", *identity, side_px, tried_here(side_px), SHORTLISTS
+
+
+def tried_here(side_px: int) -> dict[str, tuple[str, ...]]:
+    """The grid's `arithmetic` as far as this processor has the instructions."""
+    return {precision: maps for precision, maps in arithmetic(side_px).items() if accelerated(precision)}
 
 
 def packed(figures: Figures) -> dict[str, Array]:
@@ -131,7 +137,7 @@ def unpacked(arrays: dict[str, Array]) -> Figures:
 
 def measured(engines: Engines, side_px: int) -> Figures:
     """Every stage of an image size, taken in turn."""
-    tried = arithmetic(side_px)
+    tried = tried_here(side_px)
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as opened:
         files = photographs(Path(scratch))
         images = [limit_side(read(file), side_px) for file in files]

@@ -70,9 +70,9 @@ def run(options: Options) -> None:
         searching(bundle, options.cluster, options.exact) as lay_out,
     ):
         served = Served(options.gallery, made.by(bundle.manifest), retriever, lay_out)
-        port = listener.getsockname()[1]
-        app = create_app(retriever, served, about, Access(options.host, options.token or None, port))
+        app = create_app(retriever, served, about, Access(options.host, options.token or None))
         console.warn_of_model(bundle.manifest)
+        port = listener.getsockname()[1]
         host = f"[{options.host}]" if ":" in options.host else options.host
         console.say(f"{len(served.snapshot)} images at http://{host}:{port} (Ctrl-C stops)")
         config = uvicorn.Config(

@@ -24,6 +24,7 @@ from cvnet_engine.server import models, steps
 from cvnet_engine.server.collection import Snapshot
 from cvnet_engine.server.problems import INTERNAL, MEDIA_TYPE, ProblemError, gone, problem_of
 from cvnet_engine.server.scheduler import Event
+from cvnet_engine.server.security import cookie_of
 from cvnet_engine.server.service import Service, last, unless_gone
 from cvnet_engine.server.steps import Described
 from cvnet_engine.server.uploads import read
@@ -194,8 +195,8 @@ async def login(request: Request, service: Shared) -> Response:
     if not service.access.knows(asked.token):
         raise ProblemError(HTTPStatus.UNAUTHORIZED, "wrong-token", "that is not the token")
     response = Response(status_code=HTTPStatus.NO_CONTENT)
-    access, is_secure = service.access, request.url.scheme == "https"
-    response.set_cookie(access.cookie, access.session, httponly=True, samesite="strict", secure=is_secure)
+    name, is_secure = cookie_of(request.headers), request.url.scheme == "https"
+    response.set_cookie(name, service.access.session, httponly=True, samesite="strict", secure=is_secure)
     return response
 
 
@@ -234,8 +235,7 @@ class Answers:
             shortlist: rows in the order that results are compared with, None for that of global search.
         """
         self._notice, self._snapshot, self._top_k, self._images = service.about.notice, snapshot, top_k, images
-        self._query = None if own_row is None else models.entry(own_row, snapshot)
-        self._shortlist = shortlist
+        self._own_row, self._shortlist = own_row, shortlist
         self._missing: models.Missing | None = None
         self._pairs = self._done = 0
 
@@ -257,7 +257,7 @@ class Answers:
     def _results(self, ranking: Ranking, before: Ranking, seconds: dict[str, float], exact: bool) -> models.Results:
         order = before.rows.tolist() if self._shortlist is None else self._shortlist
         return models.Results(
-            query=self._query,
+            query=None if self._own_row is None else models.entry(self._own_row, self._snapshot),
             results=models.hits(ranking.first(self._top_k), order, self._snapshot),
             pairs=self._done,
             images=self._images - (self._missing.images if self._missing else 0),

@@ -40,19 +40,12 @@ class Access:
     Attributes:
         host: what the server binds to; a name that it may be called by.
         token: what a request has to bring, None where everyone on this machine may ask.
-        port: what the server listens on; a browser has the cookies of all ports of a machine in one place.
         session: what the page's cookie holds instead of the token; another one each time the server starts.
     """
 
     host: str
     token: str | None = None
-    port: int = 8080
     session: str = field(default_factory=lambda: secrets.token_urlsafe(32))
-
-    @property
-    def cookie(self) -> str:
-        """The name of the page's cookie."""
-        return f"cvnet_session_{self.port}"
 
     def knows(self, token: str) -> bool:
         return self.token is not None and equal(token, self.token)
@@ -62,7 +55,7 @@ class Access:
         if self.token is None:
             return True
         scheme, _, credentials = headers.get("authorization", "").partition(" ")
-        session = cookie_parser(headers.get("cookie", "")).get(self.cookie, "")
+        session = cookie_parser(headers.get("cookie", "")).get(cookie_of(headers), "")
         return (scheme.lower() == "bearer" and self.knows(credentials.strip())) or equal(session, self.session)
 
     def goes_by(self, host: str) -> bool:
@@ -75,6 +68,12 @@ class Access:
         except ValueError:
             return False
         return name in {"localhost", self.host.lower(), socket.gethostname().lower()} or is_address(name)
+
+
+def cookie_of(headers: Headers) -> str:
+    """What the page's cookie is called, by the port that was asked: browsers keep those of a machine together."""
+    port = headers.get("host", "").rpartition(":")[2]
+    return f"cvnet_session_{port}" if port.isdecimal() else "cvnet_session"
 
 
 def equal(one: str, other: str) -> bool:

@@ -168,7 +168,7 @@ async function find(signal) {
   try {
     await follow(signal);
   } catch (error) {
-    if (signal.aborted || !hits.length || error.status < 500) throw error;
+    if (signal.aborted || !hits.length || !(error.status >= 500)) throw error;
     complain(error.message); // by similarity the ranking stands
     say("Ranked by similarity alone, as reranking did not end");
   }
@@ -273,7 +273,7 @@ $("name").addEventListener("input", () => {
   settling = setTimeout(run, SETTLE_MS);
 });
 for (const id of ["folder", "taken_from", "taken_to", "rerank", "method"]) $(id).addEventListener("change", run);
-$("fold").addEventListener("change", () => (query.id || query.file) && showHits());
+$("fold").addEventListener("change", () => hits.length && (query.id || query.file) && showHits());
 $("box").addEventListener("change", () => {
   const box = $("box").value.split(",").map(Number);
   setBox(box.length === 4 && box.every(Number.isFinite) ? box : null);

@@ -66,9 +66,13 @@ static Status make_block1(Block1 *b, const Tensor t[TENSORS], int mode)
 typedef struct { const word *rows; const float *step; const int *bias; } Rows;  // native rows of the swept image
 
 // How many of the lanes' three vectors stay in registers for a run of rows: as many as there are left. GCC would read them
-// from memory for each product, which is more than AVX2 processors read in a cycle.
-#if defined(__AVX__) && !defined(__AVX512F__)
-INLINE int held_lanes(int mode) { return mode == INT8 ? 2 : 3; }  // a product of integers takes one more
+// from memory for each product, which is more than processors with AVX2 read in a cycle.
+#if defined(__FMA__) && !defined(__AVX512F__)
+#if defined(DOT_SHORTS)
+INLINE int held_lanes(int mode) { return mode == INT8 ? 2 : 3; }  // such a product needs a register of its own
+#else
+INLINE int held_lanes(int mode) { return (void)mode, 3; }
+#endif
 #else
 INLINE int held_lanes(int mode) { return (void)mode, 0; }
 #endif

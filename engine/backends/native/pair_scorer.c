@@ -190,7 +190,7 @@ int cvnet_accelerated(int mode)
 #if defined(__AVX512BF16__)
     if (mode == BFLOAT16) return 1;
 #endif
-#if defined(DOT_BYTES) || defined(__AVX2__)
+#if defined(DOT_BYTES) || defined(DOT_SHORTS)
     if (mode == INT8) return 1;
 #endif
     return mode == FLOAT32;

@@ -2,7 +2,7 @@
 //
 // A word is 32 bits: a float32, a pair of bfloat16 or four 8-bit integers. A product of 8-bit words takes an unsigned
 // side (lanes + 128, correlation, activations) and a signed one (native rows, weights). Where no instruction adds up four
-// products of bytes, the same integers are kept as pairs of 16 bits, whose products SSE2 and AVX2 add up.
+// products of bytes, the same integers are kept in 16 bits, two a word, as AVX2 has one for these.
 
 #pragma once
 
@@ -20,6 +20,18 @@
 #elif defined(__AVXVNNI__) && !defined(__AVX512F__)
 #define DOT_BYTES "%{vex%} vpdpbusd %2, %1, %0"
 #define REGISTER "x"
+#elif defined(__AVX512BW__)
+#define DOT_SHORTS
+#define REGISTER "v"
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+#define DOT_SHORTS
+#define REGISTER "x"
+#endif
+
+#if defined(__clang__)
+#define OR_MEMORY  // which it would always choose
+#else
+#define OR_MEMORY "m"
 #endif
 
 #if defined(__AVX512F__)
@@ -117,11 +129,10 @@ INLINE vec mac(const int mode, vec acc, vec u, vec s)
     // the intrinsic would do, but GCC 12 spills around its integer type
     __asm__(DOT_BYTES : "+" REGISTER(acc) : REGISTER(u), REGISTER(s));
     return acc;
-#elif defined(__AVX512BW__)
-    return (vec)((veci)acc + (veci)_mm512_madd_epi16((__m512i)u, (__m512i)s));
-#elif defined(__AVX2__) && !defined(__AVX512F__)
-    vec products;  // GCC would make all of them first, and spill the sums
-    __asm__("vpmaddwd %2, %3, %1\n\tvpaddd %1, %0, %0" : "+x"(acc), "=&x"(products) : "xm"(u), "x"(s));
+#elif defined(DOT_SHORTS)
+    vec products;  // by the intrinsic, GCC would make all of them first, and spill the sums
+    __asm__("vpmaddwd %2, %3, %1\n\tvpaddd %1, %0, %0"
+            : "+" REGISTER(acc), "=&" REGISTER(products) : REGISTER OR_MEMORY(u), REGISTER(s));
     return acc;
 #else
     return (vec)((veci)acc + ((veci)u << 16 >> 16) * ((veci)s << 16 >> 16) + ((veci)u >> 16) * ((veci)s >> 16));

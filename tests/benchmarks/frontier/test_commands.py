@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from benchmarks.frontier import __main__ as frontier
 from benchmarks.frontier import grid, times
+from benchmarks.frontier.__main__ import digest
 from benchmarks.latency.timing import Rounds
 from cvnet import checkpoint
 from tests.benchmarks.frontier.fakes import FakeEngines
@@ -37,7 +38,10 @@ def loaded(monkeypatch):
     monkeypatch.setattr(checkpoint, "load", lambda weights, _depth: loads.append(weights))
     monkeypatch.setattr(checkpoint, "digest", lambda _: "digest")
     monkeypatch.setattr(frontier, "Engines", lambda *_: contextlib.nullcontext(FakeEngines()))
-    monkeypatch.setattr(grid, "CHEAPER", {"int8": {"coded:24": (384,)}})
+    digest.cache_clear()
+    monkeypatch.setattr(grid, "CHEAPER", {"int8": {"coded:24": (384,)}, "bf16": {"coded:24": (384,)}})
+    for module in (frontier, times):  # a processor without bf16, whatever this one is
+        monkeypatch.setattr(module, "accelerated", lambda precision: precision != "bf16")
     monkeypatch.setattr(times, "SIDES_PX", (384,))
     monkeypatch.setattr(times, "PHOTO_PX", (96, 128))
     monkeypatch.setattr(times, "IMAGES", 4)
@@ -54,17 +58,17 @@ def run(*arguments):
 
 def test_from_scores_and_times_to_a_report(data, loaded, tmp_path, monkeypatch):
     common = ("--data-dir", data, "--work", tmp_path / "work", "--calibration", data / "small" / "jpg")
-    run("score", *common, "--dataset", "small")
+    assert "small, 384 px, bf16: left out" in run("score", *common, "--dataset", "small")
     assert "timing images of 384 px" in run("time", *common)
     assert "timing" not in run("time", *common)
     judged = ("--accuracy", tmp_path / "accuracy.json")
     with monkeypatch.context() as patch:
-        patch.setattr(grid, "CHEAPER", {"int8": {"coded:24": (384,), "coded:8": (384,)}})
+        patch.setattr(grid, "CHEAPER", grid.CHEAPER | {"int8": {"coded:24": (384,), "coded:8": (384,)}})
         told = run("judge", *common, "--dataset", "small", *judged)
     assert "small, 384 px, int8, coded:24: judging" in told
     assert "small, 384 px, int8, coded:8: left out" in told
+    assert "small, 384 px, bf16, coded:24: left out" in told
     work, out = ("--work", tmp_path / "work"), ("--out", tmp_path / "frontier.new")
-    loaded.clear()
     output = run("report", *work, *judged, *out, "--note", "Idle.")
     assert loaded == ["demo"]
     assert {path.name for path in tmp_path.glob("frontier*")} == {f"frontier.new.{s}" for s in ("json", "md", "svg")}

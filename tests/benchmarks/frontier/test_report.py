@@ -12,10 +12,10 @@ from benchmarks import readme
 from benchmarks.accuracy.journal import Journal
 from benchmarks.frontier import accuracy_file
 from benchmarks.frontier import times as timing
-from benchmarks.frontier.accuracy_file import Accuracies
+from benchmarks.frontier.accuracy_file import Accuracies, AccuracyFile
 from benchmarks.frontier.grid import Point
 from benchmarks.frontier.plot import draw, figure_of
-from benchmarks.frontier.points import Costed, Judged, costed, judged, loss, name, pareto
+from benchmarks.frontier.points import Costed, Judged, costed, judgements, loss, name, pareto
 from benchmarks.frontier.report import FINE_ALONE, Report, at, chosen, parts, presets
 from benchmarks.frontier.times import Times
 from engine.errors import DatasetError
@@ -24,6 +24,7 @@ from engine.presets import PRESETS, Preset
 from tests.benchmarks.frontier.fakes import FakeEngines
 
 EXACT = at(PRESETS["exact"], 1024)
+JUDGED = {"machine": {"cpu": "another processor"}, "date": "2026-11-28", "command": "judge"}
 
 
 def point(m=50.0, query_s=1.0, image_bytes=1000.0, lost=0.0, index_s=0.1, candidate_s=0.004, **changes):
@@ -147,6 +148,7 @@ def test_a_report_has_what_matters_of_every_data_set():
         "the command",
         "2026-11-29",
         {"cpu": "a processor"},
+        JUDGED,
         "idle",
         TIMES,
         {"small": grid()},
@@ -154,6 +156,7 @@ def test_a_report_has_what_matters_of_every_data_set():
     )
     text = report.markdown()
     assert "a processor; 2026-11-29; `the command`" in text
+    assert "another processor; 2026-11-28; `judge`" in text
     for title in parts(grid()):
         assert f"{title}:\n" in text
     cells = "80.00 | 50.00 | 30.00 | +0.00 ± 0.25 | 9.000 | 4.00 | 0.100 | 1"
@@ -168,7 +171,9 @@ def test_a_report_has_what_matters_of_every_data_set():
 
 def test_documents_have_presets_and_the_figure_once_there_are_any(tmp_path):
     assert readme.choices(tmp_path / "frontier.json") == ""
-    report = Report("the command", "2026-11-29", {"cpu": "a processor"}, "Idle.", TIMES, {"demo": grid()}, {"demo": {}})
+    report = Report(
+        "the command", "2026-11-29", {"cpu": "a processor"}, JUDGED, "Idle.", TIMES, {"demo": grid()}, {"demo": {}}
+    )
     (tmp_path / "frontier.json").write_text(json.dumps(report.to_json()))
     row = "| exact | 1024 px fp32 float16, best 100 | 80.00 | 50.00 | 30.00 | +0.00 ± 0.25 |"
     assert row in readme.choices(tmp_path / "frontier.json")
@@ -181,23 +186,25 @@ def test_documents_have_presets_and_the_figure_once_there_are_any(tmp_path):
 def test_every_point_is_held_against_the_published_one():
     other = replace(EXACT, fine=0)
     figures = {EXACT: {s: [50.0, 60.0] for s in "EMH"}, other: {s: [49.0, 60.0] for s in "EMH"}}
-    first, second = judged(figures, EXACT)
+    first, second = judgements(figures, EXACT)
     assert (first.loss, second.loss) == ((0.0, 0.0), (0.5, 0.5))
     assert second.means["M"] == 54.5
 
 
 def test_points_whose_stages_were_not_timed_are_left_out():
     figures = {at: {s: [50.0, 60.0] for s in "EMH"} for at in (EXACT, replace(EXACT, precision="bf16"))}
-    assert [c.point for c in costed(judged(figures, EXACT), TIMES)] == [EXACT]
+    assert [c.point for c in costed(judgements(figures, EXACT), TIMES)] == [EXACT]
 
 
 def test_accuracies_are_read_as_they_were_written(tmp_path):
     points = [Judged(EXACT, {"E": 80.5, "M": 50.0, "H": 30.0}, (0.0, 0.0)), judged_one(fine=10, scales=(1.0,))]
-    found = {"small": Accuracies(points, {1: {100: 58.84, 50: 40.0}})}
+    found = AccuracyFile({"command": "judge"}, "a digest", {"small": Accuracies(points, {1: {100: 58.84, 50: 40.0}})})
     file = tmp_path / "accuracy.json"
-    file.write_text(text := accuracy_file.to_json({"command": "judge"}, found))
-    assert accuracy_file.read(file) == found
+    file.write_text(text := found.to_json())
+    assert accuracy_file.read(file, "a digest") == found
     assert len(text.splitlines()) == 1 + len(points)
+    with pytest.raises(DatasetError, match="of model a digest, not another"):
+        accuracy_file.read(file, "another")
 
 
 @pytest.mark.parametrize(
@@ -206,9 +213,9 @@ def test_accuracies_are_read_as_they_were_written(tmp_path):
 def test_another_file_is_no_accuracies(tmp_path, content):
     (tmp_path / "other.json").write_text(content)
     with pytest.raises(DatasetError, match="frontier judge"):
-        accuracy_file.read(tmp_path / "other.json")
+        accuracy_file.read(tmp_path / "other.json", "a digest")
     with pytest.raises(DatasetError, match="frontier judge"):
-        accuracy_file.read(tmp_path / "missing.json")
+        accuracy_file.read(tmp_path / "missing.json", "a digest")
 
 
 def test_the_figure_can_be_drawn():

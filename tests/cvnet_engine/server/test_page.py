@@ -197,10 +197,10 @@ def test_a_server_that_is_killed_in_the_middle_of_a_search_is_waited_for(run, vi
     expect(page.locator("#trouble")).to_be_hidden()
 
 
-IN_HALF_A_SECOND = """
+IN_TWO_SECONDS = """
 const send = window.fetch;
 window.fetch = (path, options) => {
-    if (options?.body instanceof FormData) options.body.append("deadline_s", "0.5");
+    if (options?.body instanceof FormData) options.body.append("deadline_s", "2");
     return send(path, options);
 };
 """
@@ -210,12 +210,22 @@ def test_past_the_deadline_the_ranking_by_similarity_stays(run, visit, photos):
     server = run()
     page = visit(server.url)
     server.retriever.gate.clear()
-    page.evaluate(IN_HALF_A_SECOND)
+    page.evaluate(IN_TWO_SECONDS)
     page.set_input_files("#file", photos[3])
     expect(page.locator("#trouble")).to_contain_text("not done by the deadline")
     expect(page.locator("#status")).to_contain_text("similarity alone")
     expect(page.locator(".hit .similarity").first).to_have_text("1.000")
-    expect(page.locator("#progress")).to_be_hidden()
+
+
+def test_past_the_deadline_the_ranking_of_an_earlier_query_goes(run, visit, photos):
+    server = run()
+    page = visit(server.url)
+    page.set_input_files("#file", photos[3])
+    finished(page)
+    page.evaluate(IN_TWO_SECONDS.replace('"2"', '"0.000001"'))
+    page.set_input_files("#file", photos[4])
+    expect(page.locator("#trouble")).to_contain_text("not done by the deadline")
+    expect(page.locator(".hit")).to_have_count(0)
 
 
 @pytest.mark.parametrize("way", ["paste", "drop"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from starlette.datastructures import Headers
 
-from cvnet_engine.server.security import Access, is_loopback
+from cvnet_engine.server.security import Access, cookie_of, is_loopback
 from tests.cvnet_engine.server.conftest import LOCAL, TOKEN
 
 JSON = {"Content-Type": "application/json"}
@@ -78,24 +78,24 @@ def test_of_who_has_no_token_little_is_read(guarded, kind):
 @pytest.mark.parametrize("other", ['prefs={"a": 1}', "a b=1", "é=1", 'theme="dark', "x[y]=1", "=", "word"])
 def test_cookies_of_other_programs_do_no_harm(other):
     """A browser sends those of every port of a machine, and they may be anything."""
-    access = Access("127.0.0.1", TOKEN)
-    for cookies in (f"{other}; {access.cookie}={access.session}", f"{access.cookie}={access.session}; {other}"):
+    access, name = Access("127.0.0.1", TOKEN), "cvnet_session"
+    for cookies in (f"{other}; {name}={access.session}", f"{name}={access.session}; {other}"):
         assert access.admits(Headers({"cookie": cookies}))
-    assert not access.admits(Headers({"cookie": f"{other}; {access.cookie}="}))
+    assert not access.admits(Headers({"cookie": f"{other}; {name}="}))
 
 
 def test_a_session_ends_with_the_server():
     before = Access("127.0.0.1", TOKEN)
-    headers = Headers({"cookie": f"{before.cookie}={before.session}"})
+    headers = Headers({"cookie": f"cvnet_session={before.session}"})
     assert before.admits(headers)
     assert not Access("127.0.0.1", TOKEN).admits(headers)
 
 
 def test_servers_on_one_machine_leave_each_other_logged_in():
-    one, other = Access("127.0.0.1", TOKEN, 8080), Access("127.0.0.1", TOKEN, 8081)
-    headers = Headers({"cookie": f"{one.cookie}={one.session}; {other.cookie}={other.session}"})
-    assert one.admits(headers)
-    assert other.admits(headers)
+    by_host = {host: Access("127.0.0.1", TOKEN) for host in ("localhost:8080", "localhost:8081", "[::1]:80", "[::1]")}
+    cookies = [f"{cookie_of(Headers({'host': host}))}={access.session}" for host, access in by_host.items()]
+    for host, access in by_host.items():
+        assert access.admits(Headers({"host": host, "cookie": "; ".join(cookies)}))
 
 
 def test_without_a_token_nobody_logs_in(client):

@@ -23,8 +23,10 @@ SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover
 PROCESSORS = {  # -march and more -> the instructions that it needs
     "x86-64-v4 -mavx512vnni -mavx512bf16": "avx512_bf16",
     "x86-64-v4 -mavx512vnni": "avx512_vnni",
+    "x86-64-v4": "avx512bw",
     "x86-64-v3 -mavxvnni": "avx_vnni",
     "x86-64-v3": "avx2",
+    "x86-64-v2 -mavx": "avx",
     "x86-64": "sse2",
 }
 SANITIZED_ON = ("x86-64-v4 -mavx512vnni -mavx512bf16", "x86-64-v3", "x86-64")
