@@ -46,6 +46,7 @@ from benchmarks.tables import Table
 from cvnet import checkpoint
 from cvnet.model import CVNet
 from engine.backends import open_engine
+from engine.backends.native.engine import accelerated
 from engine.contract import Array
 from engine.features import Features
 from engine.gallery.info import FORMAT, GalleryInfo
@@ -227,6 +228,9 @@ def main(
     with tempfile.TemporaryDirectory() as scratch:
         loaded = [prepared(name, data_dir, max_side, Path(scratch)) for name in dataset]
         for precision in PRECISIONS:
+            if "native" in precision.run_by and not accelerated(precision.name):
+                sys.stderr.write(f"{precision.name}: left out, which this processor has no instructions for\n")
+                continue
             folder = Path(scratch) / f"{precision.name} graphs"
             folder.mkdir()
             with open_retriever(precision, model, photos, folder, threads) as retriever:
