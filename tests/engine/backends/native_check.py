@@ -12,11 +12,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from engine.backends.native.library import SOURCE, flags
 from engine.geometry import MAP_DIM, REDUCED_DIMS
-from engine.machine import cpuinfo
+from engine.machine import cpuinfo, usable_cpus
 
 STRICT = ("-Wall", "-Wextra", "-Werror")
 SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
@@ -45,30 +46,29 @@ def main() -> None:
     builds += [(dim, "gcc", SANITIZED_ON[0], ()) for dim in REDUCED_DIMS]
     builds += [(ODD_DIM, "gcc", processor, SANITIZED) for processor in SANITIZED_ON]
     each = -(-parser.parse_args().count // len(builds))
-    for dim, compiler, processor, more in builds:
-        check(dim, compiler, processor, more, each)
+    with ThreadPoolExecutor(usable_cpus()) as pool:
+        for line in pool.map(lambda build: check(*build, each), builds):
+            print(line, flush=True)  # noqa: T201
 
 
-def check(dim: int, compiler: str, processor: str, more: tuple[str, ...], count: int) -> None:
-    """Compile for a processor and a number of dimensions, and fuzz where this machine is one."""
+def check(dim: int, compiler: str, processor: str, more: tuple[str, ...], count: int) -> str:
+    """Compile for a processor and a number of dimensions, and fuzz where this machine is one; a line that says so."""
     needed = PROCESSORS[processor]
     label = f"{compiler} -march={processor}{' sanitized' if more else ''}, {dim} dimensions"
     if shutil.which(compiler) is None:
-        print(f"{label}: skipped, no {compiler} here", flush=True)  # noqa: T201
-        return
+        return f"{label}: skipped, no {compiler} here"
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "pair_scorer.so"
         target = f"-march={processor}".split()
         command = [compiler, *flags(dim), *target, *STRICT, *more, str(SOURCE), "-o", str(library), "-lm"]
         subprocess.run(command, check=True)
         if needed not in cpuinfo("flags").split():
-            print(f"{label}: compiled; not run, this processor has no {needed}", flush=True)  # noqa: T201
-            return
+            return f"{label}: compiled; not run, this processor has no {needed}"
         preloaded = {"LD_PRELOAD": runtime(), "ASAN_OPTIONS": "detect_leaks=0"} if more else {}
         fuzz = [sys.executable, "-m", "tests.engine.backends.native_fuzz", str(library)]
         fuzz += ["--dim", str(dim), "--count", str(count)]
         subprocess.run(fuzz, check=True, stdout=subprocess.DEVNULL, env=os.environ | preloaded)
-    print(f"{label}: compiled, {count} feeds", flush=True)  # noqa: T201
+    return f"{label}: compiled, {count} feeds"
 
 
 def runtime() -> str:
