@@ -11,7 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypedDict
 
-CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")  # that inference libraries use
+# What inference libraries use.
+CPU_FEATURES = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 COMPUTE_CAPABILITY = (75, 76)  # the driver's attributes of a device, major and minor
 CGROUP = Path("/sys/fs/cgroup")
 DISTRIBUTION = "cvnet-engine"
@@ -127,6 +128,12 @@ def cpu_name() -> str:
 def cpu_features() -> list[str]:
     flags = cpuinfo("flags").split()
     return [feature for feature in CPU_FEATURES if feature in flags]
+
+
+def adds_bytes_exactly() -> bool:
+    """Whether libraries add up products of bytes in 32 bits here: x86 without VNNI does so in 16, which saturate."""
+    features = cpu_features()
+    return "avx2" not in features or "avx_vnni" in features or "avx512_vnni" in features
 
 
 def cpuinfo(field: str) -> str:

@@ -18,7 +18,7 @@ from engine.graphs import IMAGE_GRAPHS
 from engine.retrieval.retriever import BATCH
 from export.graphs import DESCRIPTOR, FEATURES, GRAPHS
 from export.onnx_export import cut, export
-from export.precision import take_half_keys, to_fp16, to_int8
+from export.precision import INT8_MAX, cpu_weight_max, take_half_keys, to_fp16, to_int8
 
 
 @dataclass
@@ -74,16 +74,17 @@ class Artifacts:
                 source = self.to_compile(graph, precision)
                 return self._make(f"{graph}.plan", lambda plan: self._build_plan(graph, source, plan))
             case _:
-                return self.typed(graph, precision)
+                return self.typed(graph, precision, cpu_weight_max())
 
-    def typed(self, graph: str, precision: str) -> Path:
-        """The graph in a precision, where the graph decides it."""
+    def typed(self, graph: str, precision: str, weight_max: int = INT8_MAX) -> Path:
+        """The graph in a precision, where the graph decides it; in int8 with weights of that range."""
         plain = self._plain(graph)
         match precision:
             case "fp16":
                 return self._make(f"{graph}.fp16.onnx", lambda file: to_fp16(plain, file))
             case "int8":
-                return self._make(f"{graph}.int8.onnx", lambda file: to_int8(plain, file, self.calibration))
+                name = f"{graph}.int8.onnx" if weight_max == INT8_MAX else f"{graph}.int8-{weight_max}.onnx"
+                return self._make(name, lambda file: to_int8(plain, file, self.calibration, weight_max))
             case _:
                 return plain
 

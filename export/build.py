@@ -258,7 +258,7 @@ def measured_accuracy(
 ) -> dict[str, float]:
     """See `accuracy.measure`."""
     with engine_of("features", choices, precision) as features, engine_of("reranker", choices, precision) as reranker:
-        return asdict(accuracy.measure(features, reranker, cases))
+        return asdict(accuracy.measure(features, reranker, cases, precision))
 
 
 def engine_of(graph: str, choices: dict[str, Choice], precision: str) -> Engine:

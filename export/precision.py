@@ -38,7 +38,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from engine import machine
 from engine.backends.onnxruntime import import_onnxruntime
+from engine.backends.openvino import WEIGHT_MAX
 from engine.contract import Array
 from engine.errors import ExportError
 from engine.machine import usable_cpus
@@ -82,11 +84,12 @@ def to_fp16(source: Path, target: Path) -> None:
     write(model, target)
 
 
-def to_int8(source: Path, target: Path, calibration: Iterable[Array]) -> None:
+def to_int8(source: Path, target: Path, calibration: Iterable[Array], weight_max: int = INT8_MAX) -> None:
     """Write the float32 backbone graph `source` to `target` with int8 convolutions, as described above.
 
     Args:
         calibration: normalised images (B, 3, H, W) float32, of any sizes, like those that will be described.
+        weight_max: the largest integer that a weight becomes.
 
     Raises:
         ExportError: no calibration images, a graph that is no backbone, or one with branches or loops.
@@ -103,8 +106,13 @@ def to_int8(source: Path, target: Path, calibration: Iterable[Array]) -> None:
     for node, index in edges:
         node.replace_input_with(index, restored[input_of(node, index)])
     for node in convolutions:
-        node.replace_input_with(1, quantised_weight(model.graph, node))
+        node.replace_input_with(1, quantised_weight(model.graph, node, weight_max))
     write(model, target)
+
+
+def cpu_weight_max() -> int:
+    """The largest integer that a weight of an int8 graph may be for this processor."""
+    return INT8_MAX if machine.adds_bytes_exactly() else WEIGHT_MAX
 
 
 def take_half_keys(source: Path, target: Path) -> None:
@@ -264,7 +272,7 @@ def add_quantisation(graph: ir.Graph, value: ir.Value, peak: float) -> ir.Value:
     return restored
 
 
-def quantised_weight(graph: ir.Graph, convolution: ir.Node) -> ir.Value:
+def quantised_weight(graph: ir.Graph, convolution: ir.Node, weight_max: int) -> ir.Value:
     """The convolution's weight (C', C, k, k) as int8 behind a DequantizeLinear, a scale per output channel.
 
     Convolutions of one weight, those of two passes through one trunk, share what is stored.
@@ -272,7 +280,7 @@ def quantised_weight(graph: ir.Graph, convolution: ir.Node) -> ir.Value:
     value = input_of(convolution, 1)
     assert value.const_value is not None
     weight = value.const_value.numpy()
-    scale = np.maximum(np.abs(weight).max(axis=(1, 2, 3)), 1e-12) / INT8_MAX  # (C',)
+    scale = np.maximum(np.abs(weight).max(axis=(1, 2, 3)), 1e-12) / weight_max  # (C',)
     rounded = np.rint(weight / scale[:, None, None, None]).astype(np.int8)
     inputs = [
         add_initializer(graph, f"{value.name}_int8", rounded),

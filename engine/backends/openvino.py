@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from engine import machine
 from engine.contract import Array, Closing, TensorSpec, check_feeds
 from engine.errors import BackendError, backend_failure, one_line
 from engine.machine import usable_cpus
 
+WEIGHT_MAX = 64  # of int8, without VNNI: two products with bytes are added in 16 bits, 2 * 255 * 64 < 2^15
 PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # ours -> OpenVINO's, where a graph is not quantised
 
 
@@ -29,6 +31,7 @@ class OpenVinoEngine(Closing):
         core = openvino.Core()
         try:
             source = core.read_model(str(graph))
+            require_weights_that_fit(graph, source)
             model = core.compile_model(source, "CPU", options)
         except RuntimeError as error:
             message = f"{graph}: OpenVINO does not open it ({cause(error)}); build the bundle again"
@@ -51,6 +54,19 @@ class OpenVinoEngine(Closing):
 
     def close(self) -> None:
         self._request = None
+
+
+def require_weights_that_fit(graph: Path, model: Any) -> None:
+    """
+    Raises:
+        BackendError: its weights are of 8 bits, whose products this processor would add up to wrong sums.
+    """
+    if machine.adds_bytes_exactly():
+        return
+    constants = [node for node in model.get_ops() if node.get_type_name() == "Constant"]
+    weights = [node.data for node in constants if node.get_element_type().get_type_name() == "i8"]
+    if any(np.abs(weight.astype(np.int16)).max(initial=0) > WEIGHT_MAX for weight in weights):
+        raise BackendError(f"{graph}: made for processors with VNNI, which this one lacks; build the bundle here")
 
 
 def cause(error: RuntimeError) -> str:

@@ -44,7 +44,7 @@ def cases(descriptors):
 
 
 def test_no_change(descriptors, cases):
-    found = measure(Features(descriptors), Reranker(), cases)
+    found = measure(Features(descriptors), Reranker(), cases, "int8")
     assert (found.images, found.nearest_kept) == (30, 1.0)
     assert found.descriptor_cosine == pytest.approx(1)
     assert found.score_drift == 0
@@ -53,16 +53,16 @@ def test_no_change(descriptors, cases):
 def test_a_change_is_measured(descriptors, cases):
     changed = descriptors.copy()
     changed[4] = changed[5]
-    found = measure(Features(changed), Reranker(0.003), cases)
+    found = measure(Features(changed), Reranker(0.003), cases, "int8")
     assert found.descriptor_cosine == pytest.approx(float(descriptors[4] @ descriptors[5]), abs=1e-6)
     assert found.score_drift == pytest.approx(0.003)
     assert 0.7 < found.nearest_kept < 1
 
 
-@pytest.mark.parametrize("drift", [0.02, np.nan])
-def test_a_score_that_drifts_is_refused(descriptors, cases, drift):
-    with pytest.raises(ExportError, match=r"scores drift by .* expected 0.01 at most"):
-        measure(Features(descriptors), Reranker(drift), cases)
+@pytest.mark.parametrize(("precision", "drift"), [("bf16", 0.02), ("int8", 0.12), ("int8", np.nan)])
+def test_a_score_that_drifts_is_refused(descriptors, cases, precision, drift):
+    with pytest.raises(ExportError, match=rf"scores drift by .* expected 0.0?1 at most in {precision}"):
+        measure(Features(descriptors), Reranker(drift), cases, precision)
 
 
 def test_overlap_is_counted_without_the_image_itself():

@@ -15,9 +15,10 @@ from onnx import TensorProto, helper
 from onnxruntime.quantization import quantize_static
 
 from engine.backends import open_engine
-from engine.errors import ExportError
+from engine.backends.openvino import WEIGHT_MAX
+from engine.errors import BackendError, ExportError
 from engine.signatures import require_signature
-from export import precision
+from export import parity, precision
 from export.graphs import GRAPHS
 from export.precision import FLOAT, HALF, take_half_keys, to_fp16, to_int8
 from export.reranker import UnitMaps
@@ -328,10 +329,33 @@ def test_int8_descriptors_and_maps(int8_graph, size, golden, seeded_model):
         assert (outputs[f"map_{scale}"] * m.numpy()).sum(axis=1).min() >= 0.99  # cosine at every position
 
 
-def test_int8_features_open_as_a_bundles(int8_graph):
+@pytest.fixture(scope="module")
+def seven_bits(bundle, tmp_path_factory):
+    """For processors whose sums of byte products would saturate."""
+    file = tmp_path_factory.mktemp("int8") / "features.onnx"
+    to_int8(bundle / "features.onnx", file, CALIBRATION, WEIGHT_MAX)
+    return file
+
+
+def test_int8_features_open_as_a_bundles(seven_bits):
     """OpenVINO's compiled int8 model has lost that maps have 256 channels, which the file says."""
-    with open_engine(int8_graph, "openvino", "int8") as engine:
-        require_signature("features", engine, int8_graph)
+    with open_engine(seven_bits, "openvino", "int8") as engine:
+        require_signature("features", engine, seven_bits)
+
+
+def test_openvino_computes_what_an_int8_graph_says(seven_bits):
+    """On processors without VNNI too, where weights of 8 bits double the error."""
+    feeds = {"image": golden_image(160, 224)}
+    got, want = (open_engine(seven_bits, *by).run(feeds) for by in (("openvino", "int8"), ("onnxruntime",)))
+    for name in want:
+        assert parity.difference(got[name], want[name]) < 0.5 * parity.TOLERANCE["int8"][name.partition("_")[0]]
+
+
+def test_a_graph_that_would_be_computed_wrongly_is_refused(int8_graph, seven_bits, monkeypatch):
+    monkeypatch.setattr("engine.machine.adds_bytes_exactly", lambda: False)
+    with pytest.raises(BackendError, match="VNNI, which this one lacks"):
+        open_engine(int8_graph, "openvino", "int8")
+    open_engine(seven_bits, "openvino", "int8").close()
 
 
 def test_int8_scores(int8_graph, bundle, golden):
