@@ -34,6 +34,7 @@ from engine.geometry import AREA_SCALES, IMAGE_SCALES
 from engine.images import check_size
 from engine.retrieval.pooling import pooled
 from engine.retrieval.retriever import Retriever
+from export.precision import cpu_weight_max
 
 MAPPED = DESCRIPTORS[0]  # the descriptor whose graphs make the maps; those of the other one are the same
 POOLED = 1 / 16  # of the operations of a pair at full size
@@ -95,7 +96,8 @@ def settings(datasets: Sequence[Dataset], model: str, photos: Sequence[Array]) -
     calibrated = digest(tuple(float(photo.sum(dtype=np.float64)) for photo in photos))
 
     def identity(precision: str) -> str:
-        return f"{model} {precision} openvino {openvino}" + (f" {calibrated}" if precision == "int8" else "")
+        quantised = f" {calibrated}, weights to {cpu_weight_max()}" if precision == "int8" else ""
+        return f"{model} {precision} openvino {openvino}{quantised}"
 
     found = [
         Setting(dataset, side, precision, maps, identity(precision))
