@@ -9,7 +9,7 @@ made of, which wants a machine that does nothing else; `report` puts both togeth
     python -m benchmarks.frontier time --data-dir data --work frontier
     python -m benchmarks.frontier report --work frontier --out benchmarks/results/frontier
 
-On another machine accuracies are the same but for roundings, and `time` and `report` are all that it takes.
+On another machine accuracies are about the same (decision 032), and `time` and `report` are all that it takes.
 """
 
 from __future__ import annotations
@@ -73,11 +73,13 @@ def score(
 ) -> None:
     """Compute what is missing: descriptors at every scale, pair scores at full size and on pooled maps."""
     with opened(data_dir, dataset, work, calibration, weights, depth, threads) as (found, done):
-        here = [setting for setting in found if accelerated(setting.precision)]
+        steps: list[Step] = []
         for setting in found:
-            if setting not in here:
+            if accelerated(setting.precision):
+                steps += done.left(setting)
+            else:
                 tell(f"{setting.name}: left out, which this processor has no instructions for")
-        perform([step for setting in here for step in done.left(setting)])
+        perform(steps)
 
 
 @app.command("time")

@@ -80,11 +80,11 @@ def costed(found: Iterable[Judged], times: Times) -> list[Costed]:
     """Those points whose stages were timed: a processor may lack a precision that another one judged."""
     return [
         Costed(
-            *(judged.point, judged.means, judged.loss),
-            times.query_s(judged.point),
-            times.index_s(judged.point),
-            times.rerank_s(judged.point) / max(judged.point.shortlist, 1),
-            times.image_bytes(judged.point),
+            **vars(judged),
+            query_s=times.query_s(judged.point),
+            index_s=times.index_s(judged.point),
+            candidate_s=times.rerank_s(judged.point) / max(judged.point.shortlist, 1),
+            image_bytes=times.image_bytes(judged.point),
         )
         for judged in found
         if times.cover(judged.point)

@@ -63,7 +63,7 @@ class Report:
         }
 
     def markdown(self) -> str:
-        lines = [f"{self.machine['cpu']}; {self.date}; `{self.command}`", ""]
+        lines = [commands.head_line(vars(self)), ""]
         lines += [f"What points are worth: {commands.head_line(self.judged)}", "", self.note, ""]
         for dataset, found in self.datasets.items():
             lines += [f"## {dataset}", ""]

@@ -7,7 +7,6 @@ Work goes to a journal, a picture or a query at a time, so that it can be stoppe
 from __future__ import annotations
 
 import contextlib
-import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -156,8 +155,7 @@ class Work:
 
     def has(self, setting: Setting, maps: str) -> bool:
         """Whether nothing is lacking for one way to keep maps."""
-        left = itertools.chain(self._descriptions(setting), self._scores(setting, maps))
-        return next(left, None) is None
+        return next(self.left(replace(setting, maps=(maps,))), None) is None
 
     def _descriptions(self, setting: Setting) -> Iterator[Step]:
         for descriptor in DESCRIPTORS:
