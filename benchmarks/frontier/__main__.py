@@ -1,15 +1,17 @@
 """What every choice costs in accuracy, seconds and bytes: `python -m benchmarks.frontier score|judge|time|report`.
 
 `score` computes descriptors and pair scores of whole data sets, which takes hours and goes on where it was stopped;
-`judge` makes accuracies of them, of every point of the grid. `time` times the stages that searching and indexing are
-made of, which wants a machine that does nothing else; `report` puts both together: accuracy against seconds and bytes.
+`judge` makes accuracies of them, of every point of the grid that was scored. `time` times the stages that searching and
+indexing are made of, which wants a machine that does nothing else; `report` puts both together: accuracy against
+seconds and bytes.
 
     python -m benchmarks.frontier score --data-dir data --dataset landmarks-mini --dataset test --work frontier
     python -m benchmarks.frontier judge --data-dir data --dataset landmarks-mini --dataset test --work frontier
     python -m benchmarks.frontier time --data-dir data --work frontier
     python -m benchmarks.frontier report --work frontier --out benchmarks/results/frontier
 
-On another machine accuracies are about the same (decision 032), and `time` and `report` are all that it takes.
+On another machine accuracies are about the same (decision 032), and `time` and `report` are all that it takes. What was
+judged elsewhere stays in the file of accuracies until `judge` has a score of its own.
 """
 
 from __future__ import annotations
@@ -18,9 +20,9 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -40,15 +42,16 @@ from benchmarks.commands import (
 from benchmarks.frontier import accuracy_file, times
 from benchmarks.frontier.accuracy import Figures, accuracies
 from benchmarks.frontier.accuracy_file import Accuracies, AccuracyFile
-from benchmarks.frontier.grid import Point
+from benchmarks.frontier.grid import DESCRIPTORS, Point
 from benchmarks.frontier.plot import draw
-from benchmarks.frontier.points import costed, judgements
+from benchmarks.frontier.points import JUDGED_BY, costed, judgements
 from benchmarks.frontier.report import Report, at, presets
 from benchmarks.frontier.scores import Engines, Setting, Step, Work, settings
 from benchmarks.frontier.stopping import stopping
 from cvnet import checkpoint
 from engine import machine
 from engine.backends.native.engine import accelerated
+from engine.errors import DatasetError
 from engine.files import write_atomically
 from engine.presets import PRESETS
 
@@ -57,6 +60,7 @@ TOLD_EVERY_S = 30
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 ACCURACY = Path("benchmarks/results/frontier-accuracy.json")
+NOTHING = Accuracies([], {}, [])
 AccuracyOption = Annotated[Path, typer.Option("--accuracy", help="File of every point's mAP, as 'judge' writes it.")]
 WorkOption = Annotated[Path, typer.Option("--work", help="Folder that keeps what was computed.")]
 
@@ -107,27 +111,40 @@ def judge(
     depth: DepthOption = 50,
     threads: ThreadsOption = 2,
 ) -> None:
-    """Write every point's mAP, as it follows from the scores; what was not scored to the end is left out."""
+    """Write every point's mAP, as it follows from the scores; what was not scored to the end stays as it was judged."""
+    model = digest(weights, depth)
+    before = accuracy_file.read(accuracy, model) if accuracy.exists() else AccuracyFile([], model, {})
     with opened(data_dir, dataset, work, calibration, weights, depth, threads) as (found, done):
-        judged = {name: accuracies_of(done, [s for s in found if s.dataset.name == name]) for name in dataset}
-    made = AccuracyFile(commands.head("benchmarks.frontier"), digest(weights, depth), judged)
-    write_atomically(accuracy, made.to_json())
+        judged = {
+            name: accuracies_of(done, [s for s in found if s.dataset.name == name], before.datasets.get(name, NOTHING))
+            for name in dataset
+        }
+    heads = [*before.heads, commands.head("benchmarks.frontier")]
+    write_atomically(accuracy, AccuracyFile(heads, model, before.datasets | judged).to_json())
 
 
-def accuracies_of(done: Work, settings: Sequence[Setting]) -> Accuracies:
+def accuracies_of(done: Work, settings: Sequence[Setting], before: Accuracies) -> Accuracies:
     """Of a data set's settings, the last of which has the published computation.
 
     Raises:
-        DatasetError: that one was not scored.
+        DatasetError: that one was neither scored nor judged before.
     """
-    published = settings[-1]
     figures: dict[Point, Figures] = {}
     for setting in settings:
-        whole = [maps for maps in setting.maps if setting is published or done.has(setting, maps)]
-        for maps in setting.maps:
-            tell(f"{setting.name}, {maps}: {'judging' if maps in whole else 'left out, not scored to the end'}")
-        figures |= dict(accuracies(done, replace(setting, maps=tuple(whole))))
-    return Accuracies(judgements(figures, at(PRESETS["exact"], published.max_side_px)), stopping(done, published))
+        for descriptor, maps in product(DESCRIPTORS, setting.maps):
+            scored = done.has(setting, descriptor, maps)
+            tell(f"{setting.name}, {descriptor}, {maps}: {'judging' if scored else 'not scored to the end'}")
+            if scored:
+                figures |= dict(accuracies(done, setting, descriptor, maps))
+    exact = at(PRESETS["exact"], settings[-1].max_side_px)
+    if exact in figures:
+        published, stopped = figures[exact][JUDGED_BY], stopping(done, settings[-1])
+    else:
+        published, stopped = before.published, before.stopped
+    if not published:
+        raise DatasetError(f"{settings[-1].name} was not scored to the end; run 'python -m benchmarks.frontier score'")
+    found = {judged.point: judged for judged in (*before.points, *judgements(figures, published))}
+    return Accuracies(published, stopped, list(found.values()))
 
 
 @app.command()
@@ -147,7 +164,7 @@ def report(
     points = {name: costed(found.points, taken) for name, found in judged.datasets.items()}
     stopped = {name: found.stopped for name, found in judged.datasets.items()}
     head = commands.head("benchmarks.frontier")
-    content = Report(**head, judged=judged.head, note=note, times=taken, datasets=points, stopped=stopped)
+    content = Report(**head, judged=judged.heads, note=note, times=taken, datasets=points, stopped=stopped)
     commands.write(out, content.to_json(), content.markdown())
     first, found = next(iter(points.items()))
     figure = draw(f"{first}, {threads} threads of {machine.cpu_name()}", found, presets(found), ".svg")

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 
 from benchmarks.accuracy.dataset import GroundTruth
 from benchmarks.accuracy.protocol import SETUPS, ignored, judge
 from benchmarks.accuracy.shortlists import Shortlists
-from benchmarks.frontier.grid import DESCRIPTORS, FINE, METHODS, SCALES, SHORTLISTS, Point, is_distinct
+from benchmarks.frontier.grid import FINE, METHODS, SCALES, SHORTLISTS, Point, is_distinct
 from benchmarks.frontier.pictures import Picture
 from benchmarks.frontier.scores import Setting, Work
 from engine.contract import Array
@@ -35,13 +34,13 @@ class Known:
     truth: GroundTruth
 
 
-def accuracies(work: Work, setting: Setting) -> Iterator[tuple[Point, Figures]]:
-    """Every point of a setting.
+def accuracies(work: Work, setting: Setting, descriptor: str, maps: str) -> Iterator[tuple[Point, Figures]]:
+    """Every point of a setting with this descriptor and maps kept in this way.
 
     Raises:
         DatasetError: scores are missing.
     """
-    for descriptor, scales, maps in product(DESCRIPTORS, SCALES, setting.maps):
+    for scales in SCALES:
         for plan, figures in evaluated(*known(work, setting, descriptor, scales, maps)).items():
             chosen = descriptor, scales, setting.max_side_px, setting.precision, maps
             yield Point(*chosen, plan.method, plan.rerank, plan.fine), figures

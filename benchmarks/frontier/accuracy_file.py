@@ -1,4 +1,4 @@
-"""The file of all points' accuracies: made once in hours, read wherever times are taken.
+"""The file of all points' accuracies: made in hours, on several machines where need be, read wherever times are taken.
 
 JSON with a line a point, so that two of them can be compared line by line.
 """
@@ -22,26 +22,37 @@ LINE_A_POINT = re.compile(r"(?<=[\[,]) ?\[(?=\")")  # where one begins: with its
 
 @dataclass(frozen=True)
 class Accuracies:
-    """Of one data set: every point that was judged, and the pairs that `stopping` counted."""
+    """Of one data set.
 
-    points: list[Judged]
+    Attributes:
+        published: AP in percent by the published computation, of each query in Medium.
+        stopped: the pairs that `stopping` counted.
+        points: every one that was judged.
+    """
+
+    published: list[float]
     stopped: Counts
+    points: list[Judged]
 
 
 @dataclass(frozen=True)
 class AccuracyFile:
-    """What was judged, of which model (the digest of its weights), and by which command, when and where (`head`)."""
+    """What was judged, of which model (the digest of its weights), and by which commands, when and where (`heads`)."""
 
-    head: dict[str, Any]
+    heads: list[dict[str, Any]]
     model: str
     datasets: dict[str, Accuracies]
 
     def to_json(self) -> str:
         content = {
-            name: {"pairs in full": found.stopped, "points": list(map(row, found.points))}
+            name: {
+                "published": [round(ap, 4) for ap in found.published],
+                "pairs in full": found.stopped,
+                "points": list(map(row, found.points)),
+            }
             for name, found in self.datasets.items()
         }
-        text = json.dumps({"head": self.head, "model": self.model, "datasets": content})
+        text = json.dumps({"heads": self.heads, "model": self.model, "datasets": content})
         return LINE_A_POINT.sub("\n[", text) + "\n"
 
 
@@ -62,13 +73,13 @@ def read(file: Path, model: str) -> AccuracyFile:
     try:
         content = json.loads(file.read_text())
         datasets = {name: accuracies(found) for name, found in content["datasets"].items()}
-        found = AccuracyFile(content["head"], content["model"], datasets)
+        found = AccuracyFile(content["heads"], content["model"], datasets)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(
             f"{file}: no accuracies ({one_line(error)}); expected what 'python -m benchmarks.frontier judge' writes"
         ) from error
     if found.model != model:
-        raise DatasetError(f"{file}: of model {found.model}, not {model}; run 'python -m benchmarks.frontier judge'")
+        raise DatasetError(f"{file}: of model {found.model}, not {model}; name a file of this model with --accuracy")
     return found
 
 
@@ -76,7 +87,7 @@ def accuracies(content: dict[str, Any]) -> Accuracies:
     stopped = {
         int(k): {int(most): mean for most, mean in means.items()} for k, means in content["pairs in full"].items()
     }
-    return Accuracies([judged_of(*cells) for cells in content["points"]], stopped)
+    return Accuracies(content["published"], stopped, [judged_of(*cells) for cells in content["points"]])
 
 
 def judged_of(descriptor: str, scales: list[float], *cells: Any) -> Judged:

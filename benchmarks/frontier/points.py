@@ -67,9 +67,8 @@ class Aim:
         return costed.loss[0] <= self.loss
 
 
-def judgements(figures: Mapping[Point, Figures], exact: Point) -> list[Judged]:
-    """Every point of a data set, held against the published one."""
-    published = figures[exact][JUDGED_BY]
+def judgements(figures: Mapping[Point, Figures], published: Sequence[float]) -> list[Judged]:
+    """Every point of a data set, held against AP by the published computation, of each query in Medium."""
     return [
         Judged(point, {setup: float(np.mean(aps[setup])) for setup in SETUPS}, loss(published, aps[JUDGED_BY]))
         for point, aps in figures.items()

@@ -33,14 +33,14 @@ Labelled = dict[str, Costed]
 class Report:
     """A run: how and where, and every point of each data set, of which presets are chosen on the first.
 
-    `judged` says how and where accuracies were found, `note` what else the machine was doing while times were taken;
-    `stopped` is what `stopping` found, by data set.
+    `judged` says how and where accuracies were found, by each run of `judge`, `note` what else the machine was doing
+    while times were taken; `stopped` is what `stopping` found, by data set.
     """
 
     command: str
     date: str
     machine: Machine
-    judged: dict[str, Any]
+    judged: list[dict[str, Any]]
     note: str
     times: Times
     datasets: dict[str, list[Costed]]
@@ -64,7 +64,8 @@ class Report:
 
     def markdown(self) -> str:
         lines = [commands.head_line(vars(self)), ""]
-        lines += [f"What points are worth: {commands.head_line(self.judged)}", "", self.note, ""]
+        lines += ["What points are worth:", "", *(f"- {commands.head_line(head)}" for head in self.judged), ""]
+        lines += [self.note, ""]
         for dataset, found in self.datasets.items():
             lines += [f"## {dataset}", ""]
             for title, points in parts(found).items():
@@ -108,7 +109,8 @@ def chosen(found: Iterable[Costed]) -> Labelled:
 
 def few_in_full(found: Sequence[Costed]) -> list[Costed]:
     by_point, largest_px = {c.point: c for c in found}, side_of(found)
-    return [by_point[at(Preset(fine=fine), largest_px)] for fine in FINE_ALONE]
+    points = (at(Preset(fine=fine), largest_px) for fine in FINE_ALONE)
+    return [by_point[point] for point in points if point in by_point]
 
 
 def side_of(found: Iterable[Costed]) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -149,22 +150,23 @@ class Work:
 
     def left(self, setting: Setting) -> Iterator[Step]:
         """What a setting still lacks."""
-        yield from self._descriptions(setting)
+        for descriptor in DESCRIPTORS:
+            yield from self._descriptions(setting, descriptor)
         for maps in setting.maps:
             yield from self._scores(setting, maps)
 
-    def has(self, setting: Setting, maps: str) -> bool:
-        """Whether nothing is lacking for one way to keep maps."""
-        return next(self.left(replace(setting, maps=(maps,))), None) is None
+    def has(self, setting: Setting, descriptor: str, maps: str) -> bool:
+        """Whether nothing is lacking for a descriptor and one way to keep maps."""
+        lacking = chain(self._descriptions(setting, descriptor), self._scores(setting, maps))
+        return next(lacking, None) is None
 
-    def _descriptions(self, setting: Setting) -> Iterator[Step]:
-        for descriptor in DESCRIPTORS:
-            for picture in (*setting.images, *setting.queries):
-                if self.journal.get(setting.descriptor_facts(descriptor, picture)) is None:
-                    network = costs.Network(self.depth, descriptor)
-                    cost = costs.extract(network, picture.size).flop * SECONDS[setting.precision]
-                    name = f"{setting.name}: {descriptor} descriptors"
-                    yield Step(name, cost, partial(self._describe, setting, descriptor, picture))
+    def _descriptions(self, setting: Setting, descriptor: str) -> Iterator[Step]:
+        network = costs.Network(self.depth, descriptor)
+        for picture in (*setting.images, *setting.queries):
+            if self.journal.get(setting.descriptor_facts(descriptor, picture)) is None:
+                cost = costs.extract(network, picture.size).flop * SECONDS[setting.precision]
+                name = f"{setting.name}: {descriptor} descriptors"
+                yield Step(name, cost, partial(self._describe, setting, descriptor, picture))
 
     def _describe(self, setting: Setting, descriptor: str, picture: Picture) -> None:
         retriever, image = self.engines.get(setting.precision, descriptor), picture.read()

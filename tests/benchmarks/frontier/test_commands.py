@@ -11,8 +11,10 @@ from typer.testing import CliRunner
 from benchmarks.frontier import __main__ as frontier
 from benchmarks.frontier import grid, times
 from benchmarks.frontier.__main__ import digest
+from benchmarks.frontier.accuracy_file import read
 from benchmarks.latency.timing import Rounds
 from cvnet import checkpoint
+from engine.errors import DatasetError
 from tests.benchmarks.frontier.fakes import FakeEngines
 from tests.pictures import photo
 
@@ -56,6 +58,30 @@ def run(*arguments):
     return result.output
 
 
+@pytest.mark.usefixtures("loaded")
+def test_what_another_machine_judged_stays_where_there_is_no_score(data, tmp_path, monkeypatch):
+    common = ("--data-dir", data, "--dataset", "small", "--calibration", data / "small" / "jpg")
+    here, elsewhere = ((*common, "--work", tmp_path / name) for name in ("here", "elsewhere"))
+    judged = "--accuracy", tmp_path / "accuracy.json"
+    with pytest.raises(DatasetError, match=r"^small, 384 px, fp32 was not scored to the end; run .* score'$"):
+        run("judge", *here, *judged)
+    run("score", *elsewhere)
+    run("judge", *elsewhere, *judged)
+    before = read(tmp_path / "accuracy.json", "digest")
+    run("judge", *here, *judged)
+    assert read(tmp_path / "accuracy.json", "digest").datasets == before.datasets
+    monkeypatch.setattr(grid, "CHEAPER", {"int8": {"coded:8": (384,)}})
+    monkeypatch.setattr(grid, "PUBLISHED", {})
+    run("score", *here)
+    run("judge", *here, *judged)
+    after = read(tmp_path / "accuracy.json", "digest")
+    (small,), (kept,) = after.datasets.values(), before.datasets.values()
+    assert (small.published, small.stopped) == (kept.published, kept.stopped)
+    assert small.points[: len(kept.points)] == kept.points
+    assert {judged.point.maps for judged in small.points[len(kept.points) :]} == {"coded:8"}
+    assert len(after.heads) == 3
+
+
 def test_from_scores_and_times_to_a_report(data, loaded, tmp_path, monkeypatch):
     common = ("--data-dir", data, "--work", tmp_path / "work", "--calibration", data / "small" / "jpg")
     assert "small, 384 px, bf16: left out" in run("score", *common, "--dataset", "small")
@@ -65,9 +91,9 @@ def test_from_scores_and_times_to_a_report(data, loaded, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(grid, "CHEAPER", grid.CHEAPER | {"int8": {"coded:24": (384,), "coded:8": (384,)}})
         told = run("judge", *common, "--dataset", "small", *judged)
-    assert "small, 384 px, int8, coded:24: judging" in told
-    assert "small, 384 px, int8, coded:8: left out" in told
-    assert "small, 384 px, bf16, coded:24: left out" in told
+    assert "small, 384 px, int8, cvnet, coded:24: judging" in told
+    assert "small, 384 px, int8, superglobal, coded:8: not scored to the end" in told
+    assert "small, 384 px, bf16, cvnet, coded:24: not scored to the end" in told
     work, out = ("--work", tmp_path / "work"), ("--out", tmp_path / "frontier.new")
     output = run("report", *work, *judged, *out, "--note", "Idle.")
     assert loaded == ["demo"]

@@ -24,7 +24,7 @@ from engine.presets import PRESETS, Preset
 from tests.benchmarks.frontier.fakes import FakeEngines
 
 EXACT = at(PRESETS["exact"], 1024)
-JUDGED = {"machine": {"cpu": "another processor"}, "date": "2026-11-28", "command": "judge"}
+JUDGED = [{"machine": {"cpu": "another processor"}, "date": "2026-11-28", "command": f"judge {n}"} for n in (1, 2)]
 
 
 def point(m=50.0, query_s=1.0, image_bytes=1000.0, lost=0.0, index_s=0.1, candidate_s=0.004, **changes):
@@ -156,7 +156,7 @@ def test_a_report_has_what_matters_of_every_data_set():
     )
     text = report.markdown()
     assert "a processor; 2026-11-29; `the command`" in text
-    assert "another processor; 2026-11-28; `judge`" in text
+    assert "- another processor; 2026-11-28; `judge 1`\n- another processor; 2026-11-28; `judge 2`\n" in text
     for title in parts(grid()):
         assert f"{title}:\n" in text
     cells = "80.00 | 50.00 | 30.00 | +0.00 ± 0.25 | 9.000 | 4.00 | 0.100 | 1"
@@ -186,19 +186,20 @@ def test_documents_have_presets_and_the_figure_once_there_are_any(tmp_path):
 def test_every_point_is_held_against_the_published_one():
     other = replace(EXACT, fine=0)
     figures = {EXACT: {s: [50.0, 60.0] for s in "EMH"}, other: {s: [49.0, 60.0] for s in "EMH"}}
-    first, second = judgements(figures, EXACT)
+    first, second = judgements(figures, figures[EXACT]["M"])
     assert (first.loss, second.loss) == ((0.0, 0.0), (0.5, 0.5))
     assert second.means["M"] == 54.5
 
 
 def test_points_whose_stages_were_not_timed_are_left_out():
     figures = {at: {s: [50.0, 60.0] for s in "EMH"} for at in (EXACT, replace(EXACT, precision="bf16"))}
-    assert [c.point for c in costed(judgements(figures, EXACT), TIMES)] == [EXACT]
+    assert [c.point for c in costed(judgements(figures, [50.0, 60.0]), TIMES)] == [EXACT]
 
 
 def test_accuracies_are_read_as_they_were_written(tmp_path):
     points = [Judged(EXACT, {"E": 80.5, "M": 50.0, "H": 30.0}, (0.0, 0.0)), judged_one(fine=10, scales=(1.0,))]
-    found = AccuracyFile({"command": "judge"}, "a digest", {"small": Accuracies(points, {1: {100: 58.84, 50: 40.0}})})
+    small = Accuracies([40.0, 60.0], {1: {100: 58.84, 50: 40.0}}, points)
+    found = AccuracyFile([{"command": "judge"}], "a digest", {"small": small})
     file = tmp_path / "accuracy.json"
     file.write_text(text := found.to_json())
     assert accuracy_file.read(file, "a digest") == found

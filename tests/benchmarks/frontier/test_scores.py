@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from benchmarks.accuracy.evaluation import Evaluator, Finished, Task
 from benchmarks.accuracy.journal import Journal
 from benchmarks.frontier import accuracy
 from benchmarks.frontier.accuracy import Known, accuracies, evaluated
-from benchmarks.frontier.grid import SIDES_PX, sides
+from benchmarks.frontier.grid import DESCRIPTORS, SIDES_PX, sides
 from benchmarks.frontier.pictures import Picture
 from benchmarks.frontier.scores import Setting, Work
 from benchmarks.frontier.stopping import pairs
@@ -48,6 +50,24 @@ def test_a_query_is_cropped_to_its_box_and_shrunk_then(tmp_path):
     assert Picture(path, None, 100).size == (50, 100)
 
 
+def whole_of(work, setting):
+    """Every point of a setting, by descriptor and maps."""
+    return {
+        (descriptor, maps): dict(accuracies(work, setting, descriptor, maps))
+        for descriptor, maps in product(DESCRIPTORS, setting.maps)
+    }
+
+
+def test_a_descriptor_and_maps_are_done_when_nothing_of_them_lacks(setting):
+    with Journal(None) as journal:
+        work = Work(journal, FakeEngines(), 50)
+        for step in work.left(setting):
+            if "superglobal" not in step.name and "int8" not in step.name:
+                step.run()
+        done = {(d, m): work.has(setting, d, m) for d, m in product(DESCRIPTORS, setting.maps)}
+        assert [combination for combination, whole in done.items() if whole] == [("cvnet", "float16")]
+
+
 def test_work_goes_on_where_it_was_stopped_and_is_done_once(setting):
     with Journal(None) as journal:
         whole, first, second = FakeEngines(), FakeEngines(), FakeEngines()
@@ -60,12 +80,12 @@ def test_work_goes_on_where_it_was_stopped_and_is_done_once(setting):
         for step in left:
             step.run()
         assert not list(Work(journal, second, 50).left(setting))
-        figures = dict(accuracies(Work(journal, second, 50), setting))
+        figures = whole_of(Work(journal, second, 50), setting)
     with Journal(None) as journal:
         work = Work(journal, whole, 50)
         for step in work.left(setting):
             step.run()
-        assert dict(accuracies(work, setting)) == figures
+        assert whole_of(work, setting) == figures
     assert tuple(map(sum, zip(first.runs, second.runs, strict=True))) == whole.runs
 
 
@@ -81,7 +101,7 @@ def test_pairs_that_a_search_needs_are_reckoned_from_the_scores(k, needed):
 
 def test_points_of_work_that_is_not_done_are_an_error(setting):
     with Journal(None) as journal, pytest.raises(DatasetError, match="frontier score"):
-        next(accuracies(Work(journal, FakeEngines(), 50), setting))
+        next(accuracies(Work(journal, FakeEngines(), 50), setting, "cvnet", "int8"))
 
 
 class Recorded:
