@@ -9,7 +9,7 @@ from engine.geometry import IMAGE_SCALES
 from engine.graphs import DESCRIPTOR_NAMES
 from engine.retrieval.searcher import Plan, RerankWith
 
-SIDES_PX = (384, 512, 768, 1024)
+SIDES_PX = (384, 512, 640, 768, 1024)
 SCALES = (IMAGE_SCALES, IMAGE_SCALES[:2], (1.0,))
 DESCRIPTORS = tuple(DESCRIPTOR_NAMES)
 METHODS: tuple[RerankWith, ...] = get_args(RerankWith)
@@ -20,7 +20,7 @@ FINE = (None, 0, 10, 20, 30, 50)
 # precision -> ways to keep maps -> the sides that it is tried at
 CHEAPER: dict[str, dict[str, tuple[int, ...]]] = {
     "int8": {"float16": SIDES_PX, "coded:24": SIDES_PX, "int8": SIDES_PX[:2], "coded:16": SIDES_PX[:2]},
-    "bf16": {"float16": SIDES_PX[:3], "coded:24": SIDES_PX[:3]},
+    "bf16": {"float16": SIDES_PX[:-1], "coded:24": SIDES_PX[:-1]},
 }
 PUBLISHED = {"fp32": ("float16",)}  # tried at the largest side of a data set, for all else to be held against
 
