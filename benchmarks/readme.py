@@ -91,19 +91,27 @@ def choices(file: Path) -> str:
     """What presets are worth and cost on photos, and the figure; nothing where it has not been measured."""
     if not file.is_file():
         return ""
-    dataset, found = next(iter(read(file)["datasets"].items()))
-    lead = f"What `--preset` chooses among ([search](docs/search.md#presets)), {dataset}, demonstration model:"
+    report = read(file)
+    dataset, found = next(iter(report["datasets"].items()))
+    lead = (
+        f"What `--preset` chooses among ([search](docs/search.md#presets)): {dataset}, demonstration model, "
+        f"{processor(report['machine'])}, {report['date']}:"
+    )
     figure = f"![{FRONTIER_FIGURE}](benchmarks/results/frontier.svg)"
     return f"\n{lead}\n\n{presets_table(found)}\n{figure}\n"
 
 
 def circumstances(report: Report, size: str) -> str:
     """On what, when, with what: a sentence above a table of times."""
-    machine = report.machine
     return (
-        f"{report.threads} threads of an {machine['cpu']} ({', '.join(machine['cpu_features'])}), {report.date}, "
-        f"{report.model}, images of {size} px; milliseconds, and times as fast as PyTorch."
+        f"{report.threads} threads of an {processor(report.machine)}, {report.date}, {report.model}, "
+        f"images of {size} px; milliseconds, and times as fast as PyTorch."
     )
+
+
+def processor(machine: dict[str, Any]) -> str:
+    """Its name and instructions."""
+    return f"{machine['cpu']} ({', '.join(machine['cpu_features'])})"
 
 
 def document(results: Path) -> str:
@@ -345,7 +353,8 @@ def frontier(report: dict[str, Any]) -> str:
         "",
         "The demonstration model: mAP in percent; Medium points lost against `exact`, with the standard error over "
         "queries; seconds a query and an image indexed, made up of stages timed one after the other on photos of "
-        f"1024x768 px; `index` does several at once. {report['note']}",
+        f"1024x768 px; `index` does several at once. {processor(report['machine'])}, {report['date']}. "
+        f"{report['note']}",
         "",
     ]
     for dataset, found in report["datasets"].items():

@@ -17,8 +17,8 @@ from engine.machine import Machine
 from engine.presets import PRESETS, Preset
 
 AIMS = {
-    "balanced": Aim(loss=0.5, query_s=1.0, index_s=0.35, candidate_s=0.0045),
-    "fast": Aim(loss=1.5, query_s=0.35, index_s=0.2),
+    "balanced": Aim("speed", loss=0.5, query_s=1.0, index_s=0.35, candidate_s=0.0045),
+    "fast": Aim("accuracy", loss=1.5, query_s=0.35, index_s=0.2),
 }  # with the best `AIMED_AT` reranked
 AIMED_AT = 100
 ABOUT = 1.05  # times as long is as quick, on machines as noisy as these
@@ -93,18 +93,26 @@ def presets(found: Sequence[Costed]) -> Labelled:
 
 
 def chosen(found: Iterable[Costed]) -> Labelled:
-    """For each aim the quickest to search of the points that meet it; where none does, of those accurate enough.
+    """For each aim the point that it chooses.
 
-    Of those about as quick it is the smallest. Only CVNet's descriptor is looked at: which one a bundle has is not a
-    preset's business.
+    Only CVNet's descriptor is looked at: which one a bundle has is not a preset's business.
     """
     points = [c for c in found if c.point.descriptor == "cvnet" and c.point.shortlist == AIMED_AT]
-    best = {}
-    for preset, aim in AIMS.items():
-        candidates = [c for c in points if aim.is_met(c)] or [c for c in points if aim.is_accurate(c)]
-        longest_s = ABOUT * min(c.query_s for c in candidates)
-        best[preset] = min((c for c in candidates if c.query_s <= longest_s), key=lambda c: (c.image_bytes, c.query_s))
-    return best
+    return {preset: choice(points, aim) for preset, aim in AIMS.items()}
+
+
+def choice(points: Sequence[Costed], aim: Aim) -> Costed:
+    """The quickest to search that meets an aim; where none does, the quickest accurate enough or the best quick enough.
+
+    Of those about as quick it is the smallest.
+    """
+    quick, accurate = list(filter(aim.is_quick, points)), list(filter(aim.is_accurate, points))
+    met = list(filter(aim.is_accurate, quick))
+    if quick and not met and aim.gives_way == "accuracy":
+        return max(quick, key=lambda c: (c.score, -c.image_bytes, -c.query_s))
+    candidates = met or accurate
+    longest_s = ABOUT * min(c.query_s for c in candidates)
+    return min((c for c in candidates if c.query_s <= longest_s), key=lambda c: (c.image_bytes, c.query_s))
 
 
 def few_in_full(found: Sequence[Costed]) -> list[Costed]:
