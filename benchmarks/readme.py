@@ -18,10 +18,11 @@ from benchmarks.latency.report import Report
 from benchmarks.tables import Table, markdown, ms, times
 from engine.errors import DatasetError
 from engine.files import write_atomically
+from engine.machine import Machine
 
 ROOT = Path(__file__).resolve().parent.parent
 README, DOCUMENT, RESULTS = ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "benchmarks" / "results"
-BEGIN, END = "<!-- speed: written by python -m benchmarks.readme -->", "<!-- end of speed -->"
+SPEED, PRESETS = "speed", "presets"  # README's sections
 STAGES = {
     "pair score": "score of a pair",
     "extract, all scales": "features of an image, all scales",
@@ -50,7 +51,8 @@ RERANKED = {
 
 
 def main() -> None:
-    write_atomically(README, updated(README.read_text(), headline(RESULTS)))
+    readme = updated(README.read_text(), SPEED, headline(RESULTS))
+    write_atomically(README, updated(readme, PRESETS, choices(RESULTS / "frontier.json")))
     write_atomically(DOCUMENT, document(RESULTS))
 
 
@@ -59,16 +61,17 @@ def read(file: Path) -> dict[str, Any]:
     return content
 
 
-def updated(readme: str, table: str) -> str:
-    """README with its table of speed made anew.
+def updated(readme: str, section: str, table: str) -> str:
+    """README with a section made anew.
 
     Raises:
         DatasetError: README has no place for it.
     """
-    pattern = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
+    begin, end = f"<!-- {section}: written by python -m benchmarks.readme -->", f"<!-- end of {section} -->"
+    pattern = re.compile(f"{re.escape(begin)}.*{re.escape(end)}", re.DOTALL)
     if not pattern.search(readme):
-        raise DatasetError(f"README has no section from '{BEGIN}' to '{END}'; put these lines where the table belongs")
-    return pattern.sub(lambda _: f"{BEGIN}\n\n{table}\n{END}", readme)
+        raise DatasetError(f"README has no section from '{begin}' to '{end}'; put these lines where the table belongs")
+    return pattern.sub(lambda _: f"{begin}\n\n{table}\n{end}", readme)
 
 
 def headline(results: Path) -> str:
@@ -84,7 +87,7 @@ def headline(results: Path) -> str:
         cells = (f"{ms(row[method].ms.median)}: {times(row[method].speedups[baseline].median)}×" for method in ours)
         rows.append((name, cell(row[baseline]), *cells))
     table = markdown(Table("", ("", "PyTorch", *ours), tuple(rows)), text_columns=1)
-    return f"{circumstances(report, size)}\n\n{table}{choices(results / 'frontier.json')}"
+    return f"{circumstances(report, size)}\n\n{table}"
 
 
 def choices(file: Path) -> str:
@@ -98,7 +101,7 @@ def choices(file: Path) -> str:
         f"{processor(report['machine'])}, {report['date']}:"
     )
     figure = f"![{FRONTIER_FIGURE}](benchmarks/results/frontier.svg)"
-    return f"\n{lead}\n\n{presets_table(found)}\n{figure}\n"
+    return f"{lead}\n\n{presets_table(found)}\n{figure}\n"
 
 
 def circumstances(report: Report, size: str) -> str:
@@ -109,7 +112,7 @@ def circumstances(report: Report, size: str) -> str:
     )
 
 
-def processor(machine: dict[str, Any]) -> str:
+def processor(machine: Machine) -> str:
     """Its name and instructions."""
     return f"{machine['cpu']} ({', '.join(machine['cpu_features'])})"
 

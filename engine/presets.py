@@ -53,8 +53,8 @@ class Preset:
 PresetName = Literal["exact", "balanced", "fast"]
 PRESETS: dict[PresetName, Preset] = {
     "exact": Preset(),
-    "balanced": Preset("int8", 768, IMAGE_SCALES[:2], "coded:24", fine=20),
-    "fast": Preset("int8", 512, IMAGE_SCALES[:2], "coded:24", fine=10),
+    "balanced": Preset("int8", 768, (1.0,), "coded:24", fine=30),
+    "fast": Preset("int8", 512, (1.0,), "coded:16", fine=20),
 }  # decision 032
 
 

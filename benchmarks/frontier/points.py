@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Literal
 
 import numpy as np
 
@@ -53,23 +52,19 @@ class Costed(Judged):
 
 @dataclass(frozen=True)
 class Aim:
-    """What a preset must not exceed: points of Medium mAP lost, and seconds as `Costed` has them.
+    """What a preset must not exceed: points of Medium mAP lost, and seconds as `Costed` has them."""
 
-    `gives_way` is what does where both cannot be had.
-    """
-
-    gives_way: Literal["speed", "accuracy"]
     loss: float
     query_s: float
     index_s: float
     candidate_s: float = inf
 
+    def is_met(self, costed: Costed) -> bool:
+        quick = costed.query_s <= self.query_s and costed.candidate_s <= self.candidate_s
+        return self.is_accurate(costed) and quick and costed.index_s <= self.index_s
+
     def is_accurate(self, costed: Costed) -> bool:
         return costed.loss[0] <= self.loss
-
-    def is_quick(self, costed: Costed) -> bool:
-        of_query = costed.query_s <= self.query_s and costed.candidate_s <= self.candidate_s
-        return of_query and costed.index_s <= self.index_s
 
 
 def judgements(figures: Mapping[Point, Figures], published: Sequence[float]) -> list[Judged]:

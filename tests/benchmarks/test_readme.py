@@ -10,19 +10,24 @@ from engine.errors import DatasetError
 
 
 def test_documents_match_the_results():
-    text, table = readme.README.read_text(), readme.headline(readme.RESULTS)
-    assert readme.updated(text, table) == text, "run python -m benchmarks.readme"
+    text = readme.README.read_text()
+    assert readme.updated(text, readme.SPEED, readme.headline(readme.RESULTS)) == text, (
+        "run python -m benchmarks.readme"
+    )
+    presets = readme.choices(readme.RESULTS / "frontier.json")
+    assert readme.updated(text, readme.PRESETS, presets) == text, "run python -m benchmarks.readme"
     assert readme.DOCUMENT.read_text() == readme.document(readme.RESULTS), "run python -m benchmarks.readme"
 
 
 def test_only_the_section_is_rewritten():
-    text = f"before\n{readme.BEGIN}\nold 1.0\n{readme.END}\nafter\n"
-    assert readme.updated(text, "new") == f"before\n{readme.BEGIN}\n\nnew\n{readme.END}\nafter\n"
+    begin, end = "<!-- speed: written by python -m benchmarks.readme -->", "<!-- end of speed -->"
+    text = f"before\n{begin}\nold 1.0\n{end}\nafter\n"
+    assert readme.updated(text, "speed", "new") == f"before\n{begin}\n\nnew\n{end}\nafter\n"
 
 
 def test_readme_without_the_section():
     with pytest.raises(DatasetError, match="has no section"):
-        readme.updated("nothing", "new")
+        readme.updated("nothing", "speed", "new")
 
 
 def test_the_table_takes_each_ratio_from_its_own_baseline():

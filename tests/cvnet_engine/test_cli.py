@@ -156,7 +156,7 @@ def test_bad_usage(cli, command):
         ("index a --bundle b --gallery g --preset exact", {"maps": "float16", "scales": "0.7071,1,1.4142"}),
         (
             "index a --bundle b --gallery g --preset fast",
-            {"max_side_px": 512, "maps": "coded:24", "scales": "0.7071,1"},
+            {"max_side_px": 512, "maps": "coded:16", "scales": "1"},
         ),
         (
             "index a --bundle b --gallery g --preset fast --max-side 0 --maps int8",
@@ -165,7 +165,7 @@ def test_bad_usage(cli, command):
         ("search a --bundle b --gallery g", {"preset": "exact", "fine": None}),
         ("serve --bundle b --gallery g --preset balanced", {"preset": "balanced"}),
         ("eval --dataset d --data-dir d --bundle b", {"rerank": "100", "rerank_with": "cvnet", "fine": None}),
-        ("eval --dataset d --data-dir d --bundle b --preset fast", {"rerank": "100", "fine": 10, "scales": "0.7071,1"}),
+        ("eval --dataset d --data-dir d --bundle b --preset fast", {"rerank": "100", "fine": 20, "scales": "1"}),
         ("eval --dataset d --data-dir d --bundle b --preset fast --fine 50 --rerank 0", {"rerank": "0", "fine": 50}),
         (
             "eval --dataset d --data-dir d --bundle b --preset fast --rerank-with superglobal",

@@ -70,14 +70,14 @@ def test_the_quickest_that_meets_all_aims_is_chosen():
     assert chosen(points) == {"balanced": points[3], "fast": points[2]}
 
 
-def test_where_none_meets_all_aims_balanced_is_accurate_and_fast_is_quick():
+def test_where_none_meets_its_aim_balanced_is_accurate_and_fast_the_best_in_a_third_of_its_time():
     points = [
-        point(50, query_s=2.0, lost=0.4),
+        point(50, query_s=2.1, lost=0.4),
         point(50, query_s=3.0, lost=0.0),
         point(45, query_s=0.2, lost=5.4),
-        point(46, query_s=0.3, lost=4.4, image_bytes=2000),
-        point(46, query_s=0.3, lost=4.4, image_bytes=1000),
-        point(47, query_s=0.3, lost=3.4, index_s=0.3),
+        point(46.0, query_s=0.7, lost=4.4, image_bytes=2000),
+        point(45.6, query_s=0.6, lost=4.8, image_bytes=1000),
+        point(47, query_s=0.8, lost=3.4),
     ]
     assert chosen(points) == {"balanced": points[0], "fast": points[4]}
     assert chosen(points[:2]) == {"balanced": points[0], "fast": points[0]}
