@@ -104,20 +104,24 @@ def chosen(found: Iterable[Costed]) -> Labelled:
     points = [c for c in found if c.point.descriptor == "cvnet" and c.point.shortlist == AIMED_AT]
     met = {preset: list(filter(aim.is_met, points)) for preset, aim in AIMS.items()}
     balanced = quickest(met["balanced"] or list(filter(AIMS["balanced"].is_accurate, points)))
-    fast = quickest(met["fast"]) if met["fast"] else best_within(SHARE * balanced.query_s, points) or balanced
-    return {"balanced": balanced, "fast": fast}
+    within = [c for c in points if c.query_s <= SHARE * balanced.query_s] or [balanced]
+    return {"balanced": balanced, "fast": quickest(met["fast"]) if met["fast"] else most_accurate(within)}
 
 
 def quickest(points: Sequence[Costed]) -> Costed:
+    """The smallest of those about as quick as the quickest."""
     longest_s = ABOUT * min(c.query_s for c in points)
-    return min((c for c in points if c.query_s <= longest_s), key=lambda c: (c.image_bytes, c.query_s))
+    return smallest(c for c in points if c.query_s <= longest_s)
 
 
-def best_within(query_s: float, points: Iterable[Costed]) -> Costed | None:
-    """The most accurate that takes no longer; None where all do."""
-    quick = [c for c in points if c.query_s <= query_s]
-    least = max((c.score for c in quick), default=0.0) - ABOUT_POINTS
-    return min((c for c in quick if c.score >= least), key=lambda c: (c.image_bytes, c.query_s), default=None)
+def most_accurate(points: Sequence[Costed]) -> Costed:
+    """The smallest of those about as accurate as the most accurate."""
+    least = max(c.score for c in points) - ABOUT_POINTS
+    return smallest(c for c in points if c.score >= least)
+
+
+def smallest(points: Iterable[Costed]) -> Costed:
+    return min(points, key=lambda c: (c.image_bytes, c.query_s))
 
 
 def few_in_full(found: Sequence[Costed]) -> list[Costed]:
