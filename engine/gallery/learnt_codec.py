@@ -83,9 +83,20 @@ class LearntCodec:
         return self.codes[scale].encode(unit_map)
 
     def decode(self, scale: int, data: bytes, height: int, width: int) -> Array:
+        return self._code(scale).decode(data, height, width)
+
+    def coordinates(self, scale: int, data: bytes, height: int, width: int) -> Array:
+        """What `rotate` makes an image's map of a scale of; see `MapCode.coordinates`."""
+        return self._code(scale).coordinates(data, height, width)
+
+    def rotate(self, coordinates: Sequence[Array]) -> tuple[Array, ...]:
+        """An image's maps, of coordinates (d_s, h_s, w_s) float32 for each scale."""
+        return tuple(code.rotate(of_scale) for code, of_scale in zip(self.codes, coordinates, strict=True))
+
+    def _code(self, scale: int) -> MapCode:
         if not self.codes:
             raise ValueError("the code that it is kept in is missing")
-        return self.codes[scale].decode(data, height, width)
+        return self.codes[scale]
 
     def reduced(self, basis: Array) -> LearntCodec:
         """The codes that decode to coordinates (D, h, w) in a basis (256, D)."""

@@ -12,9 +12,11 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise, starmap
 
 import numpy as np
 
+from engine.backends.native.library import is_ready, product
 from engine.contract import Array
 from engine.geometry import MAP_DIM
 
@@ -47,6 +49,12 @@ class MapCode:
         return self.places[-1][0] + 1
 
     @cached_property
+    def dimensions(self) -> list[slice]:
+        """For each byte the dimensions that are in it."""
+        edges = np.searchsorted([byte for byte, _ in self.places], np.arange(self.position_bytes + 1)).tolist()
+        return list(starmap(slice, pairwise(edges)))
+
+    @cached_property
     def tables(self) -> Array:
         """(d, 256) float32: each dimension's value for every byte."""
         byte = np.arange(1 << BYTE)
@@ -69,13 +77,22 @@ class MapCode:
 
     def decode(self, data: bytes, height: int, width: int) -> Array:
         """The map (256, h, w) float32 of `encode`d bytes, unit norm at each position; (D, h, w) where it is reduced."""
+        return self.rotate(self.coordinates(data, height, width))
+
+    def coordinates(self, data: bytes, height: int, width: int) -> Array:
+        """What `rotate` makes the map of: (d, h, w) float32, unit norm at each position."""
         codes = np.frombuffer(data, np.uint8).reshape(self.position_bytes, height * width)
         values = np.empty((len(self.levels), height * width), np.float32)
-        for row, table, (byte, _) in zip(values, self.tables, self.places, strict=True):
-            np.take(table, codes[byte], out=row, mode="clip")
+        for dimensions, byte in zip(self.dimensions, codes.astype(np.intp), strict=True):
+            np.take(self.tables[dimensions], byte, axis=1, out=values[dimensions], mode="clip")
         values /= np.maximum(np.sqrt(np.einsum("dn,dn->n", values, values)), LEAST_NORM)
-        unit_map: Array = (self.rotation @ values).reshape(-1, height, width)
-        return unit_map
+        return values.reshape(-1, height, width)
+
+    def rotate(self, coordinates: Array) -> Array:
+        """Coordinates (d, h, w) float32 of any norm as a map (256, h, w) of the same norms."""
+        columns = coordinates.reshape(len(coordinates), -1)
+        rotated: Array = product(self.rotation, columns) if is_ready() else self.rotation @ columns
+        return rotated.reshape(-1, *coordinates.shape[1:])
 
 
 def learn(vectors: Array, position_bytes: int) -> MapCode:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Self
@@ -21,12 +21,13 @@ from engine.gallery.columns import Columns, columns_file, open_columns
 from engine.gallery.connections import Connections
 from engine.gallery.info import read_info
 from engine.gallery.learnt_codec import LearntCodec
-from engine.gallery.map_codec import MapCodec, open_codec
+from engine.gallery.map_codec import open_codec
 from engine.gallery.shards import (
     REPAIR,
     SELECT_IMAGES,
     SELECT_STAMP,
     Contents,
+    Decode,
     FileStamp,
     damage,
     leave_note,
@@ -41,9 +42,11 @@ from engine.gallery.shards import (
 from engine.gallery.share import Share, share_out
 from engine.gallery.shots import read_shots
 from engine.gallery.table import Paths, Table
-from engine.geometry import Size
+from engine.geometry import Size, pooled_size
 from engine.retrieval.approximate import Approximate
 from engine.retrieval.blocks import Block, Descriptors
+from engine.retrieval.pooling import Pooled, pooled
+from engine.retrieval.retriever import Mapped
 
 
 class Gallery(Closing):
@@ -198,14 +201,18 @@ class Gallery(Closing):
             RemovedError: the image has gone or changed since the gallery was opened.
             GalleryError: what is stored is damaged.
         """
-        return self.decoded(row, self._codec)
+        return self.decoded(row, self._codec.decode)
 
     def reduced(self, basis: Array) -> Gallery | Reduced:
         """The same images; where their maps are kept in a learnt code, these are (d, h_s, w_s) in a basis (256, d)."""
         return Reduced(self, self._codec.reduced(basis)) if isinstance(self._codec, LearntCodec) else self
 
-    def decoded(self, row: int, codec: MapCodec) -> Features:
-        """`features`, with maps as this codec gives them."""
+    def pooled(self) -> Mapped:
+        """The same images with pooled maps, see `engine.retrieval.pooling.pooled`."""
+        return PooledCodes(self, self._codec) if isinstance(self._codec, LearntCodec) else Pooled(self)
+
+    def decoded(self, row: int, decode: Decode) -> Features:
+        """`features`, with that in place of maps which their bytes are decoded to."""
         entry, descriptor = self._table.entry(row), self.descriptors[row]
         number = entry.location.shard
         with self._connections.use(number) as shard, translated_errors(self.path), snapshot(shard):
@@ -213,7 +220,7 @@ class Gallery(Closing):
                 image = read_image(shard, entry.location.id)
                 if image is None or image.checksum != entry.checksum:
                     raise ValueError("its row is missing, or another one")
-                maps = read_maps(shard, image.id, image.map_size, codec)
+                maps = read_maps(shard, image.id, image.map_size, decode)
             except ValueError as error:
                 if read_contents(shard, self.info.format) != self._contents[number]:
                     self.stamp(row)  # raises where the image is no longer there
@@ -231,13 +238,35 @@ class Reduced:
     """A gallery's images for the pair scorer: their maps in a basis, as its codec decodes them there."""
 
     gallery: Gallery
-    codec: MapCodec
+    codec: LearntCodec
 
     def map_size(self, row: int) -> Size:
         return self.gallery.map_size(row)
 
     def features(self, row: int) -> Features:
-        return self.gallery.decoded(row, self.codec)
+        return self.gallery.decoded(row, self.codec.decode)
+
+
+@dataclass(frozen=True)
+class PooledCodes:
+    """A gallery's images with pooled maps: pooled before they are rotated, which has fewer values to take and to make.
+
+    A rotation leaves means and norms what they are, so these are the pooled maps of what is decoded.
+    """
+
+    gallery: Gallery
+    codec: LearntCodec
+
+    def map_size(self, row: int) -> Size:
+        return pooled_size(self.gallery.map_size(row))
+
+    def features(self, row: int) -> Features:
+        found = pooled(self.gallery.decoded(row, self.codec.coordinates))
+        return replace(found, maps=self.codec.rotate(found.maps))
+
+    def reduced(self, basis: Array) -> PooledCodes:
+        """The same images, their maps (d, h_s, w_s) in a basis (256, d)."""
+        return replace(self, codec=self.codec.reduced(basis))
 
 
 def require_descriptor(table: Table, files: Sequence[Path], row: int) -> None:

@@ -24,7 +24,6 @@ from engine.errors import BackendError, PartLostError, one_line
 from engine.features import Features
 from engine.gallery.reader import Gallery
 from engine.gallery.share import Share
-from engine.retrieval.pooling import Pooled
 from engine.retrieval.ranking import Ranking
 from engine.retrieval.retriever import Mapped
 from engine.retrieval.search import DescriptorIndex
@@ -87,7 +86,7 @@ class Replica(Worker):
         gallery = Gallery(share.gallery, share)
         as_scored = self.retriever.as_scored
         index = DescriptorIndex(gallery.descriptors)
-        opened = Opened(gallery, as_scored(gallery), as_scored(Pooled(gallery)), index)
+        opened = Opened(gallery, as_scored(gallery), as_scored(gallery.pooled()), index)
         weakref.finalize(opened, gallery.close)
         return opened
 

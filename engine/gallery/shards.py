@@ -8,7 +8,7 @@ import os
 import shutil
 import sqlite3
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,7 @@ UNIT_TOLERANCE = 1e-3  # of a descriptor's squared norm
 TEMPORARY = "SQLITE_TMPDIR"
 DAMAGED = "damaged"  # a note beside the shards that a reader leaves: the next writer looks at every row and map
 
+Decode = Callable[[int, bytes, int, int], Array]  # as `MapCodec.decode`
 Belongings = Mapping[str, Sequence[Sequence[Any]]]  # table -> an image's rows there, without `image` and `checksum`
 
 
@@ -182,16 +183,16 @@ def read_image(shard: sqlite3.Connection, id_: int) -> StoredImage | None:
     return parse_image(columns) if columns else None
 
 
-def read_maps(shard: sqlite3.Connection, id_: int, map_size: Size, codec: MapCodec) -> tuple[Array, ...]:
-    """An image's maps, as the codec gives them.
+def read_maps(shard: sqlite3.Connection, id_: int, map_size: Size, decode: Decode) -> tuple[Array, ...]:
+    """An image's maps, or whatever else the codec makes of their bytes.
 
     Raises:
         ValueError: they are not what a writer stored.
     """
-    return parse_maps(shard.execute(SELECT_MAPS, (id_,)).fetchall(), id_, map_size, codec)
+    return parse_maps(shard.execute(SELECT_MAPS, (id_,)).fetchall(), id_, map_size, decode)
 
 
-def parse_maps(rows: Sequence[tuple[Any, ...]], id_: int, map_size: Size, codec: MapCodec) -> tuple[Array, ...]:
+def parse_maps(rows: Sequence[tuple[Any, ...]], id_: int, map_size: Size, decode: Decode) -> tuple[Array, ...]:
     """The maps of an image's rows of `maps`, in the order of their scales.
 
     Raises:
@@ -208,7 +209,7 @@ def parse_maps(rows: Sequence[tuple[Any, ...]], id_: int, map_size: Size, codec:
         if not isinstance(data, bytes):
             raise ValueError("a map is none")
         with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at below
-            maps.append(codec.decode(scale, data, height, width))
+            maps.append(decode(scale, data, height, width))
     if not all(map(is_finite, maps)):
         raise ValueError("values that are no finite numbers")
     return tuple(maps)
@@ -217,7 +218,7 @@ def parse_maps(rows: Sequence[tuple[Any, ...]], id_: int, map_size: Size, codec:
 def has_maps(shard: sqlite3.Connection, image: StoredImage, codec: MapCodec) -> bool:
     """Whether an image's maps are what a writer stored."""
     try:
-        read_maps(shard, image.id, image.map_size, codec)
+        read_maps(shard, image.id, image.map_size, codec.decode)
     except ValueError:
         return False
     return True

@@ -89,7 +89,7 @@ def parse(
     except ValueError as error:
         return Damaged(named(file, columns), str(error))
     try:
-        parse_maps(rows["maps"], image.id, image.map_size, codec)
+        parse_maps(rows["maps"], image.id, image.map_size, codec.decode)
         if any(checksum(*row[:-1]) != row[-1] for belonging in rows.values() for row in belonging):
             raise ValueError("checksum differs")
     except ValueError as error:

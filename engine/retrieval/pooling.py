@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
 
 from engine.backends.native import library
 from engine.contract import Array
-from engine.errors import BackendError
 from engine.features import Features
 from engine.geometry import Size, pooled_size, unit_map_sizes
 from engine.retrieval.retriever import Mapped
@@ -30,6 +28,19 @@ class Pooled:
         return pooled(self.whole.features(row))
 
 
+@runtime_checkable
+class Poolable(Protocol):
+    """Images kept in such a way that pooled maps come cheaper than whole ones that are then pooled."""
+
+    def pooled(self) -> Mapped:
+        """The same images with pooled maps."""
+
+
+def with_pooled_maps(collection: Mapped) -> Mapped:
+    """The same images with pooled maps, as they come cheapest."""
+    return collection.pooled() if isinstance(collection, Poolable) else Pooled(collection)
+
+
 def pooled(features: Features) -> Features:
     """Features whose maps are those of an image of half the size: means over 2x2 positions, unit norm again, float32.
 
@@ -37,16 +48,8 @@ def pooled(features: Features) -> Features:
     stays as it is, see `pooled_size`.
     """
     sizes = unit_map_sizes(pooled_size(features.map_size))
-    return replace(features, maps=tuple(map(fastest(), features.maps, sizes)))
-
-
-@cache
-def fastest() -> Callable[[Array, Size], Array]:
-    try:
-        library.library()
-    except BackendError:
-        return shrink
-    return library.shrink
+    fastest = library.shrink if library.is_ready() else shrink
+    return replace(features, maps=tuple(map(fastest, features.maps, sizes)))
 
 
 def shrink(unit_map: Array, size: Size) -> Array:

@@ -8,7 +8,7 @@ from typing import Protocol
 from engine.contract import Array, Closing
 from engine.features import Features
 from engine.retrieval.approximate import Approximate
-from engine.retrieval.pooling import Pooled
+from engine.retrieval.pooling import with_pooled_maps
 from engine.retrieval.ranking import Ranking
 from engine.retrieval.retriever import Collection, Retriever
 from engine.retrieval.search import DescriptorIndex
@@ -59,7 +59,7 @@ class Here(Closing):
     def score_batches(
         self, query: Features, rows: Sequence[int], is_open: Callable[[int], bool], rough: bool
     ) -> Batches:
-        collection = Pooled(self._collection) if rough else self._collection
+        collection = with_pooled_maps(self._collection) if rough else self._collection
         return self._retriever.score_batches(query, collection, rows, is_open)
 
     def close(self) -> None:

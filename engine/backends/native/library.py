@@ -102,6 +102,16 @@ def is_here() -> bool:
     return False
 
 
+@cache
+def is_ready() -> bool:
+    """Whether the library is loaded, or could be: that is tried once."""
+    try:
+        library()
+    except BackendError:
+        return False
+    return True
+
+
 def expect(status: int) -> None:
     """Raise BackendError, or OutOfMemoryError, unless a function of the library returned 0."""
     if status:
@@ -110,19 +120,33 @@ def expect(status: int) -> None:
 
 
 def shrink(unit_map: Array, size: Size) -> Array:
-    """A map (256, h, w) of unit vectors, float16 or float32, as (256, *size) float32, no larger: means of equal parts,
-    unit norm again; vectors that cancel out leave zeros.
+    """A map (c, h, w) of unit vectors, float16 or float32, as (c, *size) float32, no larger: means of equal parts, unit
+    norm again; vectors that cancel out leave zeros.
 
     Raises:
         BackendError: the library cannot be had.
     """
     source = np.require(unit_map, requirements=["C", "A"])
     channels, *full = source.shape
-    assert channels == MAP_DIM
     assert source.dtype in (np.float16, np.float32)
     found = np.empty((channels, *size), np.float32)
     is_half = source.dtype == np.float16
-    expect(library().cvnet_shrink(source.ctypes.data, is_half, Grid(*full), Grid(*size), found.ctypes.data))
+    expect(library().cvnet_shrink(source.ctypes.data, is_half, channels, Grid(*full), Grid(*size), found.ctypes.data))
+    return found
+
+
+def product(a: Array, b: Array) -> Array:
+    """The product (m, n) of matrices (m, k) and (k, n) float32, on this thread alone, while a BLAS wakes one a core.
+
+    Raises:
+        BackendError: the library cannot be had.
+    """
+    rows, inner, columns = *a.shape, b.shape[1]
+    assert a.dtype == b.dtype == np.float32
+    assert len(b) == inner
+    a, b = (np.require(matrix, requirements=["C", "A"]) for matrix in (a, b))
+    found = np.empty((rows, columns), np.float32)
+    expect(library().cvnet_product(a.ctypes.data, b.ctypes.data, rows, inner, columns, found.ctypes.data))
     return found
 
 
@@ -227,8 +251,9 @@ def declare(lib: ctypes.CDLL) -> ctypes.CDLL:
     lib.cvnet_create.argtypes = [ctypes.POINTER(Tensor), number, number, number, ctypes.POINTER(model)]
     lib.cvnet_prepare_query.argtypes = [model, maps]
     lib.cvnet_score.argtypes = [model, maps, number, ctypes.c_void_p]
-    lib.cvnet_shrink.argtypes = [ctypes.c_void_p, number, Grid, Grid, ctypes.c_void_p]
-    for function in (lib.cvnet_create, lib.cvnet_prepare_query, lib.cvnet_score, lib.cvnet_shrink):
+    lib.cvnet_shrink.argtypes = [ctypes.c_void_p, number, number, Grid, Grid, ctypes.c_void_p]
+    lib.cvnet_product.argtypes = [ctypes.c_void_p, ctypes.c_void_p, number, number, number, ctypes.c_void_p]
+    for function in (lib.cvnet_create, lib.cvnet_prepare_query, lib.cvnet_score, lib.cvnet_shrink, lib.cvnet_product):
         function.restype = number
     lib.cvnet_free.argtypes, lib.cvnet_free.restype = [model], None
     return lib

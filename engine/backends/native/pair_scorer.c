@@ -19,6 +19,7 @@
 // Names: q query, k key, s scale, c channel. Grids are (h, w); "even" is the grid of positions (2y, 2x).
 
 #include "block1.h"
+#include "product.h"
 #include "smaller.h"
 #include "winograd.h"
 
@@ -278,8 +279,18 @@ Status cvnet_score(Model *m, const Maps *keys, int n, float *logits)
     return bad;
 }
 
-// A map (DIM, from) of unit vectors as one (DIM, to) of fewer positions.
-Status cvnet_shrink(const void *map, int is_half, Grid from, Grid to, float *out)
+// A map (channels, from) of unit vectors as one (channels, to) of fewer positions.
+Status cvnet_shrink(const void *map, int is_half, int channels, Grid from, Grid to, float *out)
 {
-    return shrink(map, is_half, from, to, out);
+    return shrink(map, is_half, channels, from, to, out);
+}
+
+// out[rows][columns] = a[rows][inner] x b[inner][columns].
+Status cvnet_product(const float *a, const float *b, int rows, int inner, int columns, float *out)
+{
+    Buffer block = {0};
+    if (reserve(&block, inner * sizeof(float[COLUMNS]))) return OUT_OF_MEMORY;
+    product(a, b, rows, inner, columns, block.p, out);
+    release(&block);
+    return OK;
 }

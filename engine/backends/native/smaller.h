@@ -45,14 +45,14 @@ static void shrink_channel(const Shrinking *s, const float *channel, float *out)
 }
 
 // Vectors that cancel out leave zeros.
-static void make_unit(float *map, float *norm, int n)
+static void make_unit(float *map, float *norm, int channels, int n)
 {
     memset(norm, 0, n * sizeof *norm);
-    for (int c = 0; c < DIM; c++)
-        for (int i = 0; i < n; i++) norm[i] += map[c * n + i] * map[c * n + i];
+    for (int c = 0; c < channels; c++)
+        for (int i = 0; i < n; i++) norm[i] += map[(size_t)c * n + i] * map[(size_t)c * n + i];
     for (int i = 0; i < n; i++) norm[i] = norm[i] > 0 ? 1 / sqrtf(norm[i]) : 0;
-    for (int c = 0; c < DIM; c++)
-        for (int i = 0; i < n; i++) map[c * n + i] *= norm[i];
+    for (int c = 0; c < channels; c++)
+        for (int i = 0; i < n; i++) map[(size_t)c * n + i] *= norm[i];
 }
 
 static Status reserve_shrinking(Buffer *b, Shrinking *s)
@@ -69,20 +69,20 @@ static Status reserve_shrinking(Buffer *b, Shrinking *s)
     return OK;
 }
 
-// Map (DIM, from), float16 or float32, as (DIM, to).
-static Status shrink(const void *map, int is_half, Grid from, Grid to, float *out)
+// Map (channels, from), float16 or float32, as (channels, to).
+static Status shrink(const void *map, int is_half, int channels, Grid from, Grid to, float *out)
 {
     if (to.h < 1 || to.w < 1 || to.h > from.h || to.w > from.w || from.h > MOST_POSITIONS / from.w) return BAD_SHAPE;
     Buffer memory = {0};
     Shrinking s = {.from = from, .to = to};
     if (reserve_shrinking(&memory, &s)) return OUT_OF_MEMORY;
-    for (int c = 0; c < DIM; c++) {
+    for (int c = 0; c < channels; c++) {
         const uint16_t *half = (const uint16_t *)map + (size_t)c * area(from);
         const float *channel = (const float *)map + (size_t)c * area(from);
         for (int i = 0; i < area(from) && is_half; i++) s.channel[i] = half_to_float(half[i]);
         shrink_channel(&s, is_half ? s.channel : channel, out + (size_t)c * area(to));
     }
-    make_unit(out, s.norm, area(to));
+    make_unit(out, s.norm, channels, area(to));
     release(&memory);
     return OK;
 }

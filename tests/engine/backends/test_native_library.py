@@ -41,7 +41,7 @@ def runs(folder, tmp_path, monkeypatch):  # noqa: ARG001  the cache is empty bef
     """A compiler that takes no time: it copies what the real one has made. Returns how often it has run."""
     ready, log, script = tmp_path / "ready.so", tmp_path / "log", tmp_path / "compiler"
     source = tmp_path / "nothing.c"
-    names = ("accelerated", "create", "prepare_query", "score", "shrink", "free")
+    names = ("accelerated", "create", "prepare_query", "score", "shrink", "product", "free")
     source.write_text("".join(f"int cvnet_{name}(void) {{ return 1; }}\n" for name in names))
     subprocess.run(["cc", "-shared", "-fPIC", str(source), "-o", str(ready)], check=True)
     script.write_text(COMPILER.format(log=log, ready=ready))
