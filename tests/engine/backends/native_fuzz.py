@@ -19,17 +19,19 @@ import numpy as np
 import pytest
 
 from engine.backends.native import engine as native
-from engine.backends.native.library import Maps, Tensor, declare, library
+from engine.backends.native.library import Grid, Maps, Tensor, declare, library
 from engine.backends.native.weights import BASIS, shapes
 from engine.contract import Array
 from engine.errors import BackendError
 from engine.geometry import MAP_DIM, REDUCED_DIMS, unit_map_sizes
+from engine.retrieval import pooling
 
 Feeds = dict[str, Array]
 Rng = np.random.Generator
 
 LOGIT_DRIFT = {"fp32": 1e-4, "bf16": 3e-2, "int8": 3e-2}  # between processors: sums in another order, other roundings
 LONGEST = 7  # positions of a side
+MOST_ROWS = 80  # of a matrix, and columns
 
 
 def random_weights(seed: int, file: Path, basis: Array | None = None) -> Path:
@@ -130,6 +132,7 @@ class Fuzz:
 
     def step(self) -> None:
         kinds = [self.take, self.change_in_place, self.refuse, self.refuse_names, self.refuse_in_c]
+        kinds += [self.multiply, self.shrink]
         kind = self.rng.choice(kinds if self.basis is None else [*kinds, self.take_reduced])
         kind(feeds(self.rng, self.basis))
         self.outcomes[kind.__name__] += 1
@@ -192,6 +195,21 @@ class Fuzz:
         arguments = (int(self.rng.choice(n)) for n in ([-1, 0, 57, 58, 59, 2**31 - 1], [-1, 0, 2, 3], [-1, 0, 1]))
         assert self.library.cvnet_create(tensors, *arguments, ctypes.byref(handle))
         assert not handle
+
+    def multiply(self, _: Feeds) -> None:
+        rows, inner, columns = self.rng.integers(1, MOST_ROWS, 3).tolist()
+        a, b = (self.rng.standard_normal(shape, np.float32) for shape in ((rows, inner), (inner, columns)))
+        found = np.empty((rows, columns), np.float32)
+        assert not self.library.cvnet_product(a.ctypes.data, b.ctypes.data, *a.shape, columns, found.ctypes.data)
+        np.testing.assert_allclose(found, a @ b, atol=1e-4)
+
+    def shrink(self, _: Feeds) -> None:
+        channels, to, more = int(self.rng.integers(8, MOST_ROWS)), *self.rng.integers(1, LONGEST, (2, 2))
+        unit_map = self.rng.standard_normal((channels, *(to + more - 1)), np.float32)
+        sizes = Grid(*unit_map.shape[1:]), Grid(*to)
+        found = np.empty((channels, *to), np.float32)
+        assert not self.library.cvnet_shrink(unit_map.ctypes.data, False, channels, *sizes, found.ctypes.data)
+        np.testing.assert_allclose(found, pooling.shrink(unit_map, tuple(to.tolist())), atol=1e-4)
 
     def expect_refusal(self, call: Callable[[], object]) -> None:
         with pytest.raises(BackendError) as refusal:

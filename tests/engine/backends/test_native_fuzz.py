@@ -14,4 +14,4 @@ def test_every_feed_is_scored_rightly_or_refused(precision, dim):
     with fuzzed(precision, library(dim), dim, seed=1) as fuzz:
         for _ in range(100):
             fuzz.step()
-    assert len(fuzz.outcomes) == (5 if dim == MAP_DIM else 6)  # every kind had its turn
+    assert len(fuzz.outcomes) == (7 if dim == MAP_DIM else 8)  # every kind had its turn

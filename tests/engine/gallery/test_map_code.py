@@ -1,8 +1,11 @@
 """A learnt code keeps vectors like those it was learnt from, in the bytes that it was given."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from engine.gallery import map_code
 from engine.gallery.map_code import MapCode, fit_levels, learn, pack, places_of, share_bits
 
 SPREAD = np.exp(-np.arange(256) / 12)  # standard deviations of a vector's components before it is turned
@@ -105,6 +108,20 @@ def test_levels_of_a_gaussian_are_maxs():
     np.testing.assert_allclose(levels, [-1.510, -0.4528, 0.4528, 1.510], atol=0.02)  # Max 1960, table I, N = 4
     nearest = levels[np.abs(values[:, None] - levels).argmin(axis=1)]
     assert np.mean((values - nearest) ** 2) == pytest.approx(0.1175, rel=0.02)
+
+
+def test_the_rotation_wakes_no_thread_and_is_the_same_without_the_library(code, monkeypatch):
+    data = code.encode(unit_vectors(35).T.reshape(256, 5, 7))
+    quiet = replace(code, rotation=code.rotation.view(WithoutBlas)).decode(data, 5, 7)
+    monkeypatch.setattr(map_code, "is_ready", lambda: False)
+    np.testing.assert_allclose(quiet, code.decode(data, 5, 7), atol=1e-6)
+
+
+class WithoutBlas(np.ndarray):
+    """A matrix for which BLAS is not called, as that has threads of its own."""
+
+    def __matmul__(self, _other):
+        raise AssertionError
 
 
 def test_a_reduced_code_decodes_to_coordinates_in_the_basis(code):
