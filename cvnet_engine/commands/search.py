@@ -270,10 +270,10 @@ def to_json(outcome: Found | Failed) -> dict[str, object]:
 
 
 def page(outcomes: Sequence[Found], images: int, bundle: Bundle) -> Page:
-    manifest = bundle.manifest
+    manifest, query_count = bundle.manifest, console.counted(len(outcomes), "query", "queries")
     return Page(
         title="Search results",
-        lead=f"{len(outcomes)} queries in a gallery of {images} images",
+        lead=f"{query_count} in a gallery of {console.counted(images, 'image')}",
         banner=console.notice(manifest),
         queries=tuple(found.results.on_page(str(found.query)) for found in outcomes),
         tables=(),

@@ -670,6 +670,7 @@ def test_search(cli, bundle, gallery, data, query, tmp_path):
         assert all(Path(hit["path"]).is_file() for hit in hits)
     page = (tmp_path / "s.html").read_text()
     assert query.name in page
+    assert "2 queries in a gallery of 10 images" in page
     assert "untrained" in page
 
 

@@ -37,6 +37,11 @@ def test_a_spectrum_of_more_photographs_than_directions_leaves_one_to_the_mean(m
     assert measured.photographs(np.zeros((3, 7), np.float32), np.random.default_rng(1)).shape == (3, 8)
 
 
+def test_a_spectrum_takes_two_photographs_of_a_place(spectrum):
+    with pytest.raises(GalleryError, match="3 images of as many places; expected places of two images at least"):
+        Spectrum.of(spectrum.block(0)[:3], ["a", "b", "c"])
+
+
 def test_a_stretched_spectrum_has_as_much_variance_over_more_directions(spectrum):
     wide = spectrum.stretched(4)
     assert len(wide.within) == 80

@@ -78,6 +78,7 @@ def test_an_image_is_read_from_standard_input(search, photos, tmp_path):
     piped = search("-", "--format", "paths", "--html", page, piped=photos[3].read_bytes())
     assert piped.stdout == search(photos[3], "--format", "paths").stdout
     assert page.read_text().count("data:image/jpeg") == 7  # the query's picture, too
+    assert "1 query in a gallery of 6 images" in page.read_text()
     failed = search("-", photos[0], "--format", "paths", "--rerank", 0)
     assert failed.returncode == 1
     assert b"error: standard input: not an image" in failed.stderr
