@@ -25,9 +25,9 @@ from engine.errors import ImageError
 from engine.features import Features
 from engine.gallery.reader import Gallery
 from engine.images import crop, read
-from engine.retrieval.pooling import Pooled, pooled
+from engine.retrieval.pooling import pooled, with_pooled_maps
 from engine.retrieval.ranking import Ranking
-from engine.retrieval.retriever import Collection, Retriever
+from engine.retrieval.retriever import Collection, Mapped, Retriever
 from engine.retrieval.search import similarities
 from engine.retrieval.searcher import Plan, RerankWith
 
@@ -127,11 +127,24 @@ Timed = tuple[Evaluation, dict[str, float]]  # and the seconds of each stage, `i
 
 
 @dataclass(frozen=True)
-class Selection:
+class Selected:
+    """Rows of other images, numbered anew."""
+
+    whole: Mapped
+    rows: Array  # (n,) int64
+
+    def map_size(self, row: int) -> tuple[int, int]:
+        return self.whole.map_size(int(self.rows[row]))
+
+    def features(self, row: int) -> Features:
+        return self.whole.features(int(self.rows[row]))
+
+
+@dataclass(frozen=True)
+class Selection(Selected):
     """Rows of a larger collection, as a collection of their own."""
 
     whole: Collection
-    rows: Array  # (n,) int64
 
     @classmethod
     def of_gallery(cls, gallery: Gallery, paths: Sequence[Path]) -> Selection:
@@ -143,11 +156,8 @@ class Selection:
     def descriptors(self) -> Array:
         return self.whole.descriptors[self.rows]
 
-    def map_size(self, row: int) -> tuple[int, int]:
-        return self.whole.map_size(int(self.rows[row]))
-
-    def features(self, row: int) -> Features:
-        return self.whole.features(int(self.rows[row]))
+    def pooled(self) -> Selected:
+        return Selected(with_pooled_maps(self.whole), self.rows)
 
 
 @dataclass(frozen=True)
@@ -224,7 +234,7 @@ class Query:
         rough = completed(
             before.pooled_scores,
             self._shortlists.rough_rows,
-            lambda rows: retriever.score_rows(pooled(extracted()), Pooled(self._collection), rows),
+            lambda rows: retriever.score_rows(pooled(extracted()), with_pooled_maps(self._collection), rows),
         )
         self.work = replace(before, pooled_scores=rough)
         full = completed(

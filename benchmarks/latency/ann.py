@@ -71,6 +71,8 @@ class Spectrum:
         Raises:
             GalleryError: no group has two.
         """
+        if len(set(groups)) == len(groups):
+            raise GalleryError("no place has two images; expected files named PLACE_VIEW, two of a place at least")
         mean = descriptors.mean(axis=0)
         centred = descriptors - mean
         _, singular, directions = np.linalg.svd(centred, full_matrices=False)
@@ -80,8 +82,6 @@ class Spectrum:
         means = np.stack([centred[numbers == number].mean(axis=0) for number in range(numbers.max() + 1)])
         spread = (centred - means[numbers]) @ directions.T
         freedom = len(centred) - len(means)  # each group's own mean takes one
-        if not freedom:
-            raise GalleryError(f"{len(centred)} images of as many places; expected places of two images at least")
         within = np.minimum((spread**2).sum(axis=0) / freedom, total)
         return cls(float(np.linalg.norm(mean)), total - within, within)
 

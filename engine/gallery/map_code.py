@@ -89,7 +89,7 @@ class MapCode:
         return values.reshape(-1, height, width)
 
     def rotate(self, coordinates: Array) -> Array:
-        """Coordinates (d, h, w) float32 of any norm as a map (256, h, w) of the same norms."""
+        """The map (256, h, w) float32, or (D, h, w), of coordinates (d, h, w) float32."""
         columns = coordinates.reshape(len(coordinates), -1)
         rotated: Array = product(self.rotation, columns) if is_ready() else self.rotation @ columns
         return rotated.reshape(-1, *coordinates.shape[1:])

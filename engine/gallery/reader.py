@@ -46,7 +46,6 @@ from engine.geometry import Size, pooled_size
 from engine.retrieval.approximate import Approximate
 from engine.retrieval.blocks import Block, Descriptors
 from engine.retrieval.pooling import Pooled, pooled
-from engine.retrieval.retriever import Mapped
 
 
 class Gallery(Closing):
@@ -207,7 +206,7 @@ class Gallery(Closing):
         """The same images; where their maps are kept in a learnt code, these are (d, h_s, w_s) in a basis (256, d)."""
         return Reduced(self, self._codec.reduced(basis)) if isinstance(self._codec, LearntCodec) else self
 
-    def pooled(self) -> Mapped:
+    def pooled(self) -> Pooled | PooledCodes:
         """The same images with pooled maps, see `engine.retrieval.pooling.pooled`."""
         return PooledCodes(self, self._codec) if isinstance(self._codec, LearntCodec) else Pooled(self)
 
@@ -251,7 +250,8 @@ class Reduced:
 class PooledCodes:
     """A gallery's images with pooled maps: pooled before they are rotated, which has fewer values to take and to make.
 
-    A rotation leaves means and norms what they are, so these are the pooled maps of what is decoded.
+    A rotation leaves means and norms what they are, so these are the pooled maps of what is decoded; in a basis,
+    these reduced to it.
     """
 
     gallery: Gallery

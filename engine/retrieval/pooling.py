@@ -30,14 +30,14 @@ class Pooled:
 
 @runtime_checkable
 class Poolable(Protocol):
-    """Images kept in such a way that pooled maps come cheaper than whole ones that are then pooled."""
+    """Images that know how their pooled maps come cheapest."""
 
     def pooled(self) -> Mapped:
         """The same images with pooled maps."""
 
 
 def with_pooled_maps(collection: Mapped) -> Mapped:
-    """The same images with pooled maps, as they come cheapest."""
+    """The same images with pooled maps."""
     return collection.pooled() if isinstance(collection, Poolable) else Pooled(collection)
 
 

@@ -104,7 +104,7 @@ def is_here() -> bool:
 
 @cache
 def is_ready() -> bool:
-    """Whether the library is loaded, or could be: that is tried once."""
+    """Whether the library could be loaded: that is tried at the first call, which may have to compile it."""
     try:
         library()
     except BackendError:
@@ -116,7 +116,7 @@ def expect(status: int) -> None:
     """Raise BackendError, or OutOfMemoryError, unless a function of the library returned 0."""
     if status:
         kind = OutOfMemoryError if FAILURES[status] is OUT_OF_MEMORY else BackendError
-        raise kind(f"the native pair scorer stopped: {FAILURES[status]}")
+        raise kind(f"the native library stopped: {FAILURES[status]}")
 
 
 def shrink(unit_map: Array, size: Size) -> Array:

@@ -11,6 +11,7 @@
 //   layers.h    blocks 2 to 4: convolutions 3x3, GroupNorm
 //   block1.h    correlation, and the convolution 5x5 that consumes it
 //   winograd.h  a faster way through some layers
+//   product.h   a product of two matrices on one thread, for maps that are kept coded
 //   smaller.h   maps of fewer positions, for a rough score
 //
 // Values are stored in 32-bit words, and every inner loop is "accumulator += vector of words . one broadcast word", so that
@@ -183,7 +184,7 @@ static Status make_head(Model *m, const Tensor *t)
     return bad || take(m->logits, CLASSES * HIDDEN, t + 2) || take(m->logits_bias, CLASSES, t + 3) ? BAD_SHAPE : OK;
 }
 
-// ---- the interface: one thread at a time; a failed call leaves the model fit for the next one ---------------------------
+// ---- the interface: one thread a model at a time; a failed call leaves the model fit for the next one -------------------
 
 // Whether this build has the instructions that make `mode` worth its error (without them it is correct, and slow).
 int cvnet_accelerated(int mode)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -206,6 +207,9 @@ def test_selection_maps_rows():
     assert selection.descriptors.ravel().tolist() == [2, 0]
     assert selection.features(0).descriptor == 2
     assert selection.map_size(1) == (0, 0)
+    whole.pooled = lambda: SimpleNamespace(features=lambda row: Features(row + 10, ()), map_size=lambda row: (row, 1))
+    assert selection.pooled().features(0).descriptor == 12
+    assert selection.pooled().map_size(0) == (2, 1)
 
 
 def test_reference_collection_describes_each_image_once(tmp_path):

@@ -100,8 +100,10 @@ def test_a_gallery_whose_note_of_the_code_is_gone_is_not_written_to(tmp_path):
     (folder / "gallery.json").write_text(json.dumps(info | {"code": "", "checksum": None}))
     with pytest.raises(GalleryError, match="lacks the code of its maps"):
         GalleryWriter(folder, CODED)
-    with Gallery(folder) as gallery, pytest.raises(GalleryError, match="the code that it is kept in is missing"):
-        gallery.features(0)
+    with Gallery(folder) as gallery:
+        for images in (gallery, gallery.pooled()):
+            with pytest.raises(GalleryError, match="the code that it is kept in is missing"):
+                images.features(0)
 
 
 def test_a_file_that_is_no_code_is_refused_whatever_its_digest(tmp_path):
