@@ -270,10 +270,11 @@ def to_json(outcome: Found | Failed) -> dict[str, object]:
 
 
 def page(outcomes: Sequence[Found], images: int, bundle: Bundle) -> Page:
-    manifest, query_count = bundle.manifest, console.counted(len(outcomes), "query", "queries")
+    manifest = bundle.manifest
+    queries, gallery = console.counted(len(outcomes), "query", "queries"), console.counted(images, "image")
     return Page(
         title="Search results",
-        lead=f"{query_count} in a gallery of {console.counted(images, 'image')}",
+        lead=f"{queries} in a gallery of {gallery}",
         banner=console.notice(manifest),
         queries=tuple(found.results.on_page(str(found.query)) for found in outcomes),
         tables=(),

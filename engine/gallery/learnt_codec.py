@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.backends.native import library
 from engine.contract import Array
 from engine.errors import GalleryError
 from engine.features import Features
@@ -117,12 +116,10 @@ class LearntCodec:
 
     @classmethod
     def load(cls, folder: Path, digest: str) -> LearntCodec:
-        """The codes of a gallery, what decodes them being compiled first where that is still to be done.
-
+        """
         Raises:
             GalleryError: the file is missing, or not the one of this SHA-256.
         """
-        library.is_ready()
         file = folder / CODE_FILE
         remedy = "copy it back from a backup, or index the images into a new gallery"
         try:
