@@ -13,9 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
-from engine import machine
-from engine.errors import CvnetError
-from engine.files import write_atomically
+from cvnet_engine.engine import machine
+from cvnet_engine.engine.errors import CvnetError
+from cvnet_engine.engine.files import write_atomically
 
 DataDirOption = Annotated[
     Path, typer.Option("--data-dir", help="Folder of data sets; generated ones are made there where missing.")

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from benchmarks.latency.report import Report
-from benchmarks.readme import RESULTS, ROOT
-from benchmarks.tables import Table, markdown
-from engine.errors import DatasetError
-from engine.files import write_atomically
-from engine.geometry import MAP_DIM, Size, map_size, unit_map_sizes
+from cvnet_engine.benchmarks.latency.report import Report
+from cvnet_engine.benchmarks.readme import RESULTS, ROOT
+from cvnet_engine.benchmarks.tables import Table, markdown
+from cvnet_engine.engine.errors import DatasetError
+from cvnet_engine.engine.files import write_atomically
+from cvnet_engine.engine.geometry import MAP_DIM, Size, map_size, unit_map_sizes
 
 DOCUMENT = ROOT / "docs" / "scale.md"
 BEGIN, END = "<!-- {}: written by python -m benchmarks.forecast -->", "<!-- end of {} -->"

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import scenes
-from benchmarks.accuracy import audit, descriptors
-from benchmarks.contenders.contender import KEEPING, PUBLISHED, REFERENCE
-from benchmarks.frontier.report import from_json
-from benchmarks.frontier.report import table as points_table
-from benchmarks.latency.records import Record
-from benchmarks.latency.report import Report
-from benchmarks.tables import Table, markdown, ms, times
-from engine.errors import DatasetError
-from engine.files import write_atomically
-from engine.machine import Machine
+from cvnet_engine.benchmarks.accuracy import audit, descriptors
+from cvnet_engine.benchmarks.contenders.contender import KEEPING, PUBLISHED, REFERENCE
+from cvnet_engine.benchmarks.frontier.report import from_json
+from cvnet_engine.benchmarks.frontier.report import table as points_table
+from cvnet_engine.benchmarks.latency.records import Record
+from cvnet_engine.benchmarks.latency.report import Report
+from cvnet_engine.benchmarks.tables import Table, markdown, ms, times
+from cvnet_engine.engine.errors import DatasetError
+from cvnet_engine.engine.files import write_atomically
+from cvnet_engine.engine.machine import Machine
 
 ROOT = Path(__file__).resolve().parent.parent
 README, DOCUMENT, RESULTS = ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "benchmarks" / "results"

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchvision.models import resnet50, resnet101
 from torchvision.models.resnet import Bottleneck
 
-from engine.geometry import DESCRIPTOR_DIM
+from cvnet_engine.engine.geometry import DESCRIPTOR_DIM
 
 TRUNKS = {50: resnet50, 101: resnet101}
 

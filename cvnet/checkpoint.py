@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cvnet import demo, seeded, tensor_file
-from cvnet.backbone import TRUNKS
-from cvnet.model import CVNet
-from engine.errors import WeightsError
+from cvnet_engine.cvnet import demo, seeded, tensor_file
+from cvnet_engine.cvnet.backbone import TRUNKS
+from cvnet_engine.cvnet.model import CVNet
+from cvnet_engine.engine.errors import WeightsError
 
 PARTS = ("encoder_q.", "conv2ds.", "cv_learner.")  # of the model, as published names begin
 LISTED = 3  # tensors that a message names

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.errors import WeightsError
+from cvnet_engine.engine.errors import WeightsError
 
 NAME = "demo"  # as `--weights` names it
 DEPTH = 50

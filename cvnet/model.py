@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cvnet.backbone import Backbone
-from cvnet.reranker import Reranker
-from cvnet.superglobal import SuperGlobal
+from cvnet_engine.cvnet.backbone import Backbone
+from cvnet_engine.cvnet.reranker import Reranker
+from cvnet_engine.cvnet.superglobal import SuperGlobal
 
 BACKBONES = {"cvnet": Backbone, "superglobal": SuperGlobal}  # by the descriptor that they make
 

@@ -12,7 +12,7 @@ from math import sqrt
 from torch import Tensor, cat, nn
 from torch.nn import functional as F
 
-from engine.geometry import AREA_SCALES, LOCAL_DIM, MAP_DIM
+from cvnet_engine.engine.geometry import AREA_SCALES, LOCAL_DIM, MAP_DIM
 
 GROUPS = 4
 

@@ -13,7 +13,7 @@ from math import sqrt
 
 import numpy as np
 
-from engine.errors import WeightsError
+from cvnet_engine.engine.errors import WeightsError
 
 
 def parse(weights: str) -> int | None:

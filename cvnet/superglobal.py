@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models.resnet import Bottleneck
 
-from cvnet.backbone import Backbone
+from cvnet_engine.cvnet.backbone import Backbone
 
 FLOOR = 0.014  # of an activation, in place of ReLU's 0
 REGION, REGION_P = 5, 2.5  # positions a side of a region, and the exponent of its mean

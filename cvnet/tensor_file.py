@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from engine.errors import WeightsError, one_line
+from cvnet_engine.engine.errors import WeightsError, one_line
 
 # how the unpickler refuses what is no tensor and no plain container; the first by the name of a class or function
 REFUSED = re.compile(r"Unsupported global: GLOBAL (\S+) was not|(?:Unsupported operand|Can only|Trying to) .*")

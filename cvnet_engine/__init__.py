@@ -6,16 +6,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cvnet_engine.engine.bundle import Bundle
+    from cvnet_engine.engine.errors import CvnetError
+    from cvnet_engine.engine.gallery.filter import Filter
+    from cvnet_engine.engine.gallery.indexing import IndexReport
+    from cvnet_engine.engine.gallery.reader import Gallery
+    from cvnet_engine.engine.retrieval.hits import Hit
     from cvnet_engine.image_like import ImageLike
     from cvnet_engine.indexing import index
     from cvnet_engine.results import Results
     from cvnet_engine.retriever import GalleryImage, Retriever
-    from engine.bundle import Bundle
-    from engine.errors import CvnetError
-    from engine.gallery.filter import Filter
-    from engine.gallery.indexing import IndexReport
-    from engine.gallery.reader import Gallery
-    from engine.retrieval.hits import Hit
 
 __all__ = [
     "Bundle",
@@ -31,14 +31,14 @@ __all__ = [
     "index",
 ]
 PLACES = {
-    "Bundle": "engine.bundle",
-    "CvnetError": "engine.errors",
-    "Filter": "engine.gallery.filter",
-    "Gallery": "engine.gallery.reader",
+    "Bundle": "cvnet_engine.engine.bundle",
+    "CvnetError": "cvnet_engine.engine.errors",
+    "Filter": "cvnet_engine.engine.gallery.filter",
+    "Gallery": "cvnet_engine.engine.gallery.reader",
     "GalleryImage": "cvnet_engine.retriever",
-    "Hit": "engine.retrieval.hits",
+    "Hit": "cvnet_engine.engine.retrieval.hits",
     "ImageLike": "cvnet_engine.image_like",
-    "IndexReport": "engine.gallery.indexing",
+    "IndexReport": "cvnet_engine.engine.gallery.indexing",
     "Results": "cvnet_engine.results",
     "Retriever": "cvnet_engine.retriever",
     "index": "cvnet_engine.indexing",

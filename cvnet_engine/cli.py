@@ -14,6 +14,9 @@ import typer
 from typer.core import TyperGroup
 
 from cvnet_engine import care, interrupts
+from cvnet_engine.engine.backends import PRECISIONS, WHOLE
+from cvnet_engine.engine.errors import OUT_OF_MEMORY, CvnetError, CvnetWarning
+from cvnet_engine.engine.geometry import MAP_DIM, REDUCED_DIMS
 from cvnet_engine.options import (
     AddressOption,
     BundleOption,
@@ -34,9 +37,6 @@ from cvnet_engine.options import (
     scales_asked,
 )
 from cvnet_engine.outputs import require_writable
-from engine.backends import PRECISIONS, WHOLE
-from engine.errors import OUT_OF_MEMORY, CvnetError, CvnetWarning
-from engine.geometry import MAP_DIM, REDUCED_DIMS
 
 
 class Program(TyperGroup):
@@ -146,7 +146,7 @@ def build(
 ) -> None:
     """Export a PyTorch model to a bundle of engines, each checked against PyTorch."""
     from cvnet_engine.commands import build
-    from engine.presets import PRESETS, limit_px
+    from cvnet_engine.engine.presets import PRESETS, limit_px
 
     build.run(
         build.Options(
@@ -208,7 +208,7 @@ def index(
 ) -> None:
     """Add images to a gallery. What is there and unchanged is skipped, so an interrupted run resumes."""
     from cvnet_engine.commands import index
-    from engine.presets import PRESETS, limit_px
+    from cvnet_engine.engine.presets import PRESETS, limit_px
 
     index.run(
         index.Options(
@@ -344,7 +344,7 @@ def evaluate(
 ) -> None:
     """Evaluate mAP and mP@k in the protocol of Revisited Oxford/Paris: Easy, Medium, Hard, global and reranked."""
     from cvnet_engine.commands import evaluate
-    from engine.presets import PRESETS
+    from cvnet_engine.engine.presets import PRESETS
 
     plan = PRESETS[preset or "exact"].plan(1, None, rerank_with, fine)
     evaluate.run(

@@ -28,10 +28,10 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from cvnet_engine.engine.bundle import Manifest
+from cvnet_engine.engine.errors import CvnetError
+from cvnet_engine.engine.files import write_atomically
 from cvnet_engine.outputs import STANDARD_OUTPUT
-from engine.bundle import Manifest
-from engine.errors import CvnetError
-from engine.files import write_atomically
 
 # control characters; what ends a line or turns its direction; halves of UTF-16 pairs, which stand for bytes of no text
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from engine.contract import Array
-from engine.errors import ImageError, one_line
-from engine.images import decode, mode_to_bgr, upright
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import ImageError, one_line
+from cvnet_engine.engine.images import decode, mode_to_bgr, upright
 
 # a path; the bytes of an image file; pixels (H, W, 3) uint8 in BGR order, as `cv2.imread` gives them; Pillow's image
 ImageLike = str | os.PathLike[str] | bytes | Array | Image.Image

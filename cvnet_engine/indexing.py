@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
 
-from engine.bundle import Bundle
-from engine.errors import CvnetError
-from engine.gallery import indexing
-from engine.gallery.indexing import IndexReport
-from engine.gallery.info import GalleryInfo, kind_of, scales_of
-from engine.gallery.map_codec import kind_wanted
-from engine.gallery.writer import GalleryWriter
-from engine.presets import PresetName, named
-from engine.retrieval.retriever import Retriever
-from engine.scales import scales_wanted
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.errors import CvnetError
+from cvnet_engine.engine.gallery import indexing
+from cvnet_engine.engine.gallery.indexing import IndexReport
+from cvnet_engine.engine.gallery.info import GalleryInfo, kind_of, scales_of
+from cvnet_engine.engine.gallery.map_codec import kind_wanted
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.presets import PresetName, named
+from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.scales import scales_wanted
 
 
 def index(

@@ -12,8 +12,8 @@ import typer
 from cvnet_engine.outputs import STANDARD_OUTPUT, require_text, require_writable
 
 if TYPE_CHECKING:
-    from engine.cluster import Cluster
-    from engine.presets import PresetName
+    from cvnet_engine.engine.cluster import Cluster
+    from cvnet_engine.engine.presets import PresetName
 
 
 def results(context: typer.Context, file: Path | None) -> Path | None:
@@ -100,7 +100,7 @@ def cluster_of(
     runner: str, address: str | None, workers: int | None, threads: int | None, counted: str = "--workers"
 ) -> Cluster | None:
     """The Ray cluster that was asked for, None for this process alone; `counted` is the option for its processes."""
-    from engine.cluster import WORKER_THREADS, Cluster
+    from cvnet_engine.engine.cluster import WORKER_THREADS, Cluster
 
     if runner == "ray":
         return Cluster(address, workers, threads or WORKER_THREADS)
@@ -112,7 +112,7 @@ def cluster_of(
 
 def scales_asked(scales: str | None, preset: PresetName | None) -> str | None:
     """The scales that were asked for, else the preset's; None for those of the gallery."""
-    from engine.presets import PRESETS
-    from engine.scales import shown
+    from cvnet_engine.engine.presets import PRESETS
+    from cvnet_engine.engine.scales import shown
 
     return scales or (shown(PRESETS[preset].scales) if preset else None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from engine.errors import CvnetError
+from cvnet_engine.engine.errors import CvnetError
 
 STANDARD_OUTPUT = Path("-")
 
@@ -79,7 +79,7 @@ def require_text(file: Path | None) -> Path | None:
     Raises:
         CvnetError: it is.
     """
-    from engine.images import SUFFIXES
+    from cvnet_engine.engine.images import SUFFIXES
 
     suffix = Path(os.path.realpath(file)).suffix.lower() if file else ""
     if suffix in SUFFIXES:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import cv2
 
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.retrieval.hits import Hit
 from cvnet_engine.pages.page import Box, Query, judged
 from cvnet_engine.pages.rendering import render_fragment
-from engine.contract import Array
-from engine.retrieval.hits import Hit
 
 
 @dataclass(frozen=True, eq=False)

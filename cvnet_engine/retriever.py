@@ -11,22 +11,22 @@ from pathlib import Path
 import numpy as np
 
 from cvnet_engine import console
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.contract import Array, Closing
+from cvnet_engine.engine.errors import CvnetError, GalleryError
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.files import absolute
+from cvnet_engine.engine.gallery.filter import Filter
+from cvnet_engine.engine.gallery.info import require_equal
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.images import crop, limit_side
+from cvnet_engine.engine.presets import PresetName, named
+from cvnet_engine.engine.retrieval.hits import hits
+from cvnet_engine.engine.retrieval.retriever import Retriever as Engines
+from cvnet_engine.engine.retrieval.searcher import RerankWith, Searcher, Stages
 from cvnet_engine.image_like import ImageLike, path_or_pixels
 from cvnet_engine.pages.page import Box
 from cvnet_engine.results import Results
-from engine.bundle import Bundle
-from engine.contract import Array, Closing
-from engine.errors import CvnetError, GalleryError
-from engine.features import Features
-from engine.files import absolute
-from engine.gallery.filter import Filter
-from engine.gallery.info import require_equal
-from engine.gallery.reader import Gallery
-from engine.images import crop, limit_side
-from engine.presets import PresetName, named
-from engine.retrieval.hits import hits
-from engine.retrieval.retriever import Retriever as Engines
-from engine.retrieval.searcher import RerankWith, Searcher, Stages
 
 EVERYTHING = Filter()
 

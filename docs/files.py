@@ -10,7 +10,7 @@ import re
 from itertools import groupby
 from pathlib import Path
 
-from engine.files import write_atomically
+from cvnet_engine.engine.files import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "architecture.md"

@@ -16,13 +16,13 @@ from matplotlib.image import imread
 from matplotlib.patches import Rectangle
 
 import scenes
-from benchmarks.accuracy.dataset import Dataset, load
-from benchmarks.accuracy.evaluation import GLOBAL, QueryEvaluation, Selection, evaluate
-from benchmarks.accuracy.protocol import relevant
-from engine.bundle import Bundle
-from engine.files import write_atomically
-from engine.gallery.reader import Gallery
-from engine.retrieval.retriever import Retriever
+from cvnet_engine.benchmarks.accuracy.dataset import Dataset, load
+from cvnet_engine.benchmarks.accuracy.evaluation import GLOBAL, QueryEvaluation, Selection, evaluate
+from cvnet_engine.benchmarks.accuracy.protocol import relevant
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.files import write_atomically
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.retrieval.retriever import Retriever
 
 PICTURE = Path(__file__).with_name("ranking.jpg")
 SETUP, SHORTLIST, SHOWN = "M", 20, 8

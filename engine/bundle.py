@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from engine import typed_json
-from engine.backends import BACKENDS
-from engine.errors import BundleError, one_line
-from engine.files import read_text, write_atomically
-from engine.graphs import DESCRIPTOR_NAMES, GRAPH_NAMES
+from cvnet_engine.engine import typed_json
+from cvnet_engine.engine.backends import BACKENDS
+from cvnet_engine.engine.errors import BundleError, one_line
+from cvnet_engine.engine.files import read_text, write_atomically
+from cvnet_engine.engine.graphs import DESCRIPTOR_NAMES, GRAPH_NAMES
 
 FORMAT = 2
 MANIFEST = "manifest.json"

@@ -16,11 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from engine.bundle import Bundle
-from engine.errors import BackendError, one_line
-from engine.geometry import IMAGE_SCALES
-from engine.retrieval.retriever import Retriever, on_gpu
-from engine.scales import Scales
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.errors import BackendError, one_line
+from cvnet_engine.engine.geometry import IMAGE_SCALES
+from cvnet_engine.engine.retrieval.retriever import Retriever, on_gpu
+from cvnet_engine.engine.scales import Scales
 
 WORKER_THREADS = 2
 CONNECT_S = 10

@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import BackendError
+from cvnet_engine.engine.errors import BackendError
 
 Array = NDArray[Any]  # shapes and dtypes stand in comments and docstrings
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.contract import Array
-from engine.geometry import Size
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.geometry import Size
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,12 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError, _imaging
 
-from engine import photo_formats
-from engine.contract import Array
-from engine.errors import ImageError, one_line
-from engine.exif import Block, Shot
-from engine.files import IrregularFileError, open_regular
-from engine.geometry import MIN_SIDE_PX
+from cvnet_engine.engine import photo_formats
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import ImageError, one_line
+from cvnet_engine.engine.exif import Block, Shot
+from cvnet_engine.engine.files import IrregularFileError, open_regular
+from cvnet_engine.engine.geometry import MIN_SIDE_PX
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -72,7 +72,7 @@ UPRIGHT: dict[int, Callable[[Array], Array]] = {
 
 def open_raw(stream: IO[bytes], name: str | bytes) -> ImageFile:
     """A camera's raw file, see `RawFile`."""
-    from engine.raw_file import RawFile
+    from cvnet_engine.engine.raw_file import RawFile
 
     return RawFile(stream, name)
 

@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 from typing import IO, TYPE_CHECKING, Any
 
-from engine.errors import ImageError
+from cvnet_engine.engine.errors import ImageError
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile

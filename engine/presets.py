@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from engine.errors import CvnetError
-from engine.geometry import IMAGE_SCALES
-from engine.retrieval.searcher import Plan, RerankWith
-from engine.scales import Scales
+from cvnet_engine.engine.errors import CvnetError
+from cvnet_engine.engine.geometry import IMAGE_SCALES
+from cvnet_engine.engine.retrieval.searcher import Plan, RerankWith
+from cvnet_engine.engine.scales import Scales
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 from PIL import Image, ImageFile
 
-from engine.exif import Block
-from engine.photo_formats import RAW, TIFF_MAGIC, load_library
+from cvnet_engine.engine.exif import Block
+from cvnet_engine.engine.photo_formats import RAW, TIFF_MAGIC, load_library
 
 HEAD_BYTES = 65536  # of a raw file: its first directory is within
 

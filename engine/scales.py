@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from engine.errors import GalleryError
-from engine.geometry import IMAGE_SCALES
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.geometry import IMAGE_SCALES
 
 Scales = tuple[float, ...]
 

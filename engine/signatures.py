@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from engine.contract import Engine, TensorSpec
-from engine.errors import BackendError
-from engine.geometry import AREA_SCALES, DESCRIPTOR_DIM, MAP_DIM
+from cvnet_engine.engine.contract import Engine, TensorSpec
+from cvnet_engine.engine.errors import BackendError
+from cvnet_engine.engine.geometry import AREA_SCALES, DESCRIPTOR_DIM, MAP_DIM
 
 Signature = tuple[Mapping[str, TensorSpec], Mapping[str, TensorSpec]]  # inputs, outputs
 

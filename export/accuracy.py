@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.contract import Array, Engine
-from engine.errors import ExportError
-from export.parity import Case
+from cvnet_engine.engine.contract import Array, Engine
+from cvnet_engine.engine.errors import ExportError
+from cvnet_engine.export.parity import Case
 
 NEAREST = 10
 MAX_SCORE_DRIFT = {"fp32": 0.01, "bf16": 0.01, "fp16": 0.01, "int8": 0.1}  # by precision

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from cvnet.model import CVNet
-from engine.backends import BACKENDS
-from engine.contract import Array
-from engine.errors import ExportError
-from engine.graphs import IMAGE_GRAPHS
-from engine.retrieval.retriever import BATCH
-from export.graphs import DESCRIPTOR, FEATURES, GRAPHS
-from export.onnx_export import cut, export
-from export.precision import INT8_MAX, cpu_weight_max, take_half_keys, to_fp16, to_int8
+from cvnet_engine.cvnet.model import CVNet
+from cvnet_engine.engine.backends import BACKENDS
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import ExportError
+from cvnet_engine.engine.graphs import IMAGE_GRAPHS
+from cvnet_engine.engine.retrieval.retriever import BATCH
+from cvnet_engine.export.graphs import DESCRIPTOR, FEATURES, GRAPHS
+from cvnet_engine.export.onnx_export import cut, export
+from cvnet_engine.export.precision import INT8_MAX, cpu_weight_max, take_half_keys, to_fp16, to_int8
 
 
 @dataclass
@@ -115,7 +115,7 @@ class Artifacts:
         np.savez(file, **{name: t.cpu().numpy() for name, t in self.model.reranker.learner.state_dict().items()})
 
     def _build_plan(self, graph: str, source: Path, plan: Path) -> None:
-        from export.tensorrt_plan import PlanOptions, build_plan, profiles, size_ranges
+        from cvnet_engine.export.tensorrt_plan import PlanOptions, build_plan, profiles, size_ranges
 
         if not self.sizes:
             raise ExportError("TensorRT plans are made for image sizes; expected --sizes, such as 1024x768,768x1024")

@@ -14,21 +14,31 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from cvnet import checkpoint, seeded
-from engine.backends import BACKENDS, PRECISIONS, WHOLE, choice, open_engine
-from engine.bundle import BUILT, FORMAT, MANIFEST, GraphFile, Manifest, MapBasis, sha256, take_over, write_manifest
-from engine.contract import Array, Engine
-from engine.errors import BackendError, BundleError, ExportError, ImageError
-from engine.files import rename, sync
-from engine.gallery.indexing import find_images
-from engine.geometry import Size
-from engine.graphs import DESCRIPTOR_NAMES, GRAPH_NAMES
-from engine.images import check_size, limit_side, normalise, read
-from engine.retrieval.descriptors import DESCRIPTORS
-from export import accuracy, parity
-from export.artifacts import Artifacts
-from export.reduction import Reduction, described_by, reduce
-from export.selection import Choice, choose
+from cvnet_engine.cvnet import checkpoint, seeded
+from cvnet_engine.engine.backends import BACKENDS, PRECISIONS, WHOLE, choice, open_engine
+from cvnet_engine.engine.bundle import (
+    BUILT,
+    FORMAT,
+    MANIFEST,
+    GraphFile,
+    Manifest,
+    MapBasis,
+    sha256,
+    take_over,
+    write_manifest,
+)
+from cvnet_engine.engine.contract import Array, Engine
+from cvnet_engine.engine.errors import BackendError, BundleError, ExportError, ImageError
+from cvnet_engine.engine.files import rename, sync
+from cvnet_engine.engine.gallery.indexing import find_images
+from cvnet_engine.engine.geometry import Size
+from cvnet_engine.engine.graphs import DESCRIPTOR_NAMES, GRAPH_NAMES
+from cvnet_engine.engine.images import check_size, limit_side, normalise, read
+from cvnet_engine.engine.retrieval.descriptors import DESCRIPTORS
+from cvnet_engine.export import accuracy, parity
+from cvnet_engine.export.artifacts import Artifacts
+from cvnet_engine.export.reduction import Reduction, described_by, reduce
+from cvnet_engine.export.selection import Choice, choose
 
 LIBRARIES = ("torch", "torchvision", "onnx", "onnxscript", "onnx-ir", "numpy")
 NATIVE = "native"  # the pair scorer

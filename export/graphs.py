@@ -10,10 +10,10 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from cvnet.backbone import Backbone
-from cvnet.model import CVNet
-from engine.geometry import MAP_DIM
-from export.reranker import UnitMaps
+from cvnet_engine.cvnet.backbone import Backbone
+from cvnet_engine.cvnet.model import CVNet
+from cvnet_engine.engine.geometry import MAP_DIM
+from cvnet_engine.export.reranker import UnitMaps
 
 
 @dataclass(frozen=True)

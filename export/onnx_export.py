@@ -10,10 +10,10 @@ import onnx.utils
 import onnx_ir as ir
 import torch
 
-from cvnet.model import CVNet
-from engine.errors import ExportError
-from export import reranker_graph
-from export.graphs import Graph
+from cvnet_engine.cvnet.model import CVNet
+from cvnet_engine.engine.errors import ExportError
+from cvnet_engine.export import reranker_graph
+from cvnet_engine.export.graphs import Graph
 
 # 21 would emit GroupNormalization, which TensorRT before 10.9 rejects and ONNX Runtime's CPU takes apart again
 OPSET = 20

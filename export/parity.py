@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cvnet.model import CVNet
-from engine.contract import Array, Engine
-from engine.errors import ExportError
-from engine.geometry import Size
-from export.reranker import UnitMaps
-from export.tensorrt_plan import size_ranges
+from cvnet_engine.cvnet.model import CVNet
+from cvnet_engine.engine.contract import Array, Engine
+from cvnet_engine.engine.errors import ExportError
+from cvnet_engine.engine.geometry import Size
+from cvnet_engine.export.reranker import UnitMaps
+from cvnet_engine.export.tensorrt_plan import size_ranges
 
 IMAGE_SIZES = {
     "cvnet": ((160, 224), (97, 131), (33, 200)),

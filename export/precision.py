@@ -38,12 +38,12 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from engine import machine
-from engine.backends.onnxruntime import import_onnxruntime
-from engine.backends.openvino import WEIGHT_MAX
-from engine.contract import Array
-from engine.errors import ExportError
-from engine.machine import usable_cpus
+from cvnet_engine.engine import machine
+from cvnet_engine.engine.backends.onnxruntime import import_onnxruntime
+from cvnet_engine.engine.backends.openvino import WEIGHT_MAX
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import ExportError
+from cvnet_engine.engine.machine import usable_cpus
 
 MATRIX_OPS = frozenset({"Conv", "MatMul"})
 CARRIERS = frozenset({"Relu", "MaxPool", "Resize", "Reshape", "Transpose", "Slice", "Concat", "Squeeze", "Unsqueeze"})

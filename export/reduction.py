@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.backends import open_engine
-from engine.backends.native.weights import BASIS
-from engine.bundle import MapBasis
-from engine.contract import Array, Engine
-from engine.errors import ExportError
-from engine.geometry import AREA_SCALES, MAP_DIM, REDUCED_DIMS
-from export.accuracy import score
+from cvnet_engine.engine.backends import open_engine
+from cvnet_engine.engine.backends.native.weights import BASIS
+from cvnet_engine.engine.bundle import MapBasis
+from cvnet_engine.engine.contract import Array, Engine
+from cvnet_engine.engine.errors import ExportError
+from cvnet_engine.engine.geometry import AREA_SCALES, MAP_DIM, REDUCED_DIMS
+from cvnet_engine.export.accuracy import score
 
 PAYING_DIMS = tuple(dims for dims in REDUCED_DIMS if 2 * dims <= MAP_DIM)  # more save about what reducing maps takes
 MEAN_DRIFT = 0.002  # of pair scores, the largest that is allowed by default

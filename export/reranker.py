@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cvnet.reranker import GROUPS, CenterPivotConv4d, Reranker, resize
-from engine.geometry import MAP_DIM, unit_map_sizes
+from cvnet_engine.cvnet.reranker import GROUPS, CenterPivotConv4d, Reranker, resize
+from cvnet_engine.engine.geometry import MAP_DIM, unit_map_sizes
 
 
 class UnitMaps(nn.Module):

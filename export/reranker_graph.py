@@ -21,10 +21,10 @@ import numpy as np
 import onnx_ir as ir
 from torch import Tensor, nn
 
-from cvnet.reranker import GROUPS, CenterPivotConv4d, Reranker
-from engine.contract import Array
-from engine.geometry import AREA_SCALES, MAP_DIM
-from export.reranker import key_major
+from cvnet_engine.cvnet.reranker import GROUPS, CenterPivotConv4d, Reranker
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.geometry import AREA_SCALES, MAP_DIM
+from cvnet_engine.export.reranker import key_major
 
 Axes = Sequence[int | str]  # a number where an axis is fixed, a name where it is free
 

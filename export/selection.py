@@ -9,11 +9,11 @@ from statistics import median
 
 import numpy as np
 
-from engine.backends import BACKENDS, open_engine
-from engine.contract import Array, Engine
-from engine.errors import BackendError, CvnetError, ExportError
-from engine.geometry import MAP_DIM, Size, map_size, unit_map_sizes
-from export import parity
+from cvnet_engine.engine.backends import BACKENDS, open_engine
+from cvnet_engine.engine.contract import Array, Engine
+from cvnet_engine.engine.errors import BackendError, CvnetError, ExportError
+from cvnet_engine.engine.geometry import MAP_DIM, Size, map_size, unit_map_sizes
+from cvnet_engine.export import parity
 
 REPEATS = 3  # timed runs, after one of warm-up
 

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 from onnxscript import optimizer
 
-from engine.backends.cuda import Shape
-from engine.backends.tensorrt import error_log, first_error, import_tensorrt, require_device, x_joined
-from engine.backends.tensorrt_rtx import import_tensorrt_rtx, set_targets
-from engine.errors import ExportError
-from engine.geometry import IMAGE_SCALES, MAP_DIM, Size, map_size, unit_map_sizes
-from engine.retrieval.descriptors import DESCRIPTORS
-from export.graphs import GRAPHS
+from cvnet_engine.engine.backends.cuda import Shape
+from cvnet_engine.engine.backends.tensorrt import error_log, first_error, import_tensorrt, require_device, x_joined
+from cvnet_engine.engine.backends.tensorrt_rtx import import_tensorrt_rtx, set_targets
+from cvnet_engine.engine.errors import ExportError
+from cvnet_engine.engine.geometry import IMAGE_SCALES, MAP_DIM, Size, map_size, unit_map_sizes
+from cvnet_engine.engine.retrieval.descriptors import DESCRIPTORS
+from cvnet_engine.export.graphs import GRAPHS
 
 if TYPE_CHECKING:
     import tensorrt as trt

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from engine.contract import Array
+from cvnet_engine.engine.contract import Array
 from scenes.facade import Facade
 from scenes.grounds import GROUNDS
 from scenes.materials import MATERIALS, smooth_noise

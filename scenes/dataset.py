@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cv2
 
-from engine.files import write_atomically
+from cvnet_engine.engine.files import write_atomically
 from scenes.labels import Sight, ground_truth, measure
 from scenes.photograph import render
 from scenes.scene import build_scene

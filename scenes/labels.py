@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from engine.contract import Array
+from cvnet_engine.engine.contract import Array
 from scenes.photograph import silhouette
 from scenes.projection import project
 from scenes.scene import Scene

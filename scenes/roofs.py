@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.random import Generator
 
-from engine.contract import Array
+from cvnet_engine.engine.contract import Array
 from scenes.carvings import medallion
 from scenes.facade import Facade
 from scenes.materials import courses

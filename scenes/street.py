@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from engine.contract import Array
+from cvnet_engine.engine.contract import Array
 from scenes.materials import smooth_noise
 from scenes.projection import on_plane
 from scenes.scene import Scene

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from engine.contract import Array
+from cvnet_engine.engine.contract import Array
 from scenes.facade import Facade
 from scenes.occluders import Occluder, choose_occluders
 from scenes.palette import pick

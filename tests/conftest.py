@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cvnet import checkpoint
-from cvnet.model import CVNet
-from engine.bundle import Bundle, sha256, write_manifest
-from engine.graphs import IMAGE_GRAPHS
-from engine.retrieval.retriever import Retriever
-from export.build import build
-from export.graphs import DESCRIPTOR, FEATURES
-from export.onnx_export import cut, export
+from cvnet_engine.cvnet import checkpoint
+from cvnet_engine.cvnet.model import CVNet
+from cvnet_engine.engine.bundle import Bundle, sha256, write_manifest
+from cvnet_engine.engine.graphs import IMAGE_GRAPHS
+from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.export.build import build
+from cvnet_engine.export.graphs import DESCRIPTOR, FEATURES
+from cvnet_engine.export.onnx_export import cut, export
 from tests.engine.approximate import make_gallery
 from tests.golden_inputs import GOLDEN
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cvnet.seeded import generator
+from cvnet_engine.cvnet.seeded import generator
 
 GOLDEN = Path(__file__).parent / "golden"
 SHARED = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.contract import Array
-from engine.retrieval.superglobal import Refinement
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.retrieval.superglobal import Refinement
 
 
 def settled(shortlist: Array, how: Refinement, doubt: float) -> Array:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from engine.contract import Array
+from cvnet_engine.engine.contract import Array
 
 
 def picture(height: int = 61, width: int = 83, seed: int = 0) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from pillow_heif import from_pillow
 
-from engine.contract import Array
+from cvnet_engine.engine.contract import Array
 
 SHORT, LONG, RATIONAL, SRATIONAL, BYTE, ASCII = "H", "I", "II", "ii", "B", "s"
 TYPES = {"B": 1, "s": 2, "H": 3, "I": 4, "II": 5, "ii": 10}

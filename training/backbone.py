@@ -21,8 +21,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
 import scenes
-from cvnet.model import CVNet
-from export.reranker import UnitMaps
+from cvnet_engine.cvnet.model import CVNet
+from cvnet_engine.export.reranker import UnitMaps
 from training.checkpoints import Progress
 from training.losses import contrast, local_contrast
 from training.pairs import Pairs, Sources, normalised

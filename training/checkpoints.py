@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from engine.errors import WeightsError
-from engine.files import write_atomically
+from cvnet_engine.engine.errors import WeightsError
+from cvnet_engine.engine.files import write_atomically
 
 
 class Progress:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from engine.contract import Array
+from cvnet_engine.engine.contract import Array
 from scenes.materials import smooth_noise
 
 SIDE_PX = 384

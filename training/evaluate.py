@@ -14,12 +14,12 @@ import torch
 import typer
 
 import scenes
-from benchmarks.accuracy.database import Database
-from benchmarks.accuracy.dataset import load as load_dataset
-from benchmarks.accuracy.evaluation import GLOBAL, evaluate
-from benchmarks.accuracy.protocol import SETUPS
-from benchmarks.contenders.reference import reference
-from engine.gallery.map_codec import HalfCodec
+from cvnet_engine.benchmarks.accuracy.database import Database
+from cvnet_engine.benchmarks.accuracy.dataset import load as load_dataset
+from cvnet_engine.benchmarks.accuracy.evaluation import GLOBAL, evaluate
+from cvnet_engine.benchmarks.accuracy.protocol import SETUPS
+from cvnet_engine.benchmarks.contenders.reference import reference
+from cvnet_engine.engine.gallery.map_codec import HalfCodec
 from training.backbone import Recipe
 from training.verifier import load
 

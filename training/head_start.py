@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cvnet.reranker import GROUPS, CenterPivotConv4d, CorrelationLearner
+from cvnet_engine.cvnet.reranker import GROUPS, CenterPivotConv4d, CorrelationLearner
 
 ANCHOR = -6.0  # times a group's channels; below zero, so no later layer sees it
 SPREAD = 0.7  # standard deviation that evidence starts with

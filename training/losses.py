@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engine.geometry import STRIDE_PX
+from cvnet_engine.engine.geometry import STRIDE_PX
 
 NEAR_PX = 24  # points of one crop closer than this are too alike to be told apart
 

@@ -16,19 +16,19 @@ import numpy as np
 import typer
 
 import scenes
-from benchmarks import commands
-from benchmarks.accuracy.audit import PRECISIONS, open_retriever
-from benchmarks.accuracy.database import Database
-from benchmarks.accuracy.dataset import Dataset, load
-from benchmarks.accuracy.evaluation import extract_query
-from benchmarks.commands import DepthOption, ThreadsOption, WeightsOption
-from cvnet import checkpoint
-from engine.contract import Array
-from engine.gallery.map_codec import HalfCodec
-from engine.retrieval.pooling import Pooled, pooled
-from engine.retrieval.ranking import RERANK_WEIGHT
-from engine.retrieval.retriever import Retriever
-from engine.retrieval.search import similarities
+from cvnet_engine.benchmarks import commands
+from cvnet_engine.benchmarks.accuracy.audit import PRECISIONS, open_retriever
+from cvnet_engine.benchmarks.accuracy.database import Database
+from cvnet_engine.benchmarks.accuracy.dataset import Dataset, load
+from cvnet_engine.benchmarks.accuracy.evaluation import extract_query
+from cvnet_engine.benchmarks.commands import DepthOption, ThreadsOption, WeightsOption
+from cvnet_engine.cvnet import checkpoint
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.gallery.map_codec import HalfCodec
+from cvnet_engine.engine.retrieval.pooling import Pooled, pooled
+from cvnet_engine.engine.retrieval.ranking import RERANK_WEIGHT
+from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.search import similarities
 
 SHORTLIST = 100
 

@@ -15,10 +15,10 @@ import numpy as np
 import typer
 from torch import Tensor
 
-from cvnet import demo
-from cvnet.checkpoint import published_name
-from cvnet.model import CVNet
-from engine.files import write_atomically
+from cvnet_engine.cvnet import demo
+from cvnet_engine.cvnet.checkpoint import published_name
+from cvnet_engine.cvnet.model import CVNet
+from cvnet_engine.engine.files import write_atomically
 from training.backbone import Recipe
 from training.verifier import load
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from engine.contract import Array
-from engine.errors import DatasetError
-from engine.images import MEAN, STD
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import DatasetError
+from cvnet_engine.engine.images import MEAN, STD
 from training.collages import SIDE_PX, collage
 from training.photographs import Photograph, read_scene, scene_file
 from training.views import Source, Warps, make_pair

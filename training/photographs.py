@@ -19,8 +19,8 @@ import typer
 from rich.progress import track
 
 import scenes
-from engine.contract import Array
-from engine.files import write_atomically
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.files import write_atomically
 
 JPEG_QUALITY = 92
 MASK_STEP_PX = 8  # pixels a cell of `Photograph.seen`

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from torchvision.models.resnet import Bottleneck
 
-from cvnet.backbone import Backbone
-from cvnet.model import CVNet
-from engine.geometry import AREA_SCALES, MAP_DIM
+from cvnet_engine.cvnet.backbone import Backbone
+from cvnet_engine.cvnet.model import CVNet
+from cvnet_engine.engine.geometry import AREA_SCALES, MAP_DIM
 
 Module = TypeVar("Module", bound=nn.Module)
 

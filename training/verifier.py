@@ -23,10 +23,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import scenes
-from cvnet.model import CVNet
-from cvnet.reranker import CorrelationLearner
-from engine.contract import Array
-from export.reranker import FactoredReranker, UnitMaps, full_size, key_major
+from cvnet_engine.cvnet.model import CVNet
+from cvnet_engine.cvnet.reranker import CorrelationLearner
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.export.reranker import FactoredReranker, UnitMaps, full_size, key_major
 from training import checkpoints
 from training.backbone import keep, schedule
 from training.checkpoints import Progress

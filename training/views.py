@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from engine.contract import Array
+from cvnet_engine.engine.contract import Array
 
 POINTS = 64  # correspondences sampled in a pair
 CANDIDATES = 1024  # points tried to find them

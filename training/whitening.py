@@ -19,8 +19,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import scenes
-from cvnet.backbone import Backbone
-from engine.contract import Array
+from cvnet_engine.cvnet.backbone import Backbone
+from cvnet_engine.engine.contract import Array
 from training import checkpoints
 from training.backbone import Recipe
 from training.pairs import normalised

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.accuracy.evaluation import GLOBAL, Evaluation, QueryEvaluation
-from benchmarks.accuracy.protocol import SETUPS
-from engine.contract import Array
-from engine.retrieval.ranking import Ranking
+from cvnet_engine.benchmarks.accuracy.evaluation import GLOBAL, Evaluation, QueryEvaluation
+from cvnet_engine.benchmarks.accuracy.protocol import SETUPS
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.retrieval.ranking import Ranking
 
 HEAD = 10  # first results that are compared as a set
 ORDERED = 100  # first results of a global ranking whose order is compared

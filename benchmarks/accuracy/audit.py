@@ -25,12 +25,12 @@ import typer
 from rich.progress import track
 
 import scenes
-from benchmarks import commands, tables
-from benchmarks.accuracy.database import Database
-from benchmarks.accuracy.dataset import Dataset, GroundTruth, load
-from benchmarks.accuracy.evaluation import GLOBAL, Evaluation, evaluate
-from benchmarks.accuracy.protocol import SETUPS
-from benchmarks.commands import (
+from cvnet_engine.benchmarks import commands, tables
+from cvnet_engine.benchmarks.accuracy.database import Database
+from cvnet_engine.benchmarks.accuracy.dataset import Dataset, GroundTruth, load
+from cvnet_engine.benchmarks.accuracy.evaluation import GLOBAL, Evaluation, evaluate
+from cvnet_engine.benchmarks.accuracy.protocol import SETUPS
+from cvnet_engine.benchmarks.commands import (
     CalibrationOption,
     DataDirOption,
     DatasetsOption,
@@ -40,28 +40,28 @@ from benchmarks.commands import (
     ThreadsOption,
     WeightsOption,
 )
-from benchmarks.latency.photos import photo
-from benchmarks.latency.timing import Rounds, ratio, take_turns
-from benchmarks.tables import Table
-from cvnet import checkpoint
-from cvnet.model import CVNet
-from engine.backends import open_engine
-from engine.backends.native.engine import accelerated
-from engine.contract import Array
-from engine.features import Features
-from engine.gallery.info import FORMAT, GalleryInfo
-from engine.gallery.learnt_codec import LearntCodec
-from engine.gallery.map_codec import EightBitCodec, HalfCodec, MapCodec, is_learnt, learn_codec
-from engine.gallery.reader import Gallery
-from engine.gallery.shards import FileStamp
-from engine.gallery.writer import GalleryWriter
-from engine.geometry import Size
-from engine.graphs import GRAPH_NAMES
-from engine.images import limit_side, read
-from engine.retrieval.descriptors import DESCRIPTORS
-from engine.retrieval.retriever import Retriever
-from export.artifacts import Artifacts
-from export.build import calibration_photos
+from cvnet_engine.benchmarks.latency.photos import photo
+from cvnet_engine.benchmarks.latency.timing import Rounds, ratio, take_turns
+from cvnet_engine.benchmarks.tables import Table
+from cvnet_engine.cvnet import checkpoint
+from cvnet_engine.cvnet.model import CVNet
+from cvnet_engine.engine.backends import open_engine
+from cvnet_engine.engine.backends.native.engine import accelerated
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.gallery.info import FORMAT, GalleryInfo
+from cvnet_engine.engine.gallery.learnt_codec import LearntCodec
+from cvnet_engine.engine.gallery.map_codec import EightBitCodec, HalfCodec, MapCodec, is_learnt, learn_codec
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.shards import FileStamp
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.geometry import Size
+from cvnet_engine.engine.graphs import GRAPH_NAMES
+from cvnet_engine.engine.images import limit_side, read
+from cvnet_engine.engine.retrieval.descriptors import DESCRIPTORS
+from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.export.artifacts import Artifacts
+from cvnet_engine.export.build import calibration_photos
 
 SHORTLIST = 100
 COST_SIZE: Size = (768, 1024)  # (height, width) px of the image that `Cost` is measured on

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.contract import Array
-from engine.features import Features
-from engine.gallery.fidelity import kept
-from engine.gallery.map_codec import MapCodec
-from engine.geometry import Size
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.gallery.fidelity import kept
+from cvnet_engine.engine.gallery.map_codec import MapCodec
+from cvnet_engine.engine.geometry import Size
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.contract import Array
-from engine.errors import DatasetError, one_line
-from engine.files import absolute
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import DatasetError, one_line
+from cvnet_engine.engine.files import absolute
 
 IMAGE_NAME = re.compile(r"(?!(?:.*/)?\.\.(?:/|$))[^/\0][^\0]*")  # never leaves the folder it starts from
 LABELS = ("easy", "hard", "junk")

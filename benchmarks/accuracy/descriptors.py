@@ -19,23 +19,30 @@ import numpy as np
 import typer
 from rich.progress import track
 
-from benchmarks import commands, tables
-from benchmarks.accuracy import audit
-from benchmarks.accuracy.database import Database
-from benchmarks.accuracy.dataset import Dataset
-from benchmarks.accuracy.evaluation import GLOBAL, Query, QueryWork, Task, extract_query
-from benchmarks.accuracy.protocol import SETUPS, QueryResult
-from benchmarks.accuracy.shortlists import Case
-from benchmarks.commands import DataDirOption, DepthOption, MaxSideOption, OutOption, ThreadsOption, WeightsOption
-from benchmarks.contenders.allocator import keep_memory
-from benchmarks.contenders.reference import reference
-from benchmarks.tables import Table
-from cvnet import checkpoint
-from cvnet.model import CVNet
-from engine.contract import Array
-from engine.graphs import DESCRIPTOR_NAMES
-from engine.retrieval.retriever import Retriever
-from engine.retrieval.searcher import RerankWith
+from cvnet_engine.benchmarks import commands, tables
+from cvnet_engine.benchmarks.accuracy import audit
+from cvnet_engine.benchmarks.accuracy.database import Database
+from cvnet_engine.benchmarks.accuracy.dataset import Dataset
+from cvnet_engine.benchmarks.accuracy.evaluation import GLOBAL, Query, QueryWork, Task, extract_query
+from cvnet_engine.benchmarks.accuracy.protocol import SETUPS, QueryResult
+from cvnet_engine.benchmarks.accuracy.shortlists import Case
+from cvnet_engine.benchmarks.commands import (
+    DataDirOption,
+    DepthOption,
+    MaxSideOption,
+    OutOption,
+    ThreadsOption,
+    WeightsOption,
+)
+from cvnet_engine.benchmarks.contenders.allocator import keep_memory
+from cvnet_engine.benchmarks.contenders.reference import reference
+from cvnet_engine.benchmarks.tables import Table
+from cvnet_engine.cvnet import checkpoint
+from cvnet_engine.cvnet.model import CVNet
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.graphs import DESCRIPTOR_NAMES
+from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.searcher import RerankWith
 
 SUBJECTS = ("engine", "PyTorch")
 METHODS: tuple[RerankWith, ...] = get_args(RerankWith)

@@ -18,8 +18,8 @@ import numpy as np
 import typer
 
 import scenes
-from benchmarks import commands, tables
-from benchmarks.accuracy.audit import (
+from cvnet_engine.benchmarks import commands, tables
+from cvnet_engine.benchmarks.accuracy.audit import (
     PRECISIONS,
     SHORTLIST,
     difference,
@@ -27,23 +27,30 @@ from benchmarks.accuracy.audit import (
     open_retriever,
     prepared,
 )
-from benchmarks.accuracy.database import Database
-from benchmarks.accuracy.dataset import Dataset
-from benchmarks.accuracy.evaluation import evaluate
-from benchmarks.commands import DataDirOption, DepthOption, MaxSideOption, OutOption, ThreadsOption, WeightsOption
-from benchmarks.latency.timing import Rounds, ratio, take_turns
-from benchmarks.tables import Table
-from cvnet import checkpoint
-from engine.backends import open_engine
-from engine.contract import Array, Engine
-from engine.gallery.map_code import MapCode
-from engine.gallery.map_code import learn as learn_code
-from engine.gallery.map_codec import CODED_BYTES, HalfCodec
-from engine.geometry import MAP_DIM, REDUCED_DIMS, Size, map_size, pooled_size, unit_map_sizes
-from engine.retrieval.retriever import Retriever
-from export.artifacts import Artifacts
-from export.build import calibration_photos
-from export.reduction import described_by, learn, write_reduced
+from cvnet_engine.benchmarks.accuracy.database import Database
+from cvnet_engine.benchmarks.accuracy.dataset import Dataset
+from cvnet_engine.benchmarks.accuracy.evaluation import evaluate
+from cvnet_engine.benchmarks.commands import (
+    DataDirOption,
+    DepthOption,
+    MaxSideOption,
+    OutOption,
+    ThreadsOption,
+    WeightsOption,
+)
+from cvnet_engine.benchmarks.latency.timing import Rounds, ratio, take_turns
+from cvnet_engine.benchmarks.tables import Table
+from cvnet_engine.cvnet import checkpoint
+from cvnet_engine.engine.backends import open_engine
+from cvnet_engine.engine.contract import Array, Engine
+from cvnet_engine.engine.gallery.map_code import MapCode
+from cvnet_engine.engine.gallery.map_code import learn as learn_code
+from cvnet_engine.engine.gallery.map_codec import CODED_BYTES, HalfCodec
+from cvnet_engine.engine.geometry import MAP_DIM, REDUCED_DIMS, Size, map_size, pooled_size, unit_map_sizes
+from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.export.artifacts import Artifacts
+from cvnet_engine.export.build import calibration_photos
+from cvnet_engine.export.reduction import described_by, learn, write_reduced
 
 ARITHMETIC = ("fp32", "int8")
 ROUNDS = 12  # of calls in turn, at most

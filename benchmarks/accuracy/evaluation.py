@@ -16,20 +16,20 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.accuracy.dataset import Dataset, GroundTruth
-from benchmarks.accuracy.journal import Facts, Journal, content, digest, query_facts
-from benchmarks.accuracy.protocol import SETUPS, QueryResult, ignored, judge, summarise
-from benchmarks.accuracy.shortlists import Case, Shortlists
-from engine.contract import Array
-from engine.errors import ImageError
-from engine.features import Features
-from engine.gallery.reader import Gallery
-from engine.images import crop, read
-from engine.retrieval.pooling import pooled, with_pooled_maps
-from engine.retrieval.ranking import Ranking
-from engine.retrieval.retriever import Collection, Mapped, Retriever
-from engine.retrieval.search import similarities
-from engine.retrieval.searcher import Plan, RerankWith
+from cvnet_engine.benchmarks.accuracy.dataset import Dataset, GroundTruth
+from cvnet_engine.benchmarks.accuracy.journal import Facts, Journal, content, digest, query_facts
+from cvnet_engine.benchmarks.accuracy.protocol import SETUPS, QueryResult, ignored, judge, summarise
+from cvnet_engine.benchmarks.accuracy.shortlists import Case, Shortlists
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import ImageError
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.images import crop, read
+from cvnet_engine.engine.retrieval.pooling import pooled, with_pooled_maps
+from cvnet_engine.engine.retrieval.ranking import Ranking
+from cvnet_engine.engine.retrieval.retriever import Collection, Mapped, Retriever
+from cvnet_engine.engine.retrieval.search import similarities
+from cvnet_engine.engine.retrieval.searcher import Plan, RerankWith
 
 GLOBAL = 0  # the shortlist length that stands for no reranking
 

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.bundle import sha256
-from engine.contract import Array, Closing
-from engine.errors import DatasetError, one_line
-from engine.files import require_regular
+from cvnet_engine.engine.bundle import sha256
+from cvnet_engine.engine.contract import Array, Closing
+from cvnet_engine.engine.errors import DatasetError, one_line
+from cvnet_engine.engine.files import require_regular
 
 Facts = tuple[object, ...]  # what a row depends on; plain values, fit for JSON
 

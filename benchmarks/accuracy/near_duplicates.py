@@ -20,15 +20,15 @@ import numpy as np
 import typer
 from rich.progress import track
 
-from benchmarks import commands, tables
-from benchmarks.commands import OutOption, ThreadsOption
-from benchmarks.tables import Table
-from engine.bundle import Bundle
-from engine.contract import Array
-from engine.features import Features
-from engine.gallery.duplicates import LEAST_SCORE, LEAST_SIMILARITY
-from engine.images import limit_side, read
-from engine.retrieval.retriever import Retriever
+from cvnet_engine.benchmarks import commands, tables
+from cvnet_engine.benchmarks.commands import OutOption, ThreadsOption
+from cvnet_engine.benchmarks.tables import Table
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.gallery.duplicates import LEAST_SCORE, LEAST_SIMILARITY
+from cvnet_engine.engine.images import limit_side, read
+from cvnet_engine.engine.retrieval.retriever import Retriever
 from scenes import SceneSet, build_scene, choose_view, render
 
 SCENES = SceneSet("near-duplicates", seed=505, scenes=30, views=4, distractors=0, size=(720, 960))

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.accuracy.dataset import Dataset, GroundTruth
-from benchmarks.latency import costs
-from benchmarks.latency.timing import seconds
-from engine.geometry import Size
-from engine.images import read_size
-from engine.retrieval.retriever import Retriever
+from cvnet_engine.benchmarks.accuracy.dataset import Dataset, GroundTruth
+from cvnet_engine.benchmarks.latency import costs
+from cvnet_engine.benchmarks.latency.timing import seconds
+from cvnet_engine.engine.geometry import Size
+from cvnet_engine.engine.images import read_size
+from cvnet_engine.engine.retrieval.retriever import Retriever
 
 SAMPLED = 200  # database images whose sizes stand for all
 

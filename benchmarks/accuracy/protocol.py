@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.accuracy.dataset import GroundTruth
-from engine.contract import Array
+from cvnet_engine.benchmarks.accuracy.dataset import GroundTruth
+from cvnet_engine.engine.contract import Array
 
 SETUPS = ("E", "M", "H")  # Easy, Medium, Hard
 CUTOFFS = (1, 5, 10)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.accuracy.evaluation import Evaluator, Query, QueryWork, Selection, Task
-from engine.bundle import Bundle
-from engine.cluster import Cluster, Worker, crew
-from engine.gallery.reader import Gallery
-from engine.scales import Scales
+from cvnet_engine.benchmarks.accuracy.evaluation import Evaluator, Query, QueryWork, Selection, Task
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.cluster import Cluster, Worker, crew
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.scales import Scales
 
 
 class QueryWorker(Worker):

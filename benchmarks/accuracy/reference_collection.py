@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.accuracy.dataset import Dataset
-from benchmarks.accuracy.journal import Journal, image_facts
-from engine.contract import Array
-from engine.features import Features
-from engine.geometry import Size
-from engine.images import normalise, read
-from engine.retrieval.retriever import Retriever
+from cvnet_engine.benchmarks.accuracy.dataset import Dataset
+from cvnet_engine.benchmarks.accuracy.journal import Journal, image_facts
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.geometry import Size
+from cvnet_engine.engine.images import normalise, read
+from cvnet_engine.engine.retrieval.retriever import Retriever
 
 KEPT = 256  # images whose raw maps stay in memory: 3 GiB at 1024x768 px
 

@@ -8,12 +8,12 @@ from functools import cache
 
 import numpy as np
 
-from benchmarks.accuracy.dataset import GroundTruth
-from benchmarks.accuracy.protocol import SETUPS, ignored
-from engine.contract import Array
-from engine.retrieval.ranking import Ranking
-from engine.retrieval.searcher import Plan
-from engine.retrieval.superglobal import Refinement, rerank
+from cvnet_engine.benchmarks.accuracy.dataset import GroundTruth
+from cvnet_engine.benchmarks.accuracy.protocol import SETUPS, ignored
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.retrieval.ranking import Ranking
+from cvnet_engine.engine.retrieval.searcher import Plan
+from cvnet_engine.engine.retrieval.superglobal import Refinement, rerank
 
 Case = tuple[int, str]  # shortlist length and setup
 Scores = Mapping[int, float]  # by database row

@@ -12,12 +12,12 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from benchmarks.contenders.allocator import keep_memory
-from benchmarks.contenders.contender import open_reference
-from engine.bundle import Bundle
-from engine.contract import Array
-from engine.features import Features
-from engine.retrieval.retriever import Retriever
+from cvnet_engine.benchmarks.contenders.allocator import keep_memory
+from cvnet_engine.benchmarks.contenders.contender import open_reference
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.retrieval.retriever import Retriever
 
 WARM_UP = 2  # calls, after which the memory is there
 _retriever: Retriever  # of the process apart

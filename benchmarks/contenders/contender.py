@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engine.bundle import Bundle, Manifest
-from engine.contract import Closing
-from engine.errors import BackendError, WeightsError
-from engine.geometry import IMAGE_SCALES
-from engine.graphs import GRAPH_NAMES
-from engine.retrieval.retriever import Retriever
-from engine.scales import Scales, shown
+from cvnet_engine.engine.bundle import Bundle, Manifest
+from cvnet_engine.engine.contract import Closing
+from cvnet_engine.engine.errors import BackendError, WeightsError
+from cvnet_engine.engine.geometry import IMAGE_SCALES
+from cvnet_engine.engine.graphs import GRAPH_NAMES
+from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.scales import Scales, shown
 
 REFERENCE, PUBLISHED, COMPILED = "PyTorch", "PyTorch published", "PyTorch compiled"
 KEEPING = "PyTorch, memory kept"  # see `benchmarks.contenders.apart`
@@ -79,8 +79,8 @@ def open_reference(bundle: Bundle, threads: int | None, compiled: bool = False) 
     try:
         import torch
 
-        from benchmarks.contenders.reference import reference
-        from cvnet import checkpoint
+        from cvnet_engine.benchmarks.contenders.reference import reference
+        from cvnet_engine.cvnet import checkpoint
     except ImportError as error:
         raise BackendError(f"the reference needs PyTorch ({error}); install the 'export' extra") from error
     if threads:

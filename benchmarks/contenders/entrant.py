@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.contenders.contender import Contender
-from engine.contract import Array
-from engine.errors import BackendError, CvnetError, one_line
-from engine.features import Features
-from export.parity import TOLERANCE
+from cvnet_engine.benchmarks.contenders.contender import Contender
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import BackendError, CvnetError, one_line
+from cvnet_engine.engine.features import Features
+from cvnet_engine.export.parity import TOLERANCE
 
 MAP_ROUNDING = 2e-5  # by which float16 maps may move a score, beyond what the engine does (decision 001 saw 1.2e-5)
 

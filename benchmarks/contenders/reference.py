@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from cvnet.model import CVNet
-from engine.contract import Array, Closing, TensorSpec
-from engine.geometry import DESCRIPTOR_DIM, LOCAL_DIM
-from engine.retrieval.descriptors import DESCRIPTORS
-from engine.retrieval.retriever import Retriever
+from cvnet_engine.cvnet.model import CVNet
+from cvnet_engine.engine.contract import Array, Closing, TensorSpec
+from cvnet_engine.engine.geometry import DESCRIPTOR_DIM, LOCAL_DIM
+from cvnet_engine.engine.retrieval.descriptors import DESCRIPTORS
+from cvnet_engine.engine.retrieval.retriever import Retriever
 
 IMAGE = {"image": TensorSpec("float32", ("batch", 3, "height", "width"))}
 DESCRIPTOR = {"descriptor": TensorSpec("float32", ("batch", DESCRIPTOR_DIM))}

@@ -28,10 +28,10 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import commands
-from benchmarks.accuracy.audit import photos_for_int8, prepared
-from benchmarks.accuracy.journal import Facts, Journal
-from benchmarks.commands import (
+from cvnet_engine.benchmarks import commands
+from cvnet_engine.benchmarks.accuracy.audit import photos_for_int8, prepared
+from cvnet_engine.benchmarks.accuracy.journal import Facts, Journal
+from cvnet_engine.benchmarks.commands import (
     CalibrationOption,
     DataDirOption,
     DatasetsOption,
@@ -39,21 +39,21 @@ from benchmarks.commands import (
     ThreadsOption,
     WeightsOption,
 )
-from benchmarks.frontier import accuracy_file, times
-from benchmarks.frontier.accuracy import Figures, accuracies
-from benchmarks.frontier.accuracy_file import Accuracies, AccuracyFile
-from benchmarks.frontier.grid import DESCRIPTORS, Point
-from benchmarks.frontier.plot import draw
-from benchmarks.frontier.points import JUDGED_BY, costed, judgements
-from benchmarks.frontier.report import Report, at, presets
-from benchmarks.frontier.scores import Engines, Setting, Step, Work, settings
-from benchmarks.frontier.stopping import stopping
-from cvnet import checkpoint
-from engine import machine
-from engine.backends.native.engine import accelerated
-from engine.errors import DatasetError
-from engine.files import write_atomically
-from engine.presets import PRESETS
+from cvnet_engine.benchmarks.frontier import accuracy_file, times
+from cvnet_engine.benchmarks.frontier.accuracy import Figures, accuracies
+from cvnet_engine.benchmarks.frontier.accuracy_file import Accuracies, AccuracyFile
+from cvnet_engine.benchmarks.frontier.grid import DESCRIPTORS, Point
+from cvnet_engine.benchmarks.frontier.plot import draw
+from cvnet_engine.benchmarks.frontier.points import JUDGED_BY, costed, judgements
+from cvnet_engine.benchmarks.frontier.report import Report, at, presets
+from cvnet_engine.benchmarks.frontier.scores import Engines, Setting, Step, Work, settings
+from cvnet_engine.benchmarks.frontier.stopping import stopping
+from cvnet_engine.cvnet import checkpoint
+from cvnet_engine.engine import machine
+from cvnet_engine.engine.backends.native.engine import accelerated
+from cvnet_engine.engine.errors import DatasetError
+from cvnet_engine.engine.files import write_atomically
+from cvnet_engine.engine.presets import PRESETS
 
 TOLD_EVERY_S = 30
 

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.accuracy.dataset import GroundTruth
-from benchmarks.accuracy.protocol import SETUPS, ignored, judge
-from benchmarks.accuracy.shortlists import Shortlists
-from benchmarks.frontier.grid import FINE, METHODS, SCALES, SHORTLISTS, Point, is_distinct
-from benchmarks.frontier.pictures import Picture
-from benchmarks.frontier.scores import Setting, Work
-from engine.contract import Array
-from engine.geometry import IMAGE_SCALES
-from engine.retrieval.descriptors import DESCRIPTORS as KINDS
-from engine.retrieval.ranking import Ranking
-from engine.retrieval.search import similarities
-from engine.retrieval.searcher import Plan
+from cvnet_engine.benchmarks.accuracy.dataset import GroundTruth
+from cvnet_engine.benchmarks.accuracy.protocol import SETUPS, ignored, judge
+from cvnet_engine.benchmarks.accuracy.shortlists import Shortlists
+from cvnet_engine.benchmarks.frontier.grid import FINE, METHODS, SCALES, SHORTLISTS, Point, is_distinct
+from cvnet_engine.benchmarks.frontier.pictures import Picture
+from cvnet_engine.benchmarks.frontier.scores import Setting, Work
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.geometry import IMAGE_SCALES
+from cvnet_engine.engine.retrieval.descriptors import DESCRIPTORS as KINDS
+from cvnet_engine.engine.retrieval.ranking import Ranking
+from cvnet_engine.engine.retrieval.search import similarities
+from cvnet_engine.engine.retrieval.searcher import Plan
 
 Figures = dict[str, list[float]]  # setup -> AP of each query that is judged, percent
 

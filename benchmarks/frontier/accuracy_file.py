@@ -11,11 +11,11 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy.protocol import SETUPS
-from benchmarks.frontier.grid import Point
-from benchmarks.frontier.points import Judged
-from benchmarks.frontier.stopping import Counts
-from engine.errors import DatasetError, one_line
+from cvnet_engine.benchmarks.accuracy.protocol import SETUPS
+from cvnet_engine.benchmarks.frontier.grid import Point
+from cvnet_engine.benchmarks.frontier.points import Judged
+from cvnet_engine.benchmarks.frontier.stopping import Counts
+from cvnet_engine.engine.errors import DatasetError, one_line
 
 LINE_A_POINT = re.compile(r"(?<=[\[,]) ?\[(?=\")")  # where one begins: with its descriptor's name
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
-from engine.geometry import IMAGE_SCALES
-from engine.graphs import DESCRIPTOR_NAMES
-from engine.retrieval.searcher import Plan, RerankWith
+from cvnet_engine.engine.geometry import IMAGE_SCALES
+from cvnet_engine.engine.graphs import DESCRIPTOR_NAMES
+from cvnet_engine.engine.retrieval.searcher import Plan, RerankWith
 
 SIDES_PX = (384, 512, 640, 768, 1024)
 SCALES = (IMAGE_SCALES, IMAGE_SCALES[:2], (1.0,))

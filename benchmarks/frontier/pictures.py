@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from benchmarks.accuracy.dataset import Dataset
-from benchmarks.accuracy.evaluation import sliced
-from engine.contract import Array
-from engine.geometry import Size
-from engine.images import limit_side, limiting, read, read_size
+from cvnet_engine.benchmarks.accuracy.dataset import Dataset
+from cvnet_engine.benchmarks.accuracy.evaluation import sliced
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.geometry import Size
+from cvnet_engine.engine.images import limit_side, limiting, read, read_size
 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 px
 

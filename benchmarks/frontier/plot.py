@@ -6,9 +6,9 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from benchmarks.frontier.grid import SIDES_PX
-from benchmarks.frontier.points import Costed, pareto
-from benchmarks.latency.plots import COLOURS
+from cvnet_engine.benchmarks.frontier.grid import SIDES_PX
+from cvnet_engine.benchmarks.frontier.points import Costed, pareto
+from cvnet_engine.benchmarks.latency.plots import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,10 +8,10 @@ from math import inf
 
 import numpy as np
 
-from benchmarks.accuracy.protocol import SETUPS
-from benchmarks.frontier.accuracy import Figures
-from benchmarks.frontier.grid import Point
-from benchmarks.frontier.times import Times
+from cvnet_engine.benchmarks.accuracy.protocol import SETUPS
+from cvnet_engine.benchmarks.frontier.accuracy import Figures
+from cvnet_engine.benchmarks.frontier.grid import Point
+from cvnet_engine.benchmarks.frontier.times import Times
 
 JUDGED_BY = "M"  # the setup that accuracy is stated in
 

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from benchmarks import commands, tables
-from benchmarks.accuracy.protocol import SETUPS
-from benchmarks.frontier.grid import Point
-from benchmarks.frontier.points import Aim, Costed, name, pareto
-from benchmarks.frontier.stopping import Counts
-from benchmarks.frontier.times import Times
-from benchmarks.tables import Table
-from engine.machine import Machine
-from engine.presets import PRESETS, Preset
+from cvnet_engine.benchmarks import commands, tables
+from cvnet_engine.benchmarks.accuracy.protocol import SETUPS
+from cvnet_engine.benchmarks.frontier.grid import Point
+from cvnet_engine.benchmarks.frontier.points import Aim, Costed, name, pareto
+from cvnet_engine.benchmarks.frontier.stopping import Counts
+from cvnet_engine.benchmarks.frontier.times import Times
+from cvnet_engine.benchmarks.tables import Table
+from cvnet_engine.engine.machine import Machine
+from cvnet_engine.engine.presets import PRESETS, Preset
 
 AIMS = {
     "balanced": Aim(loss=0.5, query_s=1.0, index_s=0.35, candidate_s=0.0045),

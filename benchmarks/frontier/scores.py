@@ -17,24 +17,24 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.accuracy.audit import Precision, codec, open_retriever
-from benchmarks.accuracy.database import Database
-from benchmarks.accuracy.dataset import Dataset
-from benchmarks.accuracy.evaluation import database_digest
-from benchmarks.accuracy.journal import Facts, Journal, content, digest
-from benchmarks.frontier import pictures
-from benchmarks.frontier.grid import DESCRIPTORS, arithmetic, sides
-from benchmarks.frontier.pictures import Picture
-from benchmarks.latency import costs
-from cvnet import checkpoint
-from engine.contract import Array, Closing
-from engine.errors import DatasetError, ImageError
-from engine.features import Features
-from engine.geometry import AREA_SCALES, IMAGE_SCALES
-from engine.images import check_size
-from engine.retrieval.pooling import pooled
-from engine.retrieval.retriever import Retriever
-from export.precision import cpu_weight_max
+from cvnet_engine.benchmarks.accuracy.audit import Precision, codec, open_retriever
+from cvnet_engine.benchmarks.accuracy.database import Database
+from cvnet_engine.benchmarks.accuracy.dataset import Dataset
+from cvnet_engine.benchmarks.accuracy.evaluation import database_digest
+from cvnet_engine.benchmarks.accuracy.journal import Facts, Journal, content, digest
+from cvnet_engine.benchmarks.frontier import pictures
+from cvnet_engine.benchmarks.frontier.grid import DESCRIPTORS, arithmetic, sides
+from cvnet_engine.benchmarks.frontier.pictures import Picture
+from cvnet_engine.benchmarks.latency import costs
+from cvnet_engine.cvnet import checkpoint
+from cvnet_engine.engine.contract import Array, Closing
+from cvnet_engine.engine.errors import DatasetError, ImageError
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.geometry import AREA_SCALES, IMAGE_SCALES
+from cvnet_engine.engine.images import check_size
+from cvnet_engine.engine.retrieval.pooling import pooled
+from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.export.precision import cpu_weight_max
 
 MAPPED = DESCRIPTORS[0]  # the descriptor whose graphs make the maps; those of the other one are the same
 POOLED = 1 / 16  # of the operations of a pair at full size

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.frontier.accuracy import Known, known
-from benchmarks.frontier.scores import MAPPED, Setting, Work
-from engine.contract import Array
-from engine.geometry import IMAGE_SCALES, Size, map_size
-from engine.retrieval.ranking import Ranking
-from engine.retrieval.retriever import batches_of_equal
-from engine.retrieval.search import similarities
-from engine.retrieval.searcher import Plan, Race
+from cvnet_engine.benchmarks.frontier.accuracy import Known, known
+from cvnet_engine.benchmarks.frontier.scores import MAPPED, Setting, Work
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.geometry import IMAGE_SCALES, Size, map_size
+from cvnet_engine.engine.retrieval.ranking import Ranking
+from cvnet_engine.engine.retrieval.retriever import batches_of_equal
+from cvnet_engine.engine.retrieval.search import similarities
+from cvnet_engine.engine.retrieval.searcher import Plan, Race
 
 SHORTLIST = 100
 FINE = (None, 50, 30, 20)

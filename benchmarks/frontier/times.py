@@ -17,27 +17,27 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.accuracy.journal import Facts, Journal
-from benchmarks.frontier.grid import DESCRIPTORS, SHORTLISTS, SIDES_PX, Point, arithmetic
-from benchmarks.frontier.scores import MAPPED, Engines
-from benchmarks.latency.photos import photo
-from benchmarks.latency.stages import INFO, jpeg
-from benchmarks.latency.timing import Rounds, take_turns
-from engine.backends.native.engine import accelerated
-from engine.contract import Array
-from engine.errors import DatasetError
-from engine.features import Features
-from engine.gallery.learnt_codec import CODE_FILE
-from engine.gallery.reader import Gallery
-from engine.gallery.shards import FileStamp
-from engine.gallery.writer import GalleryWriter
-from engine.geometry import DESCRIPTOR_DIM, IMAGE_SCALES
-from engine.images import limit_side, read
-from engine.retrieval import superglobal
-from engine.retrieval.ranking import Ranking
-from engine.retrieval.retriever import Retriever
-from engine.retrieval.searcher import Plan, Searcher
-from engine.retrieval.superglobal import Refinement
+from cvnet_engine.benchmarks.accuracy.journal import Facts, Journal
+from cvnet_engine.benchmarks.frontier.grid import DESCRIPTORS, SHORTLISTS, SIDES_PX, Point, arithmetic
+from cvnet_engine.benchmarks.frontier.scores import MAPPED, Engines
+from cvnet_engine.benchmarks.latency.photos import photo
+from cvnet_engine.benchmarks.latency.stages import INFO, jpeg
+from cvnet_engine.benchmarks.latency.timing import Rounds, take_turns
+from cvnet_engine.engine.backends.native.engine import accelerated
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import DatasetError
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.gallery.learnt_codec import CODE_FILE
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.shards import FileStamp
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.geometry import DESCRIPTOR_DIM, IMAGE_SCALES
+from cvnet_engine.engine.images import limit_side, read
+from cvnet_engine.engine.retrieval import superglobal
+from cvnet_engine.engine.retrieval.ranking import Ranking
+from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.searcher import Plan, Searcher
+from cvnet_engine.engine.retrieval.superglobal import Refinement
 
 PHOTO_PX = (768, 1024)
 PHOTOS = 4  # that galleries hold over and over

@@ -29,22 +29,22 @@ from typing import Annotated, Literal
 import numpy as np
 import typer
 
-from benchmarks import commands
-from benchmarks.commands import OutOption
-from benchmarks.latency.memory import status_bytes
-from benchmarks.latency.scale import timed
-from benchmarks.tables import Table, markdown, ms
-from engine import machine
-from engine.contract import Array
-from engine.errors import GalleryError
-from engine.gallery.reader import Gallery
-from engine.geometry import DESCRIPTOR_DIM
-from engine.retrieval.ann_building import build
-from engine.retrieval.approximate import DEPTH, Approximate
-from engine.retrieval.blocks import Block, Descriptors
-from engine.retrieval.inverted_file import Scanner
-from engine.retrieval.ranking import Ranking
-from engine.retrieval.search import DescriptorIndex
+from cvnet_engine.benchmarks import commands
+from cvnet_engine.benchmarks.commands import OutOption
+from cvnet_engine.benchmarks.latency.memory import status_bytes
+from cvnet_engine.benchmarks.latency.scale import timed
+from cvnet_engine.benchmarks.tables import Table, markdown, ms
+from cvnet_engine.engine import machine
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.geometry import DESCRIPTOR_DIM
+from cvnet_engine.engine.retrieval.ann_building import build
+from cvnet_engine.engine.retrieval.approximate import DEPTH, Approximate
+from cvnet_engine.engine.retrieval.blocks import Block, Descriptors
+from cvnet_engine.engine.retrieval.inverted_file import Scanner
+from cvnet_engine.engine.retrieval.ranking import Ranking
+from cvnet_engine.engine.retrieval.search import DescriptorIndex
 
 Kind = Literal["like", "stretched", "random"]
 KINDS: tuple[Kind, ...] = ("like", "stretched", "random")

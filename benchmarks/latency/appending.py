@@ -13,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.latency.generated import STAMP, Photographs
-from engine.bundle import Bundle
-from engine.contract import Array
-from engine.features import Features
-from engine.gallery.reader import Gallery
-from engine.gallery.writer import GalleryWriter
-from engine.geometry import DESCRIPTOR_DIM
-from engine.retrieval.retriever import Retriever
-from engine.retrieval.searcher import Plan, Searcher
+from cvnet_engine.benchmarks.latency.generated import STAMP, Photographs
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.geometry import DESCRIPTOR_DIM
+from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.searcher import Plan, Searcher
 
 RERANKED = 20  # pairs of a query
 APPENDED = 8  # images whose maps are appended, over and over

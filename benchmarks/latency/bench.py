@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
-from benchmarks.contenders.apart import keeping_reference
-from benchmarks.contenders.contender import (
+from cvnet_engine.benchmarks.contenders.apart import keeping_reference
+from cvnet_engine.benchmarks.contenders.contender import (
     COMPILED,
     KEEPING,
     PUBLISHED,
@@ -23,14 +23,14 @@ from benchmarks.contenders.contender import (
     open_bundle,
     open_reference,
 )
-from benchmarks.contenders.entrant import Agreement, Entrant, Field, enter
-from benchmarks.latency import memory
-from benchmarks.latency.costs import Network
-from benchmarks.latency.limits import Ceiling
-from benchmarks.latency.photos import photo
-from benchmarks.latency.records import Record, against, records_of
-from benchmarks.latency.report import Report
-from benchmarks.latency.stages import (
+from cvnet_engine.benchmarks.contenders.entrant import Agreement, Entrant, Field, enter
+from cvnet_engine.benchmarks.latency import memory
+from cvnet_engine.benchmarks.latency.costs import Network
+from cvnet_engine.benchmarks.latency.limits import Ceiling
+from cvnet_engine.benchmarks.latency.photos import photo
+from cvnet_engine.benchmarks.latency.records import Record, against, records_of
+from cvnet_engine.benchmarks.latency.report import Report
+from cvnet_engine.benchmarks.latency.stages import (
     Shelf,
     Stage,
     gallery_stages,
@@ -41,11 +41,11 @@ from benchmarks.latency.stages import (
     stock,
     whole_stages,
 )
-from benchmarks.latency.timing import Interval, take_passes
-from engine import machine
-from engine.bundle import Bundle
-from engine.contract import Array
-from engine.geometry import MIN_SIDE_PX, Size
+from cvnet_engine.benchmarks.latency.timing import Interval, take_passes
+from cvnet_engine.engine import machine
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.geometry import MIN_SIDE_PX, Size
 
 KEYS = 2  # images that the query is compared with
 GROWTH = (0.25, 0.5, 0.75)  # of the largest image's sides

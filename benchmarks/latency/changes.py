@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks.latency.records import Record
-from benchmarks.latency.report import Report
-from benchmarks.tables import Table, ms
-from engine.errors import DatasetError
+from cvnet_engine.benchmarks.latency.records import Record
+from cvnet_engine.benchmarks.latency.report import Report
+from cvnet_engine.benchmarks.tables import Table, ms
+from cvnet_engine.engine.errors import DatasetError
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from engine.geometry import (
+from cvnet_engine.engine.geometry import (
     AREA_SCALES,
     DESCRIPTOR_DIM,
     IMAGE_SCALES,
@@ -23,7 +23,7 @@ from engine.geometry import (
     scaled,
     unit_map_sizes,
 )
-from engine.retrieval.descriptors import DESCRIPTORS
+from cvnet_engine.engine.retrieval.descriptors import DESCRIPTORS
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}  # bottlenecks of the four stages, by depth
 WIDTHS = (64, 128, 256, 512)  # of a bottleneck's inner channels, by stage; it puts out four times as many

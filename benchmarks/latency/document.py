@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.contenders.contender import KEEPING, PUBLISHED
-from benchmarks.contenders.entrant import Agreement
-from benchmarks.latency.records import Record
-from benchmarks.latency.report import Report
-from benchmarks.tables import Table, markdown, ms, times
+from cvnet_engine.benchmarks.contenders.contender import KEEPING, PUBLISHED
+from cvnet_engine.benchmarks.contenders.entrant import Agreement
+from cvnet_engine.benchmarks.latency.records import Record
+from cvnet_engine.benchmarks.latency.report import Report
+from cvnet_engine.benchmarks.tables import Table, markdown, ms, times
 
 
 def document(report: Report) -> str:

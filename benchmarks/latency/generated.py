@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 
 import scenes
-from engine.bundle import Bundle
-from engine.contract import Array
-from engine.errors import GalleryError
-from engine.gallery.columns import Columns, columns_file, write_columns
-from engine.gallery.indexing import IndexReport, index
-from engine.gallery.info import FORMAT, GalleryInfo, read_info, write_info
-from engine.gallery.learnt_codec import CODE_FILE
-from engine.gallery.shards import (
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.gallery.columns import Columns, columns_file, write_columns
+from cvnet_engine.engine.gallery.indexing import IndexReport, index
+from cvnet_engine.engine.gallery.info import FORMAT, GalleryInfo, read_info, write_info
+from cvnet_engine.engine.gallery.learnt_codec import CODE_FILE
+from cvnet_engine.engine.gallery.shards import (
     CODED_PAGE_BYTES,
     FileStamp,
     StoredImage,
@@ -34,10 +34,10 @@ from engine.gallery.shards import (
     shard_file,
     shard_files,
 )
-from engine.gallery.walk import Whole, walk
-from engine.gallery.writer import IMAGES_PER_SHARD, GalleryWriter
-from engine.geometry import DESCRIPTOR_DIM, Size
-from engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.gallery.walk import Whole, walk
+from cvnet_engine.engine.gallery.writer import IMAGES_PER_SHARD, GalleryWriter
+from cvnet_engine.engine.geometry import DESCRIPTOR_DIM, Size
+from cvnet_engine.engine.retrieval.retriever import Retriever
 
 SHORTLIST = 100  # photographs
 MAPS = "coded:24"

@@ -24,25 +24,25 @@ import torch
 import typer
 from torch import Tensor
 
-from benchmarks import commands
-from benchmarks.commands import DepthOption, OutOption, WeightsOption
-from benchmarks.latency.photos import photo
-from benchmarks.latency.timing import Rounds, take_turns
-from cvnet import checkpoint
-from cvnet.model import CVNet
-from engine import machine
-from engine.backends.onnxruntime import OnnxRuntimeEngine
-from engine.backends.tensorrt import TensorRtEngine, require_device
-from engine.backends.tensorrt_rtx import CURRENT, TensorRtRtxEngine, resolve
-from engine.contract import Array, Engine, Uploading
-from engine.errors import BackendError, CvnetError
-from engine.geometry import Size
-from engine.images import normalise
-from engine.machine import usable_cpus
-from export.graphs import GRAPHS
-from export.onnx_export import export
-from export.precision import take_half_keys, to_fp16, to_int8
-from export.tensorrt_plan import PlanOptions, SizeRange, build_plan, profiles
+from cvnet_engine.benchmarks import commands
+from cvnet_engine.benchmarks.commands import DepthOption, OutOption, WeightsOption
+from cvnet_engine.benchmarks.latency.photos import photo
+from cvnet_engine.benchmarks.latency.timing import Rounds, take_turns
+from cvnet_engine.cvnet import checkpoint
+from cvnet_engine.cvnet.model import CVNet
+from cvnet_engine.engine import machine
+from cvnet_engine.engine.backends.onnxruntime import OnnxRuntimeEngine
+from cvnet_engine.engine.backends.tensorrt import TensorRtEngine, require_device
+from cvnet_engine.engine.backends.tensorrt_rtx import CURRENT, TensorRtRtxEngine, resolve
+from cvnet_engine.engine.contract import Array, Engine, Uploading
+from cvnet_engine.engine.errors import BackendError, CvnetError
+from cvnet_engine.engine.geometry import Size
+from cvnet_engine.engine.images import normalise
+from cvnet_engine.engine.machine import usable_cpus
+from cvnet_engine.export.graphs import GRAPHS
+from cvnet_engine.export.onnx_export import export
+from cvnet_engine.export.precision import take_half_keys, to_fp16, to_int8
+from cvnet_engine.export.tensorrt_plan import PlanOptions, SizeRange, build_plan, profiles
 
 MAX_DRIFT = {"fp32": 1e-4, "fp16": 5e-3, "int8": 1e-2}  # of a pair score
 MIN_COSINE = {"fp32": 0.99999, "fp16": 0.9995, "int8": 0.999}  # of descriptors

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from benchmarks.latency.costs import FLOAT, Cost
-from export.tensorrt_plan import elements, sized
+from cvnet_engine.benchmarks.latency.costs import FLOAT, Cost
+from cvnet_engine.export.tensorrt_plan import elements, sized
 
 VIEWS = frozenset({"Reshape", "Unsqueeze", "Squeeze", "Identity"})  # another shape of the same memory
 Shape = tuple[int, ...]

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.latency.costs import Cost
-from benchmarks.latency.timing import Rounds, take_turns
-from engine.contract import Array
+from cvnet_engine.benchmarks.latency.costs import Cost
+from cvnet_engine.benchmarks.latency.timing import Rounds, take_turns
+from cvnet_engine.engine.contract import Array
 
 SIDE = 2048  # of the square matrices: 16 MiB each in float32
 COPY_VALUES = 2**25  # float32, 128 MiB: beyond any cache

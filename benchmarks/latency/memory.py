@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.contenders.contender import Contender, open_bundle, open_reference
-from benchmarks.latency.photos import photo
-from engine.bundle import Bundle
-from engine.contract import Array
-from engine.features import Features
-from engine.geometry import LOCAL_DIM, MAP_DIM, Size, map_size, unit_map_sizes
+from cvnet_engine.benchmarks.contenders.contender import Contender, open_bundle, open_reference
+from cvnet_engine.benchmarks.latency.photos import photo
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.geometry import LOCAL_DIM, MAP_DIM, Size, map_size, unit_map_sizes
 
 STAGES = ("pair score", "extract, all scales")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.contract import Array
+from cvnet_engine.engine.contract import Array
 
 BLOCK_PX = 32
 

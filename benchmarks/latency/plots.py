@@ -9,10 +9,10 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.contenders.contender import COMPILED, KEEPING, PUBLISHED, REFERENCE
-from benchmarks.latency.records import Record
-from benchmarks.latency.report import Report
-from engine.errors import BackendError
+from cvnet_engine.benchmarks.contenders.contender import COMPILED, KEEPING, PUBLISHED, REFERENCE
+from cvnet_engine.benchmarks.latency.records import Record
+from cvnet_engine.benchmarks.latency.report import Report
+from cvnet_engine.engine.errors import BackendError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

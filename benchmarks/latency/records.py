@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
-from benchmarks.contenders.contender import Contender
-from benchmarks.latency.costs import Cost
-from benchmarks.latency.stages import Stage
-from benchmarks.latency.timing import Interval, ratio
+from cvnet_engine.benchmarks.contenders.contender import Contender
+from cvnet_engine.benchmarks.latency.costs import Cost
+from cvnet_engine.benchmarks.latency.stages import Stage
+from cvnet_engine.benchmarks.latency.timing import Interval, ratio
 
 Key = tuple[str, str, str, str, int | None, int]
 

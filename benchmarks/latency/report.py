@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders.entrant import Agreement
-from benchmarks.latency.limits import Ceiling
-from benchmarks.latency.records import Record
-from engine.errors import DatasetError
-from engine.machine import Machine
+from cvnet_engine.benchmarks.contenders.entrant import Agreement
+from cvnet_engine.benchmarks.latency.limits import Ceiling
+from cvnet_engine.benchmarks.latency.records import Record
+from cvnet_engine.engine.errors import DatasetError
+from cvnet_engine.engine.machine import Machine
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,14 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import commands
-from benchmarks.commands import DepthOption, WeightsOption
-from benchmarks.latency.graph_costs import NodeCost, Shape, node_costs
-from benchmarks.tables import Table, markdown
-from cvnet import checkpoint
-from engine.geometry import IMAGE_SCALES, MAP_DIM, Size, map_size, scaled, unit_map_sizes
-from engine.retrieval.retriever import BATCH
-from export.artifacts import Artifacts
+from cvnet_engine.benchmarks import commands
+from cvnet_engine.benchmarks.commands import DepthOption, WeightsOption
+from cvnet_engine.benchmarks.latency.graph_costs import NodeCost, Shape, node_costs
+from cvnet_engine.benchmarks.tables import Table, markdown
+from cvnet_engine.cvnet import checkpoint
+from cvnet_engine.engine.geometry import IMAGE_SCALES, MAP_DIM, Size, map_size, scaled, unit_map_sizes
+from cvnet_engine.engine.retrieval.retriever import BATCH
+from cvnet_engine.export.artifacts import Artifacts
 
 SHORTLIST = 100
 IMAGE = (768, 1024)  # height, width px

@@ -22,21 +22,21 @@ from typing import Annotated, TypeVar
 import numpy as np
 import typer
 
-from benchmarks import commands
-from benchmarks.commands import OutOption
-from benchmarks.latency.appending import RERANKED, Beside, search_beside
-from benchmarks.latency.generated import MAPS, SHORTLIST, Photographs, generate, photograph
-from benchmarks.latency.memory import status_bytes
-from benchmarks.latency.timing import Calls, Rounds, take_turns
-from benchmarks.tables import Table, markdown, ms
-from engine import machine
-from engine.bundle import Bundle
-from engine.contract import Array
-from engine.gallery.reader import Gallery
-from engine.gallery.writer import GalleryWriter
-from engine.retrieval.ranking import Ranking
-from engine.retrieval.retriever import Retriever
-from engine.retrieval.search import DescriptorIndex, parts, similarities
+from cvnet_engine.benchmarks import commands
+from cvnet_engine.benchmarks.commands import OutOption
+from cvnet_engine.benchmarks.latency.appending import RERANKED, Beside, search_beside
+from cvnet_engine.benchmarks.latency.generated import MAPS, SHORTLIST, Photographs, generate, photograph
+from cvnet_engine.benchmarks.latency.memory import status_bytes
+from cvnet_engine.benchmarks.latency.timing import Calls, Rounds, take_turns
+from cvnet_engine.benchmarks.tables import Table, markdown, ms
+from cvnet_engine.engine import machine
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.retrieval.ranking import Ranking
+from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.search import DescriptorIndex, parts, similarities
 
 TOP_K = 100
 NOISE = 0.02  # of a query's each value beside the row that it is made of, whose values are 0.022 large

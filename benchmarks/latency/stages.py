@@ -12,24 +12,24 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from benchmarks.contenders.contender import KEEPING, PUBLISHED, REFERENCE
-from benchmarks.contenders.entrant import Entrant
-from benchmarks.latency import costs
-from benchmarks.latency.costs import Cost, Network
-from benchmarks.latency.timing import Calls
-from engine.contract import Array
-from engine.features import Features
-from engine.gallery.indexing import IndexReport, index
-from engine.gallery.info import FORMAT as GALLERY_FORMAT
-from engine.gallery.info import GalleryInfo
-from engine.gallery.reader import Gallery
-from engine.gallery.shards import FileStamp
-from engine.gallery.writer import GalleryWriter
-from engine.geometry import DESCRIPTOR_DIM, IMAGE_SCALES
-from engine.images import MEAN, STD, decode, normalise, rescale
-from engine.retrieval.retriever import Retriever
-from engine.retrieval.search import HALF_FROM, DescriptorIndex
-from engine.retrieval.searcher import Plan, Searcher
+from cvnet_engine.benchmarks.contenders.contender import KEEPING, PUBLISHED, REFERENCE
+from cvnet_engine.benchmarks.contenders.entrant import Entrant
+from cvnet_engine.benchmarks.latency import costs
+from cvnet_engine.benchmarks.latency.costs import Cost, Network
+from cvnet_engine.benchmarks.latency.timing import Calls
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.gallery.indexing import IndexReport, index
+from cvnet_engine.engine.gallery.info import FORMAT as GALLERY_FORMAT
+from cvnet_engine.engine.gallery.info import GalleryInfo
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.shards import FileStamp
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.geometry import DESCRIPTOR_DIM, IMAGE_SCALES
+from cvnet_engine.engine.images import MEAN, STD, decode, normalise, rescale
+from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.search import HALF_FROM, DescriptorIndex
+from cvnet_engine.engine.retrieval.searcher import Plan, Searcher
 
 ENGINE = "cvnet-engine"  # the method of what all bundles share
 INDEXED = 2  # images in one go of the indexing stage

@@ -13,21 +13,21 @@ from pathlib import Path
 
 import typer
 
-from benchmarks import commands
-from benchmarks.commands import DepthOption, OutOption, WeightsOption
-from benchmarks.latency.photos import photo
-from benchmarks.tables import Table, markdown
-from cvnet import checkpoint
-from engine import machine
-from engine.backends import BACKENDS
-from engine.backends.tensorrt import error_log
-from engine.backends.tensorrt_rtx import import_tensorrt_rtx
-from engine.errors import CvnetError
-from engine.graphs import IMAGE_GRAPHS
-from engine.images import normalise
-from engine.retrieval.retriever import BATCH
-from export.artifacts import Artifacts
-from export.tensorrt_plan import PlanOptions, SizeRange, build_plan, parse, profiles
+from cvnet_engine.benchmarks import commands
+from cvnet_engine.benchmarks.commands import DepthOption, OutOption, WeightsOption
+from cvnet_engine.benchmarks.latency.photos import photo
+from cvnet_engine.benchmarks.tables import Table, markdown
+from cvnet_engine.cvnet import checkpoint
+from cvnet_engine.engine import machine
+from cvnet_engine.engine.backends import BACKENDS
+from cvnet_engine.engine.backends.tensorrt import error_log
+from cvnet_engine.engine.backends.tensorrt_rtx import import_tensorrt_rtx
+from cvnet_engine.engine.errors import CvnetError
+from cvnet_engine.engine.graphs import IMAGE_GRAPHS
+from cvnet_engine.engine.images import normalise
+from cvnet_engine.engine.retrieval.retriever import BATCH
+from cvnet_engine.export.artifacts import Artifacts
+from cvnet_engine.export.tensorrt_plan import PlanOptions, SizeRange, build_plan, parse, profiles
 
 TARGETS = ("sm86", "sm89", "sm120")
 SIZE = (768, 1024)  # height, width px

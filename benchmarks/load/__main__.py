@@ -19,14 +19,14 @@ from typing import Annotated
 import typer
 
 import scenes
-from benchmarks import commands
-from benchmarks.commands import OutOption
-from benchmarks.load.client import Answer, Request
-from benchmarks.load.phases import SAMPLE_S, Memory, Repeatedly, Writer, at_rate, by_crowd, by_quitters
-from benchmarks.load.report import Phase, Report
-from benchmarks.load.server import Server, program
-from benchmarks.load.traffic import LONG_SHORTLIST, SHORTLIST, Traffic
-from engine.bundle import Bundle
+from cvnet_engine.benchmarks import commands
+from cvnet_engine.benchmarks.commands import OutOption
+from cvnet_engine.benchmarks.load.client import Answer, Request
+from cvnet_engine.benchmarks.load.phases import SAMPLE_S, Memory, Repeatedly, Writer, at_rate, by_crowd, by_quitters
+from cvnet_engine.benchmarks.load.report import Phase, Report
+from cvnet_engine.benchmarks.load.server import Server, program
+from cvnet_engine.benchmarks.load.traffic import LONG_SHORTLIST, SHORTLIST, Traffic
+from cvnet_engine.engine.bundle import Bundle
 
 BUSY = 8
 CROWD = 64  # twice the searches that a server takes on

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 
-from engine.errors import BackendError
+from cvnet_engine.engine.errors import BackendError
 
 TIMEOUT_S = 600  # much longer than a search's own deadline
 LOST = 0  # in place of a status: no answer, or a part of one

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import cv2
 
-from benchmarks.latency.photos import photo
-from benchmarks.load.client import Answer, Request, hang_up, send
-from benchmarks.load.server import Server, program
+from cvnet_engine.benchmarks.latency.photos import photo
+from cvnet_engine.benchmarks.load.client import Answer, Request, hang_up, send
+from cvnet_engine.benchmarks.load.server import Server, program
 
 SENDERS = 24  # requests at a constant rate that may be under way at once
 SAMPLE_S = 2.0  # between looks at the server's memory, and at whether it is idle

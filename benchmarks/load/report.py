@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.load.client import LOST, Answer
-from benchmarks.load.phases import Cancelled, Sample
-from benchmarks.tables import Table, markdown, ms
-from engine.machine import Machine
+from cvnet_engine.benchmarks.load.client import LOST, Answer
+from cvnet_engine.benchmarks.load.phases import Cancelled, Sample
+from cvnet_engine.benchmarks.tables import Table, markdown, ms
+from cvnet_engine.engine.machine import Machine
 
 FLAT = 0.05  # growth of memory at constant load that passes for none
 WINDOWS = 10  # that memory is looked at in; the first is for warming up

@@ -9,10 +9,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.latency.memory import status_bytes
-from benchmarks.load.client import Request, fetch
-from engine.contract import Closing
-from engine.errors import BackendError
+from cvnet_engine.benchmarks.latency.memory import status_bytes
+from cvnet_engine.benchmarks.load.client import Request, fetch
+from cvnet_engine.engine.contract import Closing
+from cvnet_engine.engine.errors import BackendError
 
 STOP_S = 30
 

@@ -9,8 +9,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from benchmarks.load.client import Request, fetch
-from engine.geometry import DESCRIPTOR_DIM
+from cvnet_engine.benchmarks.load.client import Request, fetch
+from cvnet_engine.engine.geometry import DESCRIPTOR_DIM
 
 TOP_K = 10
 SHORTLIST = 20  # pairs of an everyday search

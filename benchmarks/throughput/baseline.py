@@ -16,16 +16,16 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.accuracy.database import Database
-from benchmarks.contenders.allocator import keep_memory
-from benchmarks.contenders.contender import open_reference
-from engine.bundle import Bundle
-from engine.contract import Array, Closing
-from engine.features import Features
-from engine.images import read
-from engine.retrieval.descriptors import Descriptor
-from engine.retrieval.searcher import Plan, Searcher
-from engine.scales import Scales
+from cvnet_engine.benchmarks.accuracy.database import Database
+from cvnet_engine.benchmarks.contenders.allocator import keep_memory
+from cvnet_engine.benchmarks.contenders.contender import open_reference
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.contract import Array, Closing
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.images import read
+from cvnet_engine.engine.retrieval.descriptors import Descriptor
+from cvnet_engine.engine.retrieval.searcher import Plan, Searcher
+from cvnet_engine.engine.scales import Scales
 
 Sample = tuple[float, list[Array]]  # when its turn came, and network inputs (1, 3, H, W) float32 by scale
 

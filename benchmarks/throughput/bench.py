@@ -15,21 +15,21 @@ from datetime import date
 from functools import partial
 from pathlib import Path
 
-from benchmarks.contenders.contender import REFERENCE, open_bundle
-from benchmarks.contenders.entrant import prepare
-from benchmarks.latency.photos import photo
-from benchmarks.latency.records import Speedup
-from benchmarks.latency.stages import jpeg, stock
-from benchmarks.latency.timing import Interval, Rounds, ratio, take_turns
-from benchmarks.throughput import baseline, crew
-from benchmarks.throughput.baseline import Baseline
-from benchmarks.throughput.crew import Crew
-from benchmarks.throughput.report import INDEXING, SEARCH, Record, Report
-from benchmarks.throughput.spread import BATCH, Spread, spreads
-from engine import machine
-from engine.backends import known
-from engine.bundle import Bundle
-from engine.geometry import Size
+from cvnet_engine.benchmarks.contenders.contender import REFERENCE, open_bundle
+from cvnet_engine.benchmarks.contenders.entrant import prepare
+from cvnet_engine.benchmarks.latency.photos import photo
+from cvnet_engine.benchmarks.latency.records import Speedup
+from cvnet_engine.benchmarks.latency.stages import jpeg, stock
+from cvnet_engine.benchmarks.latency.timing import Interval, Rounds, ratio, take_turns
+from cvnet_engine.benchmarks.throughput import baseline, crew
+from cvnet_engine.benchmarks.throughput.baseline import Baseline
+from cvnet_engine.benchmarks.throughput.crew import Crew
+from cvnet_engine.benchmarks.throughput.report import INDEXING, SEARCH, Record, Report
+from cvnet_engine.benchmarks.throughput.spread import BATCH, Spread, spreads
+from cvnet_engine.engine import machine
+from cvnet_engine.engine.backends import known
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.geometry import Size
 
 ROUNDS = Rounds(warm_up=1, fewest=3, most=3)
 KEYS = 2  # images that galleries consist of, over and over

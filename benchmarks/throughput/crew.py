@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from benchmarks.throughput.indexing import index_batches, index_files
-from benchmarks.throughput.spread import Spread
-from engine.bundle import Bundle
-from engine.contract import Closing
-from engine.gallery.reader import Gallery
-from engine.retrieval.retriever import Retriever
-from engine.retrieval.searcher import Plan, Searcher
+from cvnet_engine.benchmarks.throughput.indexing import index_batches, index_files
+from cvnet_engine.benchmarks.throughput.spread import Spread
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.contract import Closing
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.searcher import Plan, Searcher
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.contract import Array
-from engine.features import Features
-from engine.gallery.indexing import IndexReport, index
-from engine.gallery.info import FORMAT, GalleryInfo
-from engine.gallery.shards import FileStamp
-from engine.gallery.writer import GalleryWriter
-from engine.images import read
-from engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.gallery.indexing import IndexReport, index
+from cvnet_engine.engine.gallery.info import FORMAT, GalleryInfo
+from cvnet_engine.engine.gallery.shards import FileStamp
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.images import read
+from cvnet_engine.engine.retrieval.retriever import Retriever
 
 INFO = GalleryInfo(FORMAT, "benchmark", "benchmark", None)
 STAMP = FileStamp(0, 0, "")

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.latency.records import Speedup
-from benchmarks.latency.timing import Interval
-from benchmarks.tables import Table, markdown, ms, times
-from benchmarks.throughput.spread import Spread
-from engine.machine import Machine
+from cvnet_engine.benchmarks.latency.records import Speedup
+from cvnet_engine.benchmarks.latency.timing import Interval
+from cvnet_engine.benchmarks.tables import Table, markdown, ms, times
+from cvnet_engine.benchmarks.throughput.spread import Spread
+from cvnet_engine.engine.machine import Machine
 
 INDEXING, SEARCH = "indexing", "search"
 NOTE = (

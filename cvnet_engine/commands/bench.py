@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from cvnet_engine import console
 from cvnet_engine.commands.build import parse_size
+from cvnet_engine.engine.backends import usable_threads
+from cvnet_engine.engine.errors import BackendError, CvnetError, DatasetError
+from cvnet_engine.engine.files import write_atomically
+from cvnet_engine.engine.machine import usable_cpus
 from cvnet_engine.outputs import Files
-from engine.backends import usable_threads
-from engine.errors import BackendError, CvnetError, DatasetError
-from engine.files import write_atomically
-from engine.machine import usable_cpus
 
 if TYPE_CHECKING:  # PyTorch is not loaded until it is needed
-    from benchmarks.latency.report import Report
-    from benchmarks.throughput.report import Report as ThroughputReport
+    from cvnet_engine.benchmarks.latency.report import Report
+    from cvnet_engine.benchmarks.throughput.report import Report as ThroughputReport
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ def run_throughput(options: Options) -> None:
     if options.plot or options.compare or options.compiled:
         raise CvnetError("--throughput draws and compares nothing: leave --plot, --compare and --compiled out")
     try:
-        from benchmarks.throughput import bench
-        from benchmarks.throughput.report import document
+        from cvnet_engine.benchmarks.throughput import bench
+        from cvnet_engine.benchmarks.throughput.report import document
     except ImportError as error:
         raise BackendError(f"bench needs PyTorch ({error}); install the 'export' extra") from error
     pressed = bench.Options(
@@ -77,7 +77,7 @@ def run_throughput(options: Options) -> None:
 
 
 def show_throughput(report: ThroughputReport) -> None:
-    from benchmarks.throughput.report import best, heading, table
+    from cvnet_engine.benchmarks.throughput.report import best, heading, table
 
     for line in heading(report):
         console.say(line)
@@ -93,9 +93,9 @@ def show_throughput(report: ThroughputReport) -> None:
 
 def run_stages(options: Options) -> None:
     try:
-        from benchmarks.latency import bench, plots
-        from benchmarks.latency.document import document
-        from benchmarks.latency.report import Report
+        from cvnet_engine.benchmarks.latency import bench, plots
+        from cvnet_engine.benchmarks.latency.document import document
+        from cvnet_engine.benchmarks.latency.report import Report
     except ImportError as error:
         raise BackendError(f"bench needs PyTorch ({error}); install the 'export' extra") from error
     timed = bench.Options(
@@ -153,7 +153,7 @@ def parse_counts(option: str, text: str) -> tuple[int, ...]:
 
 
 def show(report: Report) -> None:
-    from benchmarks.latency.document import STAGE_NOTE, heading, tables
+    from cvnet_engine.benchmarks.latency.document import STAGE_NOTE, heading, tables
 
     for line in heading(report):
         console.say(line)
@@ -168,7 +168,7 @@ def show(report: Report) -> None:
 
 
 def show_changes(old: Report, report: Report) -> None:
-    from benchmarks.latency.changes import change_table, changes
+    from cvnet_engine.benchmarks.latency.changes import change_table, changes
 
     table = change_table(changes(old, report))
     console.say()

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cvnet_engine import console
+from cvnet_engine.engine.backends import choice
+from cvnet_engine.engine.bundle import Manifest, MapBasis
+from cvnet_engine.engine.errors import BackendError, ImageError
+from cvnet_engine.engine.gallery.indexing import find_images
+from cvnet_engine.engine.geometry import REDUCED_DIMS, Size
+from cvnet_engine.engine.images import read_size
 from cvnet_engine.outputs import Files
-from engine.backends import choice
-from engine.bundle import Manifest, MapBasis
-from engine.errors import BackendError, ImageError
-from engine.gallery.indexing import find_images
-from engine.geometry import REDUCED_DIMS, Size
-from engine.images import read_size
 
 if TYPE_CHECKING:
-    from export.reduction import Reduction
+    from cvnet_engine.export.reduction import Reduction
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def run(options: Options) -> None:
     options.files.require_apart()
     sizes = parse_sizes(options.sizes, options.max_side_px)
     try:
-        from export.build import build
+        from cvnet_engine.export.build import build
     except ImportError as error:
         raise BackendError(f"building needs PyTorch and ONNX ({error}); install the 'export' extra") from error
 
@@ -137,7 +137,7 @@ def basis_line(basis: MapBasis) -> str:
 @contextlib.contextmanager
 def reduction(options: Options) -> Iterator[Reduction | None]:
     """What maps are to be reduced to, judged on the calibration photos, or on generated scenes where there are none."""
-    from export.reduction import MEAN_DRIFT, PAYING_DIMS, Reduction
+    from cvnet_engine.export.reduction import MEAN_DRIFT, PAYING_DIMS, Reduction
 
     if not options.map_dims:
         yield None

@@ -7,18 +7,18 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import scenes
-from benchmarks.accuracy.dataset import Dataset, load
-from benchmarks.accuracy.evaluation import Timed
-from benchmarks.load.client import Request, fetch
-from benchmarks.load.server import Server
-from benchmarks.load.traffic import Traffic
-from benchmarks.tables import Table
 from cvnet_engine import console
+from cvnet_engine.benchmarks.accuracy.dataset import Dataset, load
+from cvnet_engine.benchmarks.accuracy.evaluation import Timed
+from cvnet_engine.benchmarks.load.client import Request, fetch
+from cvnet_engine.benchmarks.load.server import Server
+from cvnet_engine.benchmarks.load.traffic import Traffic
+from cvnet_engine.benchmarks.tables import Table
 from cvnet_engine.commands import build, evaluate, index, search
+from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.pages.evaluation import accuracy, judged_hits
 from cvnet_engine.pages.page import Page, Query
 from cvnet_engine.pages.rendering import render
-from engine.bundle import Bundle
 
 WEIGHTS, DEPTH = "demo", 50
 SIZE = "{1}x{0}".format(*scenes.DEMO.size)

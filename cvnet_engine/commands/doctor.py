@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from cvnet_engine import console
-from engine import machine
-from engine.backends import choice
-from engine.graphs import GRAPH_NAMES
+from cvnet_engine.engine import machine
+from cvnet_engine.engine.backends import choice
+from cvnet_engine.engine.graphs import GRAPH_NAMES
 
 
 def run(json: Path | None) -> None:

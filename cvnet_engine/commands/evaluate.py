@@ -9,23 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy import dataset as datasets
-from benchmarks.accuracy.agreement import Agreement, compare
-from benchmarks.accuracy.dataset import Dataset
-from benchmarks.accuracy.evaluation import GLOBAL, Evaluation, Task, Timed
-from benchmarks.accuracy.journal import Journal
 from cvnet_engine import console
+from cvnet_engine.benchmarks.accuracy import dataset as datasets
+from cvnet_engine.benchmarks.accuracy.agreement import Agreement, compare
+from cvnet_engine.benchmarks.accuracy.dataset import Dataset
+from cvnet_engine.benchmarks.accuracy.evaluation import GLOBAL, Evaluation, Task, Timed
+from cvnet_engine.benchmarks.accuracy.journal import Journal
 from cvnet_engine.commands.index import scales_for
 from cvnet_engine.commands.subject import ClusterSubject, EngineSubject, ReferenceSubject, Subject
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.cluster import Cluster
+from cvnet_engine.engine.errors import CvnetError, DatasetError
+from cvnet_engine.engine.geometry import IMAGE_SCALES
+from cvnet_engine.engine.retrieval.searcher import RerankWith
+from cvnet_engine.engine.scales import Scales, shown
 from cvnet_engine.outputs import Files
 from cvnet_engine.pages.evaluation import AGAINST, ENGINE, REFERENCE, accuracy, agreement_table, evaluation_page
 from cvnet_engine.pages.rendering import render
-from engine.bundle import Bundle
-from engine.cluster import Cluster
-from engine.errors import CvnetError, DatasetError
-from engine.geometry import IMAGE_SCALES
-from engine.retrieval.searcher import RerankWith
-from engine.scales import Scales, shown
 
 JOURNAL = "evaluation.sqlite"  # beside the shards of a gallery
 

@@ -13,18 +13,18 @@ from pathlib import Path
 
 from cvnet_engine import console
 from cvnet_engine.commands.watching import folders_of, follow, open_changes
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.cluster import Cluster
+from cvnet_engine.engine.errors import CvnetError, ImageError
+from cvnet_engine.engine.gallery.indexing import Found, IndexReport, Patterns, find, index, streams
+from cvnet_engine.engine.gallery.info import GalleryInfo, kind_of, scales_of
+from cvnet_engine.engine.gallery.map_codec import kind_wanted
+from cvnet_engine.engine.gallery.ray_indexing import index_on_cluster
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.geometry import IMAGE_SCALES
+from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.scales import Scales, parse_scales
 from cvnet_engine.outputs import Files
-from engine.bundle import Bundle
-from engine.cluster import Cluster
-from engine.errors import CvnetError, ImageError
-from engine.gallery.indexing import Found, IndexReport, Patterns, find, index, streams
-from engine.gallery.info import GalleryInfo, kind_of, scales_of
-from engine.gallery.map_codec import kind_wanted
-from engine.gallery.ray_indexing import index_on_cluster
-from engine.gallery.writer import GalleryWriter
-from engine.geometry import IMAGE_SCALES
-from engine.retrieval.retriever import Retriever
-from engine.scales import Scales, parse_scales
 
 STANDARD_INPUT = Path("-")
 LISTED = 20  # unreadable images shown; all of them are in the JSON

@@ -12,20 +12,20 @@ from typing import Literal
 
 from cvnet_engine import console
 from cvnet_engine.commands.shortlists import Shortlists
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.errors import CvnetError, ImageError
+from cvnet_engine.engine.gallery.filter import Filter
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.images import MAX_BYTES
+from cvnet_engine.engine.presets import PresetName
+from cvnet_engine.engine.retrieval.hits import Hit
+from cvnet_engine.engine.retrieval.searcher import RerankWith
 from cvnet_engine.image_like import ImageLike
 from cvnet_engine.outputs import STANDARD_OUTPUT, Files
 from cvnet_engine.pages.page import Box, Page
 from cvnet_engine.pages.rendering import render
 from cvnet_engine.results import Results
 from cvnet_engine.retriever import EVERYTHING, GalleryImage, Retriever
-from engine.bundle import Bundle
-from engine.errors import CvnetError, ImageError
-from engine.gallery.filter import Filter
-from engine.gallery.reader import Gallery
-from engine.images import MAX_BYTES
-from engine.presets import PresetName
-from engine.retrieval.hits import Hit
-from engine.retrieval.searcher import RerankWith
 
 STANDARD_INPUT = Path("-")
 Format = Literal["table", "paths", "paths0", "tsv", "json"]

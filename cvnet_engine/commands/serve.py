@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 
 from cvnet_engine import console
-from engine.bundle import Bundle
-from engine.cluster import Cluster
-from engine.errors import CvnetError
-from engine.gallery.info import read_info
-from engine.gallery.replicas import replicas
-from engine.presets import PresetName
-from engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.cluster import Cluster
+from cvnet_engine.engine.errors import CvnetError
+from cvnet_engine.engine.gallery.info import read_info
+from cvnet_engine.engine.gallery.replicas import replicas
+from cvnet_engine.engine.presets import PresetName
+from cvnet_engine.engine.retrieval.retriever import Retriever
 
 try:
     import python_multipart  # noqa: F401  (without it the server would start, and fail at the first form)

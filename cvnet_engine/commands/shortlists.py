@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from engine.errors import CvnetError, one_line
-from engine.files import absolute, read_text
+from cvnet_engine.engine.errors import CvnetError, one_line
+from cvnet_engine.engine.files import absolute, read_text
 
 
 @dataclass(frozen=True)

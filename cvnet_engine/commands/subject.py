@@ -10,26 +10,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol, Self
 
-from benchmarks.accuracy.evaluation import Evaluation, Evaluator, Finished, Selection, Task, Timed
-from benchmarks.accuracy.journal import Journal, image_facts
-from benchmarks.accuracy.projection import Workload, rates, workload
-from benchmarks.accuracy.ray_evaluation import complete_on_cluster
-from benchmarks.contenders.allocator import keep_memory
-from benchmarks.contenders.contender import identity_of, open_reference
 from cvnet_engine import console
+from cvnet_engine.benchmarks.accuracy.evaluation import Evaluation, Evaluator, Finished, Selection, Task, Timed
+from cvnet_engine.benchmarks.accuracy.journal import Journal, image_facts
+from cvnet_engine.benchmarks.accuracy.projection import Workload, rates, workload
+from cvnet_engine.benchmarks.accuracy.ray_evaluation import complete_on_cluster
+from cvnet_engine.benchmarks.contenders.allocator import keep_memory
+from cvnet_engine.benchmarks.contenders.contender import identity_of, open_reference
 from cvnet_engine.commands.index import fill, fill_on_cluster
-from engine.bundle import Bundle
-from engine.cluster import Cluster
-from engine.contract import Closing
-from engine.errors import DatasetError, GalleryError
-from engine.files import absolute
-from engine.gallery.indexing import IndexReport
-from engine.gallery.info import GalleryInfo, kind_of
-from engine.gallery.reader import Gallery
-from engine.gallery.writer import GalleryWriter
-from engine.geometry import IMAGE_SCALES
-from engine.retrieval.retriever import Retriever
-from engine.scales import Scales
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.cluster import Cluster
+from cvnet_engine.engine.contract import Closing
+from cvnet_engine.engine.errors import DatasetError, GalleryError
+from cvnet_engine.engine.files import absolute
+from cvnet_engine.engine.gallery.indexing import IndexReport
+from cvnet_engine.engine.gallery.info import GalleryInfo, kind_of
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.geometry import IMAGE_SCALES
+from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.scales import Scales
 
 
 class Subject(Protocol):
@@ -140,7 +140,7 @@ class ReferenceSubject(Closing):
         return work, rates(self._contender.retriever, task.dataset.images[0]).seconds(work) if work.images else 0.0
 
     def evaluate(self, task: Task, journal: Journal) -> Timed:
-        from benchmarks.accuracy.reference_collection import ReferenceCollection
+        from cvnet_engine.benchmarks.accuracy.reference_collection import ReferenceCollection
 
         task, identity, retriever = replace(task, fine=None), self._contender.identity, self._contender.retriever
         with console.progress("describing with PyTorch", len(task.dataset.images)) as advance:

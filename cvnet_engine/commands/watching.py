@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from cvnet_engine import console
-from engine.errors import CvnetError, ImageError
-from engine.files import absolute
-from engine.gallery.indexing import IndexReport, Patterns, find, index, is_folder
-from engine.gallery.writer import GalleryWriter
-from engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.errors import CvnetError, ImageError
+from cvnet_engine.engine.files import absolute
+from cvnet_engine.engine.gallery.indexing import IndexReport, Patterns, find, index, is_folder
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.retrieval.retriever import Retriever
 
 QUIET_MS = 1000  # without a change, before changes are looked at: a file that is being copied changes all the time
 MOST_MS = 30_000  # that changes are gathered for, where there is no such quiet

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from benchmarks.accuracy.agreement import Agreement
-from benchmarks.accuracy.dataset import Dataset, GroundTruth
-from benchmarks.accuracy.evaluation import GLOBAL, Evaluation, QueryEvaluation, Timed
-from benchmarks.accuracy.protocol import CUTOFFS, SETUPS
-from benchmarks.tables import Table
 from cvnet_engine import console
+from cvnet_engine.benchmarks.accuracy.agreement import Agreement
+from cvnet_engine.benchmarks.accuracy.dataset import Dataset, GroundTruth
+from cvnet_engine.benchmarks.accuracy.evaluation import GLOBAL, Evaluation, QueryEvaluation, Timed
+from cvnet_engine.benchmarks.accuracy.protocol import CUTOFFS, SETUPS
+from cvnet_engine.benchmarks.tables import Table
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.retrieval.hits import hits
+from cvnet_engine.engine.retrieval.ranking import Ranking
 from cvnet_engine.pages.page import Hit, Page, Query, Verdict, judged
-from engine.bundle import Bundle
-from engine.retrieval.hits import hits
-from engine.retrieval.ranking import Ranking
 
 MEASURES = ("mAP", f"mP@{CUTOFFS[-1]}")
 ACCURACY_COLUMNS = ("", *(f"{measure} {setup}" for measure in MEASURES for setup in SETUPS))

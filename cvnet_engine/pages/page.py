@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmarks.tables import Table
-from engine.retrieval import hits
+from cvnet_engine.benchmarks.tables import Table
+from cvnet_engine.engine.retrieval import hits
 
 Verdict = Literal["easy", "hard", "junk", "wrong"]
 Box = tuple[float, float, float, float]

@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.filesize import decimal
 
-from benchmarks.tables import Table
+from cvnet_engine.benchmarks.tables import Table
 from cvnet_engine.pages.duplicates import DuplicatesPage
 from cvnet_engine.pages.page import Page, Query
 from cvnet_engine.pages.thumbnail import thumbnail

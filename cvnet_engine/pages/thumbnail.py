@@ -11,9 +11,9 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
+from cvnet_engine.engine.errors import ImageError
+from cvnet_engine.engine.images import FIRST_SIDEWAYS, FORMATS, UPRIGHT, exif_block, open_image, require_pixels
 from cvnet_engine.pages.page import Box
-from engine.errors import ImageError
-from engine.images import FIRST_SIDEWAYS, FORMATS, UPRIGHT, exif_block, open_image, require_pixels
 
 LONGER_SIDE_PX = 240
 QUALITY = 80

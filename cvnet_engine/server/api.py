@@ -19,6 +19,10 @@ from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from cvnet_engine.engine.presets import PRESETS
+from cvnet_engine.engine.retrieval.ranking import Ranking
+from cvnet_engine.engine.retrieval.searcher import Found, Plan, Ranked, Scored
+from cvnet_engine.engine.retrieval.spread import Coverage
 from cvnet_engine.pages.thumbnail import reduced
 from cvnet_engine.server import models, steps
 from cvnet_engine.server.collection import Snapshot
@@ -28,10 +32,6 @@ from cvnet_engine.server.security import cookie_of
 from cvnet_engine.server.service import Service, last, unless_gone
 from cvnet_engine.server.steps import Described
 from cvnet_engine.server.uploads import read
-from engine.presets import PRESETS
-from engine.retrieval.ranking import Ranking
-from engine.retrieval.searcher import Found, Plan, Ranked, Scored
-from engine.retrieval.spread import Coverage
 
 MOST_LOGIN = 1 << 16  # bytes that are read of whoever has not said the token yet
 IMAGE_READERS = 4  # photos read and decoded at once for the page, each of which may take hundreds of MB

@@ -20,6 +20,8 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from cvnet_engine import pages
+from cvnet_engine.engine.errors import CvnetError, one_line
+from cvnet_engine.engine.retrieval.retriever import Retriever
 from cvnet_engine.server import api
 from cvnet_engine.server.collection import Served
 from cvnet_engine.server.metrics import Metrics
@@ -27,8 +29,6 @@ from cvnet_engine.server.problems import ProblemError, invalid, problem_of
 from cvnet_engine.server.scheduler import Scheduler
 from cvnet_engine.server.security import Access, Guard
 from cvnet_engine.server.service import About, Service
-from engine.errors import CvnetError, one_line
-from engine.retrieval.retriever import Retriever
 
 PAGE = Path(__file__).parent / "page"
 HOUSE_STYLE = Path(pages.__file__).parent / "templates" / "page.css"

@@ -16,18 +16,18 @@ from pathlib import Path
 import numpy as np
 
 from cvnet_engine.console import printable
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import ImageError
+from cvnet_engine.engine.gallery.ann_file import ANN
+from cvnet_engine.engine.gallery.filter import Filter
+from cvnet_engine.engine.gallery.info import GalleryInfo, require_equal
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.shards import shard_files
+from cvnet_engine.engine.images import open_image
+from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.searcher import Searcher
+from cvnet_engine.engine.retrieval.spread import SpreadSearcher
 from cvnet_engine.server.problems import ProblemError, gone
-from engine.contract import Array
-from engine.errors import ImageError
-from engine.gallery.ann_file import ANN
-from engine.gallery.filter import Filter
-from engine.gallery.info import GalleryInfo, require_equal
-from engine.gallery.reader import Gallery
-from engine.gallery.shards import shard_files
-from engine.images import open_image
-from engine.retrieval.retriever import Retriever
-from engine.retrieval.searcher import Searcher
-from engine.retrieval.spread import SpreadSearcher
 
 ID_BYTES = 16  # of the path's SHA-256, in hexadecimal
 ID = re.compile(f"[0-9a-f]{{{2 * ID_BYTES}}}")

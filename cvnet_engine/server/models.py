@@ -7,16 +7,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import CvnetError, GalleryError
+from cvnet_engine.engine.gallery.dates import day
+from cvnet_engine.engine.gallery.filter import Filter
+from cvnet_engine.engine.presets import PRESETS, Preset
+from cvnet_engine.engine.retrieval import hits as found
+from cvnet_engine.engine.retrieval.near_identical import firsts_of_a_kind
+from cvnet_engine.engine.retrieval.ranking import Ranking
+from cvnet_engine.engine.retrieval.searcher import Plan, RerankWith
 from cvnet_engine.server.collection import Snapshot
-from engine.contract import Array
-from engine.errors import CvnetError, GalleryError
-from engine.gallery.dates import day
-from engine.gallery.filter import Filter
-from engine.presets import PRESETS, Preset
-from engine.retrieval import hits as found
-from engine.retrieval.near_identical import firsts_of_a_kind
-from engine.retrieval.ranking import Ranking
-from engine.retrieval.searcher import Plan, RerankWith
 
 MOST = 1000  # results, and pairs, that one request may ask for
 

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.responses import JSONResponse
 
 from cvnet_engine.console import printable
-from engine.errors import CvnetError, ImageError, PartLostError, RemovedError
+from cvnet_engine.engine.errors import CvnetError, ImageError, PartLostError, RemovedError
 
 MEDIA_TYPE = "application/problem+json"
 INTERNAL = "internal"  # the kind of what is ours to mend

@@ -11,16 +11,16 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.presets import PresetName
+from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.searcher import Found, Scored
 from cvnet_engine.server.collection import Served, Snapshot
 from cvnet_engine.server.metrics import Metrics
 from cvnet_engine.server.problems import ProblemError
 from cvnet_engine.server.scheduler import Event, Finished, Scheduler
 from cvnet_engine.server.security import Access
 from cvnet_engine.server.steps import Box, extract
-from engine.features import Features
-from engine.presets import PresetName
-from engine.retrieval.retriever import Retriever
-from engine.retrieval.searcher import Found, Scored
 
 Result = TypeVar("Result")
 

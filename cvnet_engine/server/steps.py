@@ -6,13 +6,13 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.images import crop, decode, limit_side
+from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.searcher import Found, Plan, Ranked, RoughlyScored, Scored, Stages
+from cvnet_engine.engine.retrieval.spread import Coverage
 from cvnet_engine.server.collection import Snapshot
-from engine.contract import Array
-from engine.features import Features
-from engine.images import crop, decode, limit_side
-from engine.retrieval.retriever import Retriever
-from engine.retrieval.searcher import Found, Plan, Ranked, RoughlyScored, Scored, Stages
-from engine.retrieval.spread import Coverage
 
 Box = tuple[float, float, float, float]
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine import machine
-from engine.errors import BackendError, CvnetWarning
-from engine.graphs import GRAPH_NAMES, IMAGE_GRAPHS
+from cvnet_engine.engine import machine
+from cvnet_engine.engine.errors import BackendError, CvnetWarning
+from cvnet_engine.engine.graphs import GRAPH_NAMES, IMAGE_GRAPHS
 
 if TYPE_CHECKING:  # NumPy is not loaded for the command line's help
-    from engine.contract import Engine
+    from cvnet_engine.engine.contract import Engine
 
 
 def computes(*precisions: str, **instead: str) -> dict[str, str]:
@@ -69,79 +69,79 @@ class Backend:
 
 
 def open_onnxruntime(graph: Path, _precision: str, threads: int) -> Engine:
-    from engine.backends.onnxruntime import OnnxRuntimeEngine
+    from cvnet_engine.engine.backends.onnxruntime import OnnxRuntimeEngine
 
     return OnnxRuntimeEngine(graph, cuda=False, threads=threads)
 
 
 def open_onnxruntime_cuda(graph: Path, _precision: str, threads: int) -> Engine:
-    from engine.backends.onnxruntime import OnnxRuntimeEngine
+    from cvnet_engine.engine.backends.onnxruntime import OnnxRuntimeEngine
 
     return OnnxRuntimeEngine(graph, cuda=True, threads=threads)
 
 
 def open_openvino(graph: Path, precision: str, threads: int) -> Engine:
-    from engine.backends.openvino import OpenVinoEngine
+    from cvnet_engine.engine.backends.openvino import OpenVinoEngine
 
     return OpenVinoEngine(graph, precision, threads)
 
 
 def open_native(weights: Path, precision: str, threads: int) -> Engine:
-    from engine.backends.native.engine import NativeReranker
+    from cvnet_engine.engine.backends.native.engine import NativeReranker
 
     return NativeReranker(weights, precision, threads)
 
 
 def native_is_here() -> bool:
-    from engine.backends.native.library import is_here
+    from cvnet_engine.engine.backends.native.library import is_here
 
     return is_here()
 
 
 def open_tensorrt(plan: Path, _precision: str, _threads: int) -> Engine:
-    from engine.backends.tensorrt import TensorRtEngine
+    from cvnet_engine.engine.backends.tensorrt import TensorRtEngine
 
     return TensorRtEngine(plan)
 
 
 def bind_tensorrt(_targets: Sequence[str]) -> dict[str, str]:
-    from engine.backends.tensorrt import bind
+    from cvnet_engine.engine.backends.tensorrt import bind
 
     return bind()
 
 
 def require_tensorrt(gpu: Mapping[str, str]) -> None:
-    from engine.backends.tensorrt import require_bound
+    from cvnet_engine.engine.backends.tensorrt import require_bound
 
     require_bound(gpu)
 
 
 def open_tensorrt_rtx(plan: Path, _precision: str, _threads: int) -> Engine:
-    from engine.backends.tensorrt_rtx import TensorRtRtxEngine
+    from cvnet_engine.engine.backends.tensorrt_rtx import TensorRtRtxEngine
 
     return TensorRtRtxEngine(plan)
 
 
 def bind_tensorrt_rtx(targets: Sequence[str]) -> dict[str, str]:
-    from engine.backends.tensorrt_rtx import bind
+    from cvnet_engine.engine.backends.tensorrt_rtx import bind
 
     return bind(targets)
 
 
 def require_tensorrt_rtx(gpu: Mapping[str, str]) -> None:
-    from engine.backends.tensorrt_rtx import require_bound
+    from cvnet_engine.engine.backends.tensorrt_rtx import require_bound
 
     require_bound(gpu)
 
 
 def tensorrt_rtx_takes_device() -> bool:
-    from engine.backends.tensorrt_rtx import takes_device
+    from cvnet_engine.engine.backends.tensorrt_rtx import takes_device
 
     return takes_device()
 
 
 def tensorrt_rtx_targets(named: Sequence[str]) -> tuple[str, ...]:
-    from engine.backends.tensorrt_rtx import resolve
+    from cvnet_engine.engine.backends.tensorrt_rtx import resolve
 
     return resolve(named)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from engine.errors import BackendError
+from cvnet_engine.engine.errors import BackendError
 
 
 def cache_folder() -> Path:

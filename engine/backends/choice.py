@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from engine import machine
-from engine.backends import BACKENDS
+from cvnet_engine.engine import machine
+from cvnet_engine.engine.backends import BACKENDS
 
 
 def candidates(graph: str) -> list[str]:

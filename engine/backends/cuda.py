@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.contract import Array
-from engine.errors import BackendError
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import BackendError
 
 Shape = tuple[int, ...]
 

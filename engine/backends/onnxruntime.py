@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.contract import Array, Closing, TensorSpec, check_feeds
-from engine.errors import BackendError, backend_failure, one_line
+from cvnet_engine.engine.contract import Array, Closing, TensorSpec, check_feeds
+from cvnet_engine.engine.errors import BackendError, backend_failure, one_line
 
 DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int64)": "int64"}
 # Where CUDA was asked for, these may stay on the CPU: they compute shapes, a few integers each.

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from engine import machine
-from engine.contract import Array, Closing, TensorSpec, check_feeds
-from engine.errors import BackendError, backend_failure, one_line
-from engine.machine import usable_cpus
+from cvnet_engine.engine import machine
+from cvnet_engine.engine.contract import Array, Closing, TensorSpec, check_feeds
+from cvnet_engine.engine.errors import BackendError, backend_failure, one_line
+from cvnet_engine.engine.machine import usable_cpus
 
 WEIGHT_MAX = 64  # of int8, without VNNI: two products with bytes are added in 16 bits, 2 * 255 * 64 < 2^15
 PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # ours -> OpenVINO's, where a graph is not quantised

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from queue import SimpleQueue
 
-from engine.contract import Array, Closing, Engine
+from cvnet_engine.engine.contract import Array, Closing, Engine
 
 
 class Streams(Closing):

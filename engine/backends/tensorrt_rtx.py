@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import machine
-from engine.backends.cache import cache_folder, private
-from engine.backends.tensorrt import TensorRtEngine, require_device
-from engine.errors import BackendError, BundleError
-from engine.files import write_atomically
+from cvnet_engine.engine import machine
+from cvnet_engine.engine.backends.cache import cache_folder, private
+from cvnet_engine.engine.backends.tensorrt import TensorRtEngine, require_device
+from cvnet_engine.engine.errors import BackendError, BundleError
+from cvnet_engine.engine.files import write_atomically
 
 if TYPE_CHECKING:
     import tensorrt_rtx as trt

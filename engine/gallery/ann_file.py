@@ -19,14 +19,14 @@ from pathlib import Path
 
 import numpy as np
 
-from engine import typed_json
-from engine.contract import Array
-from engine.errors import GalleryError, one_line
-from engine.files import open_regular, write_atomically
-from engine.gallery.columns import Columns
-from engine.retrieval.ann_building import Built
-from engine.retrieval.approximate import Approximate, Effort
-from engine.retrieval.inverted_file import InvertedFile, Quantizer, Scanner
+from cvnet_engine.engine import typed_json
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import GalleryError, one_line
+from cvnet_engine.engine.files import open_regular, write_atomically
+from cvnet_engine.engine.gallery.columns import Columns
+from cvnet_engine.engine.retrieval.ann_building import Built
+from cvnet_engine.engine.retrieval.approximate import Approximate, Effort
+from cvnet_engine.engine.retrieval.inverted_file import InvertedFile, Quantizer, Scanner
 
 ANN = "approximate.index"
 FORMAT = 1

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from engine.errors import GalleryError
-from engine.gallery.info import GalleryInfo
-from engine.gallery.shards import REPAIR, connect, shard_files, translated_errors
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.gallery.info import GalleryInfo
+from cvnet_engine.engine.gallery.shards import REPAIR, connect, shard_files, translated_errors
 
 
 @dataclass(frozen=True)

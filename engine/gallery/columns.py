@@ -22,10 +22,10 @@ from typing import BinaryIO, Self
 
 import numpy as np
 
-from engine.contract import Array
-from engine.files import open_regular, rename
-from engine.gallery.shards import Contents, StoredImage, parse_descriptor
-from engine.geometry import DESCRIPTOR_DIM
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.files import open_regular, rename
+from cvnet_engine.engine.gallery.shards import Contents, StoredImage, parse_descriptor
+from cvnet_engine.engine.geometry import DESCRIPTOR_DIM
 
 MAGIC = b"cvnetcol"
 HEADER = struct.Struct("<8sqqqI")  # MAGIC, the shard's state, images, bytes of paths, CRC-32 of these, table and paths

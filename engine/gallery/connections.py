@@ -8,8 +8,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from engine.contract import Closing
-from engine.gallery.shards import connect
+from cvnet_engine.engine.contract import Closing
+from cvnet_engine.engine.gallery.shards import connect
 
 MOST_KEPT = 64  # each takes three files of the thousand or so that a process may have open
 

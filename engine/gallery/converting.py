@@ -7,15 +7,15 @@ from itertools import islice
 from operator import eq
 from pathlib import Path
 
-from engine.features import Features
-from engine.gallery.fidelity import Score
-from engine.gallery.info import GalleryInfo
-from engine.gallery.learnt_codec import LEARN_FROM
-from engine.gallery.map_codec import MapCodec, open_codec
-from engine.gallery.merging import Merge, copy
-from engine.gallery.shards import Belongings
-from engine.gallery.walk import Whole, walk
-from engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.gallery.fidelity import Score
+from cvnet_engine.engine.gallery.info import GalleryInfo
+from cvnet_engine.engine.gallery.learnt_codec import LEARN_FROM
+from cvnet_engine.engine.gallery.map_codec import MapCodec, open_codec
+from cvnet_engine.engine.gallery.merging import Merge, copy
+from cvnet_engine.engine.gallery.shards import Belongings
+from cvnet_engine.engine.gallery.walk import Whole, walk
+from cvnet_engine.engine.gallery.writer import GalleryWriter
 
 
 def convert(

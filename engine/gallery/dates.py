@@ -6,8 +6,8 @@ import re
 
 import numpy as np
 
-from engine.contract import Array
-from engine.errors import GalleryError
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import GalleryError
 
 DAY = re.compile(r"\d{4}(-\d\d){0,2}", re.ASCII)
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.contract import Array
-from engine.retrieval.blocks import Descriptors
-from engine.retrieval.near_identical import NEAR_IDENTICAL
-from engine.retrieval.retriever import Collection, Retriever
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.retrieval.blocks import Descriptors
+from cvnet_engine.engine.retrieval.near_identical import NEAR_IDENTICAL
+from cvnet_engine.engine.retrieval.retriever import Collection, Retriever
 
 LEAST_SIMILARITY, LEAST_SCORE = NEAR_IDENTICAL, 0.5  # see benchmarks/results/near-duplicates.md
 BLOCK, TILE = 256, 8192  # descriptors that are compared at once, and with how many: 8 MB of products

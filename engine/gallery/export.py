@@ -9,12 +9,12 @@ from typing import IO, Any
 
 import numpy as np
 
-from engine.contract import Array
-from engine.errors import GalleryError
-from engine.gallery.reader import Gallery
-from engine.geometry import AREA_SCALES, DESCRIPTOR_DIM
-from engine.retrieval.blocks import Descriptors
-from engine.scales import shown
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.geometry import AREA_SCALES, DESCRIPTOR_DIM
+from cvnet_engine.engine.retrieval.blocks import Descriptors
+from cvnet_engine.engine.scales import shown
 
 CHUNK = 4096  # descriptors in memory at once: 32 MiB
 GROUP, GROUP_WITH_MAPS = 4096, 16  # rows of a Parquet row group

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from engine.contract import Array
-from engine.features import Features
-from engine.gallery.learnt_codec import LEARN_POSITIONS, LearntCodec, vectors_of
-from engine.gallery.map_codec import MapCodec
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.gallery.learnt_codec import LEARN_POSITIONS, LearntCodec, vectors_of
+from cvnet_engine.engine.gallery.map_codec import MapCodec
 
 SCORED = 8  # images whose pairs are scored
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.contract import Array
-from engine.gallery.dates import taken_within
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.gallery.dates import taken_within
 
 
 @dataclass(frozen=True)

@@ -13,19 +13,19 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from threading import Semaphore
 
-from engine.backends import usable_threads
-from engine.bundle import Bundle
-from engine.errors import ImageError
-from engine.exif import Shot
-from engine.features import Features
-from engine.files import absolute, kind
-from engine.gallery.fidelity import SCORED, Fidelity, Score, score_change
-from engine.gallery.learnt_codec import LEARN_FROM
-from engine.gallery.shards import FileStamp
-from engine.gallery.writer import GalleryWriter
-from engine.images import EXPECTED, SUFFIXES, decode, limit_side, read_bytes, read_shot
-from engine.photo_formats import missing
-from engine.retrieval.retriever import Retriever, on_gpu
+from cvnet_engine.engine.backends import usable_threads
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.errors import ImageError
+from cvnet_engine.engine.exif import Shot
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.files import absolute, kind
+from cvnet_engine.engine.gallery.fidelity import SCORED, Fidelity, Score, score_change
+from cvnet_engine.engine.gallery.learnt_codec import LEARN_FROM
+from cvnet_engine.engine.gallery.shards import FileStamp
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.images import EXPECTED, SUFFIXES, decode, limit_side, read_bytes, read_shot
+from cvnet_engine.engine.photo_formats import missing
+from cvnet_engine.engine.retrieval.retriever import Retriever, on_gpu
 
 MOST_STREAMS = 4  # images described at once: each takes memory of its own, 0.6 GB at 1024x768 px in float32
 READERS = 2  # threads more than the engines serve: they read and decode, and are ready when an engine is

@@ -8,15 +8,15 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Self
 
-from engine import typed_json
-from engine.bundle import Manifest
-from engine.errors import GalleryError, one_line
-from engine.files import read_text, write_atomically
-from engine.gallery.fidelity import Fidelity
-from engine.gallery.map_codec import parse_kind
-from engine.geometry import IMAGE_SCALES
-from engine.graphs import DESCRIPTOR_NAMES
-from engine.scales import Scales, scales_wanted, shown
+from cvnet_engine.engine import typed_json
+from cvnet_engine.engine.bundle import Manifest
+from cvnet_engine.engine.errors import GalleryError, one_line
+from cvnet_engine.engine.files import read_text, write_atomically
+from cvnet_engine.engine.gallery.fidelity import Fidelity
+from cvnet_engine.engine.gallery.map_codec import parse_kind
+from cvnet_engine.engine.geometry import IMAGE_SCALES
+from cvnet_engine.engine.graphs import DESCRIPTOR_NAMES
+from cvnet_engine.engine.scales import Scales, scales_wanted, shown
 
 FORMAT = 3
 STATELESS = 2  # the format before: its shards do not say whether their images have changed

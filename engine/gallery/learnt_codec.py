@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.contract import Array
-from engine.errors import GalleryError
-from engine.features import Features
-from engine.files import open_regular, write_atomically
-from engine.gallery.map_code import BYTE, MapCode, learn
-from engine.geometry import AREA_SCALES, MAP_DIM
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.files import open_regular, write_atomically
+from cvnet_engine.engine.gallery.map_code import BYTE, MapCode, learn
+from cvnet_engine.engine.geometry import AREA_SCALES, MAP_DIM
 
 CODE_FILE = "map-code.npz"
 LEARN_FROM = 32  # images

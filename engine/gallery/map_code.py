@@ -16,9 +16,9 @@ from itertools import pairwise, starmap
 
 import numpy as np
 
-from engine.backends.native.library import is_ready, product
-from engine.contract import Array
-from engine.geometry import MAP_DIM
+from cvnet_engine.engine.backends.native.library import is_ready, product
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.geometry import MAP_DIM
 
 BYTE = 8
 LOSS = (1.0, 0.3634, 0.1175, 0.03454, 0.009497, 0.002499, 2.5e-3 / 4, 2.5e-3 / 16, 2.5e-3 / 64)  # of 0 to 8 bits

@@ -9,11 +9,11 @@ from typing import Protocol
 
 import numpy as np
 
-from engine.contract import Array
-from engine.errors import GalleryError
-from engine.features import Features
-from engine.gallery.learnt_codec import LEARN_FROM, MOST_BYTES, LearntCodec
-from engine.geometry import MAP_DIM
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.gallery.learnt_codec import LEARN_FROM, MOST_BYTES, LearntCodec
+from cvnet_engine.engine.geometry import MAP_DIM
 
 INT8_MAX = 127
 CODED = "coded"  # the kinds `coded:N`, N bytes a position, and `coded:P%`, as few as keep P percent of the energy

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine.errors import GalleryError
-from engine.gallery.info import GalleryInfo
-from engine.gallery.shards import Belongings, FileStamp
-from engine.gallery.walk import Whole, walk
-from engine.gallery.writer import GalleryWriter
-from engine.scales import shown
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.gallery.info import GalleryInfo
+from cvnet_engine.engine.gallery.shards import Belongings, FileStamp
+from cvnet_engine.engine.gallery.walk import Whole, walk
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.scales import shown
 
 
 @dataclass

@@ -15,17 +15,17 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engine import typed_json
-from engine.errors import GalleryError, one_line
-from engine.files import read_text, write_atomically
-from engine.gallery.indexing import IndexReport, index
-from engine.gallery.info import INFO, GalleryInfo, read_info
-from engine.gallery.learnt_codec import LearntCodec
-from engine.gallery.shards import shard_files
-from engine.gallery.walk import Whole, walk
-from engine.gallery.writer import GalleryWriter
-from engine.geometry import IMAGE_SCALES
-from engine.retrieval.retriever import Retriever
+from cvnet_engine.engine import typed_json
+from cvnet_engine.engine.errors import GalleryError, one_line
+from cvnet_engine.engine.files import read_text, write_atomically
+from cvnet_engine.engine.gallery.indexing import IndexReport, index
+from cvnet_engine.engine.gallery.info import INFO, GalleryInfo, read_info
+from cvnet_engine.engine.gallery.learnt_codec import LearntCodec
+from cvnet_engine.engine.gallery.shards import shard_files
+from cvnet_engine.engine.gallery.walk import Whole, walk
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.geometry import IMAGE_SCALES
+from cvnet_engine.engine.retrieval.retriever import Retriever
 
 PARTS = "parts"  # folder in a gallery
 MADE = "made.json"  # in the folder of a part that is whole

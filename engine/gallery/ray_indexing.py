@@ -10,16 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.bundle import Bundle
-from engine.cluster import Cluster, Crew, Worker, crew
-from engine.contract import Array
-from engine.errors import GalleryInUseError, ImageError
-from engine.features import Features
-from engine.gallery.indexing import IndexReport
-from engine.gallery.info import GalleryInfo
-from engine.gallery.learnt_codec import LEARN_FROM
-from engine.gallery.parts import IMAGES_PER_PART, Part, cut, discard, make, stale, take_in
-from engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.cluster import Cluster, Crew, Worker, crew
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import GalleryInUseError, ImageError
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.gallery.indexing import IndexReport
+from cvnet_engine.engine.gallery.info import GalleryInfo
+from cvnet_engine.engine.gallery.learnt_codec import LEARN_FROM
+from cvnet_engine.engine.gallery.parts import IMAGES_PER_PART, Part, cut, discard, make, stale, take_in
+from cvnet_engine.engine.gallery.writer import GalleryWriter
 
 LEFT_BEHIND_S = 30  # until a worker of a run that was killed has let go of its part
 AHEAD = 2  # parts made for each worker that may wait for one before them

@@ -13,16 +13,16 @@ from typing import Self
 
 import numpy as np
 
-from engine.contract import Array, Closing
-from engine.errors import CvnetWarning, GalleryError, RemovedError
-from engine.features import Features
-from engine.gallery.ann_file import AnnFile
-from engine.gallery.columns import Columns, columns_file, open_columns
-from engine.gallery.connections import Connections
-from engine.gallery.info import read_info
-from engine.gallery.learnt_codec import LearntCodec
-from engine.gallery.map_codec import open_codec
-from engine.gallery.shards import (
+from cvnet_engine.engine.contract import Array, Closing
+from cvnet_engine.engine.errors import CvnetWarning, GalleryError, RemovedError
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.gallery.ann_file import AnnFile
+from cvnet_engine.engine.gallery.columns import Columns, columns_file, open_columns
+from cvnet_engine.engine.gallery.connections import Connections
+from cvnet_engine.engine.gallery.info import read_info
+from cvnet_engine.engine.gallery.learnt_codec import LearntCodec
+from cvnet_engine.engine.gallery.map_codec import open_codec
+from cvnet_engine.engine.gallery.shards import (
     REPAIR,
     SELECT_IMAGES,
     SELECT_STAMP,
@@ -39,13 +39,13 @@ from engine.gallery.shards import (
     snapshot,
     translated_errors,
 )
-from engine.gallery.share import Share, share_out
-from engine.gallery.shots import read_shots
-from engine.gallery.table import Paths, Table
-from engine.geometry import Size, pooled_size
-from engine.retrieval.approximate import Approximate
-from engine.retrieval.blocks import Block, Descriptors
-from engine.retrieval.pooling import Pooled, pooled
+from cvnet_engine.engine.gallery.share import Share, share_out
+from cvnet_engine.engine.gallery.shots import read_shots
+from cvnet_engine.engine.gallery.table import Paths, Table
+from cvnet_engine.engine.geometry import Size, pooled_size
+from cvnet_engine.engine.retrieval.approximate import Approximate
+from cvnet_engine.engine.retrieval.blocks import Block, Descriptors
+from cvnet_engine.engine.retrieval.pooling import Pooled, pooled
 
 
 class Gallery(Closing):

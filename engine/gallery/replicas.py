@@ -17,17 +17,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from engine.bundle import Bundle
-from engine.cluster import Cluster, Worker, hiring
-from engine.contract import Array
-from engine.errors import BackendError, PartLostError, one_line
-from engine.features import Features
-from engine.gallery.reader import Gallery
-from engine.gallery.share import Share
-from engine.retrieval.ranking import Ranking
-from engine.retrieval.retriever import Mapped
-from engine.retrieval.search import DescriptorIndex
-from engine.retrieval.spread import AHEAD, SpreadSearcher
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.cluster import Cluster, Worker, hiring
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import BackendError, PartLostError, one_line
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.share import Share
+from cvnet_engine.engine.retrieval.ranking import Ranking
+from cvnet_engine.engine.retrieval.retriever import Mapped
+from cvnet_engine.engine.retrieval.search import DescriptorIndex
+from cvnet_engine.engine.retrieval.spread import AHEAD, SpreadSearcher
 
 SHARES_KEPT = 4  # open in a replica: the newest, and those that searches under way began with
 PAUSE_S = 2.0  # before a replica is started in the place of one that died

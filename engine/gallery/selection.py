@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from engine.errors import GalleryError
-from engine.files import absolute
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.files import absolute
 
 
 def select(paths: Sequence[Path], wanted: Sequence[str]) -> list[Path]:

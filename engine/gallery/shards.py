@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from engine.contract import Array
-from engine.errors import GalleryError, one_line
-from engine.features import is_finite
-from engine.files import rename, require_regular
-from engine.gallery.info import STATELESS, UNCOUNTED
-from engine.gallery.map_codec import MapCodec
-from engine.geometry import AREA_SCALES, DESCRIPTOR_DIM, MAP_DIM, Size, unit_map_sizes
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import GalleryError, one_line
+from cvnet_engine.engine.features import is_finite
+from cvnet_engine.engine.files import rename, require_regular
+from cvnet_engine.engine.gallery.info import STATELESS, UNCOUNTED
+from cvnet_engine.engine.gallery.map_codec import MapCodec
+from cvnet_engine.engine.geometry import AREA_SCALES, DESCRIPTOR_DIM, MAP_DIM, Size, unit_map_sizes
 
 REPAIR = "run 'cvnet-engine index' with the gallery's images again: it takes in anew what is damaged or missing"
 PAGE_BYTES = 65536  # a map is hundreds of KiB: large pages mean fewer of them

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.errors import PartLostError
-from engine.gallery.columns import Columns
+from cvnet_engine.engine.errors import PartLostError
+from cvnet_engine.engine.gallery.columns import Columns
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import math
 import sqlite3
 from typing import Any
 
-from engine.exif import Shot
-from engine.gallery.shards import checksum
+from cvnet_engine.engine.exif import Shot
+from cvnet_engine.engine.gallery.shards import checksum
 
 SELECT_TABLE = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'taken'"
 SELECT_SHOTS = "SELECT image, taken, latitude, longitude, checksum FROM taken"

@@ -10,9 +10,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import overload
 
-from engine.gallery.columns import Columns
-from engine.gallery.shards import Location
-from engine.geometry import Size
+from cvnet_engine.engine.gallery.columns import Columns
+from cvnet_engine.engine.gallery.shards import Location
+from cvnet_engine.engine.geometry import Size
 
 
 @dataclass(frozen=True)

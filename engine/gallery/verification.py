@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from engine.errors import GalleryError
-from engine.gallery.ann_file import ANN, AnnFile
-from engine.gallery.columns import Columns, columns_file, open_columns
-from engine.gallery.info import GalleryInfo, read_info
-from engine.gallery.shards import connect, leave_note, read_contents, shard_files, translated_errors
-from engine.gallery.walk import Whole, walk
-from engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.gallery.ann_file import ANN, AnnFile
+from cvnet_engine.engine.gallery.columns import Columns, columns_file, open_columns
+from cvnet_engine.engine.gallery.info import GalleryInfo, read_info
+from cvnet_engine.engine.gallery.shards import connect, leave_note, read_contents, shard_files, translated_errors
+from cvnet_engine.engine.gallery.walk import Whole, walk
+from cvnet_engine.engine.gallery.writer import GalleryWriter
 
 
 @dataclass

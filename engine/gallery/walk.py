@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.errors import GalleryError
-from engine.gallery.info import UNCOUNTED, GalleryInfo
-from engine.gallery.map_codec import MapCodec, open_codec
-from engine.gallery.shards import (
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.gallery.info import UNCOUNTED, GalleryInfo
+from cvnet_engine.engine.gallery.map_codec import MapCodec, open_codec
+from cvnet_engine.engine.gallery.shards import (
     OF_AN_IMAGE,
     SELECT_COUNT,
     SELECT_IMAGE,

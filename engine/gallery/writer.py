@@ -13,17 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.contract import Closing
-from engine.errors import GalleryError, GalleryInUseError
-from engine.exif import Shot
-from engine.features import Features
-from engine.gallery.columns import Columns, open_columns, write_columns
-from engine.gallery.connections import Connections
-from engine.gallery.fidelity import Fidelity, Score
-from engine.gallery.info import FORMAT, INFO, GalleryInfo, read_info, require_equal, write_info
-from engine.gallery.learnt_codec import LearntCodec
-from engine.gallery.map_codec import MapCodec, is_learnt, learn_codec, open_codec
-from engine.gallery.shards import (
+from cvnet_engine.engine.contract import Closing
+from cvnet_engine.engine.errors import GalleryError, GalleryInUseError
+from cvnet_engine.engine.exif import Shot
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.gallery.columns import Columns, open_columns, write_columns
+from cvnet_engine.engine.gallery.connections import Connections
+from cvnet_engine.engine.gallery.fidelity import Fidelity, Score
+from cvnet_engine.engine.gallery.info import FORMAT, INFO, GalleryInfo, read_info, require_equal, write_info
+from cvnet_engine.engine.gallery.learnt_codec import LearntCodec
+from cvnet_engine.engine.gallery.map_codec import MapCodec, is_learnt, learn_codec, open_codec
+from cvnet_engine.engine.gallery.shards import (
     CODED_PAGE_BYTES,
     DAMAGED,
     PAGE_BYTES,
@@ -50,7 +50,7 @@ from engine.gallery.shards import (
     temporary_files_in,
     translated_errors,
 )
-from engine.gallery.shots import has_shot, put_shot, shot_columns
+from cvnet_engine.engine.gallery.shots import has_shot, put_shot, shot_columns
 
 IMAGES_PER_SHARD = 4096  # about 10 GiB at 1024x768 px
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.contract import Array
-from engine.errors import GalleryError
-from engine.retrieval.approximate import DEPTH, Effort
-from engine.retrieval.blocks import Descriptors
-from engine.retrieval.inverted_file import InvertedFile, Quantizer, Scanner
-from engine.retrieval.search import parts
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.retrieval.approximate import DEPTH, Effort
+from cvnet_engine.engine.retrieval.blocks import Descriptors
+from cvnet_engine.engine.retrieval.inverted_file import InvertedFile, Quantizer, Scanner
+from cvnet_engine.engine.retrieval.search import parts
 
 LEAST = 2000  # descriptors; fewer are searched exactly in less time than it takes to say so
 LISTS = 4  # times the square root of the descriptors, or the power of two below

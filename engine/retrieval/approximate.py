@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.contract import Array
-from engine.retrieval.inverted_file import Scanner
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.retrieval.inverted_file import Scanner
 
 DEPTH = 100  # results that recall is measured at
 

@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from engine.contract import Array
-from engine.geometry import DESCRIPTOR_DIM
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.geometry import DESCRIPTOR_DIM
 
 
 @dataclass(frozen=True)

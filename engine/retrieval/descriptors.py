@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.contract import Array
-from engine.geometry import MIN_SIDE_PX, Size, scaled
-from engine.images import normalise, rescale
-from engine.retrieval import superglobal
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.geometry import MIN_SIDE_PX, Size, scaled
+from cvnet_engine.engine.images import normalise, rescale
+from cvnet_engine.engine.retrieval import superglobal
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.retrieval.ranking import Ranking
+from cvnet_engine.engine.retrieval.ranking import Ranking
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.contract import Array
-from engine.geometry import DESCRIPTOR_DIM
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.geometry import DESCRIPTOR_DIM
 
 DIMENSIONS = (64, 128, 256)  # that are kept: the fewest with `KEPT_VARIANCE`, or the most there are
 KEPT_VARIANCE = 0.95  # of the collection

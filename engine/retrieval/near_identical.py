@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.contract import Array
+from cvnet_engine.engine.contract import Array
 
 # Similarity of near-identical photos. The demonstration model, 45 landmarks of 320 px: a photo and itself compressed,
 # brightened or cropped to 0.95 of its sides, 0.95 and more; two different photos of one building, 0.90 and less.

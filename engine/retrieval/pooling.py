@@ -8,11 +8,11 @@ from typing import Protocol, runtime_checkable
 import cv2
 import numpy as np
 
-from engine.backends.native import library
-from engine.contract import Array
-from engine.features import Features
-from engine.geometry import Size, pooled_size, unit_map_sizes
-from engine.retrieval.retriever import Mapped
+from cvnet_engine.engine.backends.native import library
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.geometry import Size, pooled_size, unit_map_sizes
+from cvnet_engine.engine.retrieval.retriever import Mapped
 
 
 @dataclass(frozen=True)

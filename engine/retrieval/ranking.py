@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from engine.contract import Array
+from cvnet_engine.engine.contract import Array
 
 RERANK_WEIGHT = 0.5  # of a pair score beside the global similarity (CVNet's published evaluation)
 POOLED_WEIGHT = 1.08  # of one on pooled maps, which foretells it: half of what `python -m training.mixing` finds

@@ -16,19 +16,19 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from engine.backends import known, open_engine, usable_threads
-from engine.backends.streams import Streams
-from engine.bundle import Bundle, GraphFile
-from engine.contract import Array, Closing, Engine, Reducing, Uploading
-from engine.errors import BackendError, CvnetWarning, ImageError
-from engine.features import Features
-from engine.geometry import IMAGE_SCALES, Size
-from engine.graphs import IMAGE_GRAPHS
-from engine.images import check_size, limit_side, read
-from engine.retrieval.blocks import Descriptors
-from engine.retrieval.descriptors import DESCRIPTORS, Descriptor
-from engine.scales import Scales
-from engine.signatures import require_signature
+from cvnet_engine.engine.backends import known, open_engine, usable_threads
+from cvnet_engine.engine.backends.streams import Streams
+from cvnet_engine.engine.bundle import Bundle, GraphFile
+from cvnet_engine.engine.contract import Array, Closing, Engine, Reducing, Uploading
+from cvnet_engine.engine.errors import BackendError, CvnetWarning, ImageError
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.geometry import IMAGE_SCALES, Size
+from cvnet_engine.engine.graphs import IMAGE_GRAPHS
+from cvnet_engine.engine.images import check_size, limit_side, read
+from cvnet_engine.engine.retrieval.blocks import Descriptors
+from cvnet_engine.engine.retrieval.descriptors import DESCRIPTORS, Descriptor
+from cvnet_engine.engine.scales import Scales
+from cvnet_engine.engine.signatures import require_signature
 
 BATCH = 4  # candidates of equal size scored at once
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from engine.contract import Array, Closing
-from engine.geometry import DESCRIPTOR_DIM
-from engine.retrieval.blocks import Descriptors
-from engine.retrieval.ranking import Ranking
+from cvnet_engine.engine.contract import Array, Closing
+from cvnet_engine.engine.geometry import DESCRIPTOR_DIM
+from cvnet_engine.engine.retrieval.blocks import Descriptors
+from cvnet_engine.engine.retrieval.ranking import Ranking
 
 # What rounding may do to a sum of 2048 products of two unit vectors, in whatever order it is taken (Higham, Accuracy
 # and Stability of Numerical Algorithms, section 3.1); twice, because two such sums are compared.

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
 
-from engine.contract import Array, Closing
-from engine.features import Features
-from engine.retrieval.approximate import Approximate
-from engine.retrieval.pooling import with_pooled_maps
-from engine.retrieval.ranking import Ranking
-from engine.retrieval.retriever import Collection, Retriever
-from engine.retrieval.search import DescriptorIndex
+from cvnet_engine.engine.contract import Array, Closing
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.retrieval.approximate import Approximate
+from cvnet_engine.engine.retrieval.pooling import with_pooled_maps
+from cvnet_engine.engine.retrieval.ranking import Ranking
+from cvnet_engine.engine.retrieval.retriever import Collection, Retriever
+from cvnet_engine.engine.retrieval.search import DescriptorIndex
 
 Batches = Generator[tuple[list[int], Array], None, None]  # rows and their pair scores (n,) float32, step by step
 

@@ -11,14 +11,14 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from engine.contract import Array, Closing
-from engine.features import Features
-from engine.retrieval.approximate import Approximate
-from engine.retrieval.pooling import pooled
-from engine.retrieval.ranking import Ranking, final_scores
-from engine.retrieval.retriever import Collection, Retriever
-from engine.retrieval.searched import Batches, Here, Searched
-from engine.retrieval.superglobal import Refinement, refined_scores
+from cvnet_engine.engine.contract import Array, Closing
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.retrieval.approximate import Approximate
+from cvnet_engine.engine.retrieval.pooling import pooled
+from cvnet_engine.engine.retrieval.ranking import Ranking, final_scores
+from cvnet_engine.engine.retrieval.retriever import Collection, Retriever
+from cvnet_engine.engine.retrieval.searched import Batches, Here, Searched
+from cvnet_engine.engine.retrieval.superglobal import Refinement, refined_scores
 
 RerankWith = Literal["cvnet", "superglobal", "both"]
 

@@ -14,14 +14,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from engine.contract import Array
-from engine.errors import PartLostError
-from engine.features import Features
-from engine.geometry import DESCRIPTOR_DIM, Size
-from engine.retrieval.ranking import Ranking
-from engine.retrieval.retriever import batches_of_equal
-from engine.retrieval.searched import Batches
-from engine.retrieval.searcher import Found, Plan, Ranked, RoughlyScored, Scored, steps_in
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import PartLostError
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.geometry import DESCRIPTOR_DIM, Size
+from cvnet_engine.engine.retrieval.ranking import Ranking
+from cvnet_engine.engine.retrieval.retriever import batches_of_equal
+from cvnet_engine.engine.retrieval.searched import Batches
+from cvnet_engine.engine.retrieval.searcher import Found, Plan, Ranked, RoughlyScored, Scored, steps_in
 
 AHEAD = 2  # batches that each part has of a search: it reads the maps of one while it scores the other
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from engine.contract import Array
-from engine.geometry import Size
-from engine.images import normalise
-from engine.retrieval.blocks import Descriptors
-from engine.retrieval.ranking import Ranking
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.geometry import Size
+from cvnet_engine.engine.images import normalise
+from cvnet_engine.engine.retrieval.blocks import Descriptors
+from cvnet_engine.engine.retrieval.ranking import Ranking
 
 MIN_SIDE_PX = 92  # 65 at the smallest scale, three positions of stage 4: the fewest that can be mirrored at their edges
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import commands
-from engine.errors import DatasetError
+from cvnet_engine.benchmarks import commands
+from cvnet_engine.engine.errors import DatasetError
 
 
 def test_a_report_goes_beside_others_whatever_dots_its_name_has(tmp_path: Path) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import forecast
-from benchmarks.forecast import Stages, evaluation, indexing, map_bytes, searching, size, storage
-from benchmarks.readme import RESULTS
-from engine.errors import DatasetError
+from cvnet_engine.benchmarks import forecast
+from cvnet_engine.benchmarks.forecast import Stages, evaluation, indexing, map_bytes, searching, size, storage
+from cvnet_engine.benchmarks.readme import RESULTS
+from cvnet_engine.engine.errors import DatasetError
 
 STAGES = Stages("a machine", {"fp32": 3.6}, {"fp32": 9.0}, 1e-7, 1e-6, 20_000, 5_000, 100)
 

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from benchmarks import readme
-from engine.errors import DatasetError
+from cvnet_engine.benchmarks import readme
+from cvnet_engine.engine.errors import DatasetError
 
 
 def test_documents_match_the_results():

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cvnet import checkpoint, tensor_file
-from engine.errors import WeightsError
+from cvnet_engine.cvnet import checkpoint, tensor_file
+from cvnet_engine.engine.errors import WeightsError
 from tests.golden_inputs import GOLDEN
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from cvnet import checkpoint, demo
-from engine.errors import WeightsError
+from cvnet_engine.cvnet import checkpoint, demo
+from cvnet_engine.engine.errors import WeightsError
 from training.pack import packed
 from training.slim import Stage, Widths, slim_model
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from cvnet import checkpoint
-from cvnet.superglobal import FLOOR, bottleneck, floored, global_mean, over_scales, regional_mean
-from engine.geometry import IMAGE_SCALES
-from engine.images import read
-from engine.retrieval.superglobal import network_input
+from cvnet_engine.cvnet import checkpoint
+from cvnet_engine.cvnet.superglobal import FLOOR, bottleneck, floored, global_mean, over_scales, regional_mean
+from cvnet_engine.engine.geometry import IMAGE_SCALES
+from cvnet_engine.engine.images import read
+from cvnet_engine.engine.retrieval.superglobal import network_input
 from tests.golden_inputs import GOLDEN, SHARED
 
 RUN = SHARED / "superglobal" / "superglobal_r50_seed0_landmarks-tiny.npz"
@@ -56,7 +56,7 @@ def first_image():
     """The first database image."""
     if not PHOTOS.is_dir():
         pytest.skip(f"no {PHOTOS.name} beside the project")
-    from benchmarks.accuracy.dataset import load
+    from cvnet_engine.benchmarks.accuracy.dataset import load
 
     return read(load(PHOTOS.parent, PHOTOS.name).images[0])
 

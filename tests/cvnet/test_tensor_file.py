@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cvnet import tensor_file
-from engine.errors import WeightsError
+from cvnet_engine.cvnet import tensor_file
+from cvnet_engine.engine.errors import WeightsError
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(7)}
 

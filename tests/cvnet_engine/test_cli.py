@@ -23,19 +23,19 @@ import torch
 from PIL import Image
 from typer.main import get_command
 
-from cvnet import checkpoint
 from cvnet_engine import care
 from cvnet_engine.cli import app, show_note
 from cvnet_engine.commands.build import sizes_in
+from cvnet_engine.cvnet import checkpoint
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.errors import CvnetWarning, ImageError
+from cvnet_engine.engine.gallery.ann_file import ANN
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.presets import PresetName
+from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.searcher import RerankWith
 from cvnet_engine.options import PresetOption, RerankWithOption
-from engine.bundle import Bundle
-from engine.errors import CvnetWarning, ImageError
-from engine.gallery.ann_file import ANN
-from engine.gallery.reader import Gallery
-from engine.gallery.writer import GalleryWriter
-from engine.presets import PresetName
-from engine.retrieval.retriever import Retriever
-from engine.retrieval.searcher import RerankWith
 from scenes import SceneSet, write
 from tests.cvnet_engine.program import Result, assert_one_line
 from tests.engine.disks import fill, make_readonly, small_disk
@@ -46,7 +46,7 @@ PROGRAM = [sys.executable, "-m", "cvnet_engine"]
 # The program, interrupted as soon as it has stored its third image.
 INTERRUPTED = """
 import os, signal
-from engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.gallery.writer import GalleryWriter
 put, stored = GalleryWriter.put, []
 def put_and_interrupt(*arguments):
     put(*arguments)
@@ -356,7 +356,9 @@ runpy.run_module("cvnet_engine", run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("moment", ["typer", "engine.backends", "rich", "numpy", "cv2", "onnxruntime", "end"])
+@pytest.mark.parametrize(
+    "moment", ["typer", "cvnet_engine.engine.backends", "rich", "numpy", "cv2", "onnxruntime", "end"]
+)
 def test_an_interruption_is_one_line_at_any_moment(bundle, gallery, query, moment):
     search = ["search", query, "--bundle", bundle, "--gallery", gallery, "--rerank", "0"]
     done = subprocess.run([sys.executable, "-c", INTERRUPTED_AT, moment, *search], capture_output=True, text=True)

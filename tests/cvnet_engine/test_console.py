@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cvnet_engine import console
-from engine.bundle import Manifest, read_manifest
+from cvnet_engine.engine.bundle import Manifest, read_manifest
 
 
 @pytest.fixture

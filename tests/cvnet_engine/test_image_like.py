@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cvnet_engine.engine.errors import ImageError
+from cvnet_engine.engine.images import read
 from cvnet_engine.image_like import path_or_pixels
-from engine.errors import ImageError
-from engine.images import read
 from tests.pictures import encode, oriented, picture
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import cv2
 
+from cvnet_engine.engine.retrieval.hits import Hit
 from cvnet_engine.results import Results
-from engine.retrieval.hits import Hit
 from tests.pictures import photo
 
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from cvnet_engine import Bundle, CvnetError, Filter, Gallery, GalleryImage, Retriever, index
-from engine.errors import GalleryError, ImageError
-from engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.errors import GalleryError, ImageError
+from cvnet_engine.engine.gallery.writer import GalleryWriter
 from tests.engine.fakes import INFO, STAMP, features
 from tests.pictures import photo
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from benchmarks.accuracy.dataset import Dataset, GroundTruth
-from benchmarks.accuracy.evaluation import GLOBAL, QueryEvaluation
-from benchmarks.accuracy.protocol import judge
+from cvnet_engine.benchmarks.accuracy.dataset import Dataset, GroundTruth
+from cvnet_engine.benchmarks.accuracy.evaluation import GLOBAL, QueryEvaluation
+from cvnet_engine.benchmarks.accuracy.protocol import judge
+from cvnet_engine.engine.retrieval.ranking import Ranking
 from docs.ranking import SETUP, SHORTLIST, draw
-from engine.retrieval.ranking import Ranking
 from tests.pictures import photo
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.latency.generated import write_shard
-from engine.contract import Array
-from engine.gallery.ann_file import AnnFile
-from engine.gallery.info import write_info
-from engine.gallery.reader import Gallery
-from engine.gallery.shards import shard_file
-from engine.retrieval.ann_building import build
+from cvnet_engine.benchmarks.latency.generated import write_shard
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.gallery.ann_file import AnnFile
+from cvnet_engine.engine.gallery.info import write_info
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.shards import shard_file
+from cvnet_engine.engine.retrieval.ann_building import build
 from tests.engine.fakes import INFO
 
 PLACES, VIEWS, SHARD = 150, 16, 1000

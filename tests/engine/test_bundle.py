@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from engine.bundle import Bundle, MapBasis, read_manifest, sha256, take_over, write_manifest
-from engine.errors import BundleError
-from engine.graphs import GRAPH_NAMES
+from cvnet_engine.engine.bundle import Bundle, MapBasis, read_manifest, sha256, take_over, write_manifest
+from cvnet_engine.engine.errors import BundleError
+from cvnet_engine.engine.graphs import GRAPH_NAMES
 
 
 @pytest.fixture
@@ -207,7 +207,7 @@ def test_no_bundle(tmp_path, name):
 TAKE_OVER = """
 import os, signal, sys
 from pathlib import Path
-from engine.bundle import take_over
+from cvnet_engine.engine.bundle import take_over
 
 STEPS = ("open", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
 left = int(sys.argv[3])

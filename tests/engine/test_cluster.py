@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from engine.bundle import Bundle
-from engine.cluster import ATTEMPTS, Cluster, Crew, connected, count_workers, crew
-from engine.errors import BackendError, ImageError
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.cluster import ATTEMPTS, Cluster, Crew, connected, count_workers, crew
+from cvnet_engine.engine.errors import BackendError, ImageError
 from tests.engine.fake_ray import FakeRay
 from tests.hostile.tiny import write_bundle
 

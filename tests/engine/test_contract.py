@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.contract import TensorSpec, check_feeds
-from engine.errors import BackendError
+from cvnet_engine.engine.contract import TensorSpec, check_feeds
+from cvnet_engine.engine.errors import BackendError
 
 INPUTS = {
     "image": TensorSpec("float32", ("batch", 3, "height", "width")),

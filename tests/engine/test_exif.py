@@ -9,8 +9,8 @@ from datetime import datetime
 import pytest
 from PIL import Image
 
-from engine.exif import Block, Shot
-from engine.images import read_shot
+from cvnet_engine.engine.exif import Block, Shot
+from cvnet_engine.engine.images import read_shot
 from tests.pictures import damaged, dated, encode, oriented, picture
 
 TAKEN = datetime(2019, 6, 15, 12, 30, 45)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.files import absolute, write_atomically, writing_atomically
+from cvnet_engine.engine.files import absolute, write_atomically, writing_atomically
 
 
 @pytest.mark.parametrize("content", ["caf\u00e9\n", b"\x00\xff"])

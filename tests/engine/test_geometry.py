@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from cvnet.reranker import scaled_size
-from engine.backends import open_engine
-from engine.geometry import AREA_SCALES, IMAGE_SCALES, map_size, pooled_size, scaled, unit_map_sizes
+from cvnet_engine.cvnet.reranker import scaled_size
+from cvnet_engine.engine.backends import open_engine
+from cvnet_engine.engine.geometry import AREA_SCALES, IMAGE_SCALES, map_size, pooled_size, scaled, unit_map_sizes
 
 
 def test_unit_map_sizes_are_the_published_rounding():

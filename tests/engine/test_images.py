@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.accuracy.dataset import Dataset, load
-from engine.errors import ImageError
-from engine.geometry import IMAGE_SCALES
-from engine.images import (
+from cvnet_engine.benchmarks.accuracy.dataset import Dataset, load
+from cvnet_engine.engine.errors import ImageError
+from cvnet_engine.engine.geometry import IMAGE_SCALES
+from cvnet_engine.engine.images import (
     MAX_BYTES,
     SUFFIXES,
     check_size,

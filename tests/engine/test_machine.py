@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from engine import machine
+from cvnet_engine.engine import machine
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine import images
-from engine.contract import Array
-from engine.errors import ImageError
-from engine.exif import Shot
-from engine.images import EXPECTED, FORMATS, SUFFIXES, decode, read_shot, read_size
-from engine.photo_formats import missing
-from engine.raw_file import MIN_PREVIEW_SIDE_PX
+from cvnet_engine.engine import images
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import ImageError
+from cvnet_engine.engine.exif import Shot
+from cvnet_engine.engine.images import EXPECTED, FORMATS, SUFFIXES, decode, read_shot, read_size
+from cvnet_engine.engine.photo_formats import missing
+from cvnet_engine.engine.raw_file import MIN_PREVIEW_SIDE_PX
 from tests.pictures import damaged, dated, encode, picture
 from tests.raws import dng, heic
 
@@ -227,8 +227,12 @@ def test_what_is_expected_names_every_format():
 
 
 def test_their_libraries_are_imported_for_the_first_such_photo():
-    script = "import sys, engine.images as i; i.decode(open(sys.argv[1], 'rb').read()); print(*sys.modules)"
+    script = (
+        "import sys, cvnet_engine.engine.images as i; i.decode(open(sys.argv[1], 'rb').read()); print(*sys.modules)"
+    )
     jpeg = Path(__file__).parents[2] / "docs" / "ranking.jpg"
     loaded = subprocess.run([sys.executable, "-c", script, jpeg], capture_output=True, text=True, check=True).stdout
     assert "PIL.JpegImagePlugin" in loaded
-    assert not {"pillow_heif", "rawpy", "engine.raw_file", "watchfiles", "PIL.AvifImagePlugin"} & set(loaded.split())
+    assert not {"pillow_heif", "rawpy", "cvnet_engine.engine.raw_file", "watchfiles", "PIL.AvifImagePlugin"} & set(
+        loaded.split()
+    )

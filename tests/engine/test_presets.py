@@ -6,11 +6,11 @@ from typing import get_args
 
 import pytest
 
-from engine.errors import CvnetError
-from engine.gallery.map_codec import parse_kind
-from engine.presets import PRESETS, PresetName, limit_px, named
-from engine.retrieval.searcher import Plan
-from engine.scales import scales_wanted
+from cvnet_engine.engine.errors import CvnetError
+from cvnet_engine.engine.gallery.map_codec import parse_kind
+from cvnet_engine.engine.presets import PRESETS, PresetName, limit_px, named
+from cvnet_engine.engine.retrieval.searcher import Plan
+from cvnet_engine.engine.scales import scales_wanted
 
 
 def test_exact_is_the_published_computation():

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.backends import known
+from cvnet_engine.engine.backends import known
 from tests.pictures import photo
 
 PROGRAM = [sys.executable, "-c", "from cvnet_engine.cli import main; main()"]
@@ -94,7 +94,7 @@ def test_index_and_search_turn_to_nobody_and_write_nowhere_else(bundle_of: Path,
 
 # The engine as a library, and the runtimes imported by whoever uses it.
 LIBRARY = """
-import engine
+import cvnet_engine.engine
 import onnxruntime, openvino
 """
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from engine.errors import GalleryError
-from engine.geometry import IMAGE_SCALES
-from engine.scales import parse_scales, scales_wanted, shown
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.geometry import IMAGE_SCALES
+from cvnet_engine.engine.scales import parse_scales, scales_wanted, shown
 
 
 @pytest.mark.parametrize(

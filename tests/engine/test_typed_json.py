@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 import pytest
 
-from engine.typed_json import parse
+from cvnet_engine.engine.typed_json import parse
 
 
 @dataclass(frozen=True)

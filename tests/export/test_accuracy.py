@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from engine.errors import ExportError
-from export.accuracy import measure, nearest_kept
-from export.parity import Case
+from cvnet_engine.engine.errors import ExportError
+from cvnet_engine.export.accuracy import measure, nearest_kept
+from cvnet_engine.export.parity import Case
 
 
 class Features:

@@ -4,12 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine.backends import BACKENDS, PRECISIONS
-from engine.errors import BackendError
-from engine.graphs import GRAPH_NAMES
-from export import artifacts
-from export.artifacts import Artifacts
-from export.build import build, candidate_backends, resolved_targets, why_not_run
+from cvnet_engine.engine.backends import BACKENDS, PRECISIONS
+from cvnet_engine.engine.errors import BackendError
+from cvnet_engine.engine.graphs import GRAPH_NAMES
+from cvnet_engine.export import artifacts
+from cvnet_engine.export.artifacts import Artifacts
+from cvnet_engine.export.build import build, candidate_backends, resolved_targets, why_not_run
 
 CPU = ("onnxruntime", "openvino", "native")
 
@@ -39,13 +39,15 @@ def test_every_precision_has_its_backends(graph):
     ],
 )
 def test_what_does_not_go_together_is_refused(monkeypatch, backend, precision, message):
-    monkeypatch.setattr("engine.backends.choice.candidates", lambda graph: list(CPU[: 3 if graph == "reranker" else 2]))
+    monkeypatch.setattr(
+        "cvnet_engine.engine.backends.choice.candidates", lambda graph: list(CPU[: 3 if graph == "reranker" else 2])
+    )
     with pytest.raises(BackendError, match=message):
         candidate_backends("features", backend, precision)
 
 
 def test_int8_asks_for_photos_before_any_work(tmp_path, monkeypatch):
-    monkeypatch.setattr("cvnet.checkpoint.load", None)
+    monkeypatch.setattr("cvnet_engine.cvnet.checkpoint.load", None)
     with pytest.raises(BackendError, match="expected --calibration DIR"):
         build("seeded:0", 50, tmp_path / "b", "openvino", "int8")
     assert list(tmp_path.iterdir()) == []
@@ -57,10 +59,10 @@ def test_int8_asks_for_photos_before_any_work(tmp_path, monkeypatch):
 )
 def test_a_gpu_that_is_not_there_is_an_error_and_never_the_cpu(tmp_path, monkeypatch, backend, message):
     """The stages before the GPU is met are left out: they take half a minute and have tests of their own."""
-    monkeypatch.setattr("engine.machine.cuda_devices", list)
-    monkeypatch.setattr("export.parity.cases", lambda *_: {g: [] for g in GRAPH_NAMES})
-    monkeypatch.setattr("export.artifacts.export", lambda _graph, _model, file: file.write_bytes(b"graph"))
-    monkeypatch.setattr("export.artifacts.cut", lambda _whole, _graph, file: file.write_bytes(b"graph"))
+    monkeypatch.setattr("cvnet_engine.engine.machine.cuda_devices", list)
+    monkeypatch.setattr("cvnet_engine.export.parity.cases", lambda *_: {g: [] for g in GRAPH_NAMES})
+    monkeypatch.setattr("cvnet_engine.export.artifacts.export", lambda _graph, _model, file: file.write_bytes(b"graph"))
+    monkeypatch.setattr("cvnet_engine.export.artifacts.cut", lambda _whole, _graph, file: file.write_bytes(b"graph"))
     with pytest.raises(BackendError, match=message):
         build("seeded:0", 50, tmp_path / "b", backend, sizes=[(64, 64)])
     assert list(tmp_path.iterdir()) == []
@@ -75,7 +77,7 @@ def test_targets_are_for_one_backend():
 
 def test_what_is_compiled_ahead_of_time_is_not_run_without_a_gpu(monkeypatch):
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
-    monkeypatch.setattr("engine.backends.tensorrt.cuda_devices", list)
+    monkeypatch.setattr("cvnet_engine.engine.backends.tensorrt.cuda_devices", list)
     assert why_not_run(["tensorrt-rtx"], ["sm89"]).startswith("no NVIDIA GPU")
     assert why_not_run(["openvino", "native"], []) is None
 
@@ -108,7 +110,7 @@ def test_progress_forecasts_from_the_plans_before(tmp_path, monkeypatch):
 
     monkeypatch.setattr(artifacts, "operators", lambda graph: {"features": 200, "descriptor": 100}[graph.stem])
     monkeypatch.setattr(artifacts.time, "perf_counter", lambda: clock[0])
-    monkeypatch.setattr("export.tensorrt_plan.build_plan", build_plan)
+    monkeypatch.setattr("cvnet_engine.export.tensorrt_plan.build_plan", build_plan)
     monkeypatch.setattr(artifacts, "export", lambda _graph, _model, file: file.write_bytes(b"graph"))
     monkeypatch.setattr(artifacts, "cut", lambda _whole, _graph, file: file.write_bytes(b"graph"))
     made = Artifacts(tmp_path, SimpleNamespace(descriptor="cvnet"), "fp32", [], [(64, 96)], (), said.append)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from engine.bundle import Bundle, MapBasis, sha256
-from engine.errors import BackendError, BundleError, ExportError
-from engine.graphs import GRAPH_NAMES
-from export import build
-from export.build import reduced, unfinished_folder
-from export.reduction import Reduction
-from export.selection import Choice
+from cvnet_engine.engine.bundle import Bundle, MapBasis, sha256
+from cvnet_engine.engine.errors import BackendError, BundleError, ExportError
+from cvnet_engine.engine.graphs import GRAPH_NAMES
+from cvnet_engine.export import build
+from cvnet_engine.export.build import reduced, unfinished_folder
+from cvnet_engine.export.reduction import Reduction
+from cvnet_engine.export.selection import Choice
 
 
 def fill(folder: Path, manifest: Path, weights: str) -> None:

@@ -4,9 +4,9 @@ import numpy as np
 import onnx
 import pytest
 
-from engine.backends import open_engine
-from export.graphs import DESCRIPTOR, FEATURES, GRAPHS
-from export.onnx_export import OPSET, cut, export
+from cvnet_engine.engine.backends import open_engine
+from cvnet_engine.export.graphs import DESCRIPTOR, FEATURES, GRAPHS
+from cvnet_engine.export.onnx_export import OPSET, cut, export
 from tests.golden_inputs import IMAGE_SIZES, PAIR_SIZES, golden_image, golden_pair
 
 
@@ -15,7 +15,7 @@ def unit_maps(seeded_model):
     """A feature map (1, 1024, h, w) -> its three unit maps, by PyTorch."""
     import torch
 
-    from export.reranker import UnitMaps
+    from cvnet_engine.export.reranker import UnitMaps
 
     module = UnitMaps(seeded_model(50).reranker)
 

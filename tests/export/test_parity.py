@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from cvnet import checkpoint
-from engine.backends import open_engine
-from engine.errors import ExportError
-from export import parity
-from export.artifacts import Artifacts
-from export.build import fallback_of, graph_file
-from export.selection import Choice, choose
+from cvnet_engine.cvnet import checkpoint
+from cvnet_engine.engine.backends import open_engine
+from cvnet_engine.engine.errors import ExportError
+from cvnet_engine.export import parity
+from cvnet_engine.export.artifacts import Artifacts
+from cvnet_engine.export.build import fallback_of, graph_file
+from cvnet_engine.export.selection import Choice, choose
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,14 @@ import torch
 from onnx import TensorProto, helper
 from onnxruntime.quantization import quantize_static
 
-from engine.backends import open_engine
-from engine.backends.openvino import WEIGHT_MAX
-from engine.errors import BackendError, ExportError
-from engine.signatures import require_signature
-from export import parity, precision
-from export.graphs import GRAPHS
-from export.precision import FLOAT, HALF, INT8_MAX, cpu_weight_max, take_half_keys, to_fp16, to_int8
-from export.reranker import UnitMaps
+from cvnet_engine.engine.backends import open_engine
+from cvnet_engine.engine.backends.openvino import WEIGHT_MAX
+from cvnet_engine.engine.errors import BackendError, ExportError
+from cvnet_engine.engine.signatures import require_signature
+from cvnet_engine.export import parity, precision
+from cvnet_engine.export.graphs import GRAPHS
+from cvnet_engine.export.precision import FLOAT, HALF, INT8_MAX, cpu_weight_max, take_half_keys, to_fp16, to_int8
+from cvnet_engine.export.reranker import UnitMaps
 from tests.golden_inputs import IMAGE_SIZES, PAIR_SIZES, feature_map, golden_image, golden_pair, image
 
 CALIBRATION = [image(f"calibration{i}", *size) for i, size in enumerate([*IMAGE_SIZES, (128, 128)])]
@@ -358,7 +358,7 @@ def test_openvino_computes_what_an_int8_graph_says(cpu_graph):
 
 
 def test_a_graph_that_would_be_computed_wrongly_is_refused(int8_graph, seven_bits, monkeypatch):
-    monkeypatch.setattr("engine.machine.adds_bytes_exactly", lambda: False)
+    monkeypatch.setattr("cvnet_engine.engine.machine.adds_bytes_exactly", lambda: False)
     with pytest.raises(BackendError, match="VNNI, which this one lacks"):
         open_engine(int8_graph, "openvino", "int8")
     open_engine(seven_bits, "openvino", "int8").close()

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.backends.native import weights as native_weights
-from engine.errors import BackendError, ExportError
-from engine.geometry import unit_map_sizes
-from export import reduction
-from export.build import require_native
-from export.reduction import Reduction, learn, pairs, reduce
+from cvnet_engine.engine.backends.native import weights as native_weights
+from cvnet_engine.engine.errors import BackendError, ExportError
+from cvnet_engine.engine.geometry import unit_map_sizes
+from cvnet_engine.export import reduction
+from cvnet_engine.export.build import require_native
+from cvnet_engine.export.reduction import Reduction, learn, pairs, reduce
 from tests.engine.backends.native_fuzz import in_whole_maps, random_basis, random_weights
 
 

@@ -5,12 +5,12 @@ from collections import Counter
 import onnx
 import pytest
 
-from benchmarks.latency.costs import pair
-from benchmarks.latency.graph_costs import node_costs
-from engine.backends.tensorrt import error_log
-from engine.geometry import MAP_DIM, unit_map_sizes
-from export.precision import take_half_keys, to_fp16
-from export.tensorrt_plan import parse
+from cvnet_engine.benchmarks.latency.costs import pair
+from cvnet_engine.benchmarks.latency.graph_costs import node_costs
+from cvnet_engine.engine.backends.tensorrt import error_log
+from cvnet_engine.engine.geometry import MAP_DIM, unit_map_sizes
+from cvnet_engine.export.precision import take_half_keys, to_fp16
+from cvnet_engine.export.tensorrt_plan import parse
 
 MAPS = unit_map_sizes((64, 48))
 PAIR = {f"{side}_{s}": (1, MAP_DIM, *size) for side in ("query", "key") for s, size in enumerate(MAPS)}

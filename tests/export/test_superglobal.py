@@ -11,23 +11,23 @@ import pytest
 from onnx import numpy_helper
 from torch import nn
 
-from cvnet import checkpoint
-from cvnet.superglobal import FLOOR, floored, global_mean, regional_mean
-from engine.backends import open_engine
-from engine.errors import ImageError
-from engine.geometry import IMAGE_SCALES
-from engine.graphs import IMAGE_GRAPHS
-from engine.images import read
-from engine.retrieval.descriptors import DESCRIPTORS
-from engine.retrieval.ranking import Ranking
-from engine.retrieval.retriever import Retriever
-from engine.retrieval.superglobal import Refinement, mean_weights, over_scales, rerank
-from export import parity
-from export.build import usable_sizes
-from export.graphs import Graph
-from export.onnx_export import export
-from export.precision import cpu_weight_max, to_fp16, to_int8
-from export.tensorrt_plan import profiles, size_ranges
+from cvnet_engine.cvnet import checkpoint
+from cvnet_engine.cvnet.superglobal import FLOOR, floored, global_mean, regional_mean
+from cvnet_engine.engine.backends import open_engine
+from cvnet_engine.engine.errors import ImageError
+from cvnet_engine.engine.geometry import IMAGE_SCALES
+from cvnet_engine.engine.graphs import IMAGE_GRAPHS
+from cvnet_engine.engine.images import read
+from cvnet_engine.engine.retrieval.descriptors import DESCRIPTORS
+from cvnet_engine.engine.retrieval.ranking import Ranking
+from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.superglobal import Refinement, mean_weights, over_scales, rerank
+from cvnet_engine.export import parity
+from cvnet_engine.export.build import usable_sizes
+from cvnet_engine.export.graphs import Graph
+from cvnet_engine.export.onnx_export import export
+from cvnet_engine.export.precision import cpu_weight_max, to_fp16, to_int8
+from cvnet_engine.export.tensorrt_plan import profiles, size_ranges
 from tests.golden_inputs import GOLDEN, SHARED, image
 from tests.neighbours import settled
 
@@ -173,13 +173,13 @@ def run():
 
 @pytest.fixture(scope="module")
 def dataset():
-    from benchmarks.accuracy.dataset import load
+    from cvnet_engine.benchmarks.accuracy.dataset import load
 
     return load(PHOTOS.parent, PHOTOS.name)
 
 
 def described_query(retriever, dataset, row):
-    from benchmarks.accuracy.evaluation import extract_query
+    from cvnet_engine.benchmarks.accuracy.evaluation import extract_query
 
     return extract_query(retriever, dataset.queries[row], dataset.ground_truth[row].bbx).descriptor
 

@@ -8,11 +8,11 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from engine.backends import tensorrt as tensorrt_session
-from engine.errors import BackendError, ExportError
-from export import tensorrt_plan
-from export.graphs import GRAPHS
-from export.tensorrt_plan import (
+from cvnet_engine.engine.backends import tensorrt as tensorrt_session
+from cvnet_engine.engine.errors import BackendError, ExportError
+from cvnet_engine.export import tensorrt_plan
+from cvnet_engine.export.graphs import GRAPHS
+from cvnet_engine.export.tensorrt_plan import (
     PlanOptions,
     SizeRange,
     build_plan,

@@ -5,11 +5,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from engine.backends import BACKENDS
-from engine.errors import BackendError, ExportError
-from engine.graphs import GRAPH_NAMES, IMAGE_GRAPHS
-from export.precision import take_half_keys, to_fp16, to_int8
-from export.tensorrt_plan import PlanOptions, SizeRange, build_plan, profiles
+from cvnet_engine.engine.backends import BACKENDS
+from cvnet_engine.engine.errors import BackendError, ExportError
+from cvnet_engine.engine.graphs import GRAPH_NAMES, IMAGE_GRAPHS
+from cvnet_engine.export.precision import take_half_keys, to_fp16, to_int8
+from cvnet_engine.export.tensorrt_plan import PlanOptions, SizeRange, build_plan, profiles
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
 
@@ -127,7 +127,7 @@ def test_an_operator_that_it_does_not_know_is_refused_in_its_words(tmp_path):
     ],
 )
 def test_a_profile_that_does_not_fit_is_refused_in_its_words(tmp_path, monkeypatch, shapes, words):
-    monkeypatch.setattr("export.tensorrt_plan.check_batch", lambda *_: None)  # it has a test of its own
+    monkeypatch.setattr("cvnet_engine.export.tensorrt_plan.check_batch", lambda *_: None)  # it has a test of its own
     with pytest.raises(ExportError, match=words):
         compile_plan(small_graph(tmp_path, "Relu"), tmp_path, shapes)
     assert not (tmp_path / "x.plan").exists()

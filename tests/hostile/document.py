@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.tables import Table, markdown
-from engine import machine
-from engine.files import write_atomically
+from cvnet_engine.benchmarks.tables import Table, markdown
+from cvnet_engine.engine import machine
+from cvnet_engine.engine.files import write_atomically
 
 if TYPE_CHECKING:
     from tests.hostile.kills import Tally

@@ -16,11 +16,11 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from benchmarks.accuracy import dataset
-from benchmarks.accuracy.journal import Journal
-from cvnet import checkpoint, tensor_file
-from engine.backends.native import weights
-from engine.contract import Array
+from cvnet_engine.benchmarks.accuracy import dataset
+from cvnet_engine.benchmarks.accuracy.journal import Journal
+from cvnet_engine.cvnet import checkpoint, tensor_file
+from cvnet_engine.engine.backends.native import weights
+from cvnet_engine.engine.contract import Array
 from tests.engine.backends.native_fuzz import random_weights
 from tests.hostile.stored import VALUES, flip, nest, places, take_away
 from tests.hostile.trial import Anything, Case, Refusal, digest

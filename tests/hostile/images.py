@@ -11,9 +11,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from engine.contract import Array
-from engine.images import FORMATS, MAX_BYTES, SUFFIXES, decode, read, read_size
-from engine.photo_formats import LIBRARIES
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.images import FORMATS, MAX_BYTES, SUFFIXES, decode, read, read_size
+from cvnet_engine.engine.photo_formats import LIBRARIES
 from tests.hostile.trial import Anything, Case, Refusal, digest
 from tests.pictures import encode, oriented, picture, png
 

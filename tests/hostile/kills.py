@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy.journal import unpack
+from cvnet_engine.benchmarks.accuracy.journal import unpack
 from cvnet_engine.commands.evaluate import JOURNAL
 from tests.hostile import document
 from tests.hostile.tiny import write_bundle

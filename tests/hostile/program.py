@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from cvnet_engine.cli import main
-from engine.bundle import MANIFEST
-from engine.errors import CvnetError
-from engine.gallery.info import INFO
+from cvnet_engine.engine.bundle import MANIFEST
+from cvnet_engine.engine.errors import CvnetError
+from cvnet_engine.engine.gallery.info import INFO
 from tests.hostile.stored import flip, retype, take_away
 from tests.hostile.tiny import write_bundle
 from tests.hostile.trial import Anything, Case, Refusal, digest

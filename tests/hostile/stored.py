@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from engine.bundle import MANIFEST, Bundle, sha256
-from engine.gallery.info import INFO
-from engine.gallery.reader import Gallery
-from engine.gallery.writer import GalleryWriter
-from engine.graphs import GRAPH_NAMES
+from cvnet_engine.engine.bundle import MANIFEST, Bundle, sha256
+from cvnet_engine.engine.gallery.info import INFO
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.graphs import GRAPH_NAMES
 from tests.engine.fakes import INFO as MADE
 from tests.engine.fakes import STAMP, features
 from tests.hostile.tiny import write_bundle

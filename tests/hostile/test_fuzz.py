@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.bundle import MANIFEST
-from engine.errors import BundleError, CvnetError, GalleryError, ImageError
-from engine.gallery.info import INFO
-from engine.images import decode
+from cvnet_engine.engine.bundle import MANIFEST
+from cvnet_engine.engine.errors import BundleError, CvnetError, GalleryError, ImageError
+from cvnet_engine.engine.gallery.info import INFO
+from cvnet_engine.engine.images import decode
 from tests.hostile.images import Images, see
 from tests.hostile.stored import Bundles, Galleries, see_bundle, see_gallery
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.errors import CvnetError
+from cvnet_engine.engine.errors import CvnetError
 from tests.hostile import document
 from tests.hostile.trial import (
     ACCEPTED,

@@ -12,10 +12,10 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from engine.bundle import FORMAT, GraphFile, Manifest, write_manifest
-from engine.contract import Array
-from engine.geometry import AREA_SCALES, DESCRIPTOR_DIM, MAP_DIM
-from engine.graphs import GRAPH_NAMES
+from cvnet_engine.engine.bundle import FORMAT, GraphFile, Manifest, write_manifest
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.geometry import AREA_SCALES, DESCRIPTOR_DIM, MAP_DIM
+from cvnet_engine.engine.graphs import GRAPH_NAMES
 
 STRIDE_PX = 16
 FLOAT = TensorProto.FLOAT

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.errors import CvnetError
+from cvnet_engine.engine.errors import CvnetError
 
 ACCEPTED, REFUSED = "accepted", "refused with a reason"
 FAILURES = TRACEBACK, CRASH, HANG, SILENT = ("tracebacks", "crashes", "hangs", "silent")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.accuracy.database import Database
-from benchmarks.accuracy.dataset import Dataset, GroundTruth
-from benchmarks.accuracy.evaluation import extract_query
-from engine.gallery.map_codec import HalfCodec
-from engine.retrieval.pooling import Pooled, pooled
-from engine.retrieval.search import similarities
+from cvnet_engine.benchmarks.accuracy.database import Database
+from cvnet_engine.benchmarks.accuracy.dataset import Dataset, GroundTruth
+from cvnet_engine.benchmarks.accuracy.evaluation import extract_query
+from cvnet_engine.engine.gallery.map_codec import HalfCodec
+from cvnet_engine.engine.retrieval.pooling import Pooled, pooled
+from cvnet_engine.engine.retrieval.search import similarities
 from tests.benchmarks.frontier.fakes import FakeEngines
 from tests.pictures import photo
 from training import mixing

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from cvnet.reranker import CorrelationLearner
-from engine.errors import DatasetError, WeightsError
+from cvnet_engine.cvnet.reranker import CorrelationLearner
+from cvnet_engine.engine.errors import DatasetError, WeightsError
 from training import backbone, checkpoints, verifier, whitening
 from training.head_start import evidence, start_counting
 from training.pairs import Pairs, Sources

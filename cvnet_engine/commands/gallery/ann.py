@@ -9,13 +9,13 @@ from rich.filesize import decimal
 
 from cvnet_engine import console
 from cvnet_engine.commands.gallery.options import GalleryOptions
-from engine.files import sync
-from engine.gallery.ann_file import ANN, About, AnnFile
-from engine.gallery.info import read_info
-from engine.gallery.reader import Gallery
-from engine.gallery.shards import translated_errors
-from engine.retrieval.ann_building import build
-from engine.retrieval.approximate import DEPTH
+from cvnet_engine.engine.files import sync
+from cvnet_engine.engine.gallery.ann_file import ANN, About, AnnFile
+from cvnet_engine.engine.gallery.info import read_info
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.shards import translated_errors
+from cvnet_engine.engine.retrieval.ann_building import build
+from cvnet_engine.engine.retrieval.approximate import DEPTH
 
 
 @dataclass(frozen=True, kw_only=True)

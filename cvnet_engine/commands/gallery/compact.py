@@ -6,8 +6,8 @@ from rich.filesize import decimal
 
 from cvnet_engine import console
 from cvnet_engine.commands.gallery.options import GalleryOptions
-from engine.gallery.census import count
-from engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.gallery.census import count
+from cvnet_engine.engine.gallery.writer import GalleryWriter
 
 Options = GalleryOptions
 

@@ -11,17 +11,17 @@ from rich.filesize import decimal
 
 from cvnet_engine import console
 from cvnet_engine.commands.gallery.copied import counts, require_whole, to_json
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.gallery.census import count
+from cvnet_engine.engine.gallery.converting import convert
+from cvnet_engine.engine.gallery.fidelity import Score
+from cvnet_engine.engine.gallery.info import GalleryInfo, read_info, require_equal
+from cvnet_engine.engine.gallery.map_codec import kind_wanted
+from cvnet_engine.engine.gallery.merging import Merge
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.retrieval.retriever import Retriever
 from cvnet_engine.outputs import Files, within
-from engine.bundle import Bundle
-from engine.errors import GalleryError
-from engine.gallery.census import count
-from engine.gallery.converting import convert
-from engine.gallery.fidelity import Score
-from engine.gallery.info import GalleryInfo, read_info, require_equal
-from engine.gallery.map_codec import kind_wanted
-from engine.gallery.merging import Merge
-from engine.gallery.writer import GalleryWriter
-from engine.retrieval.retriever import Retriever
 
 
 @dataclass(frozen=True)

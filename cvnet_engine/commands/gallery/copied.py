@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from engine.errors import GalleryError
-from engine.gallery.merging import Merge
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.gallery.merging import Merge
 
 
 def counts(report: Merge) -> str:

@@ -10,15 +10,15 @@ import numpy as np
 from rich.filesize import decimal
 
 from cvnet_engine import console
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.gallery.duplicates import LEAST_SCORE, LEAST_SIMILARITY, Group, identical, near
+from cvnet_engine.engine.gallery.info import require_equal
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.shards import FileStamp
+from cvnet_engine.engine.retrieval.retriever import Retriever
 from cvnet_engine.outputs import Files
 from cvnet_engine.pages.duplicates import Copies, Copy, DuplicatesPage
 from cvnet_engine.pages.rendering import render
-from engine.bundle import Bundle
-from engine.gallery.duplicates import LEAST_SCORE, LEAST_SIMILARITY, Group, identical, near
-from engine.gallery.info import require_equal
-from engine.gallery.reader import Gallery
-from engine.gallery.shards import FileStamp
-from engine.retrieval.retriever import Retriever
 
 LISTED = 20  # groups shown; all of them are in the JSON
 PICTURED = 300  # groups on the page: ten megabytes or so

@@ -8,11 +8,11 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from cvnet_engine import console
+from cvnet_engine.engine.errors import CvnetError
+from cvnet_engine.engine.files import writing_atomically
+from cvnet_engine.engine.gallery.export import write_npz, write_parquet
+from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.outputs import Files
-from engine.errors import CvnetError
-from engine.files import writing_atomically
-from engine.gallery.export import write_npz, write_parquet
-from engine.gallery.reader import Gallery
 
 FORMATS = {".npz": write_npz, ".parquet": write_parquet}
 

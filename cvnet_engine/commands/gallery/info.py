@@ -9,11 +9,11 @@ from rich.filesize import decimal
 from cvnet_engine import console
 from cvnet_engine.commands.gallery.ann import to_json, worth
 from cvnet_engine.commands.gallery.options import GalleryOptions
-from engine.errors import GalleryError
-from engine.gallery.ann_file import About, AnnFile
-from engine.gallery.census import count
-from engine.gallery.info import read_info
-from engine.scales import shown
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.gallery.ann_file import About, AnnFile
+from cvnet_engine.engine.gallery.census import count
+from cvnet_engine.engine.gallery.info import read_info
+from cvnet_engine.engine.scales import shown
 
 Options = GalleryOptions
 

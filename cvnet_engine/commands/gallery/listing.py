@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 
 from cvnet_engine import console
 from cvnet_engine.commands.gallery.options import GalleryOptions
-from engine.gallery.reader import Gallery
-from engine.gallery.selection import select
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.selection import select
 
 
 @dataclass(frozen=True, kw_only=True)

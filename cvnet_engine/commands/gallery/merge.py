@@ -7,13 +7,13 @@ from pathlib import Path
 
 from cvnet_engine import console
 from cvnet_engine.commands.gallery.copied import counts, require_whole, to_json
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.gallery.census import count
+from cvnet_engine.engine.gallery.info import INFO, GalleryInfo, read_info
+from cvnet_engine.engine.gallery.learnt_codec import LearntCodec
+from cvnet_engine.engine.gallery.merging import Merge, merge, require_one_making
+from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.outputs import Files, within
-from engine.errors import GalleryError
-from engine.gallery.census import count
-from engine.gallery.info import INFO, GalleryInfo, read_info
-from engine.gallery.learnt_codec import LearntCodec
-from engine.gallery.merging import Merge, merge, require_one_making
-from engine.gallery.writer import GalleryWriter
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 from cvnet_engine import console
 from cvnet_engine.commands.gallery.options import GalleryOptions
 from cvnet_engine.commands.gallery.remove import LISTED, remove_chosen, to_json
-from engine.errors import GalleryError
-from engine.gallery.vanished import Vanished, vanished
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.gallery.vanished import Vanished, vanished
 
 
 @dataclass(frozen=True, kw_only=True)

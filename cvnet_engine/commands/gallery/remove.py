@@ -8,9 +8,9 @@ from pathlib import Path
 
 from cvnet_engine import console
 from cvnet_engine.commands.gallery.options import GalleryOptions
-from engine.gallery.reader import Gallery
-from engine.gallery.selection import select
-from engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.selection import select
+from cvnet_engine.engine.gallery.writer import GalleryWriter
 
 LISTED = 20  # images shown; all of them are in the JSON
 

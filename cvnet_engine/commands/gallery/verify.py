@@ -7,10 +7,10 @@ from pathlib import Path
 
 from cvnet_engine import console
 from cvnet_engine.commands.gallery.options import GalleryOptions
-from engine.errors import GalleryError
-from engine.gallery.census import count
-from engine.gallery.info import read_info
-from engine.gallery.verification import Verification, repair, verify
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.gallery.census import count
+from cvnet_engine.engine.gallery.info import read_info
+from cvnet_engine.engine.gallery.verification import Verification, repair, verify
 
 
 @dataclass(frozen=True, kw_only=True)

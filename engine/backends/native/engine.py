@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.backends.native.library import Maps, Tensor, expect, library
-from engine.backends.native.weights import load
-from engine.contract import Array, Closing, TensorSpec, check_feeds
-from engine.errors import BackendError
-from engine.geometry import AREA_SCALES, MAP_DIM, unit_map_sizes
-from engine.signatures import SIGNATURES, maps
+from cvnet_engine.engine.backends.native.library import Maps, Tensor, expect, library
+from cvnet_engine.engine.backends.native.weights import load
+from cvnet_engine.engine.contract import Array, Closing, TensorSpec, check_feeds
+from cvnet_engine.engine.errors import BackendError
+from cvnet_engine.engine.geometry import AREA_SCALES, MAP_DIM, unit_map_sizes
+from cvnet_engine.engine.signatures import SIGNATURES, maps
 
 PRECISIONS = {"fp32": 0, "bf16": 1, "int8": 2}  # of every product; sums and statistics are float32
 

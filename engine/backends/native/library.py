@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from engine import machine
-from engine.backends.cache import cache_folder, private
-from engine.contract import Array
-from engine.errors import OUT_OF_MEMORY, BackendError, OutOfMemoryError, one_line
-from engine.files import rename, sync
-from engine.geometry import AREA_SCALES, MAP_DIM, Size
+from cvnet_engine.engine import machine
+from cvnet_engine.engine.backends.cache import cache_folder, private
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import OUT_OF_MEMORY, BackendError, OutOfMemoryError, one_line
+from cvnet_engine.engine.files import rename, sync
+from cvnet_engine.engine.geometry import AREA_SCALES, MAP_DIM, Size
 
 SOURCE = Path(__file__).with_name("pair_scorer.c")  # the one translation unit; it includes every header beside it
 FLAGS = (

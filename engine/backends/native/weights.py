@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.contract import Array
-from engine.errors import BackendError
-from engine.files import open_regular
-from engine.geometry import MAP_DIM, PAIR_LAYERS, REDUCED_DIMS
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import BackendError
+from cvnet_engine.engine.files import open_regular
+from cvnet_engine.engine.geometry import MAP_DIM, PAIR_LAYERS, REDUCED_DIMS
 
 PLACES = ("1.0", "2.0", "2.3", "3.0", "3.3", "3.6", "4.0", "4.3", "4.6")  # block.index of `PAIR_LAYERS`; norms are next
 BASIS = "basis"

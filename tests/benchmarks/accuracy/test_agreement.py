@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from benchmarks.accuracy.agreement import compare, kendall_tau
-from benchmarks.accuracy.dataset import GroundTruth
-from benchmarks.accuracy.evaluation import GLOBAL, Evaluation, QueryEvaluation
-from benchmarks.accuracy.protocol import SETUPS, judge
-from engine.retrieval.ranking import Ranking
+from cvnet_engine.benchmarks.accuracy.agreement import compare, kendall_tau
+from cvnet_engine.benchmarks.accuracy.dataset import GroundTruth
+from cvnet_engine.benchmarks.accuracy.evaluation import GLOBAL, Evaluation, QueryEvaluation
+from cvnet_engine.benchmarks.accuracy.protocol import SETUPS, judge
+from cvnet_engine.engine.retrieval.ranking import Ranking
 
 TRUTH = GroundTruth((0, 0, 1, 1), easy=np.array([2]), hard=np.array([], int), junk=np.array([], int))
 

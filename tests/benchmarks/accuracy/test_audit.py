@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.accuracy.audit import Cost, codec, cost, markdown, shrunk
-from benchmarks.accuracy.database import Database
-from benchmarks.accuracy.dataset import Dataset, GroundTruth
-from engine.features import Features
+from cvnet_engine.benchmarks.accuracy.audit import Cost, codec, cost, markdown, shrunk
+from cvnet_engine.benchmarks.accuracy.database import Database
+from cvnet_engine.benchmarks.accuracy.dataset import Dataset, GroundTruth
+from cvnet_engine.engine.features import Features
 from tests.engine.fakes import FakeRetriever, features
 
 NONE = np.empty(0, np.int64)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.accuracy.dataset import load, read_distractors
-from engine.errors import DatasetError
+from cvnet_engine.benchmarks.accuracy.dataset import load, read_distractors
+from cvnet_engine.engine.errors import DatasetError
 from tests.golden_inputs import SHARED
 
 IMAGES, QUERIES = ["a", "b", "c"], ["q"]

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.accuracy.dataset import Dataset, GroundTruth
-from benchmarks.accuracy.descriptors import METHODS, Outcome, evaluated, table
-from benchmarks.accuracy.protocol import SETUPS
-from engine.features import Features
+from cvnet_engine.benchmarks.accuracy.dataset import Dataset, GroundTruth
+from cvnet_engine.benchmarks.accuracy.descriptors import METHODS, Outcome, evaluated, table
+from cvnet_engine.benchmarks.accuracy.protocol import SETUPS
+from cvnet_engine.engine.features import Features
 from tests.pictures import photo
 
 TRUTH = GroundTruth((0, 0, 20, 20), easy=np.array([1]), hard=np.array([2]), junk=np.array([0]))

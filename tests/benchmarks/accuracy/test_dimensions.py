@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.accuracy.dimensions import markdown, ratios, unit_maps
+from cvnet_engine.benchmarks.accuracy.dimensions import markdown, ratios, unit_maps
 
 REPORT = {
     "machine": {"cpu": "a processor"},

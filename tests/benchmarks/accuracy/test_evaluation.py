@@ -7,15 +7,23 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks.accuracy.dataset import Dataset, GroundTruth, load
-from benchmarks.accuracy.evaluation import GLOBAL, Evaluator, Finished, Selection, Task, evaluate, extract_query
-from benchmarks.accuracy.journal import Journal
-from benchmarks.accuracy.protocol import SETUPS, ignored
-from benchmarks.accuracy.reference_collection import ReferenceCollection
-from benchmarks.contenders.reference import reference
-from engine.features import Features
-from engine.retrieval.pooling import Pooled
-from engine.retrieval.superglobal import Refinement, rerank
+from cvnet_engine.benchmarks.accuracy.dataset import Dataset, GroundTruth, load
+from cvnet_engine.benchmarks.accuracy.evaluation import (
+    GLOBAL,
+    Evaluator,
+    Finished,
+    Selection,
+    Task,
+    evaluate,
+    extract_query,
+)
+from cvnet_engine.benchmarks.accuracy.journal import Journal
+from cvnet_engine.benchmarks.accuracy.protocol import SETUPS, ignored
+from cvnet_engine.benchmarks.accuracy.reference_collection import ReferenceCollection
+from cvnet_engine.benchmarks.contenders.reference import reference
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.retrieval.pooling import Pooled
+from cvnet_engine.engine.retrieval.superglobal import Refinement, rerank
 from tests.engine.fakes import features
 from tests.golden_inputs import SHARED
 from tests.pictures import photo

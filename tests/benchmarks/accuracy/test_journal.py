@@ -7,8 +7,8 @@ import sqlite3
 import numpy as np
 import pytest
 
-from benchmarks.accuracy.journal import Journal, content, query_facts
-from engine.errors import DatasetError
+from cvnet_engine.benchmarks.accuracy.journal import Journal, content, query_facts
+from cvnet_engine.engine.errors import DatasetError
 
 
 def test_arrays_survive_the_process(tmp_path):

@@ -5,10 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import near_duplicates
-from benchmarks.accuracy.near_duplicates import ALTERATIONS, OTHER_SCENES, OTHER_VIEWS, Pair, markdown, measure, row
-from engine.features import Features
-from engine.gallery.duplicates import LEAST_SCORE, LEAST_SIMILARITY
+from cvnet_engine.benchmarks.accuracy import near_duplicates
+from cvnet_engine.benchmarks.accuracy.near_duplicates import (
+    ALTERATIONS,
+    OTHER_SCENES,
+    OTHER_VIEWS,
+    Pair,
+    markdown,
+    measure,
+    row,
+)
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.gallery.duplicates import LEAST_SCORE, LEAST_SIMILARITY
 from scenes import SceneSet
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from benchmarks.accuracy.dataset import Dataset, GroundTruth
-from benchmarks.accuracy.projection import Rates, Workload, most_pairs, query_size, workload
-from benchmarks.latency import costs
+from cvnet_engine.benchmarks.accuracy.dataset import Dataset, GroundTruth
+from cvnet_engine.benchmarks.accuracy.projection import Rates, Workload, most_pairs, query_size, workload
+from cvnet_engine.benchmarks.latency import costs
 from tests.pictures import photo
 
 TRUTH = GroundTruth((10.5, 0, 500, 30), easy=np.arange(2), hard=np.arange(2, 5), junk=np.array([5]))

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.accuracy.dataset import GroundTruth, parse, read_ground_truth
-from benchmarks.accuracy.protocol import CUTOFFS, SETUPS, average_precision, judge, precision, summarise
+from cvnet_engine.benchmarks.accuracy.dataset import GroundTruth, parse, read_ground_truth
+from cvnet_engine.benchmarks.accuracy.protocol import CUTOFFS, SETUPS, average_precision, judge, precision, summarise
 from tests.golden_inputs import GOLDEN, SHARED
 
 PUBLISHED = json.loads((GOLDEN / "map_protocol.json").read_text())

@@ -25,7 +25,7 @@ DATABASE, QUERIES = 6, 8
 # The program, which counts what it keeps in the journal and, at the Nth of these, kills a worker at work or itself.
 COUNTED = """
 import os, signal, sys
-from benchmarks.accuracy.journal import Journal
+from cvnet_engine.benchmarks.accuracy.journal import Journal
 from tests.engine.clusters import worker_processes
 
 victim, folder, limit = sys.argv.pop(1), sys.argv.pop(1), int(sys.argv.pop(1))

@@ -6,7 +6,7 @@ import pytest
 FREE_LARGE = """
 import ctypes, sys
 from pathlib import Path
-from benchmarks.contenders.allocator import keep_memory
+from cvnet_engine.benchmarks.contenders.allocator import keep_memory
 if sys.argv[1] == "keep":
     keep_memory()
 libc = ctypes.CDLL(None)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from benchmarks.contenders.contender import open_bundle, open_reference
-from benchmarks.contenders.entrant import enter
-from engine.bundle import Bundle
+from cvnet_engine.benchmarks.contenders.contender import open_bundle, open_reference
+from cvnet_engine.benchmarks.contenders.entrant import enter
+from cvnet_engine.engine.bundle import Bundle
 from tests.pictures import picture
 
 

@@ -6,10 +6,10 @@ import zlib
 
 import numpy as np
 
-from engine.contract import TensorSpec
-from engine.geometry import MAP_DIM, map_size, unit_map_sizes
-from engine.retrieval.descriptors import DESCRIPTORS
-from engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.contract import TensorSpec
+from cvnet_engine.engine.geometry import MAP_DIM, map_size, unit_map_sizes
+from cvnet_engine.engine.retrieval.descriptors import DESCRIPTORS
+from cvnet_engine.engine.retrieval.retriever import Retriever
 
 FLOATING = TensorSpec("floating", (None,))
 

@@ -8,13 +8,13 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.frontier import __main__ as frontier
-from benchmarks.frontier import grid, times
-from benchmarks.frontier.__main__ import digest
-from benchmarks.frontier.accuracy_file import read
-from benchmarks.latency.timing import Rounds
-from cvnet import checkpoint
-from engine.errors import DatasetError
+from cvnet_engine.benchmarks.frontier import __main__ as frontier
+from cvnet_engine.benchmarks.frontier import grid, times
+from cvnet_engine.benchmarks.frontier.__main__ import digest
+from cvnet_engine.benchmarks.frontier.accuracy_file import read
+from cvnet_engine.benchmarks.latency.timing import Rounds
+from cvnet_engine.cvnet import checkpoint
+from cvnet_engine.engine.errors import DatasetError
 from tests.benchmarks.frontier.fakes import FakeEngines
 from tests.pictures import photo
 

@@ -8,19 +8,19 @@ from itertools import pairwise
 
 import pytest
 
-from benchmarks import readme
-from benchmarks.accuracy.journal import Journal
-from benchmarks.frontier import accuracy_file
-from benchmarks.frontier import times as timing
-from benchmarks.frontier.accuracy_file import Accuracies, AccuracyFile
-from benchmarks.frontier.grid import Point
-from benchmarks.frontier.plot import draw, figure_of
-from benchmarks.frontier.points import Costed, Judged, costed, judgements, loss, name, pareto
-from benchmarks.frontier.report import FINE_ALONE, Report, at, chosen, parts, presets
-from benchmarks.frontier.times import Times
-from engine.errors import DatasetError
-from engine.geometry import IMAGE_SCALES
-from engine.presets import PRESETS, Preset
+from cvnet_engine.benchmarks import readme
+from cvnet_engine.benchmarks.accuracy.journal import Journal
+from cvnet_engine.benchmarks.frontier import accuracy_file
+from cvnet_engine.benchmarks.frontier import times as timing
+from cvnet_engine.benchmarks.frontier.accuracy_file import Accuracies, AccuracyFile
+from cvnet_engine.benchmarks.frontier.grid import Point
+from cvnet_engine.benchmarks.frontier.plot import draw, figure_of
+from cvnet_engine.benchmarks.frontier.points import Costed, Judged, costed, judgements, loss, name, pareto
+from cvnet_engine.benchmarks.frontier.report import FINE_ALONE, Report, at, chosen, parts, presets
+from cvnet_engine.benchmarks.frontier.times import Times
+from cvnet_engine.engine.errors import DatasetError
+from cvnet_engine.engine.geometry import IMAGE_SCALES
+from cvnet_engine.engine.presets import PRESETS, Preset
 from tests.benchmarks.frontier.fakes import FakeEngines
 
 EXACT = at(PRESETS["exact"], 1024)

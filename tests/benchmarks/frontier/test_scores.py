@@ -7,19 +7,19 @@ from itertools import product
 import numpy as np
 import pytest
 
-from benchmarks.accuracy.database import Database
-from benchmarks.accuracy.dataset import Dataset, GroundTruth
-from benchmarks.accuracy.evaluation import Evaluator, Finished, Task
-from benchmarks.accuracy.journal import Journal
-from benchmarks.frontier import accuracy
-from benchmarks.frontier.accuracy import Known, accuracies, evaluated
-from benchmarks.frontier.grid import DESCRIPTORS, SIDES_PX, sides
-from benchmarks.frontier.pictures import Picture
-from benchmarks.frontier.scores import Setting, Work
-from benchmarks.frontier.stopping import pairs
-from engine.errors import DatasetError
-from engine.features import Features
-from engine.retrieval.searcher import Plan
+from cvnet_engine.benchmarks.accuracy.database import Database
+from cvnet_engine.benchmarks.accuracy.dataset import Dataset, GroundTruth
+from cvnet_engine.benchmarks.accuracy.evaluation import Evaluator, Finished, Task
+from cvnet_engine.benchmarks.accuracy.journal import Journal
+from cvnet_engine.benchmarks.frontier import accuracy
+from cvnet_engine.benchmarks.frontier.accuracy import Known, accuracies, evaluated
+from cvnet_engine.benchmarks.frontier.grid import DESCRIPTORS, SIDES_PX, sides
+from cvnet_engine.benchmarks.frontier.pictures import Picture
+from cvnet_engine.benchmarks.frontier.scores import Setting, Work
+from cvnet_engine.benchmarks.frontier.stopping import pairs
+from cvnet_engine.engine.errors import DatasetError
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.retrieval.searcher import Plan
 from tests.benchmarks.frontier.fakes import FakeEngines
 from tests.pictures import photo
 

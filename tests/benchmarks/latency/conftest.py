@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.latency import appending, generated, scale
-from benchmarks.latency.generated import MAPS, Photographs
-from engine.bundle import Bundle
-from engine.gallery.indexing import IndexReport, index
-from engine.gallery.info import GalleryInfo
-from engine.gallery.writer import GalleryWriter
-from engine.retrieval.retriever import Retriever
+from cvnet_engine.benchmarks.latency import appending, generated, scale
+from cvnet_engine.benchmarks.latency.generated import MAPS, Photographs
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.gallery.indexing import IndexReport, index
+from cvnet_engine.engine.gallery.info import GalleryInfo
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.retrieval.retriever import Retriever
 from tests.hostile.tiny import write_bundle
 from tests.pictures import photo
 

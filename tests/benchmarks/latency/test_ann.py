@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.latency import ann
-from benchmarks.latency.ann import Spectrum, generate, row
-from engine.errors import GalleryError
+from cvnet_engine.benchmarks.latency import ann
+from cvnet_engine.benchmarks.latency.ann import Spectrum, generate, row
+from cvnet_engine.engine.errors import GalleryError
 
 
 @pytest.fixture

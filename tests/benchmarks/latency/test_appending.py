@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.latency.appending import FOLDER, require_whole
-from benchmarks.latency.generated import Photographs, generate
-from engine.errors import GalleryError
-from engine.gallery.reader import Gallery
-from engine.gallery.writer import GalleryWriter
+from cvnet_engine.benchmarks.latency.appending import FOLDER, require_whole
+from cvnet_engine.benchmarks.latency.generated import Photographs, generate
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.writer import GalleryWriter
 from tests.engine.fakes import STAMP
 
 

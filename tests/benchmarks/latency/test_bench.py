@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.contenders.contender import KEEPING, PUBLISHED, REFERENCE, open_bundle, open_reference
-from benchmarks.contenders.entrant import enter
-from benchmarks.latency import bench, changes, limits, plots
-from benchmarks.latency.document import document, tables
-from benchmarks.latency.limits import Ceiling, Limits
-from benchmarks.latency.photos import photo
-from benchmarks.latency.report import Report
-from benchmarks.tables import ms
+from cvnet_engine.benchmarks.contenders.contender import KEEPING, PUBLISHED, REFERENCE, open_bundle, open_reference
+from cvnet_engine.benchmarks.contenders.entrant import enter
+from cvnet_engine.benchmarks.latency import bench, changes, limits, plots
+from cvnet_engine.benchmarks.latency.document import document, tables
+from cvnet_engine.benchmarks.latency.limits import Ceiling, Limits
+from cvnet_engine.benchmarks.latency.photos import photo
+from cvnet_engine.benchmarks.latency.report import Report
+from cvnet_engine.benchmarks.tables import ms
 from cvnet_engine.cli import app
-from engine.bundle import Bundle
-from engine.errors import BackendError, DatasetError
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.errors import BackendError, DatasetError
 
 SIZE = (64, 96)
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.latency import costs
-from benchmarks.latency.costs import Network
-from cvnet.model import CVNet
-from engine.geometry import map_size, unit_map_sizes
-from export.reranker import FactoredReranker, UnitMaps
+from cvnet_engine.benchmarks.latency import costs
+from cvnet_engine.benchmarks.latency.costs import Network
+from cvnet_engine.cvnet.model import CVNet
+from cvnet_engine.engine.geometry import map_size, unit_map_sizes
+from cvnet_engine.export.reranker import FactoredReranker, UnitMaps
 
 
 def counted(call, *arguments):

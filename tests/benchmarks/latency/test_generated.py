@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.latency import generated
-from benchmarks.latency.generated import generate, photograph
-from engine.errors import GalleryError
-from engine.gallery import reader
-from engine.gallery.reader import Gallery
-from engine.gallery.writer import GalleryWriter
+from cvnet_engine.benchmarks.latency import generated
+from cvnet_engine.benchmarks.latency.generated import generate, photograph
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.gallery import reader
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.writer import GalleryWriter
 from tests.benchmarks.latency.conftest import COUNT, indexed
 from tests.engine.fakes import STAMP
 from tests.pictures import photo

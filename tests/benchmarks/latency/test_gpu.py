@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.latency import gpu
-from benchmarks.latency.photos import photo
-from engine.backends import open_engine
-from engine.backends import tensorrt as tensorrt_session
-from engine.errors import BackendError
-from engine.images import normalise
+from cvnet_engine.benchmarks.latency import gpu
+from cvnet_engine.benchmarks.latency.photos import photo
+from cvnet_engine.engine.backends import open_engine
+from cvnet_engine.engine.backends import tensorrt as tensorrt_session
+from cvnet_engine.engine.errors import BackendError
+from cvnet_engine.engine.images import normalise
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,9 @@
 
 import pytest
 
-from benchmarks.latency import limits
-from benchmarks.latency.costs import Cost
-from benchmarks.latency.limits import Ceiling, Limits, measure
+from cvnet_engine.benchmarks.latency import limits
+from cvnet_engine.benchmarks.latency.costs import Cost
+from cvnet_engine.benchmarks.latency.limits import Ceiling, Limits, measure
 
 
 @pytest.fixture

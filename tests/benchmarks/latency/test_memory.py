@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks.latency.memory import random_features
+from cvnet_engine.benchmarks.latency.memory import random_features
 
 
 @pytest.mark.parametrize(("of_reference", "channels"), [(True, [1024]), (False, [256] * 3)])

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from benchmarks.latency.document import document
-from benchmarks.latency.report import Report
-from benchmarks.readme import RESULTS
-from engine.errors import DatasetError
+from cvnet_engine.benchmarks.latency.document import document
+from cvnet_engine.benchmarks.latency.report import Report
+from cvnet_engine.benchmarks.readme import RESULTS
+from cvnet_engine.engine.errors import DatasetError
 
 COMMITTED = RESULTS / "cpu.json"
 

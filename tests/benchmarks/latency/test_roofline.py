@@ -4,9 +4,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from benchmarks.latency.costs import Cost
-from benchmarks.latency.graph_costs import NodeCost, node_costs
-from benchmarks.latency.roofline import GPUS, Gpu, Stage, table
+from cvnet_engine.benchmarks.latency.costs import Cost
+from cvnet_engine.benchmarks.latency.graph_costs import NodeCost, node_costs
+from cvnet_engine.benchmarks.latency.roofline import GPUS, Gpu, Stage, table
 
 
 def small_graph(folder):

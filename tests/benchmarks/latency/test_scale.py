@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.latency.appending import Beside
-from benchmarks.latency.generated import Photographs, generate
-from benchmarks.latency.scale import Measured, Told, beside_table, growth_table, measure, query_near, slope
+from cvnet_engine.benchmarks.latency.appending import Beside
+from cvnet_engine.benchmarks.latency.generated import Photographs, generate
+from cvnet_engine.benchmarks.latency.scale import Measured, Told, beside_table, growth_table, measure, query_near, slope
 
 ROOT = Path(__file__).parents[3]
 

@@ -4,8 +4,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from benchmarks.latency import tensorrt_builds
-from benchmarks.latency.tensorrt_builds import Build, compiled, table
+from cvnet_engine.benchmarks.latency import tensorrt_builds
+from cvnet_engine.benchmarks.latency.tensorrt_builds import Build, compiled, table
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
 

@@ -5,8 +5,16 @@ from itertools import count
 import numpy as np
 import pytest
 
-from benchmarks.latency import timing
-from benchmarks.latency.timing import Interval, Rounds, merged, order_statistics, ratio, take_passes, take_turns
+from cvnet_engine.benchmarks.latency import timing
+from cvnet_engine.benchmarks.latency.timing import (
+    Interval,
+    Rounds,
+    merged,
+    order_statistics,
+    ratio,
+    take_passes,
+    take_turns,
+)
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from benchmarks.load.client import LOST, Request, fetch, send
-from benchmarks.load.phases import by_crowd
-from engine.errors import BackendError
+from cvnet_engine.benchmarks.load.client import LOST, Request, fetch, send
+from cvnet_engine.benchmarks.load.phases import by_crowd
+from cvnet_engine.engine.errors import BackendError
 
 
 class Handler(BaseHTTPRequestHandler):

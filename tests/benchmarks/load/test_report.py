@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.load.client import LOST, Answer
-from benchmarks.load.phases import Cancelled, Sample
-from benchmarks.load.report import Phase, Report
-from engine import machine
+from cvnet_engine.benchmarks.load.client import LOST, Answer
+from cvnet_engine.benchmarks.load.phases import Cancelled, Sample
+from cvnet_engine.benchmarks.load.report import Phase, Report
+from cvnet_engine.engine import machine
 
 GOOD = [Answer("search", 200, seconds) for seconds in (0.1, 0.2, 0.3)]
 REFUSED = Answer("search", 503, 0.0, 5.0)

@@ -9,22 +9,22 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.contenders.contender import REFERENCE
-from benchmarks.latency.timing import Interval, Rounds
-from benchmarks.throughput import bench
-from benchmarks.throughput.bench import Way, is_plan, measured, speedup
-from benchmarks.throughput.crew import Crew, Job
-from benchmarks.throughput.indexing import INFO
-from benchmarks.throughput.report import INDEXING, SEARCH
-from benchmarks.throughput.spread import BATCH, Spread
+from cvnet_engine.benchmarks.contenders.contender import REFERENCE
+from cvnet_engine.benchmarks.latency.timing import Interval, Rounds
+from cvnet_engine.benchmarks.throughput import bench
+from cvnet_engine.benchmarks.throughput.bench import Way, is_plan, measured, speedup
+from cvnet_engine.benchmarks.throughput.crew import Crew, Job
+from cvnet_engine.benchmarks.throughput.indexing import INFO
+from cvnet_engine.benchmarks.throughput.report import INDEXING, SEARCH
+from cvnet_engine.benchmarks.throughput.spread import BATCH, Spread
 from cvnet_engine.cli import app
 from cvnet_engine.commands.bench import Options, run
-from engine.bundle import Bundle, write_manifest
-from engine.errors import BackendError, CvnetError
-from engine.features import Features
-from engine.gallery.writer import GalleryWriter
-from engine.images import read
-from engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.bundle import Bundle, write_manifest
+from cvnet_engine.engine.errors import BackendError, CvnetError
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.images import read
+from cvnet_engine.engine.retrieval.retriever import Retriever
 from tests.engine.fakes import STAMP
 from tests.hostile.tiny import write_bundle
 from tests.pictures import photo

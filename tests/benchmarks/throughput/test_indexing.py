@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.throughput.indexing import extract_batch, index_batches, index_files
-from engine.bundle import Bundle
-from engine.gallery.reader import Gallery
-from engine.images import read
-from engine.retrieval.retriever import Retriever
+from cvnet_engine.benchmarks.throughput.indexing import extract_batch, index_batches, index_files
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.images import read
+from cvnet_engine.engine.retrieval.retriever import Retriever
 from tests.hostile.tiny import write_bundle
 from tests.pictures import photo
 

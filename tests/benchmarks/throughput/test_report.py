@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from benchmarks.latency.records import Speedup
-from benchmarks.latency.timing import Interval
-from benchmarks.throughput.report import INDEXING, SEARCH, Record, Report, best, document, table
-from benchmarks.throughput.spread import Spread
-from engine import machine
+from cvnet_engine.benchmarks.latency.records import Speedup
+from cvnet_engine.benchmarks.latency.timing import Interval
+from cvnet_engine.benchmarks.throughput.report import INDEXING, SEARCH, Record, Report, best, document, table
+from cvnet_engine.benchmarks.throughput.spread import Spread
+from cvnet_engine.engine import machine
 
 ONE, TWO = Spread(1, 1, 1, 2), Spread(1, 2, 1, 1)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cvnet_engine.commands.bench import Options, distinct, parse_counts, run
-from engine.errors import BackendError, CvnetError, DatasetError
+from cvnet_engine.engine.errors import BackendError, CvnetError, DatasetError
 
 
 def test_counts_are_sorted_and_taken_once():

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.load.traffic import TOP_K
+from cvnet_engine.benchmarks.load.traffic import TOP_K
 from cvnet_engine.commands import demo, index
-from engine.errors import BackendError
+from cvnet_engine.engine.errors import BackendError
 from tests.pictures import photo
 
 

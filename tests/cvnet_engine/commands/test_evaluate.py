@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.accuracy.dataset import GroundTruth
-from benchmarks.accuracy.evaluation import GLOBAL, Evaluation
+from cvnet_engine.benchmarks.accuracy.dataset import GroundTruth
+from cvnet_engine.benchmarks.accuracy.evaluation import GLOBAL, Evaluation
 from cvnet_engine.cli import app
+from cvnet_engine.engine.retrieval.ranking import Ranking
 from cvnet_engine.pages.evaluation import choose, first_match
-from engine.retrieval.ranking import Ranking
 from scenes import SceneSet, write
 
 SMALL = SceneSet("small", seed=5, scenes=3, views=3, distractors=1, size=(96, 128))
 # The program, killed as soon as it has kept its Nth piece of work.
 KILLED = """
 import os, signal, sys
-from benchmarks.accuracy.journal import Journal
+from cvnet_engine.benchmarks.accuracy.journal import Journal
 kept, put = [], Journal.put
 limit = int(sys.argv.pop(1))
 def put_and_die(self, *arguments):

@@ -18,10 +18,10 @@ from PIL import Image
 from pyarrow import parquet
 
 from cvnet_engine.commands.gallery import ann
-from engine.gallery.ann_file import ANN, AnnFile
-from engine.gallery.reader import Gallery
-from engine.gallery.writer import GalleryWriter
-from engine.retrieval.ann_building import Built, Trial
+from cvnet_engine.engine.gallery.ann_file import ANN, AnnFile
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.retrieval.ann_building import Built, Trial
 from tests.cvnet_engine.program import Cli, assert_one_line
 from tests.engine.fakes import INFO, STAMP, features
 from tests.hostile.tiny import write_bundle

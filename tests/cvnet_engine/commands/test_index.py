@@ -16,13 +16,13 @@ import pytest
 from cvnet_engine import Retriever as Searching
 from cvnet_engine.commands.index import paths_of
 from cvnet_engine.commands.watching import changed_images, follow, open_changes
-from engine.bundle import Bundle
-from engine.errors import CvnetError
-from engine.gallery.indexing import IndexReport, Patterns, find
-from engine.gallery.reader import Gallery
-from engine.gallery.writer import GalleryWriter
-from engine.geometry import IMAGE_SCALES
-from engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.errors import CvnetError
+from cvnet_engine.engine.gallery.indexing import IndexReport, Patterns, find
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.geometry import IMAGE_SCALES
+from cvnet_engine.engine.retrieval.retriever import Retriever
 from tests.engine.fakes import INFO, FakeRetriever
 from tests.hostile.tiny import write_bundle
 from tests.pictures import photo

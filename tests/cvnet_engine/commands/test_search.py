@@ -13,8 +13,8 @@ import pytest
 
 from cvnet_engine import Bundle, index
 from cvnet_engine.commands.search import parse_filter
-from engine.errors import CvnetError
-from engine.gallery.filter import Filter
+from cvnet_engine.engine.errors import CvnetError
+from cvnet_engine.engine.gallery.filter import Filter
 from tests.pictures import photo
 
 Program = Callable[..., subprocess.CompletedProcess[bytes]]

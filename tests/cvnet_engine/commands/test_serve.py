@@ -16,13 +16,13 @@ import pytest
 from starlette.testclient import TestClient
 
 from cvnet_engine.commands import index, search, serve
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.errors import CvnetError
+from cvnet_engine.engine.gallery.info import GalleryInfo
 from cvnet_engine.server.app import create_app
 from cvnet_engine.server.collection import Served
 from cvnet_engine.server.security import Access
 from cvnet_engine.server.service import About
-from engine.bundle import Bundle
-from engine.errors import CvnetError
-from engine.gallery.info import GalleryInfo
 from scenes import SceneSet, write
 
 PROGRAM = [sys.executable, "-c", "from cvnet_engine.cli import main; main()"]

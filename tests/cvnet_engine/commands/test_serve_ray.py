@@ -19,17 +19,17 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.gallery.indexing import IndexReport, find_images, index
+from cvnet_engine.engine.gallery.info import GalleryInfo
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.searcher import Plan, Searcher
 from cvnet_engine.server.app import create_app
 from cvnet_engine.server.collection import Served, id_of
 from cvnet_engine.server.security import Access
 from cvnet_engine.server.service import About
-from engine.bundle import Bundle
-from engine.gallery.indexing import IndexReport, find_images, index
-from engine.gallery.info import GalleryInfo
-from engine.gallery.reader import Gallery
-from engine.gallery.writer import GalleryWriter
-from engine.retrieval.retriever import Retriever
-from engine.retrieval.searcher import Plan, Searcher
 from tests.pictures import photo
 
 ROOT = Path(__file__).parents[3]

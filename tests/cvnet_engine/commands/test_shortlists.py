@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cvnet_engine.commands.shortlists import Shortlists
-from engine.errors import CvnetError
+from cvnet_engine.engine.errors import CvnetError
 
 
 def test_a_text_file_is_the_shortlist_of_every_query(tmp_path):

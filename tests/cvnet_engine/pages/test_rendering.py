@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks.tables import Table
+from cvnet_engine.benchmarks.tables import Table
 from cvnet_engine.pages.page import Hit, Page, Query
 from cvnet_engine.pages.rendering import render, render_fragment
 

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.gallery.indexing import IndexReport, index
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.images import check_size
+from cvnet_engine.engine.retrieval.pooling import Pooled
+from cvnet_engine.engine.retrieval.retriever import batches_of_equal
 from cvnet_engine.server.app import create_app
 from cvnet_engine.server.collection import Served
 from cvnet_engine.server.scheduler import Scheduler
 from cvnet_engine.server.security import Access
 from cvnet_engine.server.service import About
-from engine.features import Features
-from engine.gallery.indexing import IndexReport, index
-from engine.gallery.writer import GalleryWriter
-from engine.images import check_size
-from engine.retrieval.pooling import Pooled
-from engine.retrieval.retriever import batches_of_equal
 from tests.engine.fakes import INFO, FakeRetriever
 from tests.pictures import dated, photo
 

@@ -14,15 +14,15 @@ import cv2
 import numpy as np
 import pytest
 
+from cvnet_engine.engine.gallery.shards import DAMAGED
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.images import decode
+from cvnet_engine.engine.retrieval.searcher import Plan, Searcher
 from cvnet_engine.server import uploads
 from cvnet_engine.server.collection import id_of
 from cvnet_engine.server.problems import ProblemError
 from cvnet_engine.server.scheduler import Scheduler
 from cvnet_engine.server.service import unless_gone
-from engine.gallery.shards import DAMAGED
-from engine.gallery.writer import GalleryWriter
-from engine.images import decode
-from engine.retrieval.searcher import Plan, Searcher
 from tests.cvnet_engine.server.conftest import IMAGES, Retriever, add
 from tests.pictures import photo, png
 

@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.gallery.ann_file import ANN
+from cvnet_engine.engine.gallery.filter import Filter
+from cvnet_engine.engine.gallery.info import write_info
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.retrieval.searcher import Plan
 from cvnet_engine.server import app
 from cvnet_engine.server.collection import Served, id_of, in_one_place
 from cvnet_engine.server.problems import ProblemError
-from engine.errors import GalleryError
-from engine.features import Features
-from engine.gallery.ann_file import ANN
-from engine.gallery.filter import Filter
-from engine.gallery.info import write_info
-from engine.gallery.writer import GalleryWriter
-from engine.retrieval.searcher import Plan
 from tests.cvnet_engine.server.conftest import IMAGES, Retriever, add
 from tests.engine.approximate import NoPairs, photographs
 from tests.engine.fakes import INFO

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.server.collection import id_of
-from engine.gallery.writer import GalleryWriter
 from tests.cvnet_engine.server.conftest import IMAGES, TOKEN, add
 from tests.engine.fakes import INFO
 from tests.pictures import photo

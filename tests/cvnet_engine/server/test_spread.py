@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from cvnet_engine.engine.retrieval.retriever import batches_of_equal
+from cvnet_engine.engine.retrieval.search import DescriptorIndex, similarities
+from cvnet_engine.engine.retrieval.spread import SpreadSearcher
 from cvnet_engine.server.app import create_app
 from cvnet_engine.server.collection import Served, id_of
 from cvnet_engine.server.security import Access
 from cvnet_engine.server.service import About
-from engine.retrieval.retriever import batches_of_equal
-from engine.retrieval.search import DescriptorIndex, similarities
-from engine.retrieval.spread import SpreadSearcher
 from tests.cvnet_engine.server.conftest import IMAGES, LOCAL, Retriever, add
 from tests.cvnet_engine.server.test_api import events_of, problem
 from tests.engine.fakes import INFO

@@ -15,9 +15,9 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from engine.backends.native.library import SOURCE, flags
-from engine.geometry import MAP_DIM, REDUCED_DIMS
-from engine.machine import cpuinfo, usable_cpus
+from cvnet_engine.engine.backends.native.library import SOURCE, flags
+from cvnet_engine.engine.geometry import MAP_DIM, REDUCED_DIMS
+from cvnet_engine.engine.machine import cpuinfo, usable_cpus
 
 STRICT = ("-Wall", "-Wextra", "-Werror")
 SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")

@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.backends.native import engine as native
-from engine.backends.native.library import Grid, Maps, Tensor, declare, library
-from engine.backends.native.weights import BASIS, shapes
-from engine.contract import Array
-from engine.errors import BackendError
-from engine.geometry import MAP_DIM, REDUCED_DIMS, unit_map_sizes
-from engine.retrieval import pooling
+from cvnet_engine.engine.backends.native import engine as native
+from cvnet_engine.engine.backends.native.library import Grid, Maps, Tensor, declare, library
+from cvnet_engine.engine.backends.native.weights import BASIS, shapes
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import BackendError
+from cvnet_engine.engine.geometry import MAP_DIM, REDUCED_DIMS, unit_map_sizes
+from cvnet_engine.engine.retrieval import pooling
 
 Feeds = dict[str, Array]
 Rng = np.random.Generator

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine import backends, machine
-from engine.backends import choice
-from engine.backends.native import library
+from cvnet_engine.engine import backends, machine
+from cvnet_engine.engine.backends import choice
+from cvnet_engine.engine.backends.native import library
 
 GPU, RTX = "NVIDIA H100", "NVIDIA L4"
 CAPABILITIES = {GPU: "9.0", RTX: "8.9"}  # TensorRT for RTX does not take the first

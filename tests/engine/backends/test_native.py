@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from engine.backends.native.engine import NativeReranker, accelerated
-from engine.backends.native.library import FAILURES, SOURCE
-from engine.errors import BackendError
-from export.artifacts import Artifacts
-from export.reranker import UnitMaps
+from cvnet_engine.engine.backends.native.engine import NativeReranker, accelerated
+from cvnet_engine.engine.backends.native.library import FAILURES, SOURCE
+from cvnet_engine.engine.errors import BackendError
+from cvnet_engine.export.artifacts import Artifacts
+from cvnet_engine.export.reranker import UnitMaps
 from tests.golden_inputs import PAIR_SIZES, feature_map, golden_pair, related_feature_map
 
 LOGITS_DRIFT = {"fp32": 1e-4, "bf16": 2e-2, "int8": 1e-1}
@@ -203,9 +203,9 @@ WITHIN_LIMITS = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from engine.backends.native.engine import NativeReranker
-from engine.errors import BackendError
-from engine.geometry import unit_map_sizes
+from cvnet_engine.engine.backends.native.engine import NativeReranker
+from cvnet_engine.engine.errors import BackendError
+from cvnet_engine.engine.geometry import unit_map_sizes
 
 weights, limit_mb, threads, side = Path(sys.argv[1]), *map(int, sys.argv[2:])
 maps = {f"{name}_{s}": np.full((1, 256, *size), 1 / 16, np.float16)
@@ -232,8 +232,8 @@ BESIDE_A_GUARD_PAGE = """
 import ctypes, mmap, sys
 from pathlib import Path
 import numpy as np
-from engine.backends.native.engine import NativeReranker
-from engine.geometry import unit_map_sizes
+from cvnet_engine.engine.backends.native.engine import NativeReranker
+from cvnet_engine.engine.geometry import unit_map_sizes
 
 def guarded(shape):  # an array that ends where its memory does
     size = int(np.prod(shape)) * 2
@@ -264,7 +264,7 @@ SCORE_LARGE_PHOTOS = """
 import sys
 from pathlib import Path
 import numpy as np
-from engine.backends.native.engine import NativeReranker
+from cvnet_engine.engine.backends.native.engine import NativeReranker
 
 scorer = NativeReranker(Path(sys.argv[1]), "fp32", threads=2)
 sizes = ((64, 48), (91, 68), (128, 96))

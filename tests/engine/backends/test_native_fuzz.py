@@ -2,9 +2,9 @@
 
 import pytest
 
-from engine.backends.native.engine import PRECISIONS
-from engine.backends.native.library import library
-from engine.geometry import MAP_DIM
+from cvnet_engine.engine.backends.native.engine import PRECISIONS
+from cvnet_engine.engine.backends.native.library import library
+from cvnet_engine.engine.geometry import MAP_DIM
 from tests.engine.backends.native_fuzz import fuzzed
 
 

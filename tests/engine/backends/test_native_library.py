@@ -10,14 +10,14 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from engine import backends
-from engine.backends.cache import private
-from engine.backends.native import library as native
-from engine.backends.native.engine import NativeReranker
-from engine.backends.native.library import cached, compiler, is_here
-from engine.bundle import Bundle, GraphFile, sha256
-from engine.errors import BackendError, BundleError, CvnetWarning
-from engine.retrieval.retriever import Retriever
+from cvnet_engine.engine import backends
+from cvnet_engine.engine.backends.cache import private
+from cvnet_engine.engine.backends.native import library as native
+from cvnet_engine.engine.backends.native.engine import NativeReranker
+from cvnet_engine.engine.backends.native.library import cached, compiler, is_here
+from cvnet_engine.engine.bundle import Bundle, GraphFile, sha256
+from cvnet_engine.engine.errors import BackendError, BundleError, CvnetWarning
+from cvnet_engine.engine.retrieval.retriever import Retriever
 from tests.engine.backends.native_fuzz import random_weights
 
 COMPILER = """#!/bin/sh

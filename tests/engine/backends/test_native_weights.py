@@ -5,9 +5,9 @@ import os
 import numpy as np
 import pytest
 
-from cvnet.reranker import CorrelationLearner
-from engine.backends.native.weights import load, shapes
-from engine.errors import BackendError
+from cvnet_engine.cvnet.reranker import CorrelationLearner
+from cvnet_engine.engine.backends.native.weights import load, shapes
+from cvnet_engine.engine.errors import BackendError
 
 
 @pytest.fixture

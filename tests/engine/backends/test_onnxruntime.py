@@ -10,12 +10,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from engine.backends import onnxruntime as onnxruntime_backend
-from engine.backends import open_engine
-from engine.bundle import Bundle
-from engine.contract import Engine
-from engine.errors import BackendError
-from engine.machine import onnxruntime_providers
+from cvnet_engine.engine.backends import onnxruntime as onnxruntime_backend
+from cvnet_engine.engine.backends import open_engine
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.contract import Engine
+from cvnet_engine.engine.errors import BackendError
+from cvnet_engine.engine.machine import onnxruntime_providers
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from engine.backends import open_engine
-from engine.backends.openvino import OpenVinoEngine
-from engine.bundle import Bundle
-from engine.errors import BackendError
-from engine.machine import cpu_features
+from cvnet_engine.engine.backends import open_engine
+from cvnet_engine.engine.backends.openvino import OpenVinoEngine
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.errors import BackendError
+from cvnet_engine.engine.machine import cpu_features
 from tests.golden_inputs import golden_image
 from tests.hostile.tiny import write_bundle
 
@@ -75,7 +75,7 @@ def test_a_graph_that_fails_while_running_is_one_line(bundle, pair):
 @pytest.mark.parametrize(("threads", "pinned"), [(1, False), (4, True)])
 def test_threads_are_pinned_only_where_they_are_all(tmp_path, monkeypatch, threads, pinned):
     """Pinned engines of one thread each would all run on the first core (decision 031)."""
-    monkeypatch.setattr("engine.backends.openvino.usable_cpus", lambda: 4)
+    monkeypatch.setattr("cvnet_engine.engine.backends.openvino.usable_cpus", lambda: 4)
     graph = write_bundle(tmp_path / "tiny") / "descriptor.onnx"
     with OpenVinoEngine(graph, "fp32", threads) as engine:
         assert engine._request.get_compiled_model().get_property("ENABLE_CPU_PINNING") is pinned

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from engine.backends import known
-from engine.bundle import Bundle
-from engine.errors import OUT_OF_MEMORY
+from cvnet_engine.engine.backends import known
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.errors import OUT_OF_MEMORY
 
 # A graph is opened or run (argument 1: "open", "run") with little more memory than the process has by then.
 STARVED = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from engine.backends import known
-from engine.errors import BackendError
+from cvnet_engine.engine.backends import known
+from cvnet_engine.engine.errors import BackendError
 
 when, backend, graph = sys.argv[1:]
 

@@ -8,9 +8,9 @@ from threading import Barrier
 import numpy as np
 import pytest
 
-from engine.backends.streams import Streams
-from engine.contract import Closing, TensorSpec
-from engine.errors import BackendError
+from cvnet_engine.engine.backends.streams import Streams
+from cvnet_engine.engine.contract import Closing, TensorSpec
+from cvnet_engine.engine.errors import BackendError
 
 
 class Meeting(Closing):

@@ -15,10 +15,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from engine.backends import tensorrt as tensorrt_session
-from engine.backends.tensorrt import Fingerprint, TensorRtEngine, check_fingerprint, choose_profile, fingerprint
-from engine.contract import TensorSpec
-from engine.errors import BackendError, BundleError
+from cvnet_engine.engine.backends import tensorrt as tensorrt_session
+from cvnet_engine.engine.backends.tensorrt import (
+    Fingerprint,
+    TensorRtEngine,
+    check_fingerprint,
+    choose_profile,
+    fingerprint,
+)
+from cvnet_engine.engine.contract import TensorSpec
+from cvnet_engine.engine.errors import BackendError, BundleError
 from tests.engine.backends.fake_cuda import FakeCudart
 
 PROFILES = [  # rows of three

@@ -4,10 +4,17 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from engine import machine
-from engine.backends import BACKENDS, tensorrt, tensorrt_rtx
-from engine.backends.tensorrt_rtx import DEFAULT_TARGETS, TARGETS, TensorRtRtxEngine, bind, require_bound, resolve
-from engine.errors import BackendError, BundleError
+from cvnet_engine.engine import machine
+from cvnet_engine.engine.backends import BACKENDS, tensorrt, tensorrt_rtx
+from cvnet_engine.engine.backends.tensorrt_rtx import (
+    DEFAULT_TARGETS,
+    TARGETS,
+    TensorRtRtxEngine,
+    bind,
+    require_bound,
+    resolve,
+)
+from cvnet_engine.engine.errors import BackendError, BundleError
 
 library = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
 

@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.errors import CvnetWarning, GalleryError
-from engine.features import Features
-from engine.gallery.ann_file import ANN, AnnFile
-from engine.gallery.columns import HEADER_BYTES, ROW_BYTES, Columns, columns_file
-from engine.gallery.reader import Gallery
-from engine.gallery.shards import StoredImage, shard_file
-from engine.gallery.verification import repair, verify
-from engine.gallery.writer import GalleryWriter
-from engine.retrieval.ann_building import build
-from engine.retrieval.searcher import Plan, Searcher
+from cvnet_engine.engine.errors import CvnetWarning, GalleryError
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.gallery.ann_file import ANN, AnnFile
+from cvnet_engine.engine.gallery.columns import HEADER_BYTES, ROW_BYTES, Columns, columns_file
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.shards import StoredImage, shard_file
+from cvnet_engine.engine.gallery.verification import repair, verify
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.retrieval.ann_building import build
+from cvnet_engine.engine.retrieval.searcher import Plan, Searcher
 from tests.engine.approximate import PLACES, RECALL, SHARD, VIEWS, NoPairs, photographs
 from tests.engine.fakes import INFO, STAMP, features
 

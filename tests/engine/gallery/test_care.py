@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import GalleryError
-from engine.gallery.info import read_info
-from engine.gallery.merging import Merge, merge, require_one_making
-from engine.gallery.reader import Gallery
-from engine.gallery.shards import DAMAGED, SELECT_COUNT, FileStamp
-from engine.gallery.verification import verify
-from engine.gallery.walk import Whole, walk
-from engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.gallery.info import read_info
+from cvnet_engine.engine.gallery.merging import Merge, merge, require_one_making
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.shards import DAMAGED, SELECT_COUNT, FileStamp
+from cvnet_engine.engine.gallery.verification import verify
+from cvnet_engine.engine.gallery.walk import Whole, walk
+from cvnet_engine.engine.gallery.writer import GalleryWriter
 from tests.engine.disks import small_disk
 from tests.engine.fakes import INFO, STAMP, assert_equal, features
 
@@ -305,9 +305,9 @@ def test_what_verify_finds_the_next_writer_looks_for(tmp_path):
 CARE = """
 import sys
 from pathlib import Path
-from engine.gallery.info import read_info
-from engine.gallery.merging import Merge, merge
-from engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.gallery.info import read_info
+from cvnet_engine.engine.gallery.merging import Merge, merge
+from cvnet_engine.engine.gallery.writer import GalleryWriter
 what, gallery, *sources = sys.argv[1:]
 info = read_info(Path(sources[0] if sources else gallery))
 with GalleryWriter(Path(gallery), info, images_per_shard=4) as writer:

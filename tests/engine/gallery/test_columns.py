@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.errors import GalleryError
-from engine.gallery.columns import ENTRY, HEADER_BYTES, ROW_BYTES, columns_file, open_columns
-from engine.gallery.reader import Gallery
-from engine.gallery.shards import connect, read_contents, shard_file
-from engine.gallery.verification import repair, verify
-from engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.gallery.columns import ENTRY, HEADER_BYTES, ROW_BYTES, columns_file, open_columns
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.shards import connect, read_contents, shard_file
+from cvnet_engine.engine.gallery.verification import repair, verify
+from cvnet_engine.engine.gallery.writer import GalleryWriter
 from tests.engine.fakes import INFO, STAMP, assert_equal, features
 
 COUNT, PER_SHARD = 5, 2

@@ -6,9 +6,9 @@ import sqlite3
 
 import pytest
 
-from engine.gallery import connections
-from engine.gallery.connections import Connections
-from engine.gallery.shards import create_shard, shard_file
+from cvnet_engine.engine.gallery import connections
+from cvnet_engine.engine.gallery.connections import Connections
+from cvnet_engine.engine.gallery.shards import create_shard, shard_file
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.gallery.converting import convert
-from engine.gallery.info import read_info
-from engine.gallery.merging import Merge
-from engine.gallery.reader import Gallery
-from engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.gallery.converting import convert
+from cvnet_engine.engine.gallery.info import read_info
+from cvnet_engine.engine.gallery.merging import Merge
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.writer import GalleryWriter
 from tests.engine.fakes import INFO, STAMP, features
 
 COUNT = 5

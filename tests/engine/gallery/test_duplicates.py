@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from engine.contract import Array
-from engine.features import Features
-from engine.gallery import duplicates
-from engine.gallery.duplicates import identical, near, similar
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.gallery import duplicates
+from cvnet_engine.engine.gallery.duplicates import identical, near, similar
 
 
 def descriptors(count: int, dim: int = 2048) -> Array:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.errors import GalleryError
-from engine.gallery.filter import Filter
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.gallery.filter import Filter
 
 TAKEN = np.array(["2019-06-01", "2019-06-30", "NaT", "2020-01-01"], "datetime64[s]")
 PATHS = ["/photos/Abbey/view 1.jpg", "/photos/Abbey/view 2.jpg", "/photos/abb/VIEW 1.jpg", "/other/Straße.jpg"]

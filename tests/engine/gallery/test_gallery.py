@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.errors import GalleryError, RemovedError
-from engine.gallery import reader
-from engine.gallery.columns import columns_file
-from engine.gallery.info import GalleryInfo, require_equal
-from engine.gallery.reader import Gallery
-from engine.gallery.shards import FileStamp
-from engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.errors import GalleryError, RemovedError
+from cvnet_engine.engine.gallery import reader
+from cvnet_engine.engine.gallery.columns import columns_file
+from cvnet_engine.engine.gallery.info import GalleryInfo, require_equal
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.shards import FileStamp
+from cvnet_engine.engine.gallery.writer import GalleryWriter
 from tests.engine.disks import fill, make_readonly, small_disk
 from tests.engine.fakes import INFO, STAMP, assert_equal, features
 
@@ -144,7 +144,7 @@ def test_an_empty_gallery(tmp_path):
 def test_a_second_writer_is_refused_until_the_first_is_done(tmp_path):
     second = f"""
 from pathlib import Path
-from engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.gallery.writer import GalleryWriter
 from tests.engine.fakes import INFO
 GalleryWriter(Path({str(tmp_path / "g")!r}), INFO)
 """

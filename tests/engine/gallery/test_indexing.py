@@ -19,17 +19,17 @@ from threading import Barrier, Lock
 import numpy as np
 import pytest
 
-from engine.bundle import Bundle
-from engine.contract import Array
-from engine.errors import GalleryError, ImageError
-from engine.features import Features
-from engine.gallery import indexing
-from engine.gallery.indexing import IndexReport, find, find_images, index
-from engine.gallery.info import GalleryInfo
-from engine.gallery.reader import Gallery
-from engine.gallery.writer import GalleryWriter
-from engine.images import decode, read
-from engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import GalleryError, ImageError
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.gallery import indexing
+from cvnet_engine.engine.gallery.indexing import IndexReport, find, find_images, index
+from cvnet_engine.engine.gallery.info import GalleryInfo
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.images import decode, read
+from cvnet_engine.engine.retrieval.retriever import Retriever
 from tests.engine.fakes import INFO, FakeRetriever
 from tests.hostile.tiny import write_bundle
 from tests.pictures import photo
@@ -38,8 +38,8 @@ INDEX_SLOWLY = """
 import sys
 from itertools import count
 from pathlib import Path
-from engine.gallery.writer import GalleryWriter
-from engine.gallery.indexing import IndexReport, find_images, index
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.gallery.indexing import IndexReport, find_images, index
 from tests.engine.fakes import INFO, FakeRetriever
 
 photos, gallery = map(Path, sys.argv[1:])

@@ -10,19 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.errors import GalleryError
-from engine.features import Features
-from engine.gallery import indexing
-from engine.gallery.fidelity import SCORED, kept
-from engine.gallery.indexing import IndexReport, find_images, index
-from engine.gallery.info import read_info
-from engine.gallery.learnt_codec import CODE_FILE, LearntCodec, vectors_of
-from engine.gallery.map_code import MapCode
-from engine.gallery.reader import Gallery
-from engine.gallery.shards import StoredImage
-from engine.gallery.writer import GalleryWriter
-from engine.geometry import DESCRIPTOR_DIM, unit_map_sizes
-from engine.retrieval.pooling import Pooled, pooled, with_pooled_maps
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.gallery import indexing
+from cvnet_engine.engine.gallery.fidelity import SCORED, kept
+from cvnet_engine.engine.gallery.indexing import IndexReport, find_images, index
+from cvnet_engine.engine.gallery.info import read_info
+from cvnet_engine.engine.gallery.learnt_codec import CODE_FILE, LearntCodec, vectors_of
+from cvnet_engine.engine.gallery.map_code import MapCode
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.shards import StoredImage
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.geometry import DESCRIPTOR_DIM, unit_map_sizes
+from cvnet_engine.engine.retrieval.pooling import Pooled, pooled, with_pooled_maps
 from tests.engine.fakes import INFO, STAMP, FakeRetriever
 from tests.pictures import photo
 

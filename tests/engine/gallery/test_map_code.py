@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engine.gallery import map_code
-from engine.gallery.map_code import MapCode, fit_levels, learn, pack, places_of, share_bits
+from cvnet_engine.engine.gallery import map_code
+from cvnet_engine.engine.gallery.map_code import MapCode, fit_levels, learn, pack, places_of, share_bits
 
 SPREAD = np.exp(-np.arange(256) / 12)  # standard deviations of a vector's components before it is turned
 TURN = np.linalg.qr(np.random.default_rng(7).standard_normal((256, 256)))[0]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from engine.gallery.map_codec import EightBitCodec, HalfCodec, parse_kind
+from cvnet_engine.engine.gallery.map_codec import EightBitCodec, HalfCodec, parse_kind
 
 
 @pytest.fixture

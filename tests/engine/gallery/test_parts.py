@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import GalleryError
-from engine.gallery import parts
-from engine.gallery.indexing import IndexReport, find_images, index
-from engine.gallery.map_codec import parse_kind
-from engine.gallery.parts import cut, discard, make, stale, take_in
-from engine.gallery.reader import Gallery
-from engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.gallery import parts
+from cvnet_engine.engine.gallery.indexing import IndexReport, find_images, index
+from cvnet_engine.engine.gallery.map_codec import parse_kind
+from cvnet_engine.engine.gallery.parts import cut, discard, make, stale, take_in
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.writer import GalleryWriter
 from tests.engine.fakes import INFO, FakeRetriever, assert_equal, features
 from tests.pictures import photo
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.bundle import Bundle
-from engine.gallery.indexing import IndexReport, find_images, index
-from engine.gallery.info import GalleryInfo
-from engine.gallery.parts import PARTS
-from engine.gallery.reader import Gallery
-from engine.gallery.writer import GalleryWriter
-from engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.gallery.indexing import IndexReport, find_images, index
+from cvnet_engine.engine.gallery.info import GalleryInfo
+from cvnet_engine.engine.gallery.parts import PARTS
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.retrieval.retriever import Retriever
 from tests.engine.clusters import ENVIRONMENT, worker_processes
 from tests.pictures import photo
 
@@ -27,12 +27,12 @@ COUNT = 14
 INDEX = """
 import sys
 from pathlib import Path
-from engine.bundle import Bundle
-from engine.cluster import Cluster
-from engine.gallery.indexing import IndexReport, find_images
-from engine.gallery.info import GalleryInfo
-from engine.gallery.ray_indexing import index_on_cluster
-from engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.cluster import Cluster
+from cvnet_engine.engine.gallery.indexing import IndexReport, find_images
+from cvnet_engine.engine.gallery.info import GalleryInfo
+from cvnet_engine.engine.gallery.ray_indexing import index_on_cluster
+from cvnet_engine.engine.gallery.writer import GalleryWriter
 
 bundle, photos, gallery = Bundle(Path(sys.argv[1])), find_images([Path(sys.argv[2])]), Path(sys.argv[3])
 cluster, report = Cluster(workers=2, threads=1), IndexReport()

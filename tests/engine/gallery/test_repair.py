@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.errors import GalleryError
-from engine.features import Features
-from engine.gallery.columns import columns_file
-from engine.gallery.indexing import IndexReport, find_images, index
-from engine.gallery.reader import Gallery
-from engine.gallery.shards import checksum
-from engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.gallery.columns import columns_file
+from cvnet_engine.engine.gallery.indexing import IndexReport, find_images, index
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.shards import checksum
+from cvnet_engine.engine.gallery.writer import GalleryWriter
 from tests.engine.fakes import INFO, STAMP, FakeRetriever, assert_equal, features
 
 PER_SHARD = 2

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import GalleryError
-from engine.gallery.selection import select
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.gallery.selection import select
 
 PATHS = [Path(f"/photos/{name}") for name in ("2019/a.jpg", "2019/b.png", "2019 more/a.jpg", "x[1].jpg", "x1.jpg")]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.errors import PartLostError
-from engine.gallery.reader import Gallery
-from engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.errors import PartLostError
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.writer import GalleryWriter
 from tests.engine.fakes import INFO, STAMP, assert_equal, features
 
 COUNT = 7

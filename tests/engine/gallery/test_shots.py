@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.exif import Shot
-from engine.gallery.indexing import IndexReport, find_images, index
-from engine.gallery.reader import Gallery
-from engine.gallery.shards import checksum
-from engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.exif import Shot
+from cvnet_engine.engine.gallery.indexing import IndexReport, find_images, index
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.shards import checksum
+from cvnet_engine.engine.gallery.writer import GalleryWriter
 from tests.engine.fakes import INFO, STAMP, FakeRetriever, features
 from tests.pictures import dated, encode, photo, picture
 
@@ -85,7 +85,9 @@ def test_each_image_has_its_own_date_whatever_shard_it_is_in(tmp_path):
 
 def test_a_second_run_reads_no_file_for_its_date(album, tmp_path, monkeypatch):
     run(album, tmp_path / "g")
-    monkeypatch.setattr("engine.gallery.indexing.read_bytes", None)  # neither those with a date nor those without
+    monkeypatch.setattr(
+        "cvnet_engine.engine.gallery.indexing.read_bytes", None
+    )  # neither those with a date nor those without
     assert run(album, tmp_path / "g")[0].unchanged == 3
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.gallery import vanished as module
-from engine.gallery.vanished import vanished
+from cvnet_engine.engine.gallery import vanished as module
+from cvnet_engine.engine.gallery.vanished import vanished
 
 
 @pytest.fixture

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.errors import GalleryError
-from engine.features import Features
-from engine.gallery.ann_file import AnnFile
-from engine.gallery.reader import Gallery
-from engine.retrieval.ann_building import Best, Trial, build, least_effort
-from engine.retrieval.approximate import DEPTH, Effort
-from engine.retrieval.blocks import Descriptors
-from engine.retrieval.search import DescriptorIndex, similarities
-from engine.retrieval.searcher import Plan, Searcher
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.gallery.ann_file import AnnFile
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.retrieval.ann_building import Best, Trial, build, least_effort
+from cvnet_engine.engine.retrieval.approximate import DEPTH, Effort
+from cvnet_engine.engine.retrieval.blocks import Descriptors
+from cvnet_engine.engine.retrieval.search import DescriptorIndex, similarities
+from cvnet_engine.engine.retrieval.searcher import Plan, Searcher
 from tests.engine.approximate import PLACES, RECALL, VIEWS, NoPairs, photographs
 
 QUERIES = photographs(np.arange(0, PLACES, 3), 2)

@@ -7,8 +7,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from engine.retrieval.blocks import Block, Descriptors
-from engine.retrieval.search import DescriptorIndex
+from cvnet_engine.engine.retrieval.blocks import Block, Descriptors
+from cvnet_engine.engine.retrieval.search import DescriptorIndex
 
 ROWS = np.random.default_rng(0).standard_normal((11, 2048)).astype(np.float32)
 ROWS /= np.linalg.norm(ROWS, axis=1, keepdims=True)
@@ -55,7 +55,7 @@ def test_a_row_is_checked_once_and_before_it_is_given():
 @pytest.mark.parametrize("half_from", [0, 10**9])
 @pytest.mark.parametrize("among", [None, np.array([0, 2, 3, 9, 10])])
 def test_a_search_over_blocks_is_that_over_an_array(monkeypatch, halves, half_from, among):
-    monkeypatch.setattr("engine.retrieval.search.MARGIN", 1)
+    monkeypatch.setattr("cvnet_engine.engine.retrieval.search.MARGIN", 1)
     found = DescriptorIndex(Descriptors(blocks(halves)), half_from).search(ROWS[9], 2, among)
     expected = DescriptorIndex(ROWS, 10**9).search(ROWS[9], 2, among)
     assert np.array_equal(found.rows, expected.rows)
@@ -63,6 +63,6 @@ def test_a_search_over_blocks_is_that_over_an_array(monkeypatch, halves, half_fr
 
 
 def test_halves_that_are_no_numbers_leave_no_row_out(monkeypatch):
-    monkeypatch.setattr("engine.retrieval.search.MARGIN", 1)
+    monkeypatch.setattr("cvnet_engine.engine.retrieval.search.MARGIN", 1)
     damaged = [Block(block.rows, np.full(block.rows.shape, np.nan, np.float16)) for block in blocks()]
     assert DescriptorIndex(Descriptors(damaged), 0).search(ROWS[9], 2).rows[0] == 9

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.retrieval.hits import hits
-from engine.retrieval.ranking import Ranking
+from cvnet_engine.engine.retrieval.hits import hits
+from cvnet_engine.engine.retrieval.ranking import Ranking
 
 PATHS = [Path(f"/{row}.jpg") for row in range(4)]
 

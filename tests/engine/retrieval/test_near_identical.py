@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.geometry import DESCRIPTOR_DIM
-from engine.retrieval.near_identical import NEAR_IDENTICAL, firsts_of_a_kind
+from cvnet_engine.engine.geometry import DESCRIPTOR_DIM
+from cvnet_engine.engine.retrieval.near_identical import NEAR_IDENTICAL, firsts_of_a_kind
 
 STEP = 0.9 * np.arccos(NEAR_IDENTICAL)  # an angle between near-identical descriptors; twice that is too far
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.backends.native import library
-from engine.errors import BackendError
-from engine.features import Features
-from engine.geometry import pooled_size, unit_map_sizes
-from engine.retrieval import pooling
-from engine.retrieval.pooling import Pooled, pooled
+from cvnet_engine.engine.backends.native import library
+from cvnet_engine.engine.errors import BackendError
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.geometry import pooled_size, unit_map_sizes
+from cvnet_engine.engine.retrieval import pooling
+from cvnet_engine.engine.retrieval.pooling import Pooled, pooled
 from tests.engine.fakes import features
 
 WAYS = pytest.mark.parametrize("shrink", [library.shrink, pooling.shrink], ids=["C", "OpenCV"])

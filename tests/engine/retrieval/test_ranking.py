@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.retrieval.ranking import POOLED_WEIGHT, Ranking, final_scores
+from cvnet_engine.engine.retrieval.ranking import POOLED_WEIGHT, Ranking, final_scores
 
 NAN = float("nan")
 SIMILARITIES = np.float32([0.1, 0.9, 0.5, 0.9, 0.3])

@@ -15,16 +15,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from engine.bundle import Bundle, sha256
-from engine.contract import Array, Closing, TensorSpec
-from engine.errors import BackendError, ImageError
-from engine.features import Features
-from engine.geometry import IMAGE_SCALES
-from engine.graphs import GRAPH_NAMES
-from engine.retrieval import retriever
-from engine.retrieval.descriptors import DESCRIPTORS
-from engine.retrieval.retriever import Retriever, open_graph
-from engine.signatures import SIGNATURES
+from cvnet_engine.engine.bundle import Bundle, sha256
+from cvnet_engine.engine.contract import Array, Closing, TensorSpec
+from cvnet_engine.engine.errors import BackendError, ImageError
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.geometry import IMAGE_SCALES
+from cvnet_engine.engine.graphs import GRAPH_NAMES
+from cvnet_engine.engine.retrieval import retriever
+from cvnet_engine.engine.retrieval.descriptors import DESCRIPTORS
+from cvnet_engine.engine.retrieval.retriever import Retriever, open_graph
+from cvnet_engine.engine.signatures import SIGNATURES
 from tests.engine.fakes import features
 
 FLOAT, HALF, DOUBLE, INT = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.INT64

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.contract import Array
-from engine.retrieval.search import DescriptorIndex, similarities
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.retrieval.search import DescriptorIndex, similarities
 
 NEVER = 10**9
 

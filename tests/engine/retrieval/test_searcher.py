@@ -8,10 +8,19 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from engine.retrieval.pooling import Pooled
-from engine.retrieval.ranking import POOLED_WEIGHT, RERANK_WEIGHT, Ranking
-from engine.retrieval.searcher import Found, Plan, Race, Ranked, RerankWith, RoughlyScored, Scored, Searcher
-from engine.retrieval.superglobal import Refinement, rerank
+from cvnet_engine.engine.retrieval.pooling import Pooled
+from cvnet_engine.engine.retrieval.ranking import POOLED_WEIGHT, RERANK_WEIGHT, Ranking
+from cvnet_engine.engine.retrieval.searcher import (
+    Found,
+    Plan,
+    Race,
+    Ranked,
+    RerankWith,
+    RoughlyScored,
+    Scored,
+    Searcher,
+)
+from cvnet_engine.engine.retrieval.superglobal import Refinement, rerank
 from tests.engine.fakes import features
 
 IMAGES = 500

@@ -10,13 +10,13 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from engine.errors import PartLostError
-from engine.retrieval.pooling import Pooled
-from engine.retrieval.ranking import Ranking
-from engine.retrieval.retriever import batches_of_equal
-from engine.retrieval.search import DescriptorIndex
-from engine.retrieval.searcher import Found, Plan, Ranked, RerankWith, Scored, Searcher
-from engine.retrieval.spread import Coverage, Rest, SpreadSearcher, merged
+from cvnet_engine.engine.errors import PartLostError
+from cvnet_engine.engine.retrieval.pooling import Pooled
+from cvnet_engine.engine.retrieval.ranking import Ranking
+from cvnet_engine.engine.retrieval.retriever import batches_of_equal
+from cvnet_engine.engine.retrieval.search import DescriptorIndex
+from cvnet_engine.engine.retrieval.searcher import Found, Plan, Ranked, RerankWith, Scored, Searcher
+from cvnet_engine.engine.retrieval.spread import Coverage, Rest, SpreadSearcher, merged
 from tests.engine.fakes import features
 
 IMAGES = 300

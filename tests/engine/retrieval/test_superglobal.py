@@ -7,9 +7,9 @@ from functools import cache
 import numpy as np
 import pytest
 
-from engine.images import normalise
-from engine.retrieval.ranking import Ranking
-from engine.retrieval.superglobal import (
+from cvnet_engine.engine.images import normalise
+from cvnet_engine.engine.retrieval.ranking import Ranking
+from cvnet_engine.engine.retrieval.superglobal import (
     Refinement,
     mean_weights,
     network_input,
