@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,45 +13,21 @@ from cvnet_engine.engine.backends import usable_threads
 from cvnet_engine.engine.errors import BackendError, CvnetError, DatasetError
 from cvnet_engine.engine.files import write_atomically
 from cvnet_engine.engine.machine import usable_cpus
-from cvnet_engine.outputs import Files
+from cvnet_engine.options import BenchOptions
 
 if TYPE_CHECKING:  # PyTorch is not loaded until it is needed
     from cvnet_engine.benchmarks.latency.report import Report
     from cvnet_engine.benchmarks.throughput.report import Report as ThroughputReport
 
 
-@dataclass(frozen=True)
-class Options:
-    """What to time; see the command's help."""
-
-    bundles: list[Path]
-    sizes: str = "480x640,768x1024"
-    galleries: str = "1000,10000,100000"
-    shortlists: str = "10,30,100"
-    compiled: bool = False
-    budget_s: float = 4.0
-    threads: int | None = None
-    compare: Path | None = None
-    plot: Path | None = None
-    markdown: Path | None = None
-    json: Path | None = None
-    throughput: bool = False
-
-    @property
-    def files(self) -> Files:
-        written = {"--plot": self.plot, "--markdown": self.markdown, "--json": self.json}
-        return Files(written, [self.compare], self.bundles)
-
-
-def run(options: Options) -> None:
-    options.files.require_apart()
+def run(options: BenchOptions) -> None:
     if options.throughput:
         run_throughput(options)
     else:
         run_stages(options)
 
 
-def run_throughput(options: Options) -> None:
+def run_throughput(options: BenchOptions) -> None:
     """At the first of `sizes`, with the first of `shortlists`."""
     if options.plot or options.compare or options.compiled:
         raise CvnetError("--throughput draws and compares nothing: leave --plot, --compare and --compiled out")
@@ -91,7 +66,7 @@ def show_throughput(report: ThroughputReport) -> None:
         console.warn_once(console.UNTRAINED)
 
 
-def run_stages(options: Options) -> None:
+def run_stages(options: BenchOptions) -> None:
     try:
         from cvnet_engine.benchmarks.latency import bench, plots
         from cvnet_engine.benchmarks.latency.document import document
@@ -105,7 +80,7 @@ def run_stages(options: Options) -> None:
         shortlists=parse_counts("--shortlists", options.shortlists),
         threads=options.threads or usable_cpus(),
         compiled=options.compiled,
-        budget_s=options.budget_s,
+        budget_s=options.budget,
     )
     old = Report.from_json(options.compare) if options.compare else None
     if options.plot:

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,51 +19,15 @@ from cvnet_engine.engine.errors import BackendError, ImageError
 from cvnet_engine.engine.gallery.indexing import find_images
 from cvnet_engine.engine.geometry import REDUCED_DIMS, Size
 from cvnet_engine.engine.images import read_size
-from cvnet_engine.outputs import Files
+from cvnet_engine.engine.presets import PRESETS, limit_px
+from cvnet_engine.options import BuildOptions
 
 if TYPE_CHECKING:
     from cvnet_engine.export.reduction import Reduction
 
 
-@dataclass(frozen=True)
-class Options:
-    """What to build.
-
-    Attributes:
-        weights: a checkpoint's path, `demo` or `seeded[:N]`.
-        depth: of the ResNet.
-        descriptor: one of `DESCRIPTOR_NAMES`.
-        sizes: image sizes to come, `WIDTHxHEIGHT,...`, or a folder of such images.
-        max_side_px: as `index` will be told, where `sizes` is a folder.
-        calibration: folder of photos like those to come.
-        targets: GPU architectures to compile for ahead of time, comma-separated; the backend's default where empty.
-        map_dims: of `REDUCED_DIMS` one to reduce maps to, or `auto` for the fewest; empty for whole maps.
-        map_drift: the largest mean difference of pair scores that may come of it; the default where None.
-    """
-
-    weights: str
-    depth: int
-    out: Path
-    descriptor: str = "cvnet"
-    backend: str = "auto"
-    precision: str = "fp32"
-    sizes: str = "1024x768"
-    max_side_px: int | None = 1024
-    calibration: Path | None = None
-    targets: str = ""
-    map_dims: str = ""
-    map_drift: float | None = None
-    json: Path | None = None
-
-    @property
-    def files(self) -> Files:
-        named = [path for path in (Path(self.weights), Path(self.sizes)) if path.exists()]  # rather than `demo`, 80x60
-        return Files({"--out": self.out, "--json": self.json}, [*named, self.calibration])
-
-
-def run(options: Options) -> None:
-    options.files.require_apart()
-    sizes = parse_sizes(options.sizes, options.max_side_px)
+def run(options: BuildOptions) -> None:
+    sizes = parse_sizes(options.sizes, limit_px(options.max_side, options.preset))
     try:
         from cvnet_engine.export.build import build
     except ImportError as error:
@@ -77,7 +41,7 @@ def run(options: Options) -> None:
             options.depth,
             options.out,
             options.backend,
-            options.precision,
+            options.precision or PRESETS[options.preset or "exact"].precision,
             sizes,
             options.calibration,
             [target for target in options.targets.split(",") if target],
@@ -135,7 +99,7 @@ def basis_line(basis: MapBasis) -> str:
 
 
 @contextlib.contextmanager
-def reduction(options: Options) -> Iterator[Reduction | None]:
+def reduction(options: BuildOptions) -> Iterator[Reduction | None]:
     """What maps are to be reduced to, judged on the calibration photos, or on generated scenes where there are none."""
     from cvnet_engine.export.reduction import MEAN_DRIFT, PAYING_DIMS, Reduction
 
@@ -155,7 +119,7 @@ def generated_photos(folder: Path) -> Path:
     return scenes.write(scenes.CALIBRATION, folder) / "jpg"
 
 
-def require_dims(options: Options) -> None:
+def require_dims(options: BuildOptions) -> None:
     """Raise BackendError for anything but `auto`, one of `REDUCED_DIMS` or nothing, with which nothing may drift."""
     dims = options.map_dims
     if dims not in ("", "auto", *map(str, REDUCED_DIMS)):

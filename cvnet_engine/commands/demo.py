@@ -16,6 +16,7 @@ from cvnet_engine.benchmarks.load.traffic import Traffic
 from cvnet_engine.benchmarks.tables import Table
 from cvnet_engine.commands import build, evaluate, index, search
 from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.options import BuildOptions, DemoOptions, IndexOptions, SearchOptions
 from cvnet_engine.pages.evaluation import accuracy, judged_hits
 from cvnet_engine.pages.page import Page, Query
 from cvnet_engine.pages.rendering import render
@@ -26,7 +27,8 @@ SHORTLIST = 20  # candidates reranked
 SHOWN = 10  # results of each query on the page
 
 
-def run(out: Path, threads: int | None) -> None:
+def run(options: DemoOptions) -> None:
+    out, threads = options.out, options.threads
     out.mkdir(parents=True, exist_ok=True)
     bundle_path, gallery_path = out / "bundle", out / "gallery"
 
@@ -36,18 +38,18 @@ def run(out: Path, threads: int | None) -> None:
     console.say(f"   {len(dataset.images)} database images, {len(dataset.queries)} queries\n")
 
     console.say(f"2. cvnet-engine build --weights {WEIGHTS} --depth {DEPTH} --out {bundle_path} --sizes {SIZE}")
-    build.run(build.Options(WEIGHTS, DEPTH, bundle_path, sizes=SIZE))
+    build.run(BuildOptions(WEIGHTS, DEPTH, bundle_path, sizes=SIZE))
 
     console.say(
         f"\n3. cvnet-engine index {folder / 'jpg'} --bundle {bundle_path} --gallery {gallery_path} --max-side 0"
     )
-    index.run(index.Options([folder / "jpg"], bundle_path, gallery_path, max_side_px=None, threads=threads))
+    index.run(IndexOptions([folder / "jpg"], bundle_path, gallery_path, max_side=0, threads=threads))
 
     query = dataset.queries[0]
     console.say(
         f"\n4. cvnet-engine search {query} --bundle {bundle_path} --gallery {gallery_path} --rerank {SHORTLIST}"
     )
-    search.run(search.Options([query], bundle_path, gallery_path, top_k=SHOWN, rerank=SHORTLIST, threads=threads))
+    search.run(SearchOptions(bundle_path, gallery_path, [query], top_k=SHOWN, rerank=SHORTLIST, threads=threads))
 
     console.say(
         f"\n5. cvnet-engine eval --dataset {dataset.name} --data-dir {out / 'data'} --bundle {bundle_path} "

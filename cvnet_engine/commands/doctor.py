@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from cvnet_engine import console
 from cvnet_engine.engine import machine
 from cvnet_engine.engine.backends import choice
 from cvnet_engine.engine.graphs import GRAPH_NAMES
+from cvnet_engine.options import DoctorOptions
 
 
-def run(json: Path | None) -> None:
+def run(options: DoctorOptions) -> None:
     facts = machine.describe()
     console.table(
         "Machine",
@@ -33,8 +32,8 @@ def run(json: Path | None) -> None:
     console.say(choice.reason())
     for advice in remedies(backends):
         console.warn(advice)
-    if json:
-        console.write_json(json, {**facts, "backends": backends})
+    if options.json:
+        console.write_json(options.json, {**facts, "backends": backends})
 
 
 def library_rows(versions: dict[str, str | None]) -> list[tuple[str, str, str]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,75 +20,36 @@ from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.cluster import Cluster
 from cvnet_engine.engine.errors import CvnetError, DatasetError
 from cvnet_engine.engine.geometry import IMAGE_SCALES
-from cvnet_engine.engine.retrieval.searcher import RerankWith
+from cvnet_engine.engine.presets import PRESETS
 from cvnet_engine.engine.scales import Scales, shown
-from cvnet_engine.outputs import Files
+from cvnet_engine.options import EvalOptions, cluster_of
 from cvnet_engine.pages.evaluation import AGAINST, ENGINE, REFERENCE, accuracy, agreement_table, evaluation_page
 from cvnet_engine.pages.rendering import render
 
 JOURNAL = "evaluation.sqlite"  # beside the shards of a gallery
 
 
-@dataclass(frozen=True)
-class Options:
-    """What to evaluate.
-
-    Attributes:
-        rerank: shortlist lengths, as in `100,400`.
-        rerank_with: what the shortlist is reranked with; see `Plan`.
-        fine: candidates of a shortlist to score in full; see `Plan`.
-        scales: that images are described at, as in `0.7071,1`; None for those of the gallery, all where it is new.
-        reference: evaluate the PyTorch model too.
-        against: evaluate this bundle too.
-        distractors: a text file of further database images.
-        gallery: where features and pair scores are kept, None for a temporary place.
-        cropped: crop queries to their boxes, as published.
-        cluster: whose processes do the engines' work; None for this one alone.
-    """
-
-    dataset: str
-    data_dir: Path
-    bundle: Path
-    rerank: str
-    rerank_with: RerankWith
-    fine: int | None
-    scales: str | None
-    reference: bool
-    against: Path | None
-    distractors: Path | None
-    gallery: Path | None
-    cropped: bool
-    threads: int | None
-    html: Path | None
-    json: Path | None
-    cluster: Cluster | None = None
-
-    @property
-    def files(self) -> Files:
-        truths = [self.data_dir / self.dataset / f"gnd_{self.dataset}{suffix}" for suffix in (".pkl", ".json")]
-        written = {"--html": self.html, "--json": self.json}
-        return Files(written, [*truths, self.distractors], [self.bundle, self.against, self.gallery])
-
-
-def run(options: Options) -> None:
-    options.files.require_apart()
-    if options.cluster and options.cluster.address and not options.gallery:
-        raise CvnetError("--address needs --gallery, in a folder that every machine of the cluster sees")
-    shortlists, scales = parse_shortlists(options.rerank), scales_for(options.scales, options.gallery)
+def run(options: EvalOptions) -> None:
+    cluster = cluster_of(options)
+    if cluster and cluster.address and not options.gallery:
+        raise CvnetError("--address needs --gallery, in a folder that every machine of the cluster can read")
+    plan = PRESETS[options.preset or "exact"].plan(1, None, options.rerank_with, options.fine)
+    shortlists = [plan.rerank] if options.rerank is None else parse_shortlists(options.rerank)
+    scales = scales_for(options.scales, options.preset, options.gallery)
     bundle = Bundle(options.bundle)
     dataset = datasets.load(options.data_dir, options.dataset)
     if options.distractors:
         dataset = dataset.with_distractors(datasets.read_distractors(options.distractors))
     console.say(f"{dataset.name}: {len(dataset.images)} database images, {len(dataset.queries)} queries")
-    if options.fine is not None and options.fine < max(shortlists, default=0):
-        console.warn(f"{options.fine} of a shortlist are scored in full: figures do not compare with published ones")
+    if plan.fine is not None and plan.fine < max(shortlists, default=0):
+        console.warn(f"{plan.fine} of a shortlist are scored in full: figures do not compare with published ones")
     if scales != IMAGE_SCALES:
         console.warn(f"images are described at scales {shown(scales)}: figures do not compare with published ones")
-    if not options.cropped:
+    if options.uncropped:
         console.warn("queries are not cropped to their boxes: figures do not compare with published ones")
     with kept_folder(options.gallery) as folder, Journal(folder / JOURNAL) as journal:
-        task = Task(dataset, tuple(shortlists), options.cropped, options.rerank_with, options.fine)
-        with opened_subjects(options, bundle, folder, scales) as subjects:
+        task = Task(dataset, tuple(shortlists), not options.uncropped, plan.method, plan.fine)
+        with opened_subjects(options, bundle, folder, scales, cluster) as subjects:
             state_projections(subjects, task, journal)
             outcomes = {name: subject.evaluate(task, journal) for name, subject in subjects.items()}
     agreements = {name: compare(outcomes[ENGINE][0], outcomes[name][0]) for name in outcomes if name != ENGINE}
@@ -97,7 +57,7 @@ def run(options: Options) -> None:
     show_agreements(agreements)
     console.warn_of_model(bundle.manifest)
     if options.json:
-        console.write_json(options.json, to_json(options, bundle, dataset, outcomes, agreements))
+        console.write_json(options.json, to_json(options, task, scales, bundle, outcomes, agreements))
     if options.html:
         console.write_file(options.html, render(evaluation_page(dataset, bundle, outcomes, agreements, shortlists)))
 
@@ -125,12 +85,14 @@ def kept_folder(path: Path | None) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def opened_subjects(options: Options, bundle: Bundle, folder: Path, scales: Scales) -> Iterator[dict[str, Subject]]:
+def opened_subjects(
+    options: EvalOptions, bundle: Bundle, folder: Path, scales: Scales, cluster: Cluster | None
+) -> Iterator[dict[str, Subject]]:
     """The engine, and what it is held against."""
 
     def engines(bundle: Bundle, gallery: Path) -> EngineSubject:
-        if options.cluster:
-            return ClusterSubject(bundle, gallery, options.cluster, scales)
+        if cluster:
+            return ClusterSubject(bundle, gallery, cluster, scales)
         return EngineSubject(bundle, gallery, options.threads, scales)
 
     with contextlib.ExitStack() as opened:
@@ -200,18 +162,24 @@ def show_agreements(agreements: dict[str, Agreement]) -> None:
 
 
 def to_json(
-    options: Options, bundle: Bundle, dataset: Dataset, outcomes: dict[str, Timed], agreements: dict[str, Agreement]
+    options: EvalOptions,
+    task: Task,
+    scales: Scales,
+    bundle: Bundle,
+    outcomes: dict[str, Timed],
+    agreements: dict[str, Agreement],
 ) -> dict[str, Any]:
+    dataset = task.dataset
     content = {
         "dataset": dataset.name,
         "bundle": str(options.bundle),
         **facts(bundle),
         "n": len(dataset.images),
         "nq": len(dataset.queries),
-        "cropped": options.cropped,
-        "rerank_with": options.rerank_with,
-        "fine": options.fine,
-        "scales": scales_for(options.scales, options.gallery),
+        "cropped": task.cropped,
+        "rerank_with": task.method,
+        "fine": task.fine,
+        "scales": scales,
     }
     for who, (evaluation, seconds) in outcomes.items():
         results = evaluation.to_json() | {"seconds": seconds, "queries": per_query(dataset, evaluation)}

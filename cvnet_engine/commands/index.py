@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from cvnet_engine import console
@@ -22,54 +22,26 @@ from cvnet_engine.engine.gallery.map_codec import kind_wanted
 from cvnet_engine.engine.gallery.ray_indexing import index_on_cluster
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.geometry import IMAGE_SCALES
+from cvnet_engine.engine.presets import PRESETS, PresetName, limit_px
 from cvnet_engine.engine.retrieval.retriever import Retriever
 from cvnet_engine.engine.scales import Scales, parse_scales
-from cvnet_engine.outputs import Files
+from cvnet_engine.options import IndexOptions, cluster_of
 
 STANDARD_INPUT = Path("-")
 LISTED = 20  # unreadable images shown; all of them are in the JSON
 
 
-@dataclass(frozen=True)
-class Options:
-    """What to index, and into which gallery.
-
-    Attributes:
-        images: files, and folders to search for them.
-        max_side_px: longest side of an image before extraction, None for no limit.
-        maps: how they are kept, see `engine.gallery.map_codec`; None for what the gallery has.
-        scales: as in `0.7071,1`, see `engine.scales`; None for those of the gallery.
-        include: shell patterns of which a folder's files match one, where there are any.
-        exclude: shell patterns of which they match none.
-        watch: whether to go on with what changes in the folders, until interrupted.
-        cluster: whose processes do the work; None for this one alone.
-    """
-
-    images: list[Path]
-    bundle: Path
-    gallery: Path
-    max_side_px: int | None = 1024
-    maps: str | None = None
-    threads: int | None = None
-    json: Path | None = None
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    watch: bool = False
-    cluster: Cluster | None = None
-    scales: str | None = None
-
-    @property
-    def files(self) -> Files:
-        return Files({"--json": self.json}, self.images, [self.bundle, self.gallery])
-
-
-def run(options: Options) -> None:
-    options.files.require_apart()
-    if options.watch and options.cluster:
+def run(options: IndexOptions) -> None:
+    cluster = cluster_of(options)
+    if options.watch and cluster:
         raise CvnetError("--watch adds images as they come, by this process: leave --runner out")
-    maps = kind_wanted(options.maps) if options.maps else kind_of(options.gallery)
-    scales = scales_for(options.scales, options.gallery)
-    sources, patterns = with_listed(options.images), Patterns(options.include, options.exclude)
+    max_side_px = limit_px(options.max_side, options.preset)
+    maps = maps_for(options.maps, options.preset, options.gallery)
+    scales = scales_for(options.scales, options.preset, options.gallery)
+    sources, patterns = (
+        with_listed(options.images),
+        Patterns(tuple(options.include or ()), tuple(options.exclude or ())),
+    )
     folders = folders_of(sources) if options.watch else []
     changes = open_changes(folders) if options.watch else None
     bundle = Bundle(options.bundle)
@@ -78,13 +50,13 @@ def run(options: Options) -> None:
     started = time.perf_counter()
     report = IndexReport(skipped=found.skipped)
     stopped: BaseException | None = None
-    made = GalleryInfo.made_with(bundle.manifest, options.max_side_px, maps, scales)
+    made = GalleryInfo.made_with(bundle.manifest, max_side_px, maps, scales)
     try:
         with GalleryWriter(options.gallery, made) as writer:
-            if options.cluster:
-                fill_on_cluster(paths, bundle, writer, report, options.cluster)
+            if cluster:
+                fill_on_cluster(paths, bundle, writer, report, cluster)
             else:
-                at_once = streams(bundle, options.threads, options.max_side_px)
+                at_once = streams(bundle, options.threads, max_side_px)
                 with Retriever.open(bundle, options.threads, scales, at_once) as retriever:
                     fill(paths, retriever, writer, report)
                     if changes:
@@ -106,10 +78,19 @@ def run(options: Options) -> None:
     console.warn_of_model(bundle.manifest)
 
 
-def scales_for(asked: str | None, gallery: Path | None) -> Scales:
-    """Those that were asked for, else the gallery's, else the published ones."""
-    if asked:
-        return parse_scales(asked)
+def maps_for(maps: str | None, preset: PresetName | None, gallery: Path) -> str:
+    """The format of --maps, else the preset's, else the gallery's."""
+    if maps is None and preset is None:
+        return kind_of(gallery)
+    return kind_wanted(maps or PRESETS[preset or "exact"].maps)
+
+
+def scales_for(scales: str | None, preset: PresetName | None, gallery: Path | None) -> Scales:
+    """The scales of --scales, else the preset's, else the gallery's, else all."""
+    if scales:
+        return parse_scales(scales)
+    if preset:
+        return PRESETS[preset].scales
     return scales_of(gallery) if gallery else IMAGE_SCALES
 
 

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+
+import typer
 
 from cvnet_engine import console
 from cvnet_engine.commands.shortlists import Shortlists
@@ -17,66 +18,17 @@ from cvnet_engine.engine.errors import CvnetError, ImageError
 from cvnet_engine.engine.gallery.filter import Filter
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.images import MAX_BYTES
-from cvnet_engine.engine.presets import PresetName
 from cvnet_engine.engine.retrieval.hits import Hit
-from cvnet_engine.engine.retrieval.searcher import RerankWith
 from cvnet_engine.image_like import ImageLike
-from cvnet_engine.outputs import STANDARD_OUTPUT, Files
+from cvnet_engine.options import SearchOptions
+from cvnet_engine.outputs import STANDARD_OUTPUT
 from cvnet_engine.pages.page import Box, Page
 from cvnet_engine.pages.rendering import render
 from cvnet_engine.results import Results
 from cvnet_engine.retriever import EVERYTHING, GalleryImage, Retriever
 
 STANDARD_INPUT = Path("-")
-Format = Literal["table", "paths", "paths0", "tsv", "json"]
 TSV_COLUMNS = ("query", "rank", "score", "similarity", "rerank_score", "before", "path")
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to search for, and where.
-
-    Attributes:
-        queries: image files; `STANDARD_INPUT` stands for one that is piped in.
-        bbox: the box that query files are cropped to, as in `x1,y1,x2,y2`.
-        top_k: results to show.
-        rerank: candidates to rerank; None for the preset's, or all of a shortlist.
-        rerank_with, fine: see `Plan`; None for the preset's.
-        preset: one of `PRESETS`.
-        exact: search all images, also where the gallery has an approximate index.
-        similar_to: images of the gallery that are queries, too.
-        candidates: a file of shortlists; see `Shortlists`.
-        filters: conditions, as in `name=abbey`; see `Filter`.
-        format: of what is printed.
-    """
-
-    queries: list[Path]
-    bundle: Path
-    gallery: Path
-    bbox: str | None = None
-    top_k: int = 10
-    rerank: int | None = None
-    rerank_with: RerankWith | None = None
-    fine: int | None = None
-    preset: PresetName = "exact"
-    exact: bool = False
-    similar_to: Sequence[Path] = ()
-    candidates: Path | None = None
-    filters: Sequence[str] = ()
-    format: Format = "table"
-    threads: int | None = None
-    html: Path | None = None
-    json: Path | None = None
-
-    @property
-    def files(self) -> Files:
-        printed = None if self.format == "table" else STANDARD_OUTPUT
-        images = [path for path in (*self.queries, *self.similar_to) if path != STANDARD_INPUT]
-        return Files(
-            {"--html": self.html, "--json": self.json, "--format": printed},
-            [*images, self.candidates],
-            [self.bundle, self.gallery],
-        )
 
 
 @dataclass(frozen=True)
@@ -100,7 +52,7 @@ class Search:
     """What all queries of a command have in common."""
 
     retriever: Retriever
-    options: Options
+    options: SearchOptions
     box: Box | None
     where: Filter
     shortlists: Shortlists | None
@@ -126,16 +78,17 @@ class Search:
                 self.box,
                 method=options.rerank_with,
                 fine=options.fine,
-                preset=options.preset,
+                preset=options.preset or "exact",
                 where=self.where,
                 candidates=candidates,
                 done=advance,
             )
 
 
-def run(options: Options) -> None:
-    options.files.require_apart()
-    box, where = parse_box(options.bbox), parse_filter(options.filters)
+def run(options: SearchOptions) -> None:
+    if not options.queries and not options.similar_to:
+        raise typer.BadParameter("expected a query image, or --similar-to", param_hint="'QUERIES...'")
+    box, where = parse_box(options.bbox), parse_filter(options.filter or ())
     shortlists = Shortlists.read(options.candidates) if options.candidates else None
     bundle = Bundle.open(options.bundle)
     exact = options.exact or shortlists is not None or where != EVERYTHING  # as a search of some images always is
@@ -153,15 +106,15 @@ def run(options: Options) -> None:
         raise CvnetError("; ".join(dict.fromkeys(reasons)))
 
 
-def asked(options: Options) -> Iterator[tuple[Path, ImageLike | GalleryImage]]:
+def asked(options: SearchOptions) -> Iterator[tuple[Path, ImageLike | GalleryImage]]:
     """The queries, as they were named and as the images that they are."""
-    for query in options.queries:
+    for query in options.queries or ():
         yield query, sys.stdin.buffer.read(MAX_BYTES) if query == STANDARD_INPUT else query
-    for path in options.similar_to:
+    for path in options.similar_to or ():
         yield path, GalleryImage(path)
 
 
-def report(outcomes: Sequence[Found | Failed], images: int, bundle: Bundle, options: Options) -> None:
+def report(outcomes: Sequence[Found | Failed], images: int, bundle: Bundle, options: SearchOptions) -> None:
     """What must be said of the model, and the files that were asked for."""
     found = [outcome for outcome in outcomes if isinstance(outcome, Found)]
     if found:
@@ -205,7 +158,7 @@ def parse_filter(conditions: Sequence[str]) -> Filter:
     return Filter(**wanted)
 
 
-def show(found: Found, format: Format) -> None:
+def show(found: Found, format: str) -> None:
     results = found.results
     match format:
         case "table" if results.hits:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 from cvnet_engine import console
 from cvnet_engine.engine.bundle import Bundle
@@ -15,8 +13,8 @@ from cvnet_engine.engine.cluster import Cluster
 from cvnet_engine.engine.errors import CvnetError
 from cvnet_engine.engine.gallery.info import read_info
 from cvnet_engine.engine.gallery.replicas import replicas
-from cvnet_engine.engine.presets import PresetName
 from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.options import ServeOptions, cluster_of
 
 try:
     import python_multipart  # noqa: F401  (without it the server would start, and fail at the first form)
@@ -33,41 +31,23 @@ BACKLOG = 128  # connections that wait to be taken
 GRACE_S = 5  # for answers under way when the server is stopped
 
 
-@dataclass(frozen=True)
-class Options:
-    """What to serve, and to whom.
-
-    Attributes:
-        host: address or name to listen on; anything but this machine's own needs a token.
-        port: 0 for one that is free.
-        preset: of searches that do not say what they want.
-        exact: search all images, also where the gallery has an approximate index.
-        cluster: whose processes search; None for this one alone.
-    """
-
-    bundle: Path
-    gallery: Path
-    host: str = "127.0.0.1"
-    port: int = 8080
-    token: str | None = field(default=None, repr=False)
-    preset: PresetName = "exact"
-    exact: bool = False
-    threads: int | None = None
-    cluster: Cluster | None = None
-
-
-def run(options: Options) -> None:
+def run(options: ServeOptions) -> None:
     if not is_loopback(options.host) and not options.token:
         raise CvnetError(
             f"--host {options.host} lets other machines in; expected a --token too, which they have to bring"
         )
     bundle = Bundle(options.bundle)
     made = read_info(options.gallery)
-    about = About(bundle.manifest.model, bundle.manifest.features_id, console.notice(bundle.manifest), options.preset)
+    about = About(
+        bundle.manifest.model,
+        bundle.manifest.features_id,
+        console.notice(bundle.manifest),
+        options.preset or "exact",
+    )
     with (
         contextlib.closing(listen(options.host, options.port)) as listener,
         Retriever.open(bundle, options.threads, made.scales) as retriever,
-        searching(bundle, options.cluster, options.exact) as lay_out,
+        searching(bundle, cluster_of(options), options.exact) as lay_out,
     ):
         served = Served(options.gallery, made.by(bundle.manifest), retriever, lay_out)
         app = create_app(retriever, served, about, Access(options.host, options.token or None))

@@ -23,13 +23,13 @@ import torch
 from PIL import Image
 from typer.main import get_command
 
-from cvnet_engine import care
 from cvnet_engine.cli import app, show_note
 from cvnet_engine.commands.build import sizes_in
 from cvnet_engine.cvnet import checkpoint
 from cvnet_engine.engine.bundle import Bundle
-from cvnet_engine.engine.errors import CvnetWarning, ImageError
+from cvnet_engine.engine.errors import CvnetError, CvnetWarning, ImageError
 from cvnet_engine.engine.gallery.ann_file import ANN
+from cvnet_engine.engine.gallery.info import GalleryInfo
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.presets import PresetName
@@ -58,7 +58,7 @@ from cvnet_engine.cli import main
 main()
 """
 COMMANDS = sorted(get_command(app).commands)
-CARE = sorted(get_command(care.app).commands)
+GALLERY = get_command(app).commands["gallery"].commands
 HIT = {"rank", "path", "score", "similarity", "refined", "rerank_score", "pooled_score", "before"}
 TINY = SceneSet("tiny", seed=3, scenes=3, views=3, distractors=1, size=(96, 128))
 
@@ -88,12 +88,12 @@ def query(data: Path) -> Path:
 # ---------------------------------------------------------------------------------------------------- usage
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS, *(f"gallery {command}" for command in CARE)])
+@pytest.mark.parametrize("command", ["", *COMMANDS, *(f"gallery {command}" for command in GALLERY)])
 def test_help(cli, command):
     result = cli(command, "--help")
     assert (result.code, result.err) == (0, "")
     assert "Usage: " in result.out
-    listed = {"": COMMANDS, "gallery": CARE}.get(command, [])
+    listed = {"": COMMANDS, "gallery": GALLERY}.get(command, [])
     assert all(name in result.out for name in listed)
 
 
@@ -146,40 +146,66 @@ def test_bad_usage(cli, command):
     assert "Traceback" not in result.err
 
 
+class StoppedError(CvnetError):
+    """Ends a command once it has decided on its settings."""
+
+
 @pytest.mark.parametrize(
-    ("command", "expected"),
+    ("options", "expected"),
     [
-        ("build --weights seeded --depth 50 --out o", {"precision": "fp32", "max_side_px": 1024}),
-        ("build --weights seeded --depth 50 --out o --preset fast", {"precision": "int8", "max_side_px": 512}),
-        ("build --weights seeded --depth 50 --out o --preset fast --precision bf16", {"precision": "bf16"}),
-        ("index a --bundle b --gallery g", {"max_side_px": 1024, "maps": None, "scales": None}),
-        ("index a --bundle b --gallery g --preset exact", {"maps": "float16", "scales": "0.7071,1,1.4142"}),
-        (
-            "index a --bundle b --gallery g --preset fast",
-            {"max_side_px": 512, "maps": "coded:16", "scales": "1"},
-        ),
-        (
-            "index a --bundle b --gallery g --preset fast --max-side 0 --maps int8",
-            {"max_side_px": None, "maps": "int8"},
-        ),
-        ("search a --bundle b --gallery g", {"preset": "exact", "fine": None}),
-        ("serve --bundle b --gallery g --preset balanced", {"preset": "balanced"}),
-        ("eval --dataset d --data-dir d --bundle b", {"rerank": "100", "rerank_with": "cvnet", "fine": None}),
-        ("eval --dataset d --data-dir d --bundle b --preset fast", {"rerank": "100", "fine": 20, "scales": "1"}),
-        ("eval --dataset d --data-dir d --bundle b --preset fast --fine 50 --rerank 0", {"rerank": "0", "fine": 50}),
-        (
-            "eval --dataset d --data-dir d --bundle b --preset fast --rerank-with superglobal",
-            {"rerank_with": "superglobal", "fine": None},
-        ),
+        ("", ("fp32", [(768, 1024)])),
+        ("--preset fast --sizes photos", ("int8", [(384, 512)])),
+        ("--preset fast --precision bf16 --sizes photos --max-side 0", ("bf16", [(768, 1024)])),
     ],
 )
-def test_a_preset_says_what_is_not_asked_for(cli, monkeypatch, command, expected):
-    told = []
-    module = {"eval": "evaluate"}.get(command.split()[0], command.split()[0])
-    monkeypatch.setattr(f"cvnet_engine.commands.{module}.run", told.append)
-    assert cli(command).code == 0
-    (options,) = told
-    assert {name: getattr(options, name) for name in expected} == expected
+def test_build_takes_from_the_preset_what_is_not_given(cli, tmp_path, monkeypatch, options, expected):
+    def build(*arguments: object) -> None:
+        assert arguments[4:6] == expected
+        raise StoppedError("settings are as expected")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("cvnet_engine.export.build.build", build)
+    Path("photos").mkdir()
+    photo(Path("photos/1.jpg"), 768, 1024)
+    assert_one_line(cli("build --weights seeded --depth 50 --out b", options), "settings are as expected")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("", (1024, "float16", (0.7071, 1.0, 1.4142))),
+        ("--preset fast", (512, "coded:16", (1.0,))),
+        ("--preset fast --max-side 0 --maps float16 --scales 0.7071,1", (None, "float16", (0.7071, 1.0))),
+    ],
+)
+def test_index_takes_from_the_preset_what_is_not_given(cli, bundle, query, tmp_path, monkeypatch, options, expected):
+    def made_with(_: object, *settings: object) -> None:
+        assert settings[:2] == expected[:2]
+        assert settings[2] == pytest.approx(expected[2], abs=1e-4)
+        raise StoppedError("settings are as expected")
+
+    monkeypatch.setattr(GalleryInfo, "made_with", made_with)
+    words = ("index", query, "--bundle", bundle, "--gallery", tmp_path / "g", options)
+    assert_one_line(cli(*words), "settings are as expected")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("", ((100,), "cvnet", None)),
+        ("--preset fast", ((100,), "cvnet", 20)),
+        ("--preset fast --fine 50 --rerank 0", ((), "cvnet", 50)),
+        ("--preset fast --rerank-with superglobal", ((100,), "superglobal", None)),
+    ],
+)
+def test_eval_takes_from_the_preset_what_is_not_given(cli, bundle, data, monkeypatch, options, expected):
+    def task(_: object, shortlists: object, _cropped: object, method: object, fine: object) -> None:
+        assert (shortlists, method, fine) == expected
+        raise StoppedError("settings are as expected")
+
+    monkeypatch.setattr("cvnet_engine.commands.evaluate.Task", task)
+    words = ("eval --dataset tiny --data-dir", data, "--bundle", bundle, options)
+    assert_one_line(cli(*words), "settings are as expected")
 
 
 def test_options_name_what_there_is_to_choose_from():
@@ -261,7 +287,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[Path, bytes]
 
 def result_options() -> list[tuple[str, str]]:
     """Every command with each of its options that names a file for results."""
-    commands = get_command(app).commands | {f"gallery {n}": c for n, c in get_command(care.app).commands.items()}
+    commands = get_command(app).commands | {f"gallery {n}": c for n, c in GALLERY.items()}
     return [
         (name, option)
         for name, command in commands.items()
@@ -278,7 +304,7 @@ OVERWRITING = {
     "bench": ["old.json", "b/manifest.json", "b2/../b2/reranker.onnx"],
     "build": ["w.pyth", "photos/0.jpg", "b/manifest.json"],
     "doctor": ["query.jpg"],
-    **{f"gallery {command}": ["g/gallery.json", "g/new.json", "linked/gallery.json"] for command in CARE},
+    **{f"gallery {command}": ["g/gallery.json", "g/new.json", "linked/gallery.json"] for command in GALLERY},
     "gallery duplicates": ["g/gallery.json", "b/manifest.json"],
     "gallery merge": ["g/gallery.json", "g2/gallery.json"],
     "gallery convert": ["g/gallery.json", "g2/gallery.json", "b/manifest.json"],

@@ -1,1 +1,1 @@
-"""Looking after a gallery: one module a command of `cvnet-engine gallery`."""
+"""The commands of `cvnet-engine gallery`, by what they do."""

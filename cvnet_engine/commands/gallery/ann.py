@@ -1,14 +1,13 @@
-"""`gallery ann`: an approximate index, so that searching a large gallery takes a fraction of the time."""
+"""`gallery ann`: an approximate index for the global search of a large gallery."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.filesize import decimal
 
 from cvnet_engine import console
-from cvnet_engine.commands.gallery.options import GalleryOptions
 from cvnet_engine.engine.files import sync
 from cvnet_engine.engine.gallery.ann_file import ANN, About, AnnFile
 from cvnet_engine.engine.gallery.info import read_info
@@ -16,49 +15,41 @@ from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.shards import translated_errors
 from cvnet_engine.engine.retrieval.ann_building import build
 from cvnet_engine.engine.retrieval.approximate import DEPTH
+from cvnet_engine.options import AnnOptions
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(GalleryOptions):
-    """Which gallery, the recall@100 wanted, and whether its index is taken away instead."""
-
-    recall: float = 0.99
-    remove: bool = False
-
-
-def run(options: Options) -> None:
-    options.files.require_apart()
-    about = None if options.remove else kept(options.gallery, options.recall)
+def run(options: AnnOptions) -> None:
+    about = None if options.remove else build_index(options.gallery, options.recall)
     if about is None:
-        take_away(options.gallery)
+        remove_index(options.gallery)
         console.say(f"{options.gallery}: no approximate index; search is exact")
     else:
         size = decimal((options.gallery / ANN).stat().st_size)
-        console.say(f"{options.gallery}: approximate index of {about.images:,} images, {size}; {worth(about)}")
+        console.say(f"{options.gallery}: approximate index of {about.images:,} images, {size}; {describe(about)}")
     if options.json:
         console.write_json(options.json, {"gallery": str(options.gallery), "ann": to_json(about)})
 
 
-def kept(path: Path, recall: float) -> About:
-    """Build the index of a gallery, and keep it there."""
-    with Gallery.open(path) as gallery, console.progress("coding", len(gallery)) as advance:
+def build_index(path: Path, recall: float) -> About:
+    """Build the index of a gallery, and store it there."""
+    with Gallery.open(path) as gallery, console.progress("indexing", len(gallery)) as advance:
         found = build(gallery.descriptors, recall, advance)
         with translated_errors(path):
             return AnnFile.of(found, recall, gallery.shards).save(path)
 
 
-def take_away(path: Path) -> None:
-    read_info(path)  # a gallery it is
+def remove_index(path: Path) -> None:
+    read_info(path)  # raises if it is not a gallery
     with translated_errors(path):
         (path / ANN).unlink(missing_ok=True)
         sync(path)
 
 
-def worth(about: About) -> str:
-    """What an index finds, and by what effort."""
+def describe(about: About) -> str:
+    """The recall and the cost of an index."""
     return (
-        f"recall@{DEPTH} {about.recall:.4f} ± {about.recall_error:.4f} of {about.queries} of its images, each left out "
-        f"of its results, by {about.candidates:,} candidates"
+        f"recall@{DEPTH} {about.recall:.4f} ± {about.recall_error:.4f}, measured with {about.queries} of its images as "
+        f"queries, {about.candidates:,} candidates each"
     )
 
 

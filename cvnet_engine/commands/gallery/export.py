@@ -1,9 +1,6 @@
-"""`gallery export`: features to a file that other programs read."""
+"""`gallery export`: descriptors and feature maps in a file for other programs."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from pathlib import Path
 
 from rich.filesize import decimal
 
@@ -12,27 +9,12 @@ from cvnet_engine.engine.errors import CvnetError
 from cvnet_engine.engine.files import writing_atomically
 from cvnet_engine.engine.gallery.export import write_npz, write_parquet
 from cvnet_engine.engine.gallery.reader import Gallery
-from cvnet_engine.outputs import Files
+from cvnet_engine.options import ExportOptions
 
 FORMATS = {".npz": write_npz, ".parquet": write_parquet}
 
 
-@dataclass(frozen=True)
-class Options:
-    """What to write, and whether with maps; the file's suffix says how."""
-
-    gallery: Path
-    out: Path
-    maps: bool = False
-    json: Path | None = None
-
-    @property
-    def files(self) -> Files:
-        return Files({"--out": self.out, "--json": self.json}, kept=[self.gallery])
-
-
-def run(options: Options) -> None:
-    options.files.require_apart()
+def run(options: ExportOptions) -> None:
     write = FORMATS.get(options.out.suffix.lower())
     if not write:
         raise CvnetError(f"--out {options.out}: expected a file that ends in {' or '.join(FORMATS)}")

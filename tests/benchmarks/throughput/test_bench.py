@@ -18,13 +18,14 @@ from cvnet_engine.benchmarks.throughput.indexing import INFO
 from cvnet_engine.benchmarks.throughput.report import INDEXING, SEARCH
 from cvnet_engine.benchmarks.throughput.spread import BATCH, Spread
 from cvnet_engine.cli import app
-from cvnet_engine.commands.bench import Options, run
+from cvnet_engine.commands.bench import run
 from cvnet_engine.engine.bundle import Bundle, write_manifest
 from cvnet_engine.engine.errors import BackendError, CvnetError
 from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.images import read
 from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.options import BenchOptions
 from tests.engine.fakes import STAMP
 from tests.hostile.tiny import write_bundle
 from tests.pictures import photo
@@ -112,7 +113,7 @@ def test_what_goes_wrong_in_a_crews_process_is_said(tiny, tmp_path):
 @pytest.mark.parametrize("change", [{"plot": Path("p.png")}, {"compiled": True}, {"compare": Path("old.json")}])
 def test_options_that_do_not_go_together(change):
     with pytest.raises(CvnetError, match="leave --plot, --compare and --compiled out"):
-        run(Options([Path("absent")], throughput=True, **change))
+        run(BenchOptions([Path("absent")], throughput=True, **change))
 
 
 @pytest.mark.slow

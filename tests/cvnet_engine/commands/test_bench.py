@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from cvnet_engine.commands.bench import Options, distinct, parse_counts, run
+from cvnet_engine.commands.bench import distinct, parse_counts, run
 from cvnet_engine.engine.errors import BackendError, CvnetError, DatasetError
+from cvnet_engine.options import BenchOptions
 
 
 def test_counts_are_sorted_and_taken_once():
@@ -36,4 +37,4 @@ def test_bundles_are_told_apart_by_name(tmp_path):
 )
 def test_bad_input_is_met_before_the_work(change, message):
     with pytest.raises(CvnetError, match=message):
-        run(Options([Path("absent")], **({"sizes": "64x64"} | change)))
+        run(BenchOptions([Path("absent")], **({"sizes": "64x64"} | change)))

@@ -9,13 +9,14 @@ import pytest
 from cvnet_engine.benchmarks.load.traffic import TOP_K
 from cvnet_engine.commands import demo, index
 from cvnet_engine.engine.errors import BackendError
+from cvnet_engine.options import IndexOptions
 from tests.pictures import photo
 
 
 @pytest.fixture
 def gallery(bundle, tmp_path) -> Path:
     photos = [photo(tmp_path / f"{seed}.jpg", seed=seed) for seed in range(TOP_K + 1)]  # one of them is the query
-    index.run(index.Options(photos, bundle, tmp_path / "gallery"))
+    index.run(IndexOptions(photos, bundle, tmp_path / "gallery"))
     return tmp_path / "gallery"
 
 

@@ -134,7 +134,7 @@ def test_verify_names_what_is_damaged_and_index_mends_it(cli, gallery, photos, b
     flip(gallery, "maps", "data", 1)
     flip(gallery, "images", "descriptor", 3)
     result = cli("gallery verify --gallery", gallery)
-    assert_one_line(result, "2 damaged or missing", "'cvnet-engine index'")
+    assert_one_line(result, "2 images damaged or missing", "'cvnet-engine index'")
     assert f"{photos / 'a/1.jpg'}: checksum differs" in result.out
     assert f"{photos / 'b/3.jpg'}: checksum differs" in result.out
     assert cli("index", photos, "--bundle", bundle, "--gallery", gallery).code == 0
@@ -194,7 +194,7 @@ def test_prune_takes_out_what_was_deleted(cli, gallery, photos):
 def test_prune_keeps_the_images_of_a_disk_that_is_not_there(cli, gallery, photos):
     shutil.move(photos, photos.with_name("unmounted"))
     photos.mkdir()  # the mount point
-    message = f"5 images kept, of which nothing is left in {photos}; mount the disk"
+    message = f"kept 5 images, because everything in {photos} is missing; mount that disk"
     assert_one_line(cli("gallery prune --gallery", gallery), message)
     assert run(cli, "prune", "--gallery", gallery, code=1)["kept"] == {str(photos): 5}
     assert len(paths(gallery)) == 5
@@ -208,7 +208,7 @@ def test_compact_gives_space_back(cli, gallery, photos):
             writer.put(Path(f"/more/{n}.jpg"), STAMP, features(n, ((12, 16), (17, 23), (24, 32))))
     before = run(cli, "remove", "/more", "--gallery", gallery)
     assert before["left"] == 5
-    assert "which 'gallery compact' gives back" in cli("gallery info --gallery", gallery).out
+    assert "which 'gallery compact' returns" in cli("gallery info --gallery", gallery).out
     free = run(cli, "info", "--gallery", gallery)["free_bytes"]
     done = run(cli, "compact", "--gallery", gallery)
     assert done["bytes_before"] - done["bytes"] >= free > 10_000_000
@@ -354,7 +354,7 @@ def test_merge_leaves_out_what_is_damaged_and_says_so(cli, gallery, photos, tmp_
 @pytest.mark.parametrize("target", ["g", "g/inside", "."])
 def test_a_gallery_is_not_merged_with_itself(cli, gallery, tmp_path, monkeypatch, target):
     monkeypatch.chdir(tmp_path)
-    assert_one_line(cli("gallery merge g --gallery", target), "cannot be merged with itself")
+    assert_one_line(cli("gallery merge g --gallery", target), "cannot be copied into itself")
     assert len(paths(gallery)) == 5
 
 
@@ -386,7 +386,7 @@ def test_an_approximate_index_is_kept_told_of_and_taken_away(cli, approximate_ga
     assert (made["images"], made["wanted"], made["recall"], made["queries"]) == (2400, 0.9, 0.95, 2)
     assert run(cli, "info", "--gallery", large)["ann"] == made
     shown = cli("gallery info --gallery", large).out
-    assert "2,400 images, recall@100 0.9500 ± 0.0500 of 2 of its images" in shown
+    assert "2,400 images, recall@100 0.9500 ± 0.0500, measured with 2 of its images" in shown
     assert run(cli, "ann --remove", "--gallery", large)["ann"] is None
     assert not (large / ANN).exists()
     assert "approximate index" in cli("gallery info --gallery", large).out
@@ -406,7 +406,7 @@ def test_convert_chooses_bytes_and_says_what_they_do(cli, bundle, gallery, tmp_p
     told = f"{fidelity['position_bytes']} B a position keep {fidelity['energy']:.2%} of the energy; scores of 9 pairs"
     assert told in cli("gallery info --gallery", small).out
     assert told in cli("gallery convert", gallery, "--gallery", small, "--maps coded:97%").out  # a later run, too
-    assert "their code" not in cli("gallery info --gallery", gallery).out
+    assert "map compression" not in cli("gallery info --gallery", gallery).out
 
 
 def test_convert_without_a_model_says_nothing_of_scores(cli, gallery, tmp_path):

@@ -19,6 +19,7 @@ from cvnet_engine.commands import index, search, serve
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.errors import CvnetError
 from cvnet_engine.engine.gallery.info import GalleryInfo
+from cvnet_engine.options import IndexOptions, SearchOptions, ServeOptions
 from cvnet_engine.server.app import create_app
 from cvnet_engine.server.collection import Served
 from cvnet_engine.server.security import Access
@@ -40,7 +41,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def gallery(bundle: Path, images: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("gallery") / "g"
-    index.run(index.Options(images, bundle, folder, max_side_px=MAX_SIDE_PX))
+    index.run(IndexOptions(images, bundle, folder, max_side=MAX_SIDE_PX))
     return folder
 
 
@@ -57,7 +58,7 @@ def client(bundle, gallery, retriever):
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
 def test_the_api_finds_what_the_command_line_finds(client, bundle, gallery, images, tmp_path, bbox, accept):
     file = tmp_path / "found.json"
-    search.run(search.Options([images[2]], bundle, gallery, bbox, top_k=6, rerank=5, json=file))
+    search.run(SearchOptions(bundle, gallery, [images[2]], bbox=bbox, top_k=6, rerank=5, json=file))
     ((expected),) = json.loads(file.read_text())
     fields = {"top_k": "6", "rerank": "5"} | ({"box": bbox} if bbox else {})
     answer = client.post("/v1/search", files={"image": images[2].read_bytes()}, data=fields, headers={"Accept": accept})
@@ -92,8 +93,8 @@ def test_the_program_serves_until_it_is_interrupted(bundle, gallery):
     assert (program.returncode, errors) == (0, "")
 
 
-def options(bundle: Path, gallery: Path, **changes) -> serve.Options:
-    return serve.Options(**({"bundle": bundle, "gallery": gallery, "port": 0} | changes))
+def options(bundle: Path, gallery: Path, **changes) -> ServeOptions:
+    return ServeOptions(**({"bundle": bundle, "gallery": gallery, "port": 0} | changes))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "box.lan"])

@@ -1,0 +1,143 @@
+"""`gallery merge` and `gallery convert`: images copied from one gallery into another."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from rich.filesize import decimal
+
+from cvnet_engine import console
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.gallery.census import count
+from cvnet_engine.engine.gallery.converting import convert
+from cvnet_engine.engine.gallery.fidelity import Score
+from cvnet_engine.engine.gallery.info import INFO, GalleryInfo, read_info, require_equal
+from cvnet_engine.engine.gallery.learnt_codec import LearntCodec
+from cvnet_engine.engine.gallery.map_codec import kind_wanted
+from cvnet_engine.engine.gallery.merging import Merge, merge, require_one_making
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.options import ConvertOptions, MergeOptions
+from cvnet_engine.outputs import within
+
+
+def merge_galleries(options: MergeOptions) -> None:
+    require_other_folder(options.sources, options.gallery)
+    infos = read_infos(options)
+    report = Merge()
+    images = sum(count(source, infos[source]).images for source in options.sources)
+    with resumable(), GalleryWriter(options.gallery, replace(infos[options.gallery], code="")) as writer:
+        if writer.repairs:
+            console.warn(f"{options.gallery}: {', '.join(writer.repairs)}")
+        if writer.is_unlearnt:
+            first = infos[options.sources[0]]
+            writer.keep_maps_by(LearntCodec.load(options.sources[0], first.code), first.fidelity)
+        with console.progress("merging", images) as advance:
+            for source in options.sources:
+                merge(source, infos[source], writer, report, advance)
+        total = len(writer)
+    console.say(f"{options.gallery}: {counts(report)}, {total} images now")
+    if options.json:
+        console.write_json(options.json, to_json(options.gallery, report) | {"images": total})
+    require_whole(report, "or index them into the merged one")
+
+
+def read_infos(options: MergeOptions) -> dict[Path, GalleryInfo]:
+    """The settings of each gallery; a new target gets those of the first source.
+
+    Raises:
+        GalleryError: they differ.
+    """
+    infos = {source: read_info(source) for source in options.sources}
+    exists = (options.gallery / INFO).exists()
+    infos[options.gallery] = read_info(options.gallery) if exists else infos[options.sources[0]]
+    require_one_making(infos)
+    return infos
+
+
+def convert_gallery(options: ConvertOptions) -> None:
+    require_other_folder([options.source], options.gallery)
+    info = read_info(options.source)
+    bundle = open_model(info, options.bundle, options.source) if options.bundle else None
+    wanted = replace(info, maps=kind_wanted(options.maps), code="", fidelity=None, shards=0)
+    before, report = count(options.source, info), Merge()
+    with (
+        resumable(),
+        GalleryWriter(options.gallery, wanted) as writer,
+        scorer(bundle if writer.is_unlearnt else None) as score,
+        console.progress("converting", before.images) as advance,
+    ):
+        convert(options.source, info, writer, report, advance, score)
+        made = writer.info
+    after = count(options.gallery, made)
+    console.say(
+        f"{options.gallery}: {counts(report)}; {decimal(after.stored_bytes)}, "
+        f"{options.source} has {decimal(before.stored_bytes)}"
+    )
+    if made.fidelity:
+        console.say(f"maps: {made.fidelity}")
+    if options.json:
+        maps = {"maps": made.maps, "fidelity": asdict(made.fidelity) if made.fidelity else None}
+        sizes = {"images": after.images, "bytes": after.stored_bytes, "bytes_before": before.stored_bytes}
+        console.write_json(options.json, to_json(options.gallery, report) | maps | sizes)
+    require_whole(report, "and convert it again")
+
+
+def open_model(source: GalleryInfo, bundle: Path, path: Path) -> Bundle:
+    """Open the bundle.
+
+    Raises:
+        GalleryError: the gallery at `path` was made with another model.
+    """
+    opened = Bundle(bundle)
+    require_equal(source, source.by(opened.manifest), path)
+    return opened
+
+
+@contextlib.contextmanager
+def scorer(bundle: Bundle | None) -> Iterator[Score | None]:
+    """The pair scorer of a model; None without a model."""
+    if bundle is None:
+        yield None
+    else:
+        with Retriever.open(bundle) as retriever:
+            yield retriever.score
+
+
+def require_other_folder(sources: Sequence[Path], gallery: Path) -> None:
+    """Raise GalleryError if the target is, contains or lies in a source."""
+    for source in sources:
+        if within(source, gallery) or within(gallery, source):
+            raise GalleryError(f"{source}: cannot be copied into itself; give --gallery another folder")
+
+
+@contextlib.contextmanager
+def resumable() -> Iterator[None]:
+    """Say on Ctrl-C how to resume."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt("what was copied is stored: run the same command again to resume") from error
+
+
+def counts(report: Merge) -> str:
+    return f"{report.added} added, {report.updated} updated, {report.unchanged} unchanged"
+
+
+def to_json(gallery: Path, report: Merge) -> dict[str, object]:
+    damaged = {str(path): reason for path, reason in report.damaged.items()}
+    return {"gallery": str(gallery), **asdict(report), "damaged": damaged}
+
+
+def require_whole(report: Merge, remedy: str) -> None:
+    """Raise GalleryError if damaged images were left out; `remedy` follows the advice to repair their gallery."""
+    if report.damaged:
+        path, reason = next(iter(report.damaged.items()))
+        raise GalleryError(
+            f"{len(report.damaged)} damaged images were left out ({path}: {reason}); repair their gallery with "
+            f"'cvnet-engine index', {remedy}"
+        )
