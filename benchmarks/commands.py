@@ -29,7 +29,6 @@ CalibrationOption = Annotated[
 ]
 WeightsOption = Annotated[str, typer.Option("--weights", help="As for 'build'.")]
 DepthOption = Annotated[int, typer.Option("--depth", help="As for 'build'.")]
-MaxSideOption = Annotated[int | None, typer.Option("--max-side", help="Shrink images to this longest side, px.")]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=1)]
 
 

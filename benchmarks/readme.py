@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import scenes
-from cvnet_engine.benchmarks.accuracy import audit, descriptors
 from cvnet_engine.benchmarks.contenders.contender import KEEPING, PUBLISHED, REFERENCE
 from cvnet_engine.benchmarks.frontier.report import from_json
 from cvnet_engine.benchmarks.frontier.report import table as points_table
 from cvnet_engine.benchmarks.latency.records import Record
 from cvnet_engine.benchmarks.latency.report import Report
-from cvnet_engine.benchmarks.tables import Table, markdown, ms, times
-from cvnet_engine.engine.errors import DatasetError
+from cvnet_engine.benchmarks.tables import Table, markdown, ms, replace_section, times
 from cvnet_engine.engine.files import write_atomically
 from cvnet_engine.engine.machine import Machine
 
 ROOT = Path(__file__).resolve().parent.parent
 README, DOCUMENT, RESULTS = ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "benchmarks" / "results"
+COMMAND = "python -m benchmarks.readme"
 SPEED, PRESETS = "speed", "presets"  # README's sections
 STAGES = {
     "pair score": "score of a pair",
@@ -42,36 +39,23 @@ MODELS = {
     "seeded": ", untrained model: the figures show agreement, not quality",
 }
 FRONTIER_FIGURE = "Medium mAP against seconds a query, and against bytes an image"
-RERANKED = {
-    "global": "global",
-    "cvnet": "best {} by pair scores",
-    "superglobal": "best {} by refined descriptors",
-    "both": "best {} of the refined ones by pair scores",
-}  # rankings of `descriptors`, in words
 
 
 def main() -> None:
-    readme = updated(README.read_text(), SPEED, headline(RESULTS))
-    write_atomically(README, updated(readme, PRESETS, choices(RESULTS / "frontier.json")))
+    write_atomically(README, updated(README.read_text()))
     write_atomically(DOCUMENT, document(RESULTS))
+
+
+def updated(readme: str) -> str:
+    """README with both tables written again."""
+    for section, text in ((SPEED, headline(RESULTS)), (PRESETS, choices(RESULTS / "frontier.json"))):
+        readme = replace_section(readme, section, COMMAND, text)
+    return readme
 
 
 def read(file: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(file.read_text())
     return content
-
-
-def updated(readme: str, section: str, table: str) -> str:
-    """README with a section made anew.
-
-    Raises:
-        DatasetError: README has no place for it.
-    """
-    begin, end = f"<!-- {section}: written by python -m benchmarks.readme -->", f"<!-- end of {section} -->"
-    pattern = re.compile(f"{re.escape(begin)}.*{re.escape(end)}", re.DOTALL)
-    if not pattern.search(readme):
-        raise DatasetError(f"README has no section from '{begin}' to '{end}'; put these lines where the table belongs")
-    return pattern.sub(lambda _: f"{begin}\n\n{table}\n{end}", readme)
 
 
 def headline(results: Path) -> str:
@@ -125,10 +109,6 @@ def document(results: Path) -> str:
     if (results / "cpu.json").is_file():
         parts.append(speed(Report.from_json(results / "cpu.json")))
     parts += [accuracy(read(file)) for file in sorted(results.glob("eval-*.json"))]
-    if (results / "descriptors.json").is_file():
-        parts.append(superglobal(read(results / "descriptors.json")))
-    if (results / "precision.json").is_file():
-        parts.append(precision(read(results / "precision.json")))
     if (results / "frontier.json").is_file():
         parts.append(frontier(read(results / "frontier.json")))
     parts += [load(read(file), file.stem) for file in sorted(results.glob("load*.json"))]
@@ -257,52 +237,6 @@ def accuracy(evaluation: dict[str, Any]) -> str:
     table = Table("", ("", "ranking", "Easy", "Medium", "Hard"), tuple(rows))
     sentences = [agreement_line(name, a) for name, a in evaluation["agreement"].items()]
     return "\n".join([heading, "", lead, "", markdown(table), *sentences, ""])
-
-
-def superglobal(report: dict[str, Any]) -> str:
-    """Both descriptors, reranked in every way, by the engines and by PyTorch."""
-    table = descriptors.table(report["subjects"])
-    rows = tuple((who, RERANKED[ranking].format(report["rerank"]), *cells) for who, ranking, *cells in table.rows)
-    model = MODELS.get(report["weights"].partition(":")[0], "")
-    apart = report["agreement"].values()
-    worst = {what: max(differences[what] for differences in apart) for what in ("descriptor", "pair_score", "ap")}
-    lines = [
-        f"## CVNet's descriptor and SuperGlobal's on {title(report['dataset'])}",
-        "",
-        f"mAP in percent, {report['n']} images shrunk to a longest side of {report['max_side_px']} px, "
-        f"{report['nq']} queries{model}. It was not made for SuperGlobal: what that is worth on the published weights, "
-        "these figures do not say.",
-        "",
-        markdown(replace(table, rows=rows)),
-        f"Against PyTorch: descriptors within {worst['descriptor']:.1e}, pair scores within {worst['pair_score']:.1e}, "
-        f"the AP of every query within {worst['ap']:.4f} points.",
-        "",
-        f"`{report['command']}`; [JSON](../benchmarks/results/descriptors.json).",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def precision(report: dict[str, Any]) -> str:
-    """What each precision costs in the Medium setup."""
-    columns = ("global M", "reranked M")
-    cells: dict[str, list[str]] = {}  # precision -> of every data set
-    for by_precision in report["datasets"].values():
-        for name, *row in audit.rows(by_precision, columns):
-            cells.setdefault(name, []).extend(row)
-    head = (title(name) + f", {column}" for name in report["datasets"] for column in columns)
-    lines = [
-        "## What precision costs",
-        "",
-        "The demonstration model: mAP in percent in fp32, and how far the others are from it, in points, with the "
-        "standard error over queries.",
-        "",
-        markdown(Table("", ("", *head), tuple((name, *row) for name, row in cells.items())), text_columns=1),
-        f"`{report['command']}`; in all setups: [tables](../benchmarks/results/precision.md), "
-        "[JSON](../benchmarks/results/precision.json).",
-        "",
-    ]
-    return "\n".join(lines)
 
 
 def load(report: dict[str, Any], name: str) -> str:

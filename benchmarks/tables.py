@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+from cvnet_engine.engine.errors import DatasetError
 
 
 @dataclass(frozen=True)
@@ -30,3 +33,16 @@ def ms(value: float) -> str:
 def times(value: float) -> str:
     """A ratio to about two or three digits."""
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+
+
+def replace_section(document: str, section: str, command: str, text: str) -> str:
+    """Replace the text between a section's two marker lines in a Markdown document.
+
+    Raises:
+        DatasetError: the document has no such lines.
+    """
+    begin, end = f"<!-- {section}: written by {command} -->", f"<!-- end of {section} -->"
+    pattern = re.compile(f"{re.escape(begin)}.*{re.escape(end)}", re.DOTALL)
+    if not pattern.search(document):
+        raise DatasetError(f"the document has no section from '{begin}' to '{end}'; put these lines where it belongs")
+    return pattern.sub(lambda _: f"{begin}\n\n{text}\n{end}", document)

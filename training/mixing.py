@@ -17,11 +17,11 @@ import typer
 
 import scenes
 from cvnet_engine.benchmarks import commands
-from cvnet_engine.benchmarks.accuracy.audit import PRECISIONS, open_retriever
 from cvnet_engine.benchmarks.accuracy.database import Database
 from cvnet_engine.benchmarks.accuracy.dataset import Dataset, load
 from cvnet_engine.benchmarks.accuracy.evaluation import extract_query
 from cvnet_engine.benchmarks.commands import DepthOption, ThreadsOption, WeightsOption
+from cvnet_engine.benchmarks.frontier.subject import open_retriever
 from cvnet_engine.cvnet import checkpoint
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.gallery.map_codec import HalfCodec
@@ -43,7 +43,7 @@ def main(
     scenes.write(scenes.VALIDATION, data_dir)
     with (
         tempfile.TemporaryDirectory() as graphs,
-        open_retriever(PRECISIONS[0], checkpoint.load(weights, depth), [], Path(graphs), threads) as retriever,
+        open_retriever(checkpoint.load(weights, depth), "fp32", [], Path(graphs), threads) as retriever,
     ):
         rough, full = pair_scores(load(data_dir, scenes.VALIDATION.name), retriever)
     slope, intercept = np.polyfit(rough, full, 1)

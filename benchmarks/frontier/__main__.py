@@ -29,7 +29,6 @@ from typing import Annotated
 import typer
 
 from cvnet_engine.benchmarks import commands
-from cvnet_engine.benchmarks.accuracy.audit import photos_for_int8, prepared
 from cvnet_engine.benchmarks.accuracy.journal import Facts, Journal
 from cvnet_engine.benchmarks.commands import (
     CalibrationOption,
@@ -48,6 +47,7 @@ from cvnet_engine.benchmarks.frontier.points import JUDGED_BY, costed, judgement
 from cvnet_engine.benchmarks.frontier.report import Report, at, presets
 from cvnet_engine.benchmarks.frontier.scores import Engines, Setting, Step, Work, settings
 from cvnet_engine.benchmarks.frontier.stopping import stopping
+from cvnet_engine.benchmarks.frontier.subject import load_or_generate, photos_for_int8
 from cvnet_engine.cvnet import checkpoint
 from cvnet_engine.engine import machine
 from cvnet_engine.engine.backends.native.engine import accelerated
@@ -177,7 +177,7 @@ def opened(
     data_dir: Path, names: Sequence[str], work: Path, calibration: Path | None, weights: str, depth: int, threads: int
 ) -> Iterator[tuple[list[Setting], Work]]:
     """Every setting of the grid, and the work on them."""
-    loaded = [prepared(name, data_dir, None, work) for name in names]
+    loaded = [load_or_generate(name, data_dir) for name in names]
     photos = photos_for_int8(calibration, data_dir)
     with Journal(work / "scores.sqlite") as journal, Engines(weights, depth, photos, threads) as engines:
         yield settings(loaded, digest(weights, depth), photos), Work(journal, engines, depth)

@@ -19,7 +19,7 @@ FINE = (None, 0, 10, 20, 30, 50)
 
 # precision -> ways to keep maps -> the sides that it is tried at
 CHEAPER: dict[str, dict[str, tuple[int, ...]]] = {
-    "int8": {"float16": SIDES_PX, "coded:24": SIDES_PX, "int8": SIDES_PX[:2], "coded:16": SIDES_PX[:2]},
+    "int8": {"float16": SIDES_PX, "coded:24": SIDES_PX, "coded:16": SIDES_PX[:2]},
     "bf16": {"float16": SIDES_PX[:-1], "coded:24": SIDES_PX[:-1]},
 }
 PUBLISHED = {"fp32": ("float16",)}  # tried at the largest side of a data set, for all else to be held against

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-from cvnet_engine.benchmarks.accuracy.audit import Precision, codec, open_retriever
 from cvnet_engine.benchmarks.accuracy.database import Database
 from cvnet_engine.benchmarks.accuracy.dataset import Dataset
 from cvnet_engine.benchmarks.accuracy.evaluation import database_digest
@@ -25,11 +24,13 @@ from cvnet_engine.benchmarks.accuracy.journal import Facts, Journal, content, di
 from cvnet_engine.benchmarks.frontier import pictures
 from cvnet_engine.benchmarks.frontier.grid import DESCRIPTORS, arithmetic, sides
 from cvnet_engine.benchmarks.frontier.pictures import Picture
+from cvnet_engine.benchmarks.frontier.subject import open_retriever
 from cvnet_engine.benchmarks.latency import costs
 from cvnet_engine.cvnet import checkpoint
 from cvnet_engine.engine.contract import Array, Closing
 from cvnet_engine.engine.errors import DatasetError, ImageError
 from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.gallery.map_codec import HalfCodec, MapCodec, is_learnt, learn_codec
 from cvnet_engine.engine.geometry import AREA_SCALES, IMAGE_SCALES
 from cvnet_engine.engine.images import check_size
 from cvnet_engine.engine.retrieval.pooling import pooled
@@ -122,7 +123,7 @@ class Engines(Closing):
         if key not in self._opened:
             folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
             model = checkpoint.load(self._weights, self._depth, descriptor=descriptor)
-            opened = open_retriever(Precision(precision), model, self._photos, folder, self._threads)
+            opened = open_retriever(model, precision, self._photos, folder, self._threads)
             self._opened[key] = self._stack.enter_context(opened)
         return self._opened[key]
 
@@ -237,3 +238,8 @@ class Pairs:
             "full": retriever.score_rows(query, self.whole, rows),
             "pooled": retriever.score_rows(pooled(query), self.small, rows),
         }
+
+
+def codec(maps: str, described: list[Features]) -> MapCodec:
+    """The codec of a gallery that stores maps in this way and has these images."""
+    return learn_codec(maps, described) if is_learnt(maps) else HalfCodec()

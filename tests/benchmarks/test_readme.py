@@ -6,28 +6,25 @@ import re
 import pytest
 
 from cvnet_engine.benchmarks import readme
+from cvnet_engine.benchmarks.tables import replace_section
 from cvnet_engine.engine.errors import DatasetError
 
 
 def test_documents_match_the_results():
     text = readme.README.read_text()
-    assert readme.updated(text, readme.SPEED, readme.headline(readme.RESULTS)) == text, (
-        "run python -m benchmarks.readme"
-    )
-    presets = readme.choices(readme.RESULTS / "frontier.json")
-    assert readme.updated(text, readme.PRESETS, presets) == text, "run python -m benchmarks.readme"
-    assert readme.DOCUMENT.read_text() == readme.document(readme.RESULTS), "run python -m benchmarks.readme"
+    assert readme.updated(text) == text, f"run {readme.COMMAND}"
+    assert readme.DOCUMENT.read_text() == readme.document(readme.RESULTS), f"run {readme.COMMAND}"
 
 
-def test_only_the_section_is_rewritten():
-    begin, end = "<!-- speed: written by python -m benchmarks.readme -->", "<!-- end of speed -->"
+def test_only_the_section_is_replaced():
+    begin, end = "<!-- speed: written by a command -->", "<!-- end of speed -->"
     text = f"before\n{begin}\nold 1.0\n{end}\nafter\n"
-    assert readme.updated(text, "speed", "new") == f"before\n{begin}\n\nnew\n{end}\nafter\n"
+    assert replace_section(text, "speed", "a command", "new") == f"before\n{begin}\n\nnew\n{end}\nafter\n"
 
 
-def test_readme_without_the_section():
+def test_a_document_without_the_section():
     with pytest.raises(DatasetError, match="has no section"):
-        readme.updated("nothing", "speed", "new")
+        replace_section("nothing", "speed", "a command", "new")
 
 
 def test_the_table_takes_each_ratio_from_its_own_baseline():
@@ -40,18 +37,3 @@ def test_the_table_takes_each_ratio_from_its_own_baseline():
         assert re.findall(r"([\d.]+)×", row) == [f"{ratio:.1f}" for ratio in ratios[-3:]]
     longest = max(r["count"] for r in measured if r["stage"] == "whole query")
     assert sum(row.startswith(f"| whole query, best {longest} reranked | ~") for row in rows) == 1
-
-
-def test_what_precision_costs(tmp_path):
-    aps = {"fp32": [50.0, 60.0], "int8": [49.0, 60.0]}
-    rows = {name: {"global M": values, "reranked M": values, "reranked H": values} for name, values in aps.items()}
-    report = {"command": "audit it", "datasets": {"test": rows, "photos": rows}}
-    (tmp_path / "precision.json").write_text(json.dumps(report))
-    lines = readme.document(tmp_path).splitlines()
-    heads = (
-        "generated test scenes, global M | generated test scenes, reranked M | photos, global M | photos, reranked M"
-    )
-    assert f"|  | {heads} |" in lines
-    assert "| fp32 | 55.00 | 55.00 | 55.00 | 55.00 |" in lines
-    assert f"| int8{' | -0.50 ± 0.50' * 4} |" in lines
-    assert any(line.startswith("`audit it`") for line in lines)

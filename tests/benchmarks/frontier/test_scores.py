@@ -31,7 +31,7 @@ IMAGES = 5
 def setting(tmp_path):
     paths = tuple(photo(tmp_path / f"{row}.png", 140, 200, seed=row) for row in range(IMAGES + 1))
     dataset = Dataset("small", paths[:IMAGES], paths[IMAGES:], (TRUTH,))
-    return Setting(dataset, 160, "fp32", ("float16", "int8"), "model fp32")
+    return Setting(dataset, 160, "fp32", ("float16", "coded:8"), "model fp32")
 
 
 def test_sides_that_change_nothing_are_left_out():
@@ -62,7 +62,7 @@ def test_a_descriptor_and_maps_are_done_when_nothing_of_them_lacks(setting):
     with Journal(None) as journal:
         work = Work(journal, FakeEngines(), 50)
         for step in work.left(setting):
-            if "superglobal" not in step.name and "int8" not in step.name:
+            if "superglobal" not in step.name and "coded:8" not in step.name:
                 step.run()
         done = {(d, m): work.has(setting, d, m) for d, m in product(DESCRIPTORS, setting.maps)}
         assert [combination for combination, whole in done.items() if whole] == [("cvnet", "float16")]
@@ -101,7 +101,7 @@ def test_pairs_that_a_search_needs_are_reckoned_from_the_scores(k, needed):
 
 def test_points_of_work_that_is_not_done_are_an_error(setting):
     with Journal(None) as journal, pytest.raises(DatasetError, match="frontier score"):
-        next(accuracies(Work(journal, FakeEngines(), 50), setting, "cvnet", "int8"))
+        next(accuracies(Work(journal, FakeEngines(), 50), setting, "cvnet", "coded:8"))
 
 
 class Recorded:
