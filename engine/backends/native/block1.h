@@ -36,12 +36,16 @@ static void lay_window(const float *kernel, int half, int ky, int pair_values, f
     }
 }
 
-// weight (16, 9, 5, 5) -> [ky][window word][16].
-static Status pack_sweep(Block1 *b, const float *weight, int half, int mode)
+enum { WINDOW_TILES = 2 };  // tiles that hold a window's words of bfloat16, see amx_block1.h
+
+// weight (16, 9, 5, 5) -> [ky][window word][16], or for tiles [ky][WINDOW_TILES][16][16 window words].
+static Status pack_sweep(Block1 *b, const float *weight, int half, int mode, int amx)
 {
     int words = window_words(mode), pair_values = pair_words(mode) * per_word(mode);
-    word *packed = b->sweep[half] = allocate((size_t)KERNEL1 * words * BLOCK1_OUT * sizeof(word));
+    size_t bytes = (size_t)KERNEL1 * (amx ? WINDOW_TILES * AMX_WORDS : words) * BLOCK1_OUT * sizeof(word);
+    word *packed = b->sweep[half] = allocate(bytes);
     if (!packed) return OUT_OF_MEMORY;
+    memset(packed, 0, bytes);
     for (int co = 0; co < BLOCK1_OUT; co++) {
         const float *kernel = weight + co * CHANNELS * WEIGHTS1;
         float step = b->step[half][co] = step_of(mode, kernel, CHANNELS * WEIGHTS1);
@@ -50,17 +54,21 @@ static Status pack_sweep(Block1 *b, const float *weight, int half, int mode)
             word window[3 * 2 * CHANNELS];
             lay_window(kernel, half, ky, pair_values, values);
             pack(mode, values, window, words * per_word(mode), step, 0);
-            for (int i = 0; i < words; i++) packed[(ky * words + i) * BLOCK1_OUT + co] = window[i];
+            for (int i = 0; i < words; i++) {
+                int tile = ky * WINDOW_TILES + i / AMX_WORDS;
+                int at = amx ? (tile * BLOCK1_OUT + co) * AMX_WORDS + i % AMX_WORDS : (ky * words + i) * BLOCK1_OUT + co;
+                packed[at] = window[i];
+            }
         }
     }
     return OK;
 }
 
-static Status make_block1(Block1 *b, const Tensor t[TENSORS], int mode)
+static Status make_block1(Block1 *b, const Tensor t[TENSORS], int mode, int amx)
 {
     Status bad = set_layer(&b->layer, CHANNELS, BLOCK1_OUT, 2, WEIGHTS1, t);
-    if (!bad) bad = pack_sweep(b, t[WEIGHT_Q].values, 0, mode);
-    return bad ? bad : pack_sweep(b, t[WEIGHT_K].values, 1, mode);
+    if (!bad) bad = pack_sweep(b, t[WEIGHT_Q].values, 0, mode, amx);
+    return bad ? bad : pack_sweep(b, t[WEIGHT_K].values, 1, mode, amx);
 }
 
 typedef struct { const word *rows; const float *step; const int *bias; } Rows;  // native rows of the swept image
@@ -206,6 +214,24 @@ typedef struct {  // where half 0 or 1 of block 1 puts its results
 
 enum { OUT_VECTORS = BLOCK1_OUT / LANES };  // of one position's channels
 
+// Store the sums [16 outputs][lanes] at column x of row y: half 0 writes, half 1 adds and counts.
+INLINE void put_column(const int mode, const int half, vec acc[BLOCK1_OUT], const Target *t, int y, int x, Stats stats[])
+{
+    UNROLL for (int co = 0; co < BLOCK1_OUT; co++) acc[co] = as_float(mode, acc[co]) * t->scale[co] + t->bias[co];
+    UNROLL for (int g = 0; g < OUT_VECTORS; g++) transpose(acc + g * LANES);
+    word *out = t->y + y * t->swept_row + x * t->swept_column;
+    for (int l = 0; l < t->lanes; l++, out += t->lane)
+        UNROLL for (int g = 0; g < OUT_VECTORS; g++) {
+            word *p = out + g * LANES / per_raw(mode);
+            vec v = acc[g * LANES + l];
+            if (half == 1) {
+                v += load_raw(mode, p);
+                count(mode, &stats[g], v);
+            }
+            store_raw(mode, p, v);
+        }
+}
+
 // One lane block of one half: half 0 writes, half 1 adds to it and takes GroupNorm's statistics.
 INLINE void sweep_block(const int mode, const int half, Sweep *w, const word *weights, const Target *t)
 {
@@ -219,19 +245,7 @@ INLINE void sweep_block(const int mode, const int half, Sweep *w, const word *we
         for (int x = 0; x < even.w; x++) {
             vec acc[BLOCK1_OUT];
             convolve_window(mode, w, weights, y, x, acc);
-            UNROLL for (int co = 0; co < BLOCK1_OUT; co++) acc[co] = as_float(mode, acc[co]) * t->scale[co] + t->bias[co];
-            UNROLL for (int g = 0; g < OUT_VECTORS; g++) transpose(acc + g * LANES);
-            word *out = t->y + y * t->swept_row + x * t->swept_column;
-            for (int l = 0; l < t->lanes; l++, out += t->lane)
-                UNROLL for (int g = 0; g < OUT_VECTORS; g++) {
-                    word *p = out + g * LANES / per_raw(mode);
-                    vec v = acc[g * LANES + l];
-                    if (half == 1) {
-                        v += load_raw(mode, p);
-                        count(mode, &stats[g], v);
-                    }
-                    store_raw(mode, p, v);
-                }
+            put_column(mode, half, acc, t, y, x, stats);
         }
         for (int g = 0; g < OUT_VECTORS && half == 1; g++) add_stats(t->stats + g * LANES, BLOCK1_OUT, &stats[g]);
     }
@@ -244,9 +258,27 @@ INLINE void sweep_block(const int mode, const int half, Sweep *w, const word *we
         else sweep_block(MODE, 0, w, weights, t);                                                                      \
     }
 SWEEP(sweep_f32, FLOAT32) SWEEP(sweep_bf16, BFLOAT16) SWEEP(sweep_int8, INT8)
+typedef void SweepBlock(int half, Sweep *w, const word *weights, const Target *t);
+#if defined(AMX)
+static SweepBlock sweep_amx;  // in amx_block1.h
+#endif
+
+static SweepBlock *sweep_of(const Side *side)
+{
+#if defined(AMX)
+    if (side->amx) return sweep_amx;
+#endif
+    return side->mode == FLOAT32 ? sweep_f32 : side->mode == BFLOAT16 ? sweep_bf16 : sweep_int8;
+}
 
 static size_t row_vectors(const Side *swept, int s) { return (size_t)swept->grid[s].w * SCALES; }
-static size_t ring_words(const Side *swept) { return (size_t)(swept->even.w + 2) * pair_words(swept->mode); }
+
+// The words of one row, two columns of zeros on both sides; tiles write whole rows of theirs and read whole windows.
+static size_t ring_words(const Side *swept)
+{
+    size_t words = (size_t)(swept->even.w + 2) * pair_words(swept->mode);
+    return swept->amx ? words + 2 * AMX_ROWS * SCALES : words;
+}
 
 // Bytes of scratch that a thread needs for sweeping `swept`: the ring, for each reduced scale three rows and a table of
 // columns, for the full scale one row.
@@ -283,14 +315,13 @@ typedef struct {
 static void half_task(const void *context, int block, void *scratch)
 {
     const Half *h = context;
-    int mode = h->swept->mode;
     Sweep w = new_sweep(scratch, h->swept, h->lanes);
     Target t = h->target;
     w.block = block;
     t.y += block * LANES * t.lane, t.stats += (size_t)block * STATS * BLOCK1_OUT;
     t.lanes = MIN(LANES, area(h->lanes->even) - block * LANES);
     if (h->half) no_stats(t.stats, BLOCK1_OUT);
-    (mode == FLOAT32 ? sweep_f32 : mode == BFLOAT16 ? sweep_bf16 : sweep_int8)(h->half, &w, h->block1->sweep[h->half], &t);
+    sweep_of(h->swept)(h->half, &w, h->block1->sweep[h->half], &t);
 }
 
 // Half 0 or 1, by lane blocks, into y [query][key][16]; half 1 leaves statistics [block][STATS][16].

@@ -210,8 +210,9 @@ static RowKernel *row_kernel(const Layer *l, int mode)
     return NULL;
 }
 
-// Words of one query position's activations: [key row][key column + 1][channel], a column of zeros after every row.
-static size_t slab_words(Grid k, int channels, int mode) { return (size_t)k.h * (k.w + 1) * channels / per_word(mode); }
+// Words of one query position's activations: [key row][key column + 1][channel], a column of zeros after every row and a
+// row of zeros after the last.
+static size_t slab_words(Grid k, int channels, int mode) { return (size_t)(k.h + 1) * (k.w + 1) * channels / per_word(mode); }
 
 // The taps inside the picture for query position (qy, qx) and key row ky, all in input coordinates.
 static int list_taps(const Layer *l, int mode, Grid q, Grid k, const word *x, const word *weights, int qy, int qx, int ky,
@@ -232,7 +233,7 @@ static int list_taps(const Layer *l, int mode, Grid q, Grid k, const word *x, co
 }
 
 typedef struct {  // of one layer, or of the normalisation before it
-    int mode;
+    int mode, amx;
     const Layer *layer;
     const Norm *norm;         // of the input
     Grid q, k, to_q, to_k;    // of the input, of the output
@@ -255,6 +256,7 @@ INLINE void normalise_slab(const int mode, const Stage *s, int i)
         memset(act, 0, channels / per_word(mode) * sizeof(word));
         act += channels / per_word(mode);
     }
+    memset(act, 0, (s->k.w + 1) * channels / per_word(mode) * sizeof(word));
 }
 
 // One row of query positions, the last row first: what was written last is still in the cache.

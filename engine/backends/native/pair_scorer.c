@@ -5,12 +5,14 @@
 // unit, read from the bottom up:
 //
 //   simd.h      vectors and words of this processor
+//   amx.h       tiles of the matrix unit, emulated in amx_emulated.h
 //   memory.h    statuses, memory that may run out
 //   pool.h      threads
 //   side.h      one image prepared
 //   layers.h    blocks 2 to 4: convolutions 3x3, GroupNorm
 //   block1.h    correlation, and the convolution 5x5 that consumes it
 //   winograd.h  a faster way through some layers
+//   amx_block1.h, amx_layers.h  the same blocks on the matrix unit
 //   product.h   a product of two matrices on one thread, for maps that are kept coded
 //   smaller.h   maps of fewer positions, for a rough score
 //
@@ -19,6 +21,8 @@
 //
 // Names: q query, k key, s scale, c channel. Grids are (h, w); "even" is the grid of positions (2y, 2x).
 
+#include "amx_block1.h"
+#include "amx_layers.h"
 #include "block1.h"
 #include "product.h"
 #include "smaller.h"
@@ -35,6 +39,7 @@ typedef struct {  // where a key is prepared and its pair scored
 
 typedef struct {
     int mode;
+    int amx;  // whether the matrix unit computes it
     word *basis;  // that maps are put into, see pack_basis, or NULL
     Block1 block1;
     Layer layers[LAYERS];
@@ -49,9 +54,16 @@ typedef struct {
 // `parts` tells how many partial statistics there are.
 static Status run_layer(Pool *pool, const Stage *s, int *parts)
 {
-    size_t before = s->layer->in / per_word(s->mode);
-    memset(s->act - before, 0, before * sizeof(word));  // the column before the first row
+    size_t position = s->layer->in / per_word(s->mode), before = (s->k.w + 2) * position;
+    memset(s->act - before, 0, before * sizeof(word));  // the row and the column before the first
+    memset(s->act + area(s->q) * slab_words(s->k, s->layer->in, s->mode), 0, position * sizeof(word));  // after the last
     parallel(pool, s->q.h, normalise_task, s);
+#if defined(AMX)
+    if (s->amx) {
+        parallel(pool, *parts = area(s->to_q), amx_convolve_task, s);
+        return OK;
+    }
+#endif
     if (!uses_winograd(s->layer, s->mode)) {
         parallel(pool, *parts = area(s->to_q), convolve_task, s);
         return OK;
@@ -85,21 +97,25 @@ enum { SLAB_PADDING = 64 };  // values; at least what `raw_words` adds
 // Values that a buffer of activations (or results) must hold, at the widest layer, padding included.
 static size_t most_values(const Model *m, Grid q, Grid k)
 {
-    size_t most = (size_t)area(q) * (k.h * (k.w + 1) * BLOCK1_OUT + SLAB_PADDING);
+    size_t most = (size_t)area(q) * ((k.h + 1) * (k.w + 1) * BLOCK1_OUT + SLAB_PADDING);
     for (const Layer *l = m->layers; l < m->layers + LAYERS; l++) {
         if (l->stride == 2) q = halved(q), k = halved(k);
-        size_t values = (size_t)area(q) * (k.h * (k.w + 1) * l->out + SLAB_PADDING);
+        size_t values = (size_t)area(q) * ((k.h + 1) * (k.w + 1) * l->out + SLAB_PADDING);
         if (most < values) most = values;
     }
     return most;
 }
+
+// Words of zeros before the activations: a row and a column at the widest layer.
+static size_t before_activations(const Desk *d) { return (size_t)(d->key.even.w + 2) * MOST_OUT; }
 
 static Status reserve_pair(const Model *m, Desk *d)
 {
     int mode = m->mode;
     size_t values = most_values(m, m->query.even, d->key.even);
     Status bad = reserve(&d->raw, values * sizeof(word) / per_raw(mode));
-    if (!bad) bad = reserve(&d->act, (values + 2 * MOST_OUT) * sizeof(word) / per_word(mode));  // a column on both sides
+    size_t after = AMX_OVERRUN * MOST_OUT;
+    if (!bad) bad = reserve(&d->act, (values + after) * sizeof(word) / per_word(mode) + before_activations(d) * sizeof(word));
     return bad ? bad : reserve(&d->stats, (size_t)area(m->query.even) * STATS * MOST_OUT * sizeof(double));
 }
 
@@ -107,7 +123,7 @@ static Status score_pair(const Model *m, Desk *d, float logits[CLASSES])
 {
     if (reserve_pair(m, d)) return OUT_OF_MEMORY;
     Grid q = m->query.even, k = d->key.even;
-    word *raw = d->raw.p, *act = (word *)d->act.p + MOST_OUT / per_word(m->mode);
+    word *raw = d->raw.p, *act = (word *)d->act.p + before_activations(d);
     double *stats = d->stats.p;
     Norm norm;
     Status bad = OK;
@@ -117,7 +133,7 @@ static Status score_pair(const Model *m, Desk *d, float logits[CLASSES])
     if (!bad) bad = group_norm(&m->block1.layer, m->mode, stats, parts, (double)area(q) * area(k), &norm);
     for (const Layer *l = m->layers; l < m->layers + LAYERS && !bad; l++) {
         Grid to_q = l->stride == 2 ? halved(q) : q, to_k = l->stride == 2 ? halved(k) : k;
-        bad = run_layer(&d->pool, &(Stage){m->mode, l, &norm, q, k, to_q, to_k, raw, act, stats}, &parts);
+        bad = run_layer(&d->pool, &(Stage){m->mode, m->amx, l, &norm, q, k, to_q, to_k, raw, act, stats}, &parts);
         q = to_q, k = to_k;
         if (!bad) bad = group_norm(l, m->mode, stats, parts, (double)area(q) * area(k), &norm);
     }
@@ -128,7 +144,7 @@ static Status score_pair(const Model *m, Desk *d, float logits[CLASSES])
 
 static Status score_key(const Model *m, Desk *d, const Maps *key, float logits[CLASSES])
 {
-    Status bad = prepare_side(&d->key, m->mode, m->basis, &d->pool, &d->rows, key);
+    Status bad = prepare_side(&d->key, m->mode, m->amx, m->basis, &d->pool, &d->rows, key);
     return bad ? bad : score_pair(m, d, logits);
 }
 
@@ -163,7 +179,10 @@ static Status make_layers(Model *m, const Tensor *t)
     for (int i = 0; i < LAYERS && !bad; i++, t += TENSORS) {
         Layer *l = &m->layers[i];
         bad = set_layer(l, sizes[i].in, sizes[i].out, sizes[i].stride, KERNEL, t);
-        if (!bad) bad = pack_layer(l, t, m->mode);
+#if defined(AMX)
+        if (!bad && m->amx) bad = amx_pack_layer(l, t);
+#endif
+        if (!bad && !m->amx) bad = pack_layer(l, t, m->mode);
         if (bad || !uses_winograd(l, m->mode)) continue;
         bad = pack_winograd(l, 0, t[WEIGHT_Q].values);
         if (!bad) bad = pack_winograd(l, 1, t[WEIGHT_K].values);
@@ -186,12 +205,22 @@ static Status make_head(Model *m, const Tensor *t)
 
 // ---- the interface: one thread a model at a time; a failed call leaves the model fit for the next one -------------------
 
+// Whether the matrix unit computes what is scored in BFLOAT16: this build has its instructions, and Linux lets them run.
+int cvnet_has_amx(void)
+{
+#if defined(AMX)
+    return amx_permitted();
+#endif
+    return 0;
+}
+
 // Whether this build has the instructions that make `mode` worth its error (without them it is correct, and slow).
 int cvnet_accelerated(int mode)
 {
 #if defined(__AVX512BF16__)
     if (mode == BFLOAT16) return 1;
 #endif
+    if (mode == BFLOAT16) return cvnet_has_amx();
 #if defined(DOT_BYTES) || defined(DOT_SHORTS)
     if (mode == INT8) return 1;
 #endif
@@ -246,8 +275,8 @@ Status cvnet_create(const Tensor *tensors, int n, int mode, int threads, Model *
     if (n != WEIGHTS && n != WEIGHTS + 1) return BAD_SHAPE;
     Model *m = calloc(1, sizeof *m);
     if (!m) return OUT_OF_MEMORY;
-    m->mode = mode;
-    Status bad = make_block1(&m->block1, tensors, mode);
+    m->mode = mode, m->amx = mode == BFLOAT16 && cvnet_has_amx();
+    Status bad = make_block1(&m->block1, tensors, mode, m->amx);
     if (!bad) bad = make_layers(m, tensors + TENSORS);
     if (!bad) bad = make_head(m, tensors + (1 + LAYERS) * TENSORS);
     if (!bad && n > WEIGHTS) bad = set_basis(m, tensors + WEIGHTS);
@@ -260,7 +289,7 @@ Status cvnet_create(const Tensor *tensors, int n, int mode, int threads, Model *
 // The query that the next keys are scored against.
 Status cvnet_prepare_query(Model *m, const Maps *query)
 {
-    Status bad = prepare_side(&m->query, m->mode, m->basis, &m->desk.pool, &m->desk.rows, query);
+    Status bad = prepare_side(&m->query, m->mode, m->amx, m->basis, &m->desk.pool, &m->desk.rows, query);
     m->has_query = !bad;
     return bad;
 }

@@ -6,6 +6,7 @@
 
 #pragma once
 
+#include "amx.h"
 #include "pool.h"
 #include "simd.h"
 
@@ -43,8 +44,13 @@ typedef struct {
     int *native_bias;       // [position]: -128 times the sum of its integers, as lanes have 128 added; else 0
     word *lanes;            // [even / 16][DIM words][3 scales][16]: the vector operand, maps resized, even positions
     float *lanes_step;      // [even / 16][3][16]
+    int amx;                // whether tiles correlate it: then `rows` takes the place of `native`
+    word *rows;             // [y][amx_rows][DIM words]: maps resized, every position (row 3 * x + scale), bfloat16
     Buffer memory;          // of all these
 } Side;
+
+// Rows of `rows` at each y, whole tiles of them; those beyond the last position are zero.
+static int amx_rows(const Side *side) { return (side->full.w * SCALES + AMX_ROWS - 1) / AMX_ROWS * AMX_ROWS; }
 
 static float half_to_float(uint16_t h)
 {
@@ -165,26 +171,55 @@ static void native_task(const void *context, int chunk, void *scratch)
         float *rows = p->rows + (size_t)i * DIM;
         int faults = read_rows(p, i, n, rows);
         if (faults) atomic_fetch_add(p->faults, faults);
-        else for (int r = 0; r < n; r++) prepare_native(p->side, rows + r * DIM, i + r);
+        else for (int r = 0; r < n && !p->side->amx; r++) prepare_native(p->side, rows + r * DIM, i + r);
     }
 }
 
-// Even position i of the map at scale s, resized to full size, as a lane.
-static void prepare_lane(Side *side, const float *rows, int s, int i)
+// The map of scale s, of which `rows` are the vectors, resized to full size: its vector at position (to_y, to_x).
+static void resize_at(const Side *side, const float *rows, int s, int to_y, int to_x, float row[DIM])
 {
-    int words = DIM / per_word(side->mode), lane = i % LANES, block = i / LANES;
     Grid g = side->grid[s];
-    Between y = between(i / side->even.w * 2, g.h, side->full.h), x = between(i % side->even.w * 2, g.w, side->full.w);
+    Between y = between(to_y, g.h, side->full.h), x = between(to_x, g.w, side->full.w);
     const float *aa = rows + (size_t)(y.a * g.w + x.a) * DIM, *ab = rows + (size_t)(y.a * g.w + x.b) * DIM;
     const float *ba = rows + (size_t)(y.b * g.w + x.a) * DIM, *bb = rows + (size_t)(y.b * g.w + x.b) * DIM;
     float waa = (1 - y.t) * (1 - x.t), wab = (1 - y.t) * x.t, wba = y.t * (1 - x.t), wbb = y.t * x.t;
-    float row[DIM];
     for (int c = 0; c < DIM; c++) row[c] = waa * aa[c] + wab * ab[c] + wba * ba[c] + wbb * bb[c];
-    float step = step_of(side->mode, row, DIM);
-    word packed[DIM], *out = side->lanes + ((size_t)block * words * SCALES + s) * LANES + lane;
-    pack(side->mode, row, packed, DIM, step, UNSIGNED_OFFSET);
+}
+
+// A resized vector at even position i as a lane.
+static void put_lane(Side *side, const word *packed, float step, int s, int i)
+{
+    int words = DIM / per_word(side->mode), lane = i % LANES, block = i / LANES;
+    word *out = side->lanes + ((size_t)block * words * SCALES + s) * LANES + lane;
     for (int k = 0; k < words; k++) out[k * SCALES * LANES] = packed[k];
     side->lanes_step[(block * SCALES + s) * LANES + lane] = step * (side->mode == INT8 ? CORRELATION_UNITS : 1);
+}
+
+static void prepare_lane(Side *side, const float *rows, int s, int i)
+{
+    float row[DIM];
+    word packed[DIM];
+    resize_at(side, rows, s, i / side->even.w * 2, i % side->even.w * 2, row);
+    float step = step_of(side->mode, row, DIM);
+    pack(side->mode, row, packed, DIM, step, UNSIGNED_OFFSET);
+    put_lane(side, packed, step, s, i);
+}
+
+// All positions of row y, for tiles; the even ones are lanes as well.
+static void amx_rows_task(const void *context, int y, void *scratch)
+{
+    (void)scratch;
+    const Preparation *p = context;
+    Side *side = p->side;
+    word *out = side->rows + (size_t)y * amx_rows(side) * DIM / 2;
+    for (int x = 0; x < side->full.w; x++)
+        for (int s = 0; s < SCALES; s++, out += DIM / 2) {
+            float row[DIM];
+            resize_at(side, p->rows + (size_t)side->start[s] * DIM, s, y, x, row);
+            pack(BFLOAT16, row, out, DIM, 1, 0);
+            if (y % 2 == 0 && x % 2 == 0) put_lane(side, out, 1, s, y / 2 * side->even.w + x / 2);
+        }
+    memset(out, 0, (size_t)(amx_rows(side) - side->full.w * SCALES) * DIM / 2 * sizeof(word));
 }
 
 static void lanes_task(const void *context, int chunk, void *scratch)
@@ -205,19 +240,21 @@ static int fits(const Maps *maps)
 }
 
 // The grids of an image, and memory for its operands; lanes beyond the last even position are zero.
-static Status lay_out(Side *side, int mode, const Maps *maps)
+static Status lay_out(Side *side, int mode, int amx, const Maps *maps)
 {
-    side->mode = mode, side->full = maps->grid[SCALES - 1], side->even = halved(side->full);
+    side->mode = mode, side->amx = amx, side->full = maps->grid[SCALES - 1], side->even = halved(side->full);
     for (int s = 0; s < SCALES; s++) {
         side->grid[s] = maps->grid[s];
         side->start[s + 1] = side->start[s] + area(side->grid[s]);
     }
-    size_t words = DIM / per_word(mode), native = side->start[SCALES];
+    size_t words = DIM / per_word(mode), native = amx ? 0 : side->start[SCALES];
+    size_t rows = amx ? (size_t)side->full.h * amx_rows(side) : 0;
     size_t lanes = (area(side->even) + LANES - 1) / LANES * SCALES * LANES;
-    size_t size = (native + lanes) * (words + 1) + native;
+    size_t size = (native + lanes) * (words + 1) + native + rows * words;
     if (reserve(&side->memory, size * sizeof(word))) return OUT_OF_MEMORY;
     side->lanes = side->memory.p;  // first, as whole vectors of it are read
-    side->native = side->lanes + lanes * words;
+    side->rows = side->lanes + lanes * words;
+    side->native = side->rows + rows * words;
     side->lanes_step = (float *)(side->native + native * words);
     side->native_step = side->lanes_step + lanes;
     side->native_bias = (int *)(side->native_step + native);
@@ -227,16 +264,17 @@ static Status lay_out(Side *side, int mode, const Maps *maps)
 }
 
 // Prepares an image's maps. `rows` is scratch that is kept, `basis` NULL where there is none.
-static Status prepare_side(Side *side, int mode, const word *basis, Pool *pool, Buffer *rows, const Maps *maps)
+static Status prepare_side(Side *side, int mode, int amx, const word *basis, Pool *pool, Buffer *rows, const Maps *maps)
 {
     if (!fits(maps) || (maps->channels != DIM && (maps->channels != MAP_DIM || !basis))) return BAD_SHAPE;
-    if (lay_out(side, mode, maps)) return OUT_OF_MEMORY;
+    if (lay_out(side, mode, amx, maps)) return OUT_OF_MEMORY;
     int positions = side->start[SCALES];
     if (reserve(rows, (size_t)positions * DIM * sizeof(float))) return OUT_OF_MEMORY;
     atomic_int faults = 0;
     Preparation p = {side, maps, basis, rows->p, &faults};
     parallel(pool, (positions + CHUNK - 1) / CHUNK, native_task, &p);
     if (faults) return NOT_UNIT;
-    parallel(pool, (area(side->even) + CHUNK - 1) / CHUNK, lanes_task, &p);
+    if (amx) parallel(pool, side->full.h, amx_rows_task, &p);
+    else parallel(pool, (area(side->even) + CHUNK - 1) / CHUNK, lanes_task, &p);
     return OK;
 }
