@@ -180,12 +180,6 @@ class BuildOptions(Options):
             "Default: Ampere and later."
         ),
     ] = ""
-    map_dims: Annotated[
-        str, typer.Option(help="Correlate maps in fewer PCA dimensions: 64, 96, 128, 192 or auto. Default: all.")
-    ] = ""
-    map_drift: Annotated[
-        float | None, typer.Option(min=0, help="Largest mean change of pair scores by --map-dims. Default 0.002.")
-    ] = None
     json: JsonOption = None
 
     @property

@@ -34,26 +34,6 @@ class GraphFile:
 
 
 @dataclass(frozen=True)
-class MapBasis:
-    """The basis that maps are reduced to before they are correlated; it is among the native pair scorer's weights.
-
-    Attributes:
-        dims: its dimensions, fewer than the maps' channels.
-        sha256: of its values (256, dims) float32.
-        energy: the share of the maps' energy that it holds, on the photos that it was learnt from.
-        mean_drift, max_drift: of their pair scores, beside those of whole maps.
-        pairs: how many these were.
-    """
-
-    dims: int
-    sha256: str
-    energy: float
-    mean_drift: float
-    max_drift: float
-    pairs: int
-
-
-@dataclass(frozen=True)
 class Manifest:
     """What a bundle holds and how it came about.
 
@@ -64,8 +44,7 @@ class Manifest:
     whatever its speed, `accuracy` the `export.accuracy.Accuracy` of a bundle built with calibration photos, `fallback`
     the reranker's graph for machines that cannot compile the native pair scorer, where the bundle has that one,
     `not_run` why plans compiled ahead of time were not run where they were built: all that is known of them is that
-    they compile, `descriptor` which of `DESCRIPTOR_NAMES` the image graphs make, `map_basis` what maps are reduced to
-    before pairs are scored; None for the published computation.
+    they compile, `descriptor` which of `DESCRIPTOR_NAMES` the image graphs make.
     """
 
     format: int
@@ -85,7 +64,6 @@ class Manifest:
     fallback: GraphFile | None = None
     not_run: str | None = None
     descriptor: str = "cvnet"
-    map_basis: MapBasis | None = None
 
     @property
     def files(self) -> dict[str, GraphFile]:
@@ -102,8 +80,7 @@ class Manifest:
         """The model in a few words."""
         weights = "demonstration model" if self.is_demonstration else self.weights
         described = "" if self.descriptor == "cvnet" else f" with {DESCRIPTOR_NAMES[self.descriptor]}'s descriptor"
-        reduced = f", maps in {self.map_basis.dims} dimensions" if self.map_basis else ""
-        return f"ResNet-{self.depth} {weights}{described}, {self.precision}, {self.backend}{reduced}"
+        return f"ResNet-{self.depth} {weights}{described}, {self.precision}, {self.backend}"
 
     @property
     def is_demonstration(self) -> bool:

@@ -75,18 +75,6 @@ class Uploading(Protocol):
         """
 
 
-@runtime_checkable
-class Reducing(Protocol):
-    """What engines have that may reduce maps to a basis before they use them.
-
-    They take a side's maps (B, 256, h_s, w_s) whole, or reduced already: (B, d, h_s, w_s).
-    """
-
-    @property
-    def basis(self) -> Array | None:
-        """(256, d) float32, orthonormal columns; None where maps are used whole."""
-
-
 def check_feeds(feeds: Mapping[str, Array], inputs: Mapping[str, TensorSpec]) -> None:
     """Raise BackendError unless `feeds` are exactly `inputs`: names, dtypes, ranks, and equally named axes equal."""
     if feeds.keys() != inputs.keys():

@@ -12,7 +12,6 @@ STRIDE_PX = 16  # image pixels per position of a full-scale map, the output of t
 DESCRIPTOR_DIM = 2048
 LOCAL_DIM = 1024  # channels of the trunk's map
 MAP_DIM = 256  # channels of the projected unit maps
-REDUCED_DIMS = (64, 96, 128, 192)  # dimensions of a basis of them that the native pair scorer is compiled for instead
 IMAGE_SCALES = (0.7071, 1.0, 1.4142)  # of the image's sides, one descriptor each; the maps come from the middle one
 AREA_SCALES = (0.25, 0.5, 1.0)  # of the map's area, one unit map each
 PAIR_LAYERS = (

@@ -12,10 +12,10 @@ from cvnet_engine.engine.geometry import AREA_SCALES, DESCRIPTOR_DIM, MAP_DIM
 Signature = tuple[Mapping[str, TensorSpec], Mapping[str, TensorSpec]]  # inputs, outputs
 
 
-def maps(side: str, batch: int | str, channels: int = MAP_DIM) -> dict[str, TensorSpec]:
+def maps(side: str, batch: int | str) -> dict[str, TensorSpec]:
     """The unit maps of one side, by name; each scale has its own height and width."""
     return {
-        f"{side}_{s}": TensorSpec("floating", (batch, channels, f"{side}_height_{s}", f"{side}_width_{s}"))
+        f"{side}_{s}": TensorSpec("floating", (batch, MAP_DIM, f"{side}_height_{s}", f"{side}_width_{s}"))
         for s in range(len(AREA_SCALES))
     }
 

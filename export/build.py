@@ -22,13 +22,12 @@ from cvnet_engine.engine.bundle import (
     MANIFEST,
     GraphFile,
     Manifest,
-    MapBasis,
     sha256,
     take_over,
     write_manifest,
 )
 from cvnet_engine.engine.contract import Array, Engine
-from cvnet_engine.engine.errors import BackendError, BundleError, ExportError, ImageError
+from cvnet_engine.engine.errors import BackendError, BundleError, ImageError
 from cvnet_engine.engine.files import rename, sync
 from cvnet_engine.engine.gallery.indexing import find_images
 from cvnet_engine.engine.geometry import Size
@@ -37,7 +36,6 @@ from cvnet_engine.engine.images import check_size, limit_side, normalise, read
 from cvnet_engine.engine.retrieval.descriptors import DESCRIPTORS
 from cvnet_engine.export import accuracy, parity
 from cvnet_engine.export.artifacts import Artifacts
-from cvnet_engine.export.reduction import Reduction, described_by, reduce
 from cvnet_engine.export.selection import Choice, choose
 
 LIBRARIES = ("torch", "torchvision", "onnx", "onnxscript", "onnx-ir", "numpy")
@@ -57,7 +55,6 @@ def build(
     step: Callable[[str], None] = lambda _: None,
     note: Callable[[str], None] = lambda _: None,
     descriptor: str = "cvnet",
-    reduction: Reduction | None = None,
 ) -> Manifest:
     """Write the bundle of a model to the folder `out`, replacing a bundle that is there.
 
@@ -72,8 +69,6 @@ def build(
         step: told each stage as it begins.
         note: told what the user should know of the weights, see `checkpoint.load`.
         descriptor: one of `DESCRIPTOR_NAMES`.
-        reduction: what maps are to be reduced to before pairs are scored; None for the published computation, which
-            stays where scores would drift too far, and a note says so.
 
     Raises:
         WeightsError, ExportError, BackendError, ImageError: see `checkpoint.load`, `export`, `choose`, `find_images`.
@@ -82,8 +77,6 @@ def build(
     if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise BundleError(f"{out}: exists and is not a bundle; expected a new folder or a bundle to replace")
     candidates = {graph: candidate_backends(graph, backend, precision) for graph in GRAPH_NAMES}
-    if reduction:
-        require_native(candidates["reranker"], precision)
     sizes = usable_sizes(sizes, descriptor)
     photos = calibration_photos(calibration, precision, descriptor)
     targets = resolved_targets(candidates["features"], targets)
@@ -105,7 +98,6 @@ def build(
                 choices[graph] = choose(graph, files, cases[graph], precision, sizes[0])
             else:
                 choices[graph] = Choice(*files.popitem(), parity={}, timings_ms={}, refused={})
-        basis = reduced(choices, precision, descriptor, reduction, step, note) if reduction else None
         step("measuring what the precision costs")
         cost = measured_accuracy(choices, cases, precision) if photos and cases else None
         fallback = fallback_of(choices["reranker"], precision)
@@ -129,7 +121,6 @@ def build(
             not_run=not_run,
             accuracy=cost,
             descriptor=descriptor,
-            map_basis=basis,
             built=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         write_manifest(manifest, folder)
@@ -222,45 +213,6 @@ def calibration_photo(path: Path, min_side_px: int) -> Array:
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
     return normalise(image)
-
-
-def require_native(backends: Sequence[str], precision: str) -> None:
-    """Raise BackendError unless the native pair scorer is among the backends considered for the reranker."""
-    if NATIVE not in backends:
-        raise BackendError(
-            f"only the native pair scorer takes maps of fewer dimensions; {' or '.join(backends)} would score pairs in "
-            f"{precision}: leave --map-dims out, or use --backend auto on a machine with a C compiler"
-        )
-
-
-def reduced(
-    choices: dict[str, Choice],
-    precision: str,
-    descriptor: str,
-    reduction: Reduction,
-    step: Callable[[str], None],
-    note: Callable[[str], None],
-) -> MapBasis | None:
-    """The basis that is now among the native pair scorer's weights; None, and a note, where scores would drift too far.
-
-    Raises:
-        BackendError: the native pair scorer was not chosen.
-    """
-    chosen = choices["reranker"]
-    if chosen.backend != NATIVE:
-        reason = chosen.refused.get(NATIVE, f"{chosen.backend} is faster here")
-        raise BackendError(
-            f"only the native pair scorer takes maps of fewer dimensions ({reason}); leave --map-dims out"
-        )
-    step("describing photos to find a basis for their maps")
-    photos = calibration_photos(reduction.photos(), precision, descriptor)
-    with engine_of("features", choices, precision) as features:
-        described = described_by(features, photos)
-    try:
-        return reduce(chosen.file, BACKENDS[NATIVE].precisions["reranker"][precision], described, reduction, step)
-    except ExportError as error:
-        note(f"maps keep all their dimensions: {error}")
-        return None
 
 
 def measured_accuracy(

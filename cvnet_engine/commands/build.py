@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import re
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cvnet_engine import console
 from cvnet_engine.engine.backends import choice
-from cvnet_engine.engine.bundle import Manifest, MapBasis
+from cvnet_engine.engine.bundle import Manifest
 from cvnet_engine.engine.errors import BackendError, ImageError
 from cvnet_engine.engine.gallery.indexing import find_images
-from cvnet_engine.engine.geometry import REDUCED_DIMS, Size
+from cvnet_engine.engine.geometry import Size
 from cvnet_engine.engine.images import read_size
 from cvnet_engine.engine.presets import PRESETS, limit_px
 from cvnet_engine.options import BuildOptions
-
-if TYPE_CHECKING:
-    from cvnet_engine.export.reduction import Reduction
 
 
 def run(options: BuildOptions) -> None:
@@ -33,9 +27,8 @@ def run(options: BuildOptions) -> None:
     except ImportError as error:
         raise BackendError(f"building needs PyTorch and ONNX ({error}); install the 'export' extra") from error
 
-    require_dims(options)
     started, notes = time.perf_counter(), list[str]()
-    with console.err.status("starting") as status, reduction(options) as reduced:
+    with console.err.status("starting") as status:
         manifest = build(
             options.weights,
             options.depth,
@@ -48,7 +41,6 @@ def run(options: BuildOptions) -> None:
             lambda step: status.update(step),
             notes.append,
             options.descriptor,
-            reduced,
         )
     megabytes = sum(file.stat().st_size for file in options.out.rglob("*")) / 1e6
     console.say(f"{options.out}: {manifest.model}, {megabytes:.0f} MB, {time.perf_counter() - started:.0f} s")
@@ -61,8 +53,6 @@ def run(options: BuildOptions) -> None:
         console.warn(f"compiled for {manifest.gpu['targets']} and not run: {manifest.not_run}")
     if manifest.accuracy:
         console.say(accuracy_line(manifest.accuracy))
-    if manifest.map_basis:
-        console.say(basis_line(manifest.map_basis))
     console.warn_of_model(manifest)
     if options.json:
         console.write_json(options.json, asdict(manifest))
@@ -88,44 +78,6 @@ def accuracy_line(accuracy: dict[str, float]) -> str:
         f"beside PyTorch on {accuracy['images']} photos: descriptor cosine at least {cosine:.5f}, "
         f"pair score drift at most {drift:.1e}, {kept:.1%} of the nearest 10 kept"
     )
-
-
-def basis_line(basis: MapBasis) -> str:
-    """What was found of the basis that maps are reduced to, in a line."""
-    return (
-        f"maps are reduced to {basis.dims} dimensions, which hold {basis.energy:.2%} of their energy; scores drift "
-        f"by {basis.mean_drift:.1e} in the mean and {basis.max_drift:.1e} at most on {basis.pairs} pairs"
-    )
-
-
-@contextlib.contextmanager
-def reduction(options: BuildOptions) -> Iterator[Reduction | None]:
-    """What maps are to be reduced to, judged on the calibration photos, or on generated scenes where there are none."""
-    from cvnet_engine.export.reduction import MEAN_DRIFT, PAYING_DIMS, Reduction
-
-    if not options.map_dims:
-        yield None
-        return
-    dims = PAYING_DIMS if options.map_dims == "auto" else (int(options.map_dims),)
-    drift = MEAN_DRIFT if options.map_drift is None else options.map_drift
-    with tempfile.TemporaryDirectory() as scratch:
-        yield Reduction(lambda: options.calibration or generated_photos(Path(scratch)), dims, drift)
-
-
-def generated_photos(folder: Path) -> Path:
-    """A folder of photographs of generated scenes."""
-    import scenes
-
-    return scenes.write(scenes.CALIBRATION, folder) / "jpg"
-
-
-def require_dims(options: BuildOptions) -> None:
-    """Raise BackendError for anything but `auto`, one of `REDUCED_DIMS` or nothing, with which nothing may drift."""
-    dims = options.map_dims
-    if dims not in ("", "auto", *map(str, REDUCED_DIMS)):
-        raise BackendError(f"--map-dims {dims!r}: expected auto or one of {', '.join(map(str, REDUCED_DIMS))}")
-    if not dims and options.map_drift is not None:
-        raise BackendError(f"--map-drift {options.map_drift:g}: is for --map-dims; give that too, or leave it out")
 
 
 def parse_sizes(text: str, max_side_px: int | None) -> list[Size]:

@@ -98,10 +98,6 @@ class LearntCodec:
             raise ValueError("the code that it is kept in is missing")
         return self.codes[scale]
 
-    def reduced(self, basis: Array) -> LearntCodec:
-        """The codes that decode to coordinates (D, h, w) in a basis (256, D)."""
-        return LearntCodec(tuple(code.reduced(basis) for code in self.codes))
-
     def save(self, folder: Path) -> str:
         """Write it beside a gallery's shards; the file's SHA-256."""
         arrays: dict[str, Array] = {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise, starmap
 
@@ -61,10 +61,6 @@ class MapCode:
         return np.stack(
             [levels[(byte >> shift) % len(levels)] for levels, (_, shift) in zip(self.levels, self.places, strict=True)]
         )
-
-    def reduced(self, basis: Array) -> MapCode:
-        """The code that decodes to coordinates in a basis (256, D), with a smaller product in place of two."""
-        return replace(self, rotation=np.ascontiguousarray(basis.T @ self.rotation))
 
     def encode(self, unit_map: Array) -> bytes:
         """A map (256, h, w) floating as (bytes, h, w) uint8."""

@@ -202,10 +202,6 @@ class Gallery(Closing):
         """
         return self.decoded(row, self._codec.decode)
 
-    def reduced(self, basis: Array) -> Gallery | Reduced:
-        """The same images; where their maps are kept in a learnt code, these are (d, h_s, w_s) in a basis (256, d)."""
-        return Reduced(self, self._codec.reduced(basis)) if isinstance(self._codec, LearntCodec) else self
-
     def pooled(self) -> Pooled | PooledCodes:
         """The same images with pooled maps, see `engine.retrieval.pooling.pooled`."""
         return PooledCodes(self, self._codec) if isinstance(self._codec, LearntCodec) else Pooled(self)
@@ -233,25 +229,10 @@ class Gallery(Closing):
 
 
 @dataclass(frozen=True)
-class Reduced:
-    """A gallery's images for the pair scorer: their maps in a basis, as its codec decodes them there."""
-
-    gallery: Gallery
-    codec: LearntCodec
-
-    def map_size(self, row: int) -> Size:
-        return self.gallery.map_size(row)
-
-    def features(self, row: int) -> Features:
-        return self.gallery.decoded(row, self.codec.decode)
-
-
-@dataclass(frozen=True)
 class PooledCodes:
     """A gallery's images with pooled maps: pooled before they are rotated, which has fewer values to take and to make.
 
-    A rotation leaves means and norms what they are, so these are the pooled maps of what is decoded; in a basis,
-    these reduced to it.
+    A rotation leaves means and norms what they are, so these are the pooled maps of what is decoded.
     """
 
     gallery: Gallery
@@ -263,10 +244,6 @@ class PooledCodes:
     def features(self, row: int) -> Features:
         found = pooled(self.gallery.decoded(row, self.codec.coordinates))
         return replace(found, maps=self.codec.rotate(found.maps))
-
-    def reduced(self, basis: Array) -> PooledCodes:
-        """The same images, their maps (d, h_s, w_s) in a basis (256, d)."""
-        return replace(self, codec=self.codec.reduced(basis))
 
 
 def require_descriptor(table: Table, files: Sequence[Path], row: int) -> None:

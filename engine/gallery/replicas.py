@@ -39,11 +39,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Opened:
-    """A share of a gallery, laid out for search; `whole` and `rough` are what pairs are scored on."""
+    """A share of a gallery, laid out for search; `pooled` has its maps at half resolution."""
 
     gallery: Gallery
-    whole: Mapped
-    rough: Mapped
+    pooled: Mapped
     index: DescriptorIndex
 
 
@@ -71,7 +70,7 @@ class Replica(Worker):
 
     def score(self, share: Share, query: Features, rows: Sequence[int], rough: bool) -> Array:
         opened = self._opened(share)
-        images = opened.rough if rough else opened.whole
+        images = opened.pooled if rough else opened.gallery
         keys = [images.features(row) for row in rows]
         with self._scoring:
             return self.retriever.score(query, keys)
@@ -84,9 +83,8 @@ class Replica(Worker):
             GalleryError: it cannot be read.
         """
         gallery = Gallery(share.gallery, share)
-        as_scored = self.retriever.as_scored
         index = DescriptorIndex(gallery.descriptors)
-        opened = Opened(gallery, as_scored(gallery), as_scored(gallery.pooled()), index)
+        opened = Opened(gallery, gallery.pooled(), index)
         weakref.finalize(opened, gallery.close)
         return opened
 

@@ -12,14 +12,14 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 
 from cvnet_engine.engine.backends import known, open_engine, usable_threads
 from cvnet_engine.engine.backends.streams import Streams
 from cvnet_engine.engine.bundle import Bundle, GraphFile
-from cvnet_engine.engine.contract import Array, Closing, Engine, Reducing, Uploading
+from cvnet_engine.engine.contract import Array, Closing, Engine, Uploading
 from cvnet_engine.engine.errors import BackendError, CvnetWarning, ImageError
 from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.geometry import IMAGE_SCALES, Size
@@ -41,14 +41,6 @@ class Mapped(Protocol):
 
     def features(self, row: int) -> Features:
         """Features of the row."""
-
-
-@runtime_checkable
-class Reducible(Protocol):
-    """Images kept in such a way that maps come cheaper reduced to a basis than whole."""
-
-    def reduced(self, basis: Array) -> Mapped:
-        """The same images, their maps (d, h_s, w_s) in a basis (256, d)."""
 
 
 class Collection(Mapped, Protocol):
@@ -183,15 +175,9 @@ class Retriever(Closing):
         """
         query_feeds = self._feeds("query", [query])  # the same arrays each time, so that an engine can keep its work
         self._upload(query_feeds)
-        collection = self.as_scored(collection)
         batches = (list(filter(is_open, batch)) for batch in batches_of_equal(rows, collection.map_size))
         for batch, key_feeds in self._read_ahead(collection, filter(None, batches)):
             yield batch, self._run_reranker(query_feeds | key_feeds)
-
-    def as_scored(self, collection: Mapped) -> Mapped:
-        """The same images, their maps as they come cheapest to the reranker."""
-        basis = self.reranker.basis if isinstance(self.reranker, Reducing) else None
-        return collection.reduced(basis) if basis is not None and isinstance(collection, Reducible) else collection
 
     def _run_reranker(self, feeds: dict[str, Array]) -> Array:
         """Pair scores (B,), one for each of the keys fed.

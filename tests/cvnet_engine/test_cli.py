@@ -468,9 +468,6 @@ def test_bad_checkpoints(cli, weights, tmp_path, name, message):
         ({"calibration": "absent"}, "absent: No such file"),
         ({"sizes": "1024"}, "expected a folder, or WIDTHxHEIGHT"),
         ({"sizes": "1024x768,8x8"}, "'8x8': expected"),
-        ({"map-dims": "100"}, "expected auto or one of 64, 96, 128, 192"),
-        ({"map-drift": "0.1"}, "--map-drift 0.1: is for --map-dims"),
-        ({"map-dims": "auto"}, "only the native pair scorer takes maps of fewer dimensions"),
         ({"descriptor": "superglobal", "sizes": "80x600"}, "less than 92 px, which SuperGlobal's descriptor needs"),
     ],
 )

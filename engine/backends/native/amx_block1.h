@@ -11,7 +11,7 @@
 
 #if defined(AMX)
 
-enum { AMX_STEPS = DIM / 2 / AMX_WORDS };                          // K-steps of a dot product
+enum { AMX_STEPS = MAP_DIM / 2 / AMX_WORDS };                          // K-steps of a dot product
 enum { AMX_RING_WORDS = AMX_ROWS * SCALES / 2 };                   // of the ring, from one tile of the swept image's rows
 enum { LANES_STRIDE = SCALES * AMX_ROW_BYTES };                    // bytes between the words of a lane block
 
@@ -31,7 +31,7 @@ INLINE void clamp_two_rows(const vec c[SCALES][AMX_ROWS], int n, vecu *ring)
         UNROLL for (int k = 0; k < AMX_STEPS; k++) {                                                                   \
             if (round < tiles) {                                                                                       \
                 const word *lanes = block + k * AMX_ROWS * SCALES * AMX_WORDS;                                         \
-                amx_load(6, rows + k * AMX_WORDS, DIM / 2 * sizeof(word));                                             \
+                amx_load(6, rows + k * AMX_WORDS, MAP_DIM / 2 * sizeof(word));                                             \
                 amx_load(7, lanes, LANES_STRIDE);                                                                      \
                 amx_multiply_bf16(C0, 6, 7);                                                                           \
                 amx_load(7, lanes + AMX_WORDS, LANES_STRIDE);                                                          \
@@ -50,8 +50,8 @@ INLINE void clamp_two_rows(const vec c[SCALES][AMX_ROWS], int n, vecu *ring)
 static void amx_fill_ring(Sweep *w, int y)
 {
     const int tiles = amx_rows(w->swept) / AMX_ROWS;
-    const word *rows = w->swept->rows + (size_t)y * amx_rows(w->swept) * DIM / 2;
-    const word *block = w->lanes->lanes + (size_t)w->block * DIM / 2 * SCALES * LANES;
+    const word *rows = w->swept->rows + (size_t)y * amx_rows(w->swept) * MAP_DIM / 2;
+    const word *block = w->lanes->lanes + (size_t)w->block * MAP_DIM / 2 * SCALES * LANES;
     vecu *ring = (vecu *)w->ring + y % KERNEL1 * w->ring_words + pair_words(BFLOAT16);
     vec buffers[2][SCALES][AMX_ROWS];
     amx_zero(3); amx_zero(4); amx_zero(5);
@@ -59,7 +59,7 @@ static void amx_fill_ring(Sweep *w, int y)
         vec(*stored)[AMX_ROWS] = buffers[(round + 1) % 2], (*clamped)[AMX_ROWS] = buffers[round % 2];
         if (round % 2) CORRELATION_ROUND(3, 4, 5, 0, 1, 2);
         else CORRELATION_ROUND(0, 1, 2, 3, 4, 5);
-        rows += AMX_ROWS * DIM / 2;
+        rows += AMX_ROWS * MAP_DIM / 2;
         if (round >= 2) ring += AMX_RING_WORDS;
     }
 }

@@ -88,7 +88,7 @@ INLINE int held_lanes(int mode) { return (void)mode, 0; }
 // out[r][3][16] = dot products of R native rows with the 3 x 16 lanes.
 INLINE void dot_rows(const int mode, const int R, const word *restrict lanes, const float *lanes_step, Rows rows, vec *out)
 {
-    const int words = DIM / per_word(mode);
+    const int words = MAP_DIM / per_word(mode);
     vec acc[DOT_ROWS * SCALES];
     UNROLL for (int i = 0; i < R * SCALES; i++) acc[i] = mode == INT8 ? broadcast((word)rows.bias[i / SCALES]) : (vec){0};
     for (int k = 0; k < words; k++) {
@@ -106,7 +106,7 @@ INLINE void dot_rows(const int mode, const int R, const word *restrict lanes, co
 // Correlation of one lane block with `n` native positions from `first`: out[n][3][16].
 INLINE void correlate(const int mode, const Side *swept, const Side *lanes, int block, int first, int n, vec *out)
 {
-    const int words = DIM / per_word(mode);
+    const int words = MAP_DIM / per_word(mode);
     const word *l = lanes->lanes + (size_t)block * words * SCALES * LANES;
     const float *lanes_step = lanes->lanes_step + block * SCALES * LANES;
     for (int runs = (n + DOT_ROWS - 1) / DOT_ROWS; runs > 0; runs--) {  // even lengths rather than a short last one

@@ -12,8 +12,8 @@ from cvnet_engine.engine.backends.native.library import Maps, Tensor, expect, li
 from cvnet_engine.engine.backends.native.weights import load
 from cvnet_engine.engine.contract import Array, Closing, TensorSpec, check_feeds
 from cvnet_engine.engine.errors import BackendError
-from cvnet_engine.engine.geometry import AREA_SCALES, MAP_DIM, unit_map_sizes
-from cvnet_engine.engine.signatures import SIGNATURES, maps
+from cvnet_engine.engine.geometry import AREA_SCALES, unit_map_sizes
+from cvnet_engine.engine.signatures import SIGNATURES
 
 PRECISIONS = {"fp32": 0, "bf16": 1, "int8": 2}  # of every product; sums and statistics are float32
 
@@ -21,16 +21,13 @@ PRECISIONS = {"fp32": 0, "bf16": 1, "int8": 2}  # of every product; sums and sta
 class NativeReranker(Closing):
     """An `Engine` with the inputs and outputs of the reranker graph. Takes maps in float16 as they are stored.
 
-    Where its weights come with a basis, maps are reduced to the basis's dimensions before they are correlated; they may
-    be fed in these already, all maps of a side alike.
-
     A query meets many batches of keys, so what is computed of it is kept for as long as the same values are fed.
     """
 
     def __init__(self, weights: Path, precision: str, threads: int) -> None:
         """
         Args:
-            weights: `.npz` of the published `cv_learner` tensors, without that prefix; see `weights.Weights`.
+            weights: `.npz` of the published `cv_learner` tensors, without that prefix; see `weights.shapes`.
 
         Raises:
             BackendError: the library cannot be had, this processor lacks the precision's instructions, the weights are
@@ -38,38 +35,27 @@ class NativeReranker(Closing):
         """
         self._handle = ctypes.c_void_p()  # of the model in C
         self._query: list[Array] = []  # copies of the maps of the query that is prepared
-        found = load(weights)
-        self.basis: Array | None = found.basis
-        self._library = library(found.dim)
-        if not accelerated(precision, found.dim):
+        tensors = load(weights)
+        self._library = library()
+        if not accelerated(precision):
             raise BackendError(f"this processor has no {precision} instructions for the native pair scorer; use fp32")
-        tensors = found.tensors if self.basis is None else [*found.tensors, self.basis]
         views = (Tensor * len(tensors))(*(Tensor(t.ctypes.data, t.size) for t in tensors))
         expect(
             self._library.cvnet_create(views, len(views), PRECISIONS[precision], threads, ctypes.byref(self._handle))
         )
         self.inputs, _ = SIGNATURES["reranker"]
-        self._reduced = {"query": maps("query", 1, found.dim), "key": maps("key", "batch", found.dim)}
         self.outputs = {"logits": TensorSpec("float32", ("batch", 2)), "score": TensorSpec("float32", ("batch",))}
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         if not self._handle:
             raise BackendError("the native pair scorer is closed; open it again")
-        check_feeds(feeds, self._expected(feeds))
+        check_feeds(feeds, self.inputs)
         query, keys = maps_of("query", feeds), maps_of("key", feeds)
         self._prepare(query)
         logits = np.empty((len(keys[0]), 2), np.float32)
         images = (Maps * len(logits))(*(image(keys, row) for row in range(len(logits))))
         expect(self._library.cvnet_score(self._handle, images, len(logits), logits.ctypes.data))
         return {"logits": logits, "score": softmax_of_second(logits)}
-
-    def _expected(self, feeds: Mapping[str, Array]) -> Mapping[str, TensorSpec]:
-        """`inputs`, but for a side whose first map is of the dimensions that are correlated."""
-        expected = dict(self.inputs)
-        for side, specs in self._reduced.items():
-            if f"{side}_0" in feeds and feeds[f"{side}_0"].shape[1:2] == specs[f"{side}_0"].shape[1:2]:
-                expected |= specs
-        return expected
 
     def close(self) -> None:
         if self._handle:
@@ -84,20 +70,17 @@ class NativeReranker(Closing):
         self._query = [m.copy() for m in query]
 
 
-def accelerated(precision: str, dim: int = MAP_DIM) -> bool:
+def accelerated(precision: str) -> bool:
     """Whether this processor has the instructions that make a precision quicker than fp32.
-
-    Args:
-        dim: of the library that is asked, all of which say the same.
 
     Raises:
         BackendError: the library cannot be had.
     """
-    return bool(library(dim).cvnet_accelerated(PRECISIONS[precision]))
+    return bool(library().cvnet_accelerated(PRECISIONS[precision]))
 
 
 def maps_of(side: str, feeds: Mapping[str, Array]) -> list[Array]:
-    """A side's maps (B, 256 or d, h_s, w_s), contiguous.
+    """A side's maps (B, 256, h_s, w_s), contiguous.
 
     Raises:
         BackendError: maps that are not of one dtype, float16 or float32, or whose sizes are not those of one image.
@@ -117,7 +100,7 @@ def maps_of(side: str, feeds: Mapping[str, Array]) -> list[Array]:
 
 def image(images: Sequence[Array], row: int) -> Maps:
     """One image of a batch of maps as the C code takes it. Holds addresses, not the maps."""
-    found = Maps(channels=images[0].shape[1], is_half=int(images[0].dtype == np.float16))
+    found = Maps(is_half=int(images[0].dtype == np.float16))
     for s, m in enumerate(images):
         found.grid[s][:] = m.shape[2:]
         found.map[s] = m[row].ctypes.data

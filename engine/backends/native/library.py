@@ -46,12 +46,11 @@ FAILURES = (
 
 
 class Maps(ctypes.Structure):
-    """One image's maps: size (h, w) and address of each scale's, how many channels, and whether they are float16."""
+    """One image's maps: size (h, w) and address of each scale's, and whether they are float16."""
 
     _fields_ = (
         ("grid", ctypes.c_int * 2 * len(AREA_SCALES)),
         ("map", ctypes.c_void_p * len(AREA_SCALES)),
-        ("channels", ctypes.c_int),
         ("is_half", ctypes.c_int),
     )
 
@@ -69,11 +68,8 @@ class Tensor(ctypes.Structure):
 
 
 @cache
-def library(dim: int = MAP_DIM) -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
     """The compiled library, from the cache where this source has been compiled for this processor before.
-
-    Args:
-        dim: how many dimensions of maps it correlates: all, or one of `REDUCED_DIMS`.
 
     Raises:
         BackendError: it is neither there nor can it be made: no C compiler, one that does not take the source, or a
@@ -81,7 +77,7 @@ def library(dim: int = MAP_DIM) -> ctypes.CDLL:
     """
     folder = cache_folder()
     try:
-        file = cached(private(folder), dim) or compile_into(folder, dim)
+        file = cached(private(folder)) or compile_into(folder)
     except OSError as error:
         raise unwritable(folder, error) from error
     try:
@@ -153,14 +149,9 @@ def product(a: Array, b: Array) -> Array:
 # the cache
 
 
-def flags(dim: int) -> tuple[str, ...]:
-    """The compiler's flags for a library that correlates so many dimensions."""
-    return (*FLAGS, f"-DDIM={dim}")
-
-
-def cached(folder: Path, dim: int = MAP_DIM) -> Path | None:
+def cached(folder: Path) -> Path | None:
     """The library of this source and processor, if it is in the folder whole: its digest is in its name."""
-    for file in folder.glob(f"pair_scorer-{fingerprint(dim)}-*.so"):
+    for file in folder.glob(f"pair_scorer-{fingerprint()}-*.so"):
         with contextlib.suppress(OSError):  # what cannot be read is of no use
             if file.stem.endswith(digest(file.read_bytes())):
                 return file
@@ -168,10 +159,10 @@ def cached(folder: Path, dim: int = MAP_DIM) -> Path | None:
     return None
 
 
-def fingerprint(dim: int) -> str:
+def fingerprint() -> str:
     """What a compiled library depends on: the source, the command, and the processor that `-march=native` means."""
     features = machine.cpuinfo("flags") or machine.cpuinfo("Features")  # as x86-64 and Arm call them
-    command = (os.environ.get("CC", "cc"), *flags(dim), platform.machine(), features)
+    command = (os.environ.get("CC", "cc"), *FLAGS, platform.machine(), features)
     sources = sorted(SOURCE.parent.glob("*.[ch]"))
     return digest(b"\0".join([*map(str.encode, command), *(file.read_bytes() for file in sources)]))
 
@@ -203,14 +194,14 @@ def compiler() -> list[str]:
     return command
 
 
-def compile_into(folder: Path, dim: int) -> Path:
+def compile_into(folder: Path) -> Path:
     """The library, compiled and put into the folder whole, under a name that holds its digest."""
     command = compiler()
     with tempfile.TemporaryDirectory(dir=folder, prefix="compiling-") as unfinished:
         made = Path(unfinished) / "pair_scorer.so"
-        run_compiler([*command, *flags(dim), str(SOURCE), "-o", str(made), "-lm"])
+        run_compiler([*command, *FLAGS, str(SOURCE), "-o", str(made), "-lm"])
         sync(made)
-        file = folder / f"pair_scorer-{fingerprint(dim)}-{digest(made.read_bytes())}.so"
+        file = folder / f"pair_scorer-{fingerprint()}-{digest(made.read_bytes())}.so"
         rename(made, file)
     return file
 

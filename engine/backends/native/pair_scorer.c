@@ -40,7 +40,6 @@ typedef struct {  // where a key is prepared and its pair scored
 typedef struct {
     int mode;
     int amx;  // whether the matrix unit computes it
-    word *basis;  // that maps are put into, see pack_basis, or NULL
     Block1 block1;
     Layer layers[LAYERS];
     float hidden[HIDDEN * HIDDEN], hidden_bias[HIDDEN], logits[CLASSES * HIDDEN], logits_bias[CLASSES];
@@ -144,7 +143,7 @@ static Status score_pair(const Model *m, Desk *d, float logits[CLASSES])
 
 static Status score_key(const Model *m, Desk *d, const Maps *key, float logits[CLASSES])
 {
-    Status bad = prepare_side(&d->key, m->mode, m->amx, m->basis, &d->pool, &d->rows, key);
+    Status bad = prepare_side(&d->key, m->mode, m->amx, &d->pool, &d->rows, key);
     return bad ? bad : score_pair(m, d, logits);
 }
 
@@ -240,7 +239,7 @@ void cvnet_free(Model *m)
     free(m->single);
     clear_desk(&m->desk);
     for (Layer *l = m->layers; l < m->layers + LAYERS; l++) free(l->weights), free(l->winograd[0]), free(l->winograd[1]);
-    free(m->basis), free(m->block1.sweep[0]), free(m->block1.sweep[1]);
+    free(m->block1.sweep[0]), free(m->block1.sweep[1]);
     release(&m->query.memory);
     free(m);
 }
@@ -257,29 +256,18 @@ static Status start_desks(Model *m, int threads)
 
 enum { WEIGHTS = (1 + LAYERS) * TENSORS + HEAD_TENSORS };
 
-static Status set_basis(Model *m, const Tensor *t)
-{
-    if (t->size != MAP_DIM * DIM) return BAD_SHAPE;
-    m->basis = allocate(MAP_DIM * DIM * sizeof(word));
-    if (!m->basis) return OUT_OF_MEMORY;
-    pack_basis(m->mode, t->values, m->basis);
-    return OK;
-}
-
-// tensors: TENSORS for each of the nine convolutions, weight and bias of both linear layers, and then, where maps of MAP_DIM
-// channels are to be put into a basis, its DIM orthonormal columns. Model: NULL unless OK.
+// tensors: TENSORS for each of the nine convolutions, weight and bias of both linear layers. Model: NULL unless OK.
 Status cvnet_create(const Tensor *tensors, int n, int mode, int threads, Model **model)
 {
     *model = NULL;
     if (mode < 0 || mode >= MODES) return BAD_PRECISION;
-    if (n != WEIGHTS && n != WEIGHTS + 1) return BAD_SHAPE;
+    if (n != WEIGHTS) return BAD_SHAPE;
     Model *m = calloc(1, sizeof *m);
     if (!m) return OUT_OF_MEMORY;
     m->mode = mode, m->amx = mode == BFLOAT16 && cvnet_has_amx();
     Status bad = make_block1(&m->block1, tensors, mode, m->amx);
     if (!bad) bad = make_layers(m, tensors + TENSORS);
     if (!bad) bad = make_head(m, tensors + (1 + LAYERS) * TENSORS);
-    if (!bad && n > WEIGHTS) bad = set_basis(m, tensors + WEIGHTS);
     if (!bad) bad = start_desks(m, threads);
     if (bad) cvnet_free(m);
     else *model = m;
@@ -289,7 +277,7 @@ Status cvnet_create(const Tensor *tensors, int n, int mode, int threads, Model *
 // The query that the next keys are scored against.
 Status cvnet_prepare_query(Model *m, const Maps *query)
 {
-    Status bad = prepare_side(&m->query, m->mode, m->amx, m->basis, &m->desk.pool, &m->desk.rows, query);
+    Status bad = prepare_side(&m->query, m->mode, m->amx, &m->desk.pool, &m->desk.rows, query);
     m->has_query = !bad;
     return bad;
 }

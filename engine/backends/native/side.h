@@ -1,8 +1,6 @@
 // One image prepared: its maps as the operands of correlation.
 //
 // Sizes of the maps and their numbers of channels (MAP_DIM, SCALES) are engine/geometry.py's, which library.py passes on.
-// DIM of the channels are correlated: all of them as they come, or their coordinates in a basis that holds what matters of
-// the maps of every scale. The correlation is the same product in any orthonormal basis.
 
 #pragma once
 
@@ -20,8 +18,7 @@ static Grid halved(Grid g) { return (Grid){(g.h + 1) / 2, (g.w + 1) / 2}; }
 
 typedef struct {             // one image's maps as they come
     Grid grid[SCALES];       // the last one is the full scale
-    const void *map[SCALES];  // (channels, h_s, w_s)
-    int channels;            // DIM, or MAP_DIM where they are still to be put into a basis
+    const void *map[SCALES];  // (MAP_DIM, h_s, w_s)
     int is_half;             // float16, else float32
 } Maps;
 
@@ -39,13 +36,13 @@ typedef struct {
     int mode;
     Grid full, even, grid[SCALES];
     int start[SCALES + 1];  // first row of each scale in `native`
-    word *native;           // [position][DIM words]: the broadcast operand, every position of the three native grids
+    word *native;           // [position][MAP_DIM words]: the broadcast operand, every position of the three native grids
     float *native_step;     // [position]: value of one unit of its integers (1 in float32, bfloat16)
     int *native_bias;       // [position]: -128 times the sum of its integers, as lanes have 128 added; else 0
-    word *lanes;            // [even / 16][DIM words][3 scales][16]: the vector operand, maps resized, even positions
+    word *lanes;            // [even / 16][MAP_DIM words][3 scales][16]: the vector operand, maps resized, even positions
     float *lanes_step;      // [even / 16][3][16]
     int amx;                // whether tiles correlate it: then `rows` takes the place of `native`
-    word *rows;             // [y][amx_rows][DIM words]: maps resized, every position (row 3 * x + scale), bfloat16
+    word *rows;             // [y][amx_rows][MAP_DIM words]: maps resized, every position (row 3 * x + scale), bfloat16
     Buffer memory;          // of all these
 } Side;
 
@@ -63,8 +60,7 @@ static float half_to_float(uint16_t h)
 typedef struct {  // of one image's maps to a Side
     Side *side;
     const Maps *maps;
-    const word *basis;  // see pack_basis
-    float *rows;        // [position][DIM]
+    float *rows;        // [position][MAP_DIM]
     atomic_int *faults;  // positions that are no unit vectors
 } Preparation;
 
@@ -77,87 +73,33 @@ static int scale_of(const Side *side, int position)
 
 static void transpose_row(const Preparation *p, int position, float *row)
 {
-    int s = scale_of(p->side, position), i = position - p->side->start[s], channels = p->maps->channels;
+    int s = scale_of(p->side, position), i = position - p->side->start[s];
     size_t n = area(p->side->grid[s]);
     const uint16_t *half = p->maps->map[s];
     const float *whole = p->maps->map[s];
-    if (p->maps->is_half) for (int c = 0; c < channels; c++) row[c] = half_to_float(half[c * n + i]);
-    else for (int c = 0; c < channels; c++) row[c] = whole[c * n + i];
+    if (p->maps->is_half) for (int c = 0; c < MAP_DIM; c++) row[c] = half_to_float(half[c * n + i]);
+    else for (int c = 0; c < MAP_DIM; c++) row[c] = whole[c * n + i];
 }
 
 // Whether a position's values may be what they should: not NaN, not infinite, not of another norm. All zero is allowed.
-static int is_unit(const float *row, int channels)
+static int is_unit(const float *row)
 {
     vec squares = {0};
-    for (int c = 0; c < channels; c += LANES) squares += *(const vec_any *)(row + c) * *(const vec_any *)(row + c);
+    for (int c = 0; c < MAP_DIM; c += LANES) squares += *(const vec_any *)(row + c) * *(const vec_any *)(row + c);
     float total = 0;
     for (int lane = 0; lane < LANES; lane++) total += squares[lane];
     return total <= MOST_SQUARE;
-}
-
-// Products with the basis are of this mode: as accurate as they matter to the mode that they are made for, and no slower.
-static int basis_mode(int mode)
-{
-#if defined(__AVX512BF16__)
-    if (mode != FLOAT32) return BFLOAT16;
-#endif
-    (void)mode;
-    return FLOAT32;
-}
-
-// basis[MAP_DIM][DIM] -> [MAP_DIM words][DIM]: a word has a dimension's values for the same channels as a word of a row.
-static void pack_basis(int mode, const float *basis, word *packed)
-{
-    int per = per_word(basis_mode(mode));
-    for (int d = 0; d < DIM; d++) {
-        float axis[MAP_DIM];
-        word words[MAP_DIM];
-        for (int c = 0; c < MAP_DIM; c++) axis[c] = basis[c * DIM + d];
-        pack(basis_mode(mode), axis, words, MAP_DIM, 1, 0);
-        for (int k = 0; k < MAP_DIM / per; k++) packed[k * DIM + d] = words[k];
-    }
-}
-
-// whole[n][MAP_DIM words] -> rows[n][DIM]: coordinates in the basis, of DOT_ROWS positions at most.
-INLINE void project(const int mode, const word *basis, const word (*whole)[MAP_DIM], int n, float *rows)
-{
-    for (int d = 0; d < DIM; d += 2 * LANES) {
-        vec sum[DOT_ROWS][2] = {0};
-        for (int k = 0; k < MAP_DIM / per_word(mode); k++) {
-            const vec_any *axes = (const vec_any *)(basis + k * DIM + d);
-            UNROLL for (int r = 0; r < DOT_ROWS; r++)
-                UNROLL for (int v = 0; v < 2; v++) sum[r][v] = mac(mode, sum[r][v], axes[v], broadcast(whole[r][k]));
-        }
-        for (int r = 0; r < n; r++) memcpy(rows + r * DIM + d, sum[r], sizeof sum[r]);
-    }
-}
-
-// Values to correlate of n positions, DOT_ROWS at most; how many of them are no unit vectors.
-static int read_rows(const Preparation *p, int first, int n, float *rows)
-{
-    word whole[DOT_ROWS][MAP_DIM] = {0};
-    int as_they_come = p->maps->channels == DIM, mode = basis_mode(p->side->mode), faults = 0;
-    for (int r = 0; r < n; r++) {
-        float values[MAP_DIM], *row = as_they_come ? rows + r * DIM : values;
-        transpose_row(p, first + r, row);
-        faults += !is_unit(row, p->maps->channels);
-        if (!as_they_come) pack(mode, values, whole[r], MAP_DIM, 1, 0);
-    }
-    if (as_they_come) return faults;
-    if (mode == FLOAT32) project(FLOAT32, p->basis, whole, n, rows);
-    else project(BFLOAT16, p->basis, whole, n, rows);
-    return faults;
 }
 
 static float step_of(int mode, const float *x, int n) { return mode == INT8 ? largest(x, n) / MOST_SIGNED : 1; }
 
 static void prepare_native(Side *side, const float *row, int position)
 {
-    int words = DIM / per_word(side->mode), sum = 0;
+    int words = MAP_DIM / per_word(side->mode), sum = 0;
     word *out = side->native + (size_t)position * words;
-    float step = side->native_step[position] = step_of(side->mode, row, DIM);
-    pack(side->mode, row, out, DIM, step, 0);
-    for (int c = 0; c < DIM && side->mode == INT8; c++) sum += ((const unit *)out)[c];
+    float step = side->native_step[position] = step_of(side->mode, row, MAP_DIM);
+    pack(side->mode, row, out, MAP_DIM, step, 0);
+    for (int c = 0; c < MAP_DIM && side->mode == INT8; c++) sum += ((const unit *)out)[c];
     side->native_bias[position] = -UNSIGNED_OFFSET * sum;
 }
 
@@ -168,28 +110,32 @@ static void native_task(const void *context, int chunk, void *scratch)
     int end = MIN((chunk + 1) * CHUNK, p->side->start[SCALES]);
     for (int i = chunk * CHUNK; i < end; i += DOT_ROWS) {
         int n = MIN(DOT_ROWS, end - i);
-        float *rows = p->rows + (size_t)i * DIM;
-        int faults = read_rows(p, i, n, rows);
+        float *rows = p->rows + (size_t)i * MAP_DIM;
+        int faults = 0;
+        for (int r = 0; r < n; r++) {
+            transpose_row(p, i + r, rows + r * MAP_DIM);
+            faults += !is_unit(rows + r * MAP_DIM);
+        }
         if (faults) atomic_fetch_add(p->faults, faults);
-        else for (int r = 0; r < n && !p->side->amx; r++) prepare_native(p->side, rows + r * DIM, i + r);
+        else for (int r = 0; r < n && !p->side->amx; r++) prepare_native(p->side, rows + r * MAP_DIM, i + r);
     }
 }
 
 // The map of scale s, of which `rows` are the vectors, resized to full size: its vector at position (to_y, to_x).
-static void resize_at(const Side *side, const float *rows, int s, int to_y, int to_x, float row[DIM])
+static void resize_at(const Side *side, const float *rows, int s, int to_y, int to_x, float row[MAP_DIM])
 {
     Grid g = side->grid[s];
     Between y = between(to_y, g.h, side->full.h), x = between(to_x, g.w, side->full.w);
-    const float *aa = rows + (size_t)(y.a * g.w + x.a) * DIM, *ab = rows + (size_t)(y.a * g.w + x.b) * DIM;
-    const float *ba = rows + (size_t)(y.b * g.w + x.a) * DIM, *bb = rows + (size_t)(y.b * g.w + x.b) * DIM;
+    const float *aa = rows + (size_t)(y.a * g.w + x.a) * MAP_DIM, *ab = rows + (size_t)(y.a * g.w + x.b) * MAP_DIM;
+    const float *ba = rows + (size_t)(y.b * g.w + x.a) * MAP_DIM, *bb = rows + (size_t)(y.b * g.w + x.b) * MAP_DIM;
     float waa = (1 - y.t) * (1 - x.t), wab = (1 - y.t) * x.t, wba = y.t * (1 - x.t), wbb = y.t * x.t;
-    for (int c = 0; c < DIM; c++) row[c] = waa * aa[c] + wab * ab[c] + wba * ba[c] + wbb * bb[c];
+    for (int c = 0; c < MAP_DIM; c++) row[c] = waa * aa[c] + wab * ab[c] + wba * ba[c] + wbb * bb[c];
 }
 
 // A resized vector at even position i as a lane.
 static void put_lane(Side *side, const word *packed, float step, int s, int i)
 {
-    int words = DIM / per_word(side->mode), lane = i % LANES, block = i / LANES;
+    int words = MAP_DIM / per_word(side->mode), lane = i % LANES, block = i / LANES;
     word *out = side->lanes + ((size_t)block * words * SCALES + s) * LANES + lane;
     for (int k = 0; k < words; k++) out[k * SCALES * LANES] = packed[k];
     side->lanes_step[(block * SCALES + s) * LANES + lane] = step * (side->mode == INT8 ? CORRELATION_UNITS : 1);
@@ -197,11 +143,11 @@ static void put_lane(Side *side, const word *packed, float step, int s, int i)
 
 static void prepare_lane(Side *side, const float *rows, int s, int i)
 {
-    float row[DIM];
-    word packed[DIM];
+    float row[MAP_DIM];
+    word packed[MAP_DIM];
     resize_at(side, rows, s, i / side->even.w * 2, i % side->even.w * 2, row);
-    float step = step_of(side->mode, row, DIM);
-    pack(side->mode, row, packed, DIM, step, UNSIGNED_OFFSET);
+    float step = step_of(side->mode, row, MAP_DIM);
+    pack(side->mode, row, packed, MAP_DIM, step, UNSIGNED_OFFSET);
     put_lane(side, packed, step, s, i);
 }
 
@@ -211,15 +157,15 @@ static void amx_rows_task(const void *context, int y, void *scratch)
     (void)scratch;
     const Preparation *p = context;
     Side *side = p->side;
-    word *out = side->rows + (size_t)y * amx_rows(side) * DIM / 2;
+    word *out = side->rows + (size_t)y * amx_rows(side) * MAP_DIM / 2;
     for (int x = 0; x < side->full.w; x++)
-        for (int s = 0; s < SCALES; s++, out += DIM / 2) {
-            float row[DIM];
-            resize_at(side, p->rows + (size_t)side->start[s] * DIM, s, y, x, row);
-            pack(BFLOAT16, row, out, DIM, 1, 0);
+        for (int s = 0; s < SCALES; s++, out += MAP_DIM / 2) {
+            float row[MAP_DIM];
+            resize_at(side, p->rows + (size_t)side->start[s] * MAP_DIM, s, y, x, row);
+            pack(BFLOAT16, row, out, MAP_DIM, 1, 0);
             if (y % 2 == 0 && x % 2 == 0) put_lane(side, out, 1, s, y / 2 * side->even.w + x / 2);
         }
-    memset(out, 0, (size_t)(amx_rows(side) - side->full.w * SCALES) * DIM / 2 * sizeof(word));
+    memset(out, 0, (size_t)(amx_rows(side) - side->full.w * SCALES) * MAP_DIM / 2 * sizeof(word));
 }
 
 static void lanes_task(const void *context, int chunk, void *scratch)
@@ -227,7 +173,7 @@ static void lanes_task(const void *context, int chunk, void *scratch)
     (void)scratch;
     const Preparation *p = context;
     for (int i = chunk * CHUNK; i < MIN((chunk + 1) * CHUNK, area(p->side->even)); i++)
-        for (int s = 0; s < SCALES; s++) prepare_lane(p->side, p->rows + (size_t)p->side->start[s] * DIM, s, i);
+        for (int s = 0; s < SCALES; s++) prepare_lane(p->side, p->rows + (size_t)p->side->start[s] * MAP_DIM, s, i);
 }
 
 static int fits(const Maps *maps)
@@ -247,7 +193,7 @@ static Status lay_out(Side *side, int mode, int amx, const Maps *maps)
         side->grid[s] = maps->grid[s];
         side->start[s + 1] = side->start[s] + area(side->grid[s]);
     }
-    size_t words = DIM / per_word(mode), native = amx ? 0 : side->start[SCALES];
+    size_t words = MAP_DIM / per_word(mode), native = amx ? 0 : side->start[SCALES];
     size_t rows = amx ? (size_t)side->full.h * amx_rows(side) : 0;
     size_t lanes = (area(side->even) + LANES - 1) / LANES * SCALES * LANES;
     size_t size = (native + lanes) * (words + 1) + native + rows * words;
@@ -263,15 +209,15 @@ static Status lay_out(Side *side, int mode, int amx, const Maps *maps)
     return OK;
 }
 
-// Prepares an image's maps. `rows` is scratch that is kept, `basis` NULL where there is none.
-static Status prepare_side(Side *side, int mode, int amx, const word *basis, Pool *pool, Buffer *rows, const Maps *maps)
+// Prepares an image's maps. `rows` is scratch that is kept.
+static Status prepare_side(Side *side, int mode, int amx, Pool *pool, Buffer *rows, const Maps *maps)
 {
-    if (!fits(maps) || (maps->channels != DIM && (maps->channels != MAP_DIM || !basis))) return BAD_SHAPE;
+    if (!fits(maps)) return BAD_SHAPE;
     if (lay_out(side, mode, amx, maps)) return OUT_OF_MEMORY;
     int positions = side->start[SCALES];
-    if (reserve(rows, (size_t)positions * DIM * sizeof(float))) return OUT_OF_MEMORY;
+    if (reserve(rows, (size_t)positions * MAP_DIM * sizeof(float))) return OUT_OF_MEMORY;
     atomic_int faults = 0;
-    Preparation p = {side, maps, basis, rows->p, &faults};
+    Preparation p = {side, maps, rows->p, &faults};
     parallel(pool, (positions + CHUNK - 1) / CHUNK, native_task, &p);
     if (faults) return NOT_UNIT;
     if (amx) parallel(pool, side->full.h, amx_rows_task, &p);

@@ -15,8 +15,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from cvnet_engine.engine.backends.native.library import SOURCE, flags
-from cvnet_engine.engine.geometry import MAP_DIM, REDUCED_DIMS
+from cvnet_engine.engine.backends.native.library import FLAGS, SOURCE
 from cvnet_engine.engine.machine import cpuinfo, usable_cpus
 
 STRICT = ("-Wall", "-Wextra", "-Werror")
@@ -31,42 +30,39 @@ PROCESSORS = {  # -march and more -> the instructions that it needs
     "x86-64": "sse2",
 }
 SANITIZED_ON = ("x86-64-v4 -mavx512vnni -mavx512bf16", "x86-64-v3", "x86-64")
-ODD_DIM = 96  # of REDUCED_DIMS the one whose 8-bit rows end within a line of the cache
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=10_000, help="feeds in all")
     builds = [
-        (MAP_DIM, compiler, processor, more)
+        (compiler, processor, more)
         for processor in PROCESSORS
         for compiler, more in (("gcc", ()), ("clang", ()), ("gcc", SANITIZED))
         if not more or processor in SANITIZED_ON
     ]
-    builds += [(dim, "gcc", SANITIZED_ON[0], ()) for dim in REDUCED_DIMS]
-    builds += [(ODD_DIM, "gcc", processor, SANITIZED) for processor in SANITIZED_ON]
     each = -(-parser.parse_args().count // len(builds))
     with ThreadPoolExecutor(usable_cpus()) as pool:
         for line in pool.map(lambda build: check(*build, each), builds):
             print(line, flush=True)  # noqa: T201
 
 
-def check(dim: int, compiler: str, processor: str, more: tuple[str, ...], count: int) -> str:
-    """Compile for a processor and a number of dimensions, and fuzz where this machine is one; a line that says so."""
+def check(compiler: str, processor: str, more: tuple[str, ...], count: int) -> str:
+    """Compile for a processor, and fuzz where this machine is one; a line that says so."""
     needed = PROCESSORS[processor]
-    label = f"{compiler} -march={processor}{' sanitized' if more else ''}, {dim} dimensions"
+    label = f"{compiler} -march={processor}{' sanitized' if more else ''}"
     if shutil.which(compiler) is None:
         return f"{label}: skipped, no {compiler} here"
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "pair_scorer.so"
         target = f"-march={processor}".split()
-        command = [compiler, *flags(dim), *target, *STRICT, *more, str(SOURCE), "-o", str(library), "-lm"]
+        command = [compiler, *FLAGS, *target, *STRICT, *more, str(SOURCE), "-o", str(library), "-lm"]
         subprocess.run(command, check=True)
         if needed not in cpuinfo("flags").split():
             return f"{label}: compiled; not run, this processor has no {needed}"
         preloaded = {"LD_PRELOAD": runtime(), "ASAN_OPTIONS": "detect_leaks=0"} if more else {}
         fuzz = [sys.executable, "-m", "tests.engine.backends.native_fuzz", str(library)]
-        fuzz += ["--dim", str(dim), "--count", str(count)]
+        fuzz += ["--count", str(count)]
         subprocess.run(fuzz, check=True, stdout=subprocess.DEVNULL, env=os.environ | preloaded)
     return f"{label}: compiled, {count} feeds"
 

@@ -2,7 +2,6 @@
 
 `python -m tests.engine.backends.native_fuzz LIBRARY --count 10000` tries a compiled library beside the default one,
 whose scores test_native.py holds against PyTorch; native_check.py runs it for every processor, compiler and sanitizer.
-A library of fewer dimensions is given a basis, and maps that lie in it, so that the scores are those of whole maps.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ import pytest
 
 from cvnet_engine.engine.backends.native import engine as native
 from cvnet_engine.engine.backends.native.library import Grid, Maps, Tensor, declare, library
-from cvnet_engine.engine.backends.native.weights import BASIS, shapes
+from cvnet_engine.engine.backends.native.weights import shapes
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.errors import BackendError
-from cvnet_engine.engine.geometry import MAP_DIM, REDUCED_DIMS, unit_map_sizes
+from cvnet_engine.engine.geometry import MAP_DIM, unit_map_sizes
 from cvnet_engine.engine.retrieval import pooling
 
 Feeds = dict[str, Array]
@@ -34,37 +33,24 @@ LONGEST = 7  # positions of a side
 MOST_ROWS = 80  # of a matrix, and columns
 
 
-def random_weights(seed: int, file: Path, basis: Array | None = None) -> Path:
-    """Weights of the reranker that make logits of about 1, with a basis (256, d) beside them where there is one."""
+def random_weights(seed: int, file: Path) -> Path:
+    """Weights of the reranker that make logits of about 1."""
     rng = np.random.default_rng(seed)
     tensors = {name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes().items()}
-    np.savez(file, **tensors if basis is None else tensors | {BASIS: basis})
+    np.savez(file, allow_pickle=False, **tensors)
     return file
 
 
-def random_basis(rng: Rng, dim: int) -> Array:
-    """(256, dim) float32, orthonormal columns."""
-    axes: Array = np.linalg.qr(rng.standard_normal((MAP_DIM, dim)))[0]
-    return axes.astype(np.float32)
-
-
-def feeds(rng: Rng, basis: Array | None = None) -> Feeds:
-    """A query and up to three keys of random sizes, as float16 or float32, all within a basis where there is one."""
+def feeds(rng: Rng) -> Feeds:
+    """A query and up to three keys of random sizes, as float16 or float32."""
     found: Feeds = {}
     for side, batch in (("query", 1), ("key", int(rng.integers(0, 4)))):
         height, width = (int(n) for n in rng.integers(2, LONGEST + 1, 2))
         dtype = rng.choice([np.float16, np.float32])
         for s, size in enumerate(unit_map_sizes((height, width))):
-            maps = rng.standard_normal((batch, MAP_DIM if basis is None else basis.shape[1], *size), np.float32)
-            maps = maps if basis is None else in_whole_maps(maps, basis)
+            maps = rng.standard_normal((batch, MAP_DIM, *size), np.float32)
             found[f"{side}_{s}"] = (maps / np.linalg.norm(maps, axis=1, keepdims=True)).astype(dtype)
     return found
-
-
-def in_whole_maps(maps: Array, basis: Array) -> Array:
-    """Maps (B, d, h, w) in a basis (256, d) as maps (B, 256, h, w)."""
-    whole: Array = np.einsum("cd,bdhw->bchw", basis, maps)
-    return whole
 
 
 # Ways to feed the same values otherwise: the score must not change.
@@ -121,37 +107,25 @@ MALFORMED = (poisoned, of_another_dtype, of_another_size, of_another_rank)
 class Fuzz:
     """One scorer, the one that it is held against, and what came of the feeds so far."""
 
-    def __init__(self, folder: Path, precision: str, compiled: ctypes.CDLL, dim: int, seed: int) -> None:
+    def __init__(self, folder: Path, precision: str, compiled: ctypes.CDLL, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
-        self.basis = random_basis(self.rng, dim) if dim < MAP_DIM else None
-        weights = random_weights(seed, folder / "weights.npz", self.basis)
+        weights = random_weights(seed, folder / "weights.npz")
         self.scorer = with_library(compiled, lambda: native.NativeReranker(weights, precision, 2))
-        self.judge = native.NativeReranker(random_weights(seed, folder / "whole.npz"), "fp32", 1)
+        self.judge = native.NativeReranker(weights, "fp32", 1)
         self.library, self.precision = compiled, precision
         self.outcomes: Counter[str] = Counter()
 
     def step(self) -> None:
         kinds = [self.take, self.change_in_place, self.refuse, self.refuse_names, self.refuse_in_c]
         kinds += [self.multiply, self.shrink]
-        kind = self.rng.choice(kinds if self.basis is None else [*kinds, self.take_reduced])
-        kind(feeds(self.rng, self.basis))
+        kind = self.rng.choice(kinds)
+        kind(feeds(self.rng))
         self.outcomes[kind.__name__] += 1
 
     def take(self, fed: Feeds) -> None:
         """The same values, laid out anyhow."""
         laid = {name: self.rng.choice(SAME)(array, self.rng) for name, array in fed.items()}
         self.compare(laid, fed)
-
-    def take_reduced(self, fed: Feeds) -> None:
-        """One side, or both, in the basis already."""
-        assert self.basis is not None
-        sides = self.rng.choice(["query", "key", ""], 2)
-        reduced = {
-            name: np.einsum("cd,bchw->bdhw", self.basis, array).astype(array.dtype)
-            for name, array in fed.items()
-            if name.startswith(tuple(filter(None, sides)))
-        }
-        self.compare(fed | reduced, fed)
 
     def change_in_place(self, fed: Feeds) -> None:
         """A prepared query must not outlive its values."""
@@ -184,7 +158,6 @@ class Fuzz:
         maps, handle = Maps(), ctypes.c_void_p()
         for s in range(3):
             maps.grid[s][:] = self.rng.choice([-(2**31), -1, 0, 1, 2**16, 2**31 - 1], 2).tolist()
-        maps.channels = int(self.rng.choice([-1, 0, 63, 64, 128, MAP_DIM, 2**31 - 1]))
         maps.grid[self.rng.integers(3)][0] = int(self.rng.choice([-1, 0, 2**31 - 1]))
         query, key = self.library.cvnet_prepare_query, self.library.cvnet_score
         logits = np.zeros(2, np.float32)
@@ -224,7 +197,7 @@ class Fuzz:
 def with_library(compiled: ctypes.CDLL, make: Callable[[], native.NativeReranker]) -> native.NativeReranker:
     """An engine of this library, in every precision, those included that are slow on the processor."""
     default, accelerated = native.library, compiled.cvnet_accelerated
-    native.library, compiled.cvnet_accelerated = lambda _: compiled, lambda _: 1
+    native.library, compiled.cvnet_accelerated = lambda: compiled, lambda _: 1
     try:
         return make()
     finally:
@@ -232,9 +205,9 @@ def with_library(compiled: ctypes.CDLL, make: Callable[[], native.NativeReranker
 
 
 @contextlib.contextmanager
-def fuzzed(precision: str, compiled: ctypes.CDLL, dim: int, seed: int) -> Iterator[Fuzz]:
+def fuzzed(precision: str, compiled: ctypes.CDLL, seed: int) -> Iterator[Fuzz]:
     with tempfile.TemporaryDirectory() as folder:
-        fuzz = Fuzz(Path(folder), precision, compiled, dim, seed)
+        fuzz = Fuzz(Path(folder), precision, compiled, seed)
         try:
             yield fuzz
         finally:
@@ -244,13 +217,12 @@ def fuzzed(precision: str, compiled: ctypes.CDLL, dim: int, seed: int) -> Iterat
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("library", type=Path, nargs="?", help="the default one where none is named")
-    parser.add_argument("--dim", type=int, default=MAP_DIM, choices=(MAP_DIM, *REDUCED_DIMS), help="of that library")
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    compiled = declare(ctypes.CDLL(str(options.library))) if options.library else library(options.dim)
+    compiled = declare(ctypes.CDLL(str(options.library))) if options.library else library()
     for precision in native.PRECISIONS:
-        with fuzzed(precision, compiled, options.dim, options.seed) as fuzz:
+        with fuzzed(precision, compiled, options.seed) as fuzz:
             for _ in range(-(-options.count // len(native.PRECISIONS))):
                 fuzz.step()
             print(precision, dict(fuzz.outcomes), flush=True)  # noqa: T201

@@ -24,18 +24,8 @@ def test_what_was_written_is_what_is_read(tensors, tmp_path):
     tensors["mlp.2.bias"][:] = 1, 2
     np.savez(tmp_path / "weights.npz", **tensors)
     read = load(tmp_path / "weights.npz")
-    assert [t.shape for t in read.tensors] == list(shapes().values())
-    assert read.tensors[-1].tolist() == [1, 2]
-    assert read.basis is None
-    assert read.dim == 256
-
-
-def test_a_basis_is_read_beside_them(tensors, tmp_path):
-    basis = np.eye(256, 96, dtype=np.float32)
-    np.savez(tmp_path / "weights.npz", basis=basis, **tensors)
-    read = load(tmp_path / "weights.npz")
-    np.testing.assert_array_equal(read.basis, basis)
-    assert read.dim == 96
+    assert [t.shape for t in read] == list(shapes().values())
+    assert read[-1].tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -45,10 +35,6 @@ def test_a_basis_is_read_beside_them(tensors, tmp_path):
         ({"mlp.0.bias": np.zeros(128)}, "float64"),
         ({"mlp.0.bias": np.full(128, np.nan, np.float32)}, "not finite"),
         ({"mlp.0.bias": np.array([None] * 128)}, "not readable"),  # a pickle
-        ({"basis": np.eye(256, 65, dtype=np.float32)}, "one of 64, 96, 128, 192 columns"),
-        ({"basis": np.eye(128, 64, dtype=np.float32)}, "expected float32 .256, 64."),
-        ({"basis": np.ones((256, 64), np.float32)}, "not orthonormal"),
-        ({"basis": np.full((256, 64), np.nan, np.float32)}, "not finite"),
         ({"another": np.zeros(1, np.float32)}, "59 tensors; expected the 58"),
     ],
 )

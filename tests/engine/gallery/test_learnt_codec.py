@@ -227,38 +227,21 @@ def test_index_stopped_before_the_code_is_learnt_begins_again(photos, tmp_path):
     assert report.added == 7
 
 
-def test_images_reduced_to_a_basis_are_decoded_there(tmp_path):
-    basis = np.linalg.qr(np.random.default_rng(3).standard_normal((256, 64)))[0].astype(np.float32)
-    with Gallery(write(tmp_path / "g")) as gallery:
-        reduced = gallery.reduced(basis)
-        for row in (0, 7):
-            whole, found = gallery.features(row), reduced.features(row)
-            assert reduced.map_size(row) == found.map_size == whole.map_size
-            np.testing.assert_array_equal(found.descriptor, whole.descriptor)
-            for part, unit_map in zip(found.maps, whole.maps, strict=True):
-                np.testing.assert_allclose(part, np.tensordot(basis.T, unit_map, 1), atol=1e-5)
-
-
 def test_maps_pooled_before_they_are_rotated_are_the_pooled_maps(tmp_path, monkeypatch):
-    basis = np.linalg.qr(np.random.default_rng(3).standard_normal((256, 64)))[0].astype(np.float32)
     with Gallery(write(tmp_path / "g")) as gallery:
         whole = [pooled(gallery.features(row)) for row in range(len(gallery))]
         monkeypatch.setattr(MapCode, "decode", lambda *_: pytest.fail("a whole map"))
         images = with_pooled_maps(gallery)
-        in_basis = images.reduced(basis)
         for row, features in enumerate(whole):
             found = images.features(row)
             assert images.map_size(row) == found.map_size == features.map_size
             assert np.array_equal(found.descriptor, features.descriptor)
             for scale, expected in enumerate(features.maps):
                 np.testing.assert_allclose(found.maps[scale], expected, atol=1e-5)
-                reduced = in_basis.features(row).maps[scale]
-                np.testing.assert_allclose(reduced, np.tensordot(basis.T, expected, 1), atol=1e-5)
 
 
-def test_images_kept_whole_are_not_reduced(tmp_path):
+def test_images_kept_whole_are_pooled_as_they_are(tmp_path):
     with GalleryWriter(tmp_path / "g", INFO) as writer:
         writer.put(Path("/0.jpg"), STAMP, IMAGES[0])
     with Gallery(tmp_path / "g") as gallery:
-        assert gallery.reduced(np.eye(256, 64, dtype=np.float32)) is gallery
         assert isinstance(with_pooled_maps(gallery), Pooled)

@@ -122,11 +122,3 @@ class WithoutBlas(np.ndarray):
 
     def __matmul__(self, _other):
         raise AssertionError
-
-
-def test_a_reduced_code_decodes_to_coordinates_in_the_basis(code):
-    basis = np.linalg.qr(np.random.default_rng(3).standard_normal((256, 64)))[0].astype(np.float32)
-    data = code.encode(unit_vectors(35).T.reshape(256, 5, 7))
-    found = code.reduced(basis).decode(data, 5, 7)
-    assert found.shape == (64, 5, 7)
-    np.testing.assert_allclose(found, np.tensordot(basis.T, code.decode(data, 5, 7), 1), atol=1e-5)

@@ -327,39 +327,3 @@ def test_an_engine_with_memory_of_its_own_is_sent_what_it_will_be_fed():
     assert reranker.runs == 4
     assert len(reranker.sent) == 3 * (1 + 4)  # maps of the query and of each batch
     assert sorted(map(id, reranker.sent)) == sorted(map(id, reranker.fed))
-
-
-class InDimensions(Collection):
-    """Images whose maps come in the dimensions of a basis, if that is asked for."""
-
-    def reduced(self, basis):
-        dimensions = basis.shape[1]
-
-        class Reduced(Collection):
-            def features(self, row):
-                whole = super().features(row)
-                return replace(whole, maps=tuple(m[:dimensions] for m in whole.maps))
-
-        return Reduced()
-
-
-@pytest.mark.parametrize(
-    ("basis", "collection", "channels"),
-    [
-        (np.eye(256, 64), InDimensions(), 64),
-        (np.eye(256, 64), Collection(), 256),  # the engine reduces them
-        (None, InDimensions(), 256),
-    ],
-)
-def test_keys_are_read_in_the_engines_basis_where_they_can_be(basis, collection, channels):
-    class Reducing(Reranker):
-        def __init__(self):
-            self.basis, self.fed = basis, set()
-
-        def run(self, feeds):
-            self.fed |= {(name, array.shape[1]) for name, array in feeds.items()}
-            return super().run(feeds)
-
-    reranker = Reducing()
-    Retriever(None, None, reranker).score_rows(features(99), collection, range(4))
-    assert reranker.fed == {(f"query_{s}", 256) for s in range(3)} | {(f"key_{s}", channels) for s in range(3)}
