@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cvnet_engine.engine.bundle import Bundle
-from cvnet_engine.engine.errors import BackendError, one_line
+from cvnet_engine.engine.errors import BackendError, install_hint, one_line
 from cvnet_engine.engine.geometry import IMAGE_SCALES
 from cvnet_engine.engine.retrieval.retriever import Retriever, on_gpu
 from cvnet_engine.engine.scales import Scales
@@ -219,7 +219,5 @@ def import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise BackendError(
-            f"Ray cannot be imported ({error}); install it with 'uv sync --extra ray', or use --runner local"
-        ) from error
+        raise BackendError(f"Ray cannot be imported ({error}); {install_hint('ray')}, or use --runner local") from error
     return ray

@@ -71,6 +71,12 @@ def backend_failure(error: Exception, message: str) -> BackendError:
     return OutOfMemoryError(OUT_OF_MEMORY) if MEMORY_RAN_OUT.search(str(error)) else BackendError(message)
 
 
+def install_hint(*extras: str) -> str:
+    """The commands that install extras. The project is in no package index, so they run in its checkout."""
+    uv = " ".join(f"--extra {extra}" for extra in extras)
+    return f"run pip install '.[{','.join(extras)}]' or uv sync --inexact {uv} in the checkout"
+
+
 def one_line(error: object) -> str:
     """The first line of a foreign error's message, of a length that fits a terminal."""
     text = str(error).strip() or type(error).__name__

@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 from typing import IO, TYPE_CHECKING, Any
 
-from cvnet_engine.engine.errors import ImageError
+from cvnet_engine.engine.errors import ImageError, install_hint
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -42,7 +42,7 @@ def missing(format_name: str) -> str | None:
     what, library = LIBRARIES.get(format_name, ("", None))
     if library is None or importlib.util.find_spec(library):
         return None
-    return f"{what} need {library}; install it with: pip install 'cvnet-engine[photos]'"
+    return f"{what} need {library}: {install_hint('photos')}"
 
 
 def load_library(format_name: str) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cvnet_engine.engine.bundle import Bundle, Manifest
 from cvnet_engine.engine.contract import Closing
-from cvnet_engine.engine.errors import BackendError, WeightsError
+from cvnet_engine.engine.errors import BackendError, WeightsError, install_hint
 from cvnet_engine.engine.geometry import IMAGE_SCALES
 from cvnet_engine.engine.graphs import GRAPH_NAMES
 from cvnet_engine.engine.retrieval.retriever import Retriever
@@ -82,7 +82,7 @@ def open_reference(bundle: Bundle, threads: int | None, compiled: bool = False) 
         from cvnet_engine.benchmarks.contenders.reference import reference
         from cvnet_engine.cvnet import checkpoint
     except ImportError as error:
-        raise BackendError(f"the reference needs PyTorch ({error}); install the 'export' extra") from error
+        raise BackendError(f"the reference needs PyTorch ({error}): {install_hint('export')}") from error
     if threads:
         torch.set_num_threads(threads)
     manifest = bundle.manifest

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cvnet_engine.benchmarks.contenders.contender import COMPILED, KEEPING, PUBLISHED, REFERENCE
 from cvnet_engine.benchmarks.latency.records import Record
 from cvnet_engine.benchmarks.latency.report import Report
-from cvnet_engine.engine.errors import BackendError
+from cvnet_engine.engine.errors import BackendError, install_hint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +39,7 @@ def require_drawable(file: Path) -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise BackendError(f"--plot needs matplotlib ({error}); install the 'bench' extra") from error
+        raise BackendError(f"--plot needs matplotlib ({error}): {install_hint('bench')}") from error
 
 
 def draw(report: Report, file: Path) -> bytes:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cvnet_engine import console
 from cvnet_engine.commands.build import parse_size
 from cvnet_engine.engine.backends import usable_threads
-from cvnet_engine.engine.errors import BackendError, CvnetError, DatasetError
+from cvnet_engine.engine.errors import BackendError, CvnetError, DatasetError, install_hint
 from cvnet_engine.engine.files import write_atomically
 from cvnet_engine.engine.machine import usable_cpus
 from cvnet_engine.options import BenchOptions
@@ -35,7 +35,7 @@ def run_throughput(options: BenchOptions) -> None:
         from cvnet_engine.benchmarks.throughput import bench
         from cvnet_engine.benchmarks.throughput.report import document
     except ImportError as error:
-        raise BackendError(f"bench needs PyTorch ({error}); install the 'export' extra") from error
+        raise BackendError(f"bench needs PyTorch ({error}): {install_hint('export')}") from error
     pressed = bench.Options(
         bundles=distinct(options.bundles),
         size=parse_size(options.sizes.split(",")[0]),
@@ -72,7 +72,7 @@ def run_stages(options: BenchOptions) -> None:
         from cvnet_engine.benchmarks.latency.document import document
         from cvnet_engine.benchmarks.latency.report import Report
     except ImportError as error:
-        raise BackendError(f"bench needs PyTorch ({error}); install the 'export' extra") from error
+        raise BackendError(f"bench needs PyTorch ({error}): {install_hint('export')}") from error
     timed = bench.Options(
         bundles=distinct(options.bundles),
         sizes=tuple(parse_size(size) for size in options.sizes.split(",")),

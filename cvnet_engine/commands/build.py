@@ -12,7 +12,7 @@ from pathlib import Path
 from cvnet_engine import console
 from cvnet_engine.engine.backends import choice
 from cvnet_engine.engine.bundle import Manifest
-from cvnet_engine.engine.errors import BackendError, ImageError
+from cvnet_engine.engine.errors import BackendError, ImageError, install_hint
 from cvnet_engine.engine.gallery.indexing import find_images
 from cvnet_engine.engine.geometry import Size
 from cvnet_engine.engine.images import read_size
@@ -25,7 +25,7 @@ def run(options: BuildOptions) -> None:
     try:
         from cvnet_engine.export.build import build
     except ImportError as error:
-        raise BackendError(f"building needs PyTorch and ONNX ({error}); install the 'export' extra") from error
+        raise BackendError(f"build needs PyTorch and ONNX ({error}): {install_hint('export')}") from error
 
     started, notes = time.perf_counter(), list[str]()
     with console.err.status("starting") as status:

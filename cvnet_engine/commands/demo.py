@@ -16,6 +16,7 @@ from cvnet_engine.benchmarks.load.traffic import Traffic
 from cvnet_engine.benchmarks.tables import Table
 from cvnet_engine.commands import build, evaluate, index, search
 from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.errors import install_hint
 from cvnet_engine.options import BuildOptions, DemoOptions, IndexOptions, SearchOptions
 from cvnet_engine.pages.evaluation import accuracy, judged_hits
 from cvnet_engine.pages.page import Page, Query
@@ -75,7 +76,7 @@ def check_page(bundle: Path, gallery: Path, threads: int | None) -> None:
         CvnetError: it does not answer.
     """
     if find_spec("uvicorn") is None:
-        console.say("   the search page is not installed; pip install 'cvnet-engine[serve]' brings it")
+        console.say(f"   the search page is not installed: {install_hint('serve')}")
         return
     with Server(bundle, gallery, threads) as server:
         for path in ("/", "/readyz"):

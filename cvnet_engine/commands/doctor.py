@@ -5,6 +5,7 @@ from __future__ import annotations
 from cvnet_engine import console
 from cvnet_engine.engine import machine
 from cvnet_engine.engine.backends import choice
+from cvnet_engine.engine.errors import install_hint
 from cvnet_engine.engine.graphs import GRAPH_NAMES
 from cvnet_engine.options import DoctorOptions
 
@@ -45,8 +46,7 @@ def remedies(backends: dict[str, list[str]]) -> list[str]:
     """What is missing that this machine could use, each with the command that brings it."""
     found = []
     if extras := choice.missing_extras():
-        command = " ".join(["uv sync", *(f"--extra {extra}" for extra in choice.useful_extras())])
-        found.append(f"missing here: {', '.join(extras)}; in the repository: {command}")
+        found.append(f"missing extras: {', '.join(extras)}; {install_hint(*extras)}")
     if not machine.cuda_devices() and "native" not in backends["reranker"]:
         found.append("the native pair scorer, several times as fast as a graph, needs a C compiler: apt install gcc")
     return found

@@ -10,7 +10,7 @@ from functools import partial
 from cvnet_engine import console
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.cluster import Cluster
-from cvnet_engine.engine.errors import CvnetError
+from cvnet_engine.engine.errors import CvnetError, install_hint
 from cvnet_engine.engine.gallery.info import read_info
 from cvnet_engine.engine.gallery.replicas import replicas
 from cvnet_engine.engine.retrieval.retriever import Retriever
@@ -25,7 +25,7 @@ try:
     from cvnet_engine.server.security import Access, is_loopback
     from cvnet_engine.server.service import About
 except ImportError as error:
-    raise CvnetError(f"serving needs {error.name}; install it with: pip install 'cvnet-engine[serve]'") from error
+    raise CvnetError(f"serve needs {error.name}: {install_hint('serve')}") from error
 
 BACKLOG = 128  # connections that wait to be taken
 GRACE_S = 5  # for answers under way when the server is stopped

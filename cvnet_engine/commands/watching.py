@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cvnet_engine import console
-from cvnet_engine.engine.errors import CvnetError, ImageError
+from cvnet_engine.engine.errors import CvnetError, ImageError, install_hint
 from cvnet_engine.engine.files import absolute
 from cvnet_engine.engine.gallery.indexing import IndexReport, Patterns, find, index, is_folder
 from cvnet_engine.engine.gallery.writer import GalleryWriter
@@ -31,7 +31,7 @@ def open_changes(folders: Sequence[Path]) -> Changes:
     try:
         from watchfiles import watch
     except ImportError as error:
-        raise CvnetError("--watch needs watchfiles; install it with: pip install 'cvnet-engine[photos]'") from error
+        raise CvnetError(f"--watch needs watchfiles: {install_hint('photos')}") from error
     seen = watch(
         *map(absolute, folders),
         watch_filter=None,

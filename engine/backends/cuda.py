@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cvnet_engine.engine.contract import Array
-from cvnet_engine.engine.errors import BackendError
+from cvnet_engine.engine.errors import BackendError, install_hint
 
 Shape = tuple[int, ...]
 
@@ -184,9 +184,7 @@ def import_cudart() -> Any:
     try:
         from cuda.bindings import runtime
     except ImportError as error:
-        raise BackendError(
-            f"cuda-bindings cannot be imported ({error}); install the 'tensorrt' extra of cvnet-engine"
-        ) from error
+        raise BackendError(f"cuda-bindings cannot be imported ({error}); {install_hint('tensorrt')}") from error
     return runtime
 
 

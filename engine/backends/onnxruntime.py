@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cvnet_engine.engine.contract import Array, Closing, TensorSpec, check_feeds
-from cvnet_engine.engine.errors import BackendError, backend_failure, one_line
+from cvnet_engine.engine.errors import BackendError, backend_failure, install_hint, one_line
 
 DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int64)": "int64"}
 # Where CUDA was asked for, these may stay on the CPU: they compute shapes, a few integers each.
@@ -46,8 +46,8 @@ class OnnxRuntimeEngine(Closing):
         provider = "CUDAExecutionProvider" if cuda else "CPUExecutionProvider"
         if provider not in ort.get_available_providers():
             raise BackendError(
-                "ONNX Runtime here has no CUDA provider; install the 'gpu' extra in place of 'cpu' "
-                "on a machine with an NVIDIA GPU, or build the bundle with --backend onnxruntime"
+                "ONNX Runtime has no CUDA provider here; on a machine with an NVIDIA GPU uninstall onnxruntime and "
+                f"{install_hint('gpu')}; elsewhere build the bundle with --backend onnxruntime"
             )
         if cuda:
             load_cuda_libraries(ort)
@@ -104,7 +104,7 @@ def import_onnxruntime() -> Any:
         import onnxruntime
     except ImportError as error:
         raise BackendError(
-            "ONNX Runtime is not installed; install the 'cpu' or the 'gpu' extra of cvnet-engine"
+            f"ONNX Runtime is not installed: {install_hint('cpu')} ('gpu' instead of 'cpu' for an NVIDIA GPU)"
         ) from error
     return onnxruntime
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from cvnet_engine.engine import machine
 from cvnet_engine.engine.contract import Array, Closing, TensorSpec, check_feeds
-from cvnet_engine.engine.errors import BackendError, backend_failure, one_line
+from cvnet_engine.engine.errors import BackendError, backend_failure, install_hint, one_line
 from cvnet_engine.engine.machine import usable_cpus
 
 WEIGHT_MAX = 64  # of int8, without VNNI: two products with bytes are added in 16 bits, 2 * 255 * 64 < 2^15
@@ -89,5 +89,5 @@ def import_openvino() -> Any:
     try:
         import openvino
     except ImportError as error:
-        raise BackendError("OpenVINO is not installed; install the 'openvino' extra of cvnet-engine") from error
+        raise BackendError(f"OpenVINO is not installed: {install_hint('openvino')}") from error
     return openvino

@@ -20,7 +20,7 @@ import numpy as np
 
 from cvnet_engine.engine.backends.cuda import Buffer, Graph, Input, Shape, Stream, checked, import_cudart
 from cvnet_engine.engine.contract import Array, Closing, TensorSpec, check_feeds
-from cvnet_engine.engine.errors import BackendError, BundleError
+from cvnet_engine.engine.errors import BackendError, BundleError, install_hint
 from cvnet_engine.engine.machine import cuda_devices
 
 if TYPE_CHECKING:
@@ -389,7 +389,7 @@ def import_tensorrt() -> Any:
         import tensorrt
     except ImportError as error:
         raise BackendError(
-            f"TensorRT cannot be imported ({error}); install the 'tensorrt' extra of cvnet-engine, "
+            f"TensorRT cannot be imported ({error}); {install_hint('tensorrt')}, "
             "or build the bundle with another --backend"
         ) from error
     return tensorrt

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cvnet_engine.engine import machine
 from cvnet_engine.engine.backends.cache import cache_folder, private
 from cvnet_engine.engine.backends.tensorrt import TensorRtEngine, require_device
-from cvnet_engine.engine.errors import BackendError, BundleError
+from cvnet_engine.engine.errors import BackendError, BundleError, install_hint
 from cvnet_engine.engine.files import write_atomically
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def import_tensorrt_rtx() -> Any:
         import tensorrt_rtx
     except ImportError as error:
         raise BackendError(
-            f"TensorRT for RTX cannot be imported ({error}); install the 'tensorrt-rtx' extra of cvnet-engine, "
+            f"TensorRT for RTX cannot be imported ({error}); {install_hint('tensorrt-rtx')}, "
             "or build the bundle with another --backend"
         ) from error
     return tensorrt_rtx

@@ -10,7 +10,7 @@ from typing import IO, Any
 import numpy as np
 
 from cvnet_engine.engine.contract import Array
-from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.errors import GalleryError, install_hint
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.geometry import AREA_SCALES, DESCRIPTOR_DIM
 from cvnet_engine.engine.retrieval.blocks import Descriptors
@@ -78,9 +78,7 @@ def write_parquet(gallery: Gallery, stream: IO[bytes], with_maps: bool, done: Do
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise GalleryError(
-            f"Parquet needs {error.name}; install it with: pip install 'cvnet-engine[parquet]', or export to .npz"
-        ) from error
+        raise GalleryError(f"Parquet needs {error.name}: {install_hint('parquet')}, or export to .npz") from error
     scales = range(len(AREA_SCALES) if with_maps else 0)
     descriptor = pyarrow.list_(pyarrow.float32(), DESCRIPTOR_DIM)
     fields = [("path", pyarrow.string()), ("digest", pyarrow.string()), ("descriptor", descriptor)]

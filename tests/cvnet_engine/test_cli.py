@@ -584,7 +584,7 @@ def test_index_lists_what_it_passes_over(cli, bundle, tmp_path, monkeypatch):
     where = ("--bundle", bundle, "--gallery", tmp_path / "g", "--json", tmp_path / "i.json")
     result = cli("index", tmp_path, *where)
     assert (result.code, result.err) == (0, "")
-    assert "  2 passed over: HEIC photos need pillow_heif; install it with: pip install 'cvnet" in result.out
+    assert "  2 passed over: HEIC photos need pillow_heif: run pip install '.[photos]' or uv sync" in result.out
     assert "  2 passed over: not an image by its name\n" in result.out
     skipped = json.loads((tmp_path / "i.json").read_text())["skipped"]
     assert {Path(path).name for path in skipped} == {"a.HEIC", "b.heic", "c.jxl", "notes.txt", ".hidden"}

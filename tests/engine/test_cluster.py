@@ -102,7 +102,7 @@ def test_a_cluster_that_is_not_there_is_one_line():
 def test_without_ray_it_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     with (
-        pytest.raises(BackendError, match=r"^Ray cannot be imported .*uv sync --extra ray"),
+        pytest.raises(BackendError, match=r"^Ray cannot be imported .*uv sync --inexact --extra ray"),
         crew(object, Bundle(write_bundle(tmp_path / "b")), Cluster()),
     ):
         pytest.fail("there is one")

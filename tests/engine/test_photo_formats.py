@@ -204,7 +204,7 @@ def with_size(raw: bytes, side: int) -> bytes:
 @pytest.mark.parametrize(("name", "library"), [("heic", "pillow_heif"), ("raw", "rawpy")])
 def test_without_its_library_a_photo_names_the_extra(name, library, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, library, None)
-    message = rf"need {library}; install it with: pip install 'cvnet-engine\[photos\]'"
+    message = rf"need {library}: run pip install '.\[photos\]'"
     with pytest.raises(ImageError, match=message):
         decode(PHOTOS[name])
     (tmp_path / "photo").write_bytes(PHOTOS[name])

@@ -147,7 +147,7 @@ def test_killed_and_taken_up_again(evaluated, whole, bundle, data, tmp_path):
 def test_other_machines_need_a_gallery_that_they_see(bundle, data):
     words = ["eval", "--dataset", "small", "--data-dir", data, "--bundle", bundle, "--runner", "ray"]
     done = CliRunner().invoke(app, [*map(str, words), "--address", "127.0.0.1:1"])
-    assert str(done.exception) == "--address needs --gallery, in a folder that every machine of the cluster sees"
+    assert str(done.exception) == "--address needs --gallery, in a folder that every machine of the cluster can read"
 
 
 def test_a_bundle_against_another(evaluated, bundle, tmp_path):

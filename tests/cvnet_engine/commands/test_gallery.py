@@ -274,7 +274,7 @@ def test_an_empty_gallery_is_exported_and_has_no_duplicates(cli, bundle, gallery
 def test_parquet_without_pyarrow_says_what_to_install(cli, gallery, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     result = cli("gallery export --gallery", gallery, "--out", tmp_path / "e.parquet")
-    assert_one_line(result, "pip install 'cvnet-engine[parquet]', or export to .npz")
+    assert_one_line(result, "pip install '.[parquet]'", "or export to .npz")
     assert not list(tmp_path.glob("*e.parquet*"))
 
 

@@ -194,5 +194,5 @@ def test_watching_needs_a_folder_and_its_library(album, monkeypatch):
     with pytest.raises(CvnetError, match="no folder to watch"):
         open_changes([])
     monkeypatch.setitem(sys.modules, "watchfiles", None)
-    with pytest.raises(CvnetError, match=r"pip install 'cvnet-engine\[photos\]'"):
+    with pytest.raises(CvnetError, match=r"pip install '.\[photos\]'"):
         open_changes([album])

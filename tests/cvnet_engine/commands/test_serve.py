@@ -135,4 +135,4 @@ def test_a_missing_extra_is_one_line_with_the_remedy(bundle, gallery, module):
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
-    assert "pip install 'cvnet-engine[serve]'" in done.stderr
+    assert "pip install '.[serve]'" in done.stderr

@@ -438,7 +438,7 @@ def test_libraries_that_are_not_installed(plan, module, message, monkeypatch):
     monkeypatch.setattr(tensorrt_session, "cuda_devices", lambda: ["NVIDIA H100"])
     monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRt)
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(BackendError, match=message + ".*install the 'tensorrt' extra"):
+    with pytest.raises(BackendError, match=message + r".*pip install '.\[tensorrt\]'"):
         TensorRtEngine(plan)
 
 

@@ -21,7 +21,7 @@ import pytest
 
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.contract import Array
-from cvnet_engine.engine.errors import GalleryError, ImageError
+from cvnet_engine.engine.errors import GalleryError, ImageError, install_hint
 from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.gallery import indexing
 from cvnet_engine.engine.gallery.indexing import IndexReport, find, find_images, index
@@ -318,9 +318,9 @@ def test_what_is_passed_over_is_listed_with_the_reason(tmp_path, monkeypatch):
     assert [path.name for path in found.images] == ["a.jpg", "notes.txt"]  # one that is named is taken
     assert {path.name: reason for path, reason in found.skipped.items()} == {
         ".hidden": "hidden",
-        "b.dng": "raw files of cameras need rawpy; install it with: pip install 'cvnet-engine[photos]'",
+        "b.dng": "raw files of cameras need rawpy: " + install_hint("photos"),
         "broken.jpg": "cannot be read (No such file or directory)",
-        "holiday.HEIC": "HEIC photos need pillow_heif; install it with: pip install 'cvnet-engine[photos]'",
+        "holiday.HEIC": "HEIC photos need pillow_heif: " + install_hint("photos"),
         "linked": "a link to a folder",
         "loop.jpg": "cannot be read (Too many levels of symbolic links)",
         "no suffix": "not an image by its name",
