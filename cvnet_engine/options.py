@@ -78,10 +78,10 @@ RerankWithOption = Annotated[
         "milliseconds), or both, superglobal first.",
     ),
 ]
-FineOption = Annotated[
+RerankFullOption = Annotated[
     int | None,
     typer.Option(
-        "--fine",
+        "--rerank-full",
         metavar="N",
         min=0,
         help="Score every candidate at half resolution, then only the best N at full resolution. Faster; scores "
@@ -248,7 +248,7 @@ class SearchOptions(Options):
         ),
     ] = None
     rerank_with: RerankWithOption = None
-    fine: FineOption = None
+    rerank_full: RerankFullOption = None
     preset: PresetOption = None
     exact: ExactOption = False
     filter: Annotated[
@@ -299,7 +299,7 @@ class EvalOptions(Options):
         str | None, typer.Option(metavar="LIST", help="Shortlist lengths, as in 100,400; 0 for none. Default 100.")
     ] = None
     rerank_with: RerankWithOption = None
-    fine: FineOption = None
+    rerank_full: RerankFullOption = None
     preset: PresetOption = None
     scales: ScalesOption = None
     reference: Annotated[bool, typer.Option("--reference", help="Also evaluate the PyTorch model.")] = False
@@ -388,7 +388,7 @@ class ServeOptions(Options):
     exact: ExactOption = False
     runner: RunnerOption = "local"
     address: AddressOption = None
-    replicas: WorkersOption = None
+    workers: WorkersOption = None
     threads: ThreadsOption = None
 
 
@@ -545,10 +545,9 @@ def cluster_of(options: IndexOptions | EvalOptions | ServeOptions) -> Cluster | 
     """
     from cvnet_engine.engine.cluster import WORKER_THREADS, Cluster
 
-    workers = options.replicas if isinstance(options, ServeOptions) else options.workers
     if options.runner == "ray":
-        return Cluster(options.address, workers, options.threads or WORKER_THREADS)
-    for option, value in (("--address", options.address), ("--workers", workers)):
+        return Cluster(options.address, options.workers, options.threads or WORKER_THREADS)
+    for option, value in (("--address", options.address), ("--workers", options.workers)):
         if value is not None:
             raise typer.BadParameter("needs --runner ray", param_hint=f"'{option}'")
     return None

@@ -24,7 +24,7 @@ class Results:
         hits: the best, in order; `before` is the rank by similarity, or on the shortlist that was brought.
         images: how many were searched.
         pairs: how many were scored beside the query.
-        pooled_pairs: how many were looked at roughly before; see `Retriever.search`'s `fine`.
+        pooled_pairs: how many were looked at roughly before; see `Retriever.search`'s `rerank_full`.
         seconds: of work, by stage: features, global, pooled, rerank.
         notice: what must be said of an untrained or demonstration model.
         exact: whether all images were searched, or candidates of an approximate index.

@@ -69,7 +69,7 @@ class Retriever(Closing):
         bbox: Box | None = None,
         *,
         method: RerankWith | None = None,
-        fine: int | None = None,
+        rerank_full: int | None = None,
         preset: PresetName = "exact",
         where: Filter = EVERYTHING,
         candidates: Iterable[str | os.PathLike[str]] | None = None,
@@ -83,7 +83,7 @@ class Retriever(Closing):
                 or as many as the preset says: 100 for `exact`.
             bbox: x1, y1, x2, y2 in pixels of the upright image: the part to look for.
             method: what reranks: pair scores, SuperGlobal's descriptors, or both; see `Plan`.
-            fine: how many of these are compared at full size, after a rough look at all.
+            rerank_full: how many of these are compared at full size, after a rough look at all.
             preset: what holds of these three where nothing else is said: `exact` is pair scores of all at full size.
             where: which images are searched.
             candidates: paths of gallery images, a shortlist found elsewhere: nothing else is searched.
@@ -97,7 +97,7 @@ class Retriever(Closing):
         shortlist = None if candidates is None else self._rows(candidates)
         if rerank is None and shortlist is not None:
             rerank = len(shortlist)
-        plan = named(preset).plan(top_k, rerank, method, fine)
+        plan = named(preset).plan(top_k, rerank, method, rerank_full)
         among = self._among(where, shortlist)
         stages = Stages()
         with stages.timed("features"):

@@ -20,7 +20,7 @@ class Preset:
         max_side_px: longest side of an image that is indexed, None for no limit.
         scales: those of `IMAGE_SCALES` that descriptors are made of.
         maps: how a gallery keeps them; see `engine.gallery.map_codec`.
-        rerank, method, fine: how a query is searched; see `Plan`.
+        rerank, method, rerank_full: how a query is searched; see `Plan`.
     """
 
     precision: str = "fp32"
@@ -29,32 +29,35 @@ class Preset:
     maps: str = "float16"
     rerank: int = 100
     method: RerankWith = "cvnet"
-    fine: int | None = None
+    rerank_full: int | None = None
 
-    def plan(self, top_k: int, rerank: int | None, method: RerankWith | None, fine: int | None) -> Plan:
+    def plan(self, top_k: int, rerank: int | None, method: RerankWith | None, rerank_full: int | None) -> Plan:
         """How to search, with what was asked for in the place of its own.
 
         Raises:
-            CvnetError: a number of results or candidates that there cannot be, another method, or `fine` for one that
-                scores no pair.
+            CvnetError: a negative number, an unknown method, or `rerank_full` with a method that scores no pairs.
         """
         rerank, method = self.rerank if rerank is None else rerank, method or self.method
-        if top_k < 1 or min(rerank, fine or 0) < 0:
-            raise CvnetError(f"top_k is {top_k}, rerank {rerank}, fine {fine}; expected at least 1, 0 and 0")
+        if top_k < 1 or min(rerank, rerank_full or 0) < 0:
+            raise CvnetError(
+                f"top_k is {top_k}, rerank {rerank}, rerank_full {rerank_full}; expected at least 1, 0 and 0"
+            )
         if method not in get_args(RerankWith):
             raise CvnetError(f"method {method!r}: expected one of {', '.join(get_args(RerankWith))}")
-        if method == "superglobal" and fine is not None:
-            raise CvnetError(f"fine {fine}: superglobal scores no pair; leave it out, or rerank with cvnet or both")
-        if method != "superglobal" and fine is None:
-            fine = self.fine
-        return Plan(top_k, rerank, method, fine)
+        if method == "superglobal" and rerank_full is not None:
+            raise CvnetError(
+                f"rerank_full {rerank_full}: superglobal scores no pairs; leave it out, or rerank with cvnet or both"
+            )
+        if method != "superglobal" and rerank_full is None:
+            rerank_full = self.rerank_full
+        return Plan(top_k, rerank, method, rerank_full)
 
 
 PresetName = Literal["exact", "balanced", "fast"]
 PRESETS: dict[PresetName, Preset] = {
     "exact": Preset(),
-    "balanced": Preset("int8", 768, (1.0,), "coded:24", fine=30),
-    "fast": Preset("int8", 512, (1.0,), "coded:16", fine=20),
+    "balanced": Preset("int8", 768, (1.0,), "coded:24", rerank_full=30),
+    "fast": Preset("int8", 512, (1.0,), "coded:16", rerank_full=20),
 }  # decision 032
 
 

@@ -73,7 +73,7 @@ class QueryEvaluation:
     Attributes:
         ranking: the whole database by global similarity.
         pair_scores: database row -> pair score, for every row of a shortlist that was scored in full.
-        pooled_scores: database row -> pair score on pooled maps, for every row of a shortlist longer than `fine`.
+        pooled_scores: database row -> pair score on pooled maps, for shortlists longer than `rerank_full`.
         rankings: (shortlist length, setup) -> the ranking that was judged, ignored images left out.
         results: the same keys -> its result, None where the setup has no relevant image.
         seconds: what extracting it and scoring its pairs took.
@@ -168,14 +168,14 @@ class Task:
         shortlists: their lengths, in ascending order.
         cropped: queries are cropped to their boxes, as published.
         method: what shortlists are reranked with.
-        fine: how many of a shortlist are scored in full; see `Plan`.
+        rerank_full: how many of a shortlist are scored in full; see `Plan`.
     """
 
     dataset: Dataset
     shortlists: tuple[int, ...]
     cropped: bool = True
     method: RerankWith = "cvnet"
-    fine: int | None = None
+    rerank_full: int | None = None
 
     @property
     def queries(self) -> range:
@@ -187,7 +187,7 @@ class Task:
         return self.dataset.ground_truth[number].bbx if self.cropped else None
 
     def plan(self, shortlist: int) -> Plan:
-        return Plan(rerank=shortlist, method=self.method, fine=self.fine)
+        return Plan(rerank=shortlist, method=self.method, rerank_full=self.rerank_full)
 
 
 class Query:
@@ -306,8 +306,10 @@ class Finished:
         self.journal.put(self._facts(number), work.pack())
 
     def _facts(self, number: int) -> Facts:
-        path, fine = self.task.dataset.queries[number], self.task.fine
-        identity = self.identity if fine is None else f"{self.identity} fine {fine}"  # its cost, too, is another
+        path, rerank_full = self.task.dataset.queries[number], self.task.rerank_full
+        identity = (
+            self.identity if rerank_full is None else f"{self.identity} fine {rerank_full}"
+        )  # its cost, too, is another
         return query_facts(identity, path, self.task.box(number), self._database)
 
     @cached_property
@@ -347,10 +349,14 @@ class Evaluator:
 
 
 def evaluate(
-    dataset: Dataset, retriever: Retriever, collection: Collection, shortlists: Sequence[int], fine: int | None = None
+    dataset: Dataset,
+    retriever: Retriever,
+    collection: Collection,
+    shortlists: Sequence[int],
+    rerank_full: int | None = None,
 ) -> Evaluation:
-    """Rank and judge every query, keeping nothing; as published, but for `fine`."""
-    task = Task(dataset, tuple(shortlists), fine=fine)
+    """Rank and judge every query, keeping nothing; as published, but for `rerank_full`."""
+    task = Task(dataset, tuple(shortlists), rerank_full=rerank_full)
     with Journal(None) as journal:
         return Evaluator(collection, Finished(task, "", journal)).run(lambda: retriever)
 

@@ -43,7 +43,7 @@ def accuracies(work: Work, setting: Setting, descriptor: str, maps: str) -> Iter
     for scales in SCALES:
         for plan, figures in evaluated(*known(work, setting, descriptor, scales, maps)).items():
             chosen = descriptor, scales, setting.max_side_px, setting.precision, maps
-            yield Point(*chosen, plan.method, plan.rerank, plan.fine), figures
+            yield Point(*chosen, plan.method, plan.rerank, plan.rerank_full), figures
 
 
 def known(
@@ -85,6 +85,8 @@ def rankings(database: Array, query: Known) -> Iterator[tuple[Plan, str, Array]]
         lengths = {k: Plan(rerank=k, method=method) for k in SHORTLISTS}
         shortlists = Shortlists.of(ranking, query.descriptor, database, query.truth, lengths)
         for fine in FINE:
-            plans = {k: plan for k in SHORTLISTS if is_distinct(plan := Plan(rerank=k, method=method, fine=fine))}
+            plans = {
+                k: plan for k in SHORTLISTS if is_distinct(plan := Plan(rerank=k, method=method, rerank_full=fine))
+            }
             for (k, setup), found in shortlists.planned(plans).looked_at(pooled).reranked(full).items():
                 yield plans[k], setup, found.rows

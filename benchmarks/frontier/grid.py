@@ -58,12 +58,12 @@ class Point:
 
     @property
     def plan(self) -> Plan:
-        return Plan(rerank=self.shortlist, method=self.method, fine=self.fine)
+        return Plan(rerank=self.shortlist, method=self.method, rerank_full=self.fine)
 
 
 def is_distinct(plan: Plan) -> bool:
     """Whether it says `fine` only where that makes another plan of it."""
-    return plan.fine is None or (plan.method != "superglobal" and plan.fine < plan.rerank)
+    return plan.rerank_full is None or (plan.method != "superglobal" and plan.rerank_full < plan.rerank)
 
 
 def sides(longest_px: int) -> tuple[int, ...]:

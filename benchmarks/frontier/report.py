@@ -126,7 +126,7 @@ def smallest(points: Iterable[Costed]) -> Costed:
 
 def few_in_full(found: Sequence[Costed]) -> list[Costed]:
     by_point, largest_px = {c.point: c for c in found}, side_of(found)
-    points = (at(Preset(fine=fine), largest_px) for fine in FINE_ALONE)
+    points = (at(Preset(rerank_full=fine), largest_px) for fine in FINE_ALONE)
     return [by_point[point] for point in points if point in by_point]
 
 
@@ -139,7 +139,7 @@ def at(preset: Preset, largest_px: int) -> Point:
     """A preset as a point of the grid; images that are smaller than its limit are left as they are."""
     side = min(preset.max_side_px or largest_px, largest_px)
     index = "cvnet", preset.scales, side, preset.precision, preset.maps
-    return Point(*index, preset.method, preset.rerank, preset.fine)
+    return Point(*index, preset.method, preset.rerank, preset.rerank_full)
 
 
 def numbered(points: Iterable[Costed]) -> Labelled:

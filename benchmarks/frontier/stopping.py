@@ -29,7 +29,7 @@ def stopping(work: Work, setting: Setting) -> Counts:
     """
     database, queries = known(work, setting, MAPPED, IMAGE_SCALES, setting.maps[0])
     sizes = [map_size(image.size) for image in setting.images]
-    plans = [Plan(rerank=SHORTLIST, fine=fine) for fine in FINE]
+    plans = [Plan(rerank=SHORTLIST, rerank_full=fine) for fine in FINE]
     return {
         k: {plan.full_pairs: float(np.mean([pairs(database, q, sizes, plan, k) for q in queries])) for plan in plans}
         for k in TOP_K

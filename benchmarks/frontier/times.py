@@ -203,7 +203,7 @@ def refining(query: Array) -> Stages:
 
 def searching(searcher: Searcher, query: Features, key: tuple[int, str, str]) -> Stages:
     """Global search, and pairs with what reading, decoding and pooling takes."""
-    none, some, rough = Plan(rerank=0), Plan(IN_FULL, IN_FULL), Plan(IMAGES, IMAGES, fine=0)
+    none, some, rough = Plan(rerank=0), Plan(IN_FULL, IN_FULL), Plan(IMAGES, IMAGES, rerank_full=0)
     return {
         ("global",): (partial(searcher.find, query, none), 1),
         ("full pair", *key): (partial(searcher.find, query, some), IN_FULL),

@@ -33,7 +33,7 @@ def run(options: EvalOptions) -> None:
     cluster = cluster_of(options)
     if cluster and cluster.address and not options.gallery:
         raise CvnetError("--address needs --gallery, in a folder that every machine of the cluster can read")
-    plan = PRESETS[options.preset or "exact"].plan(1, None, options.rerank_with, options.fine)
+    plan = PRESETS[options.preset or "exact"].plan(1, None, options.rerank_with, options.rerank_full)
     shortlists = [plan.rerank] if options.rerank is None else parse_shortlists(options.rerank)
     scales = scales_for(options.scales, options.preset, options.gallery)
     bundle = Bundle(options.bundle)
@@ -41,14 +41,16 @@ def run(options: EvalOptions) -> None:
     if options.distractors:
         dataset = dataset.with_distractors(datasets.read_distractors(options.distractors))
     console.say(f"{dataset.name}: {len(dataset.images)} database images, {len(dataset.queries)} queries")
-    if plan.fine is not None and plan.fine < max(shortlists, default=0):
-        console.warn(f"{plan.fine} of a shortlist are scored in full: figures do not compare with published ones")
+    if plan.rerank_full is not None and plan.rerank_full < max(shortlists, default=0):
+        console.warn(
+            f"only {plan.rerank_full} of a shortlist are scored in full: not comparable with published figures"
+        )
     if scales != IMAGE_SCALES:
-        console.warn(f"images are described at scales {shown(scales)}: figures do not compare with published ones")
+        console.warn(f"descriptors average scales {shown(scales)} only: not comparable with published figures")
     if options.uncropped:
-        console.warn("queries are not cropped to their boxes: figures do not compare with published ones")
+        console.warn("queries are not cropped to their boxes: not comparable with published figures")
     with kept_folder(options.gallery) as folder, Journal(folder / JOURNAL) as journal:
-        task = Task(dataset, tuple(shortlists), not options.uncropped, plan.method, plan.fine)
+        task = Task(dataset, tuple(shortlists), not options.uncropped, plan.method, plan.rerank_full)
         with opened_subjects(options, bundle, folder, scales, cluster) as subjects:
             state_projections(subjects, task, journal)
             outcomes = {name: subject.evaluate(task, journal) for name, subject in subjects.items()}
@@ -178,7 +180,7 @@ def to_json(
         "nq": len(dataset.queries),
         "cropped": task.cropped,
         "rerank_with": task.method,
-        "fine": task.fine,
+        "rerank_full": task.rerank_full,
         "scales": scales,
     }
     for who, (evaluation, seconds) in outcomes.items():

@@ -77,7 +77,7 @@ class Search:
                 options.rerank,
                 self.box,
                 method=options.rerank_with,
-                fine=options.fine,
+                rerank_full=options.rerank_full,
                 preset=options.preset or "exact",
                 where=self.where,
                 candidates=candidates,

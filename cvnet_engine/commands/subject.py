@@ -134,7 +134,7 @@ class ReferenceSubject(Closing):
         self._contender.close()
 
     def projection(self, task: Task, journal: Journal) -> tuple[Workload, float | None]:
-        task, identity = replace(task, fine=None), self._contender.identity
+        task, identity = replace(task, rerank_full=None), self._contender.identity
         images = [path for path in task.dataset.images if journal.get(image_facts(identity, path)) is None]
         work = remaining(Finished(task, identity, journal), images)
         return work, rates(self._contender.retriever, task.dataset.images[0]).seconds(work) if work.images else 0.0
@@ -142,7 +142,7 @@ class ReferenceSubject(Closing):
     def evaluate(self, task: Task, journal: Journal) -> Timed:
         from cvnet_engine.benchmarks.accuracy.reference_collection import ReferenceCollection
 
-        task, identity, retriever = replace(task, fine=None), self._contender.identity, self._contender.retriever
+        task, identity, retriever = replace(task, rerank_full=None), self._contender.identity, self._contender.retriever
         with console.progress("describing with PyTorch", len(task.dataset.images)) as advance:
             collection = ReferenceCollection(task.dataset, retriever, identity, journal, advance)
         with console.progress(f"evaluating {self._contender.name}", len(task.queries)) as advance:

@@ -90,7 +90,7 @@ class SearchRequest(QueryRequest, Filters):
         RerankWith | None,
         Field(description="What reranks: pair scores, SuperGlobal's descriptors, or both; null for the preset's."),
     ] = None
-    fine: Annotated[
+    rerank_full: Annotated[
         int | None,
         Field(
             ge=0, le=MOST, description="Candidates to score in full, all others on pooled maps; null for the preset's."
@@ -110,7 +110,7 @@ class SearchRequest(QueryRequest, Filters):
         return self
 
     def plan(self, preset: Preset) -> Plan:
-        return preset.plan(self.top_k, self.rerank, self.method, self.fine)
+        return preset.plan(self.top_k, self.rerank, self.method, self.rerank_full)
 
 
 class RerankRequest(QueryRequest):

@@ -32,14 +32,14 @@ class Plan:
         rerank: candidates to rerank.
         method: what they are reranked with: pair scores; SuperGlobal's refined descriptors; or pair scores of the best
             of the published shortlist that these have put in order.
-        fine: of the pairs that are to be scored, how many at full size, all others on pooled maps alone, which tell
-            the best; None for all, as published.
+        rerank_full: candidates to score at full resolution, the best of the shortlist at half resolution; None for
+            all, as published.
     """
 
     top_k: int = 10
     rerank: int = 100
     method: RerankWith = "cvnet"
-    fine: int | None = None
+    rerank_full: int | None = None
 
     @property
     def refinement(self) -> Refinement | None:
@@ -60,7 +60,7 @@ class Plan:
     @property
     def full_pairs(self) -> int:
         """How many of them are scored at full size at most."""
-        return self.pairs if self.fine is None else min(self.fine, self.pairs)
+        return self.pairs if self.rerank_full is None else min(self.rerank_full, self.pairs)
 
     def pooled_pairs(self, candidates: int) -> int:
         """How many of that many candidates are scored on pooled maps first: none where all come to full size."""

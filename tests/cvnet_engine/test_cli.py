@@ -194,13 +194,13 @@ def test_index_takes_from_the_preset_what_is_not_given(cli, bundle, query, tmp_p
     [
         ("", ((100,), "cvnet", None)),
         ("--preset fast", ((100,), "cvnet", 20)),
-        ("--preset fast --fine 50 --rerank 0", ((), "cvnet", 50)),
+        ("--preset fast --rerank-full 50 --rerank 0", ((), "cvnet", 50)),
         ("--preset fast --rerank-with superglobal", ((100,), "superglobal", None)),
     ],
 )
 def test_eval_takes_from_the_preset_what_is_not_given(cli, bundle, data, monkeypatch, options, expected):
-    def task(_: object, shortlists: object, _cropped: object, method: object, fine: object) -> None:
-        assert (shortlists, method, fine) == expected
+    def task(_: object, shortlists: object, _cropped: object, method: object, rerank_full: object) -> None:
+        assert (shortlists, method, rerank_full) == expected
         raise StoppedError("settings are as expected")
 
     monkeypatch.setattr("cvnet_engine.commands.evaluate.Task", task)
@@ -947,23 +947,23 @@ def test_an_approximate_index_is_opened_where_all_images_are_searched(cli, bundl
 def test_search_scores_few_in_full_and_says_which(cli, bundle, gallery, query, tmp_path):
     file, page = tmp_path / "found.json", tmp_path / "found.html"
     where = ("--bundle", bundle, "--gallery", gallery, "--json", file, "--html", page)
-    assert cli("search", query, *where, "--top-k 6 --rerank 5 --fine 2").code == 0
+    assert cli("search", query, *where, "--top-k 6 --rerank 5 --rerank-full 2").code == 0
     (found,) = json.loads(file.read_text())
     known = [[result[kind] is not None for result in found["results"]] for kind in ("rerank_score", "pooled_score")]
     assert known == [[True] * 2 + [False] * 4, [True] * 5 + [False]]
     assert page.read_text().count("<dt>pooled</dt>") == 5
 
 
-def test_eval_with_fine_says_that_it_is_not_as_published(cli, bundle, data, tmp_path):
+def test_eval_with_rerank_full_says_that_it_is_not_as_published(cli, bundle, data, tmp_path):
     file = tmp_path / "figures.json"
     where = ("--bundle", bundle, "--data-dir", data, "--dataset tiny", "--json", file)
-    outcome = cli("eval", *where, "--rerank 5 --fine 2")
+    outcome = cli("eval", *where, "--rerank 5 --rerank-full 2")
     assert outcome.code == 0
     assert "2 of a shortlist are scored in full" in outcome.out
     figures = json.loads(file.read_text())
-    assert figures["fine"] == 2
+    assert figures["rerank_full"] == 2
     assert 0 < figures["pairs"] < figures["pooled_pairs"]
-    assert "scored in full" not in cli("eval", *where, "--rerank 5 --fine 5").out  # which is as published
+    assert "scored in full" not in cli("eval", *where, "--rerank 5 --rerank-full 5").out  # which is as published
 
 
 def test_eval_reranks_with_superglobal_and_scores_no_pair(cli, bundle, gallery, data, tmp_path):
@@ -972,7 +972,7 @@ def test_eval_reranks_with_superglobal_and_scores_no_pair(cli, bundle, gallery, 
     assert cli("eval", *where, "--rerank 5 --rerank-with superglobal").code == 0
     figures = json.loads(file.read_text())
     assert figures["rerank_with"] == "superglobal"
-    assert_one_line(cli("eval", *where, "--fine 2 --rerank-with superglobal"), "superglobal scores no pair")
+    assert_one_line(cli("eval", *where, "--rerank-full 2 --rerank-with superglobal"), "superglobal scores no pair")
     assert figures["pairs"] == 0
     assert set(figures["rerank"]) == {"5"}
     assert cli("search", "x.jpg", "--bundle", bundle, "--gallery", gallery, "--rerank-with magic").code == 2

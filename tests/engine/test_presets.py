@@ -45,9 +45,9 @@ def test_where_no_pair_is_scored_there_is_none_to_score_in_full():
     [
         ((0, None, None, None), "top_k is 0"),
         ((10, -1, None, None), "rerank -1"),
-        ((10, None, None, -1), "fine -1"),
+        ((10, None, None, -1), "rerank_full -1"),
         ((10, None, "magic", None), "method 'magic': expected one of cvnet, superglobal, both"),
-        ((10, None, "superglobal", 30), "fine 30: superglobal scores no pair"),
+        ((10, None, "superglobal", 30), "rerank_full 30: superglobal scores no pair"),
     ],
 )
 def test_what_cannot_be_searched_is_said(asked, message):

@@ -155,7 +155,7 @@ class LooksFirst(FakeRetriever):
 def test_the_best_of_each_setups_shortlist_are_scored_in_full(small):
     """E ignores 0 and 2, M ignores 0, H ignores 0 and 1; of three candidates the best by pooled score is scored."""
     fake = LooksFirst([1.0, 0.0, 0.1, 0.9, 0.9], [1.0, 0.0, 0.0, 0.4, 0.9])
-    (query,) = evaluate(small[0], fake, small[1], [3], fine=1).queries
+    (query,) = evaluate(small[0], fake, small[1], [3], rerank_full=1).queries
     assert sorted(fake.looked_at) == [1, 2, 3, 4]
     assert sorted(fake.asked) == [3, 4]  # 3 of {1, 2, 3}, 4 of {1, 3, 4} and of {2, 3, 4}
     assert query.rankings[3, "M"].rows.tolist() == [3, 1, 2, 4]
@@ -167,7 +167,7 @@ def test_fine_as_long_as_the_shortlist_is_the_published_evaluation(small):
     scores = [1.0, 0.0, 0.1, 0.9, 0.9]
     published = evaluate(small[0], FakeRetriever([1.0], scores), small[1], [1, 3])
     fake = LooksFirst(scores, None)
-    assert evaluate(small[0], fake, small[1], [1, 3], fine=3).to_json() == published.to_json()
+    assert evaluate(small[0], fake, small[1], [1, 3], rerank_full=3).to_json() == published.to_json()
     assert not fake.looked_at
 
 
@@ -175,8 +175,8 @@ def test_the_journal_keeps_evaluations_of_another_fine_apart(small, tmp_path):
     scores, rough = [1.0, 0.0, 0.1, 0.9, 0.9], [1.0, 0.0, 0.0, 0.4, 0.9]
     found, retrievers = [], [LooksFirst(scores, rough) for _ in range(4)]
     with Journal(tmp_path / "j.sqlite") as journal:
-        for fake, fine in zip(retrievers, (None, 1, 1, 2), strict=True):
-            found.append(run(small, fake, [3], journal, fine=fine))
+        for fake, rerank_full in zip(retrievers, (None, 1, 1, 2), strict=True):
+            found.append(run(small, fake, [3], journal, rerank_full=rerank_full))
     done = [(fake.extracted, len(fake.looked_at), len(fake.asked)) for fake in retrievers]
     assert done == [(1, 0, 4), (1, 4, 2), (0, 0, 0), (1, 4, 3)]
     assert found[1].to_json() == found[2].to_json()

@@ -132,9 +132,9 @@ def test_points_are_ranked_as_eval_ranks_them(setting, monkeypatch, method, fine
     found = evaluated(rows[:IMAGES], [known])
     database = Database([Features(row, (np.zeros((256, 4, 4), np.float32),) * 3) for row in rows[:IMAGES]])
     with Journal(None) as journal:
-        task = Task(setting.dataset, (2, 3), method=method, fine=fine)
+        task = Task(setting.dataset, (2, 3), method=method, rerank_full=fine)
         (query,) = Evaluator(database, Finished(task, "", journal)).run(lambda: Recorded(known)).queries
     fine = None if method == "superglobal" else fine
     for (k, setup), result in query.results.items():
-        plan = Plan(rerank=k, method=method, fine=fine) if k else Plan(rerank=0)
+        plan = Plan(rerank=k, method=method, rerank_full=fine) if k else Plan(rerank=0)
         assert found[plan][setup] == [100 * result.ap]

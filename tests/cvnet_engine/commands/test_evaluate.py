@@ -171,7 +171,7 @@ def test_a_bundle_against_another(evaluated, bundle, tmp_path):
 def test_whole_queries_on_request(evaluated):
     cropped = evaluated("--rerank", "2")[1]
     out, whole = evaluated("--rerank", "2", "--uncropped")
-    assert "do not compare with published ones" in out
+    assert "not comparable with published figures" in out
     assert (cropped["cropped"], whole["cropped"]) == (True, False)
     assert whole["queries"][0]["pairs"] != cropped["queries"][0]["pairs"]
 
@@ -179,7 +179,7 @@ def test_whole_queries_on_request(evaluated):
 def test_fewer_scales(evaluated, whole, tmp_path):
     """Maps and pair scores stay as they are, descriptors change: of the reference, too."""
     out, fewer = evaluated("--rerank", "0", "--scales", "1", "--reference", into=tmp_path / "one")
-    assert "scales 1: figures do not compare with published ones" in out
+    assert "scales 1 only: not comparable with published figures" in out
     assert (whole[1]["scales"], fewer["scales"]) == ([0.7071, 1.0, 1.4142], [1.0])
     assert fewer["agreement"]["reference"]["ranks"]["0"]["M"]["tau"] > 0.99
     _, again = evaluated("--rerank", "0", "--reference", into=tmp_path / "one")  # those of the gallery

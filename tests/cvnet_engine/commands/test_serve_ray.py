@@ -87,7 +87,7 @@ def ask(bundle: Path, gallery: Path) -> Iterator[Ask]:
 def started(bundle: Path, gallery: Path) -> tuple[subprocess.Popen[str], str]:
     """The program and its address. Ray gives up after 30 s, which may be too few for a machine with much else to do."""
     command = [*PROGRAM, "serve", "--bundle", bundle, "--gallery", gallery, "--port", "0", "--threads", "1"]
-    command += ["--runner", "ray", "--replicas", str(REPLICAS)]
+    command += ["--runner", "ray", "--workers", str(REPLICAS)]
     for _ in range(TRIES):
         program = subprocess.Popen(
             [*map(str, command)], cwd=gallery.parent, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
@@ -134,7 +134,11 @@ def until(ask: Ask, query: dict[str, Any], wanted: Callable[[dict[str, Any]], bo
 def test_what_is_found_is_what_one_process_finds(bundle, gallery, photos, ask):
     one, everything = {"id": id_of(photos[4])}, {"top_k": COUNT, "rerank": 9}
     queries = [one | everything | {"method": method} for method in ("cvnet", "superglobal", "both")]
-    queries += [one | everything | {"fine": 3}, one | everything | {"name": "1"}, {"id": id_of(photos[0]), "top_k": 2}]
+    queries += [
+        one | everything | {"rerank_full": 3},
+        one | everything | {"name": "1"},
+        {"id": id_of(photos[0]), "top_k": 2},
+    ]
     queries += [one | everything | {"box": [10, 10, 80, 90]}]
     with local(bundle, gallery) as client:
         for query in queries:

@@ -112,7 +112,7 @@ def test_a_stream_tells_the_global_ranking_then_scores_then_the_result(client, p
 
 def test_fine_scores_few_in_full_and_says_which(client, photos):
     """A score on pooled maps is told as what it is, in the result alone."""
-    asked = {"id": id_of(photos[1]), "top_k": 12, "rerank": 9, "fine": 4}
+    asked = {"id": id_of(photos[1]), "top_k": 12, "rerank": 9, "rerank_full": 4}
     events = events_of(client.post("/v1/search", json=asked, headers={"Accept": "text/event-stream"}))
     assert [name for name, _ in events] == ["global", "scores", "result"]
     (_, scores), (_, result) = events[1:]
@@ -125,10 +125,10 @@ def test_fine_scores_few_in_full_and_says_which(client, photos):
     assert {"features", "global", "pooled", "rerank"} == set(result["seconds"])
 
 
-@pytest.mark.parametrize("fine", [9, 12, 1000])
-def test_fine_that_reaches_all_changes_nothing(client, photos, fine):
+@pytest.mark.parametrize("rerank_full", [9, 12, 1000])
+def test_rerank_full_that_reaches_all_changes_nothing(client, photos, rerank_full):
     asked = {"id": id_of(photos[1]), "top_k": 12, "rerank": 9}
-    plain, fined = (client.post("/v1/search", json=asked | more).json() for more in ({}, {"fine": fine}))
+    plain, fined = (client.post("/v1/search", json=asked | more).json() for more in ({}, {"rerank_full": rerank_full}))
     assert fined["results"] == plain["results"]
 
 
@@ -304,7 +304,7 @@ def test_unusable_uploads(client, data, message, accept):
         ({"box": "1,2,3"}, "box"),
         ({"colour": "red"}, "colour"),
         ({"deadline_s": "0"}, "deadline_s"),
-        ({"method": "superglobal", "fine": "3"}, "body: fine 3: superglobal scores no pair"),
+        ({"method": "superglobal", "rerank_full": "3"}, "body: rerank_full 3: superglobal scores no pair"),
     ],
 )
 def test_fields_that_do_not_fit(client, fields, message):

@@ -127,10 +127,10 @@ def assert_same(one, other):
         assert np.array_equal(getattr(one, column.name), getattr(other, column.name), equal_nan=True), column.name
 
 
-@pytest.mark.parametrize("fine", [100, 101, 5000])
-def test_where_all_come_to_full_size_there_is_no_rough_look(collection, scores, fine):
+@pytest.mark.parametrize("rerank_full", [100, 101, 5000])
+def test_where_all_come_to_full_size_there_is_no_rough_look(collection, scores, rerank_full):
     plain, _ = search(collection, scores, Plan(top_k=100))
-    ranking, scored = search(collection, scores, Plan(top_k=100, fine=fine))
+    ranking, scored = search(collection, scores, Plan(top_k=100, rerank_full=rerank_full))
     assert_same(ranking, plain)
     assert not scored[True]
 
@@ -139,13 +139,13 @@ def test_where_all_come_to_full_size_there_is_no_rough_look(collection, scores, 
 def test_how_many_pairs_there_are_is_told_with_each_few(collection, scores, images, pairs):
     told = []
     with Searcher(Pairs(*scores), collection) as searcher:
-        searcher.find(features(1), Plan(top_k=40, fine=30), lambda *done: told.append(done), np.arange(images))
+        searcher.find(features(1), Plan(top_k=40, rerank_full=30), lambda *done: told.append(done), np.arange(images))
     assert (sum(count for count, _ in told), {most for _, most in told}) == (pairs, {pairs})
 
 
 def test_a_gallery_smaller_than_fine_is_scored_in_full(collection, scores):
     with Searcher(Pairs(*scores), collection) as searcher:
-        *steps, found = searcher.steps(features(1), Plan(fine=30), np.arange(20))
+        *steps, found = searcher.steps(features(1), Plan(rerank_full=30), np.arange(20))
     assert [type(step) for step in steps] == [Ranked] + [Scored] * 5
     assert np.isfinite(found.ranking.pair_scores).sum() == 20
 
@@ -153,7 +153,7 @@ def test_a_gallery_smaller_than_fine_is_scored_in_full(collection, scores):
 @pytest.mark.parametrize("method", ["cvnet", "both"])
 def test_the_best_by_pooled_score_are_scored_in_full_and_come_first(collection, scores, method):
     full, rough = scores
-    ranking, scored = search(collection, scores, Plan(top_k=100, rerank=80, method=method, fine=30))
+    ranking, scored = search(collection, scores, Plan(top_k=100, rerank=80, method=method, rerank_full=30))
     shortlist = scored[True]
     assert len(set(shortlist)) == 80
     place = {row: i for i, row in enumerate(ranking.rows.tolist())}
@@ -168,22 +168,22 @@ def test_the_best_by_pooled_score_are_scored_in_full_and_come_first(collection, 
 
 
 def test_none_in_full_is_a_ranking_by_pooled_scores(collection, scores):
-    ranking, scored = search(collection, scores, Plan(fine=0))
+    ranking, scored = search(collection, scores, Plan(rerank_full=0))
     assert not scored[False]
     assert (np.diff(ranking.scores) <= 0).all()
     assert np.isnan(ranking.pair_scores).all()
 
 
-@pytest.mark.parametrize("fine", [None, 30])
+@pytest.mark.parametrize("rerank_full", [None, 30])
 @pytest.mark.parametrize("top_k", [1, 3, 10])
-def test_what_cannot_come_among_the_results_is_not_scored(scores, top_k, fine):
+def test_what_cannot_come_among_the_results_is_not_scored(scores, top_k, rerank_full):
     """Similarities so far apart that a score of 1 cannot make up for them: the results are those of all pairs."""
     collection = Collection()
     query = features(1).descriptor
     spread = np.clip(1 - 0.02 * np.arange(IMAGES), -1, None)[:, None] * query
     collection.descriptors = spread.astype(np.float32)
-    every, all_pairs = search(collection, scores, Plan(top_k=100, fine=fine))
-    ranking, scored = search(collection, scores, Plan(top_k=top_k, fine=fine))
+    every, all_pairs = search(collection, scores, Plan(top_k=100, rerank_full=rerank_full))
+    ranking, scored = search(collection, scores, Plan(top_k=top_k, rerank_full=rerank_full))
     assert_same(ranking.first(top_k), every.first(top_k))
     assert len(scored[False]) < len(all_pairs[False])
 
@@ -195,7 +195,7 @@ def test_a_score_that_could_still_equal_the_last_result_is_asked_for():
 
 
 def test_searches_that_take_turns_find_what_each_finds_alone(collection, scores):
-    plan, queries = Plan(top_k=20, rerank=40, fine=10), [features(1), features(2)]
+    plan, queries = Plan(top_k=20, rerank=40, rerank_full=10), [features(1), features(2)]
     with Searcher(Pairs(*scores), collection) as searcher:
         alone = [searcher.find(query, plan).ranking for query in queries]
         turns = list(zip(*(searcher.steps(query, plan) for query in queries), strict=True))

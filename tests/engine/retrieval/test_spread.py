@@ -122,13 +122,16 @@ def test_nothing_comes_to_nothing(collection):
     assert len(found.ranking.rows) == 0
 
 
-@pytest.mark.parametrize("fine", [None, 7])
+@pytest.mark.parametrize("rerank_full", [None, 7])
 @pytest.mark.parametrize("method", get_args(RerankWith))
 @pytest.mark.parametrize("among", AMONG)
 @pytest.mark.parametrize("top_k", [5, 60])
-def test_what_is_found_is_what_is_found_in_one_place(collection, parts, method, among, fine, top_k):
+def test_what_is_found_is_what_is_found_in_one_place(collection, parts, method, among, rerank_full, top_k):
     """The best are the same, though which other pairs were scored depends on who scored first."""
-    plan, query = Plan(top_k, rerank=40, method=method, fine=fine), replace(QUERY, descriptor=collection.descriptors[4])
+    plan, query = (
+        Plan(top_k, rerank=40, method=method, rerank_full=rerank_full),
+        replace(QUERY, descriptor=collection.descriptors[4]),
+    )
     with Searcher(collection, collection) as searcher:
         expected = searcher.find(query, plan, among=among, leave_out=4)
     coverage, ranked, *_, found = spread(collection, parts).steps(query, plan, among, leave_out=4)
