@@ -72,7 +72,7 @@ def test_what_is_not_there_is_seen(tmp_path):
     assert list(dead_links(document)) == ["b.md", "#d"]
     document.write_text(
         "`engine/no.py`, `engine/files.py`, python docs/no.py, `engine.no`, `engine.files.write_atomically`, `engine`, "
-        "python -m benchmarks.no, `python -m scenes`, `python -m benchmarks.readme`"
+        "python -m benchmarks.no, `python -m scenes`, `python -m benchmarks.lab.readme`"
     )
     assert list(missing(document)) == ["engine/no.py", "docs/no.py", "engine.no", "benchmarks.no"]
 

@@ -16,12 +16,12 @@ import numpy as np
 import typer
 
 import scenes
-from cvnet_engine.benchmarks import commands
+from benchmarks.lab import commands
+from benchmarks.lab.commands import DepthOption, ThreadsOption, WeightsOption
+from benchmarks.lab.subject import open_retriever
 from cvnet_engine.benchmarks.accuracy.database import Database
 from cvnet_engine.benchmarks.accuracy.dataset import Dataset, load
 from cvnet_engine.benchmarks.accuracy.evaluation import extract_query
-from cvnet_engine.benchmarks.commands import DepthOption, ThreadsOption, WeightsOption
-from cvnet_engine.benchmarks.frontier.subject import open_retriever
 from cvnet_engine.cvnet import checkpoint
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.gallery.map_codec import HalfCodec

@@ -10,9 +10,7 @@ import scenes
 from cvnet_engine import console
 from cvnet_engine.benchmarks.accuracy.dataset import Dataset, load
 from cvnet_engine.benchmarks.accuracy.evaluation import Timed
-from cvnet_engine.benchmarks.load.client import Request, fetch
-from cvnet_engine.benchmarks.load.server import Server
-from cvnet_engine.benchmarks.load.traffic import Traffic
+from cvnet_engine.benchmarks.serving import Request, Server, fetch
 from cvnet_engine.benchmarks.tables import Table
 from cvnet_engine.commands import build, evaluate, index, search
 from cvnet_engine.engine.bundle import Bundle
@@ -81,7 +79,10 @@ def check_page(bundle: Path, gallery: Path, threads: int | None) -> None:
     with Server(bundle, gallery, threads) as server:
         for path in ("/", "/readyz"):
             fetch(server.port, Request("page", path))
-        found = json.loads(fetch(server.port, Traffic(server.port).by_id(0)))
+        (image,) = json.loads(fetch(server.port, Request("images", "/v1/images?limit=1")))["images"]
+        query = json.dumps({"id": image["id"], "top_k": SHOWN, "rerank": SHORTLIST}).encode()
+        json_body = {"Content-Type": "application/json"}
+        found = json.loads(fetch(server.port, Request("search", "/v1/search", query, json_body)))
     console.say(
         f"   the page answers, and a search found {len(found['results'])} images: start it, and search for yourself"
     )

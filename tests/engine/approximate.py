@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cvnet_engine.benchmarks.latency.generated import write_shard
+from benchmarks.lab.generated import write_shard
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.gallery.ann_file import AnnFile
 from cvnet_engine.engine.gallery.info import write_info

@@ -11,7 +11,7 @@ from cvnet_engine.benchmarks.accuracy.evaluation import extract_query
 from cvnet_engine.engine.gallery.map_codec import HalfCodec
 from cvnet_engine.engine.retrieval.pooling import Pooled, pooled
 from cvnet_engine.engine.retrieval.search import similarities
-from tests.benchmarks.frontier.fakes import FakeEngines
+from tests.benchmarks.lab.frontier.fakes import FakeEngines
 from tests.pictures import photo
 from training import mixing
 

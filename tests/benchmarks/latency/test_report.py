@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from benchmarks.lab.readme import RESULTS
 from cvnet_engine.benchmarks.latency.document import document
 from cvnet_engine.benchmarks.latency.report import Report
-from cvnet_engine.benchmarks.readme import RESULTS
 from cvnet_engine.engine.errors import DatasetError
 
 COMMITTED = RESULTS / "cpu.json"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cvnet_engine.benchmarks.load.traffic import TOP_K
 from cvnet_engine.commands import demo, index
+from cvnet_engine.commands.demo import SHOWN
 from cvnet_engine.engine.errors import BackendError
 from cvnet_engine.options import IndexOptions
 from tests.pictures import photo
@@ -15,14 +15,14 @@ from tests.pictures import photo
 
 @pytest.fixture
 def gallery(bundle, tmp_path) -> Path:
-    photos = [photo(tmp_path / f"{seed}.jpg", seed=seed) for seed in range(TOP_K + 1)]  # one of them is the query
+    photos = [photo(tmp_path / f"{seed}.jpg", seed=seed) for seed in range(SHOWN + 1)]  # one of them is the query
     index.run(IndexOptions(photos, bundle, tmp_path / "gallery"))
     return tmp_path / "gallery"
 
 
 def test_the_page_is_asked(bundle, gallery, capsys):
     demo.check_page(bundle, gallery, None)
-    assert f"a search found {TOP_K} images" in capsys.readouterr().out
+    assert f"a search found {SHOWN} images" in capsys.readouterr().out
 
 
 def test_a_server_that_does_not_start_says_why(bundle, tmp_path):

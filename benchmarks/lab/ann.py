@@ -1,0 +1,309 @@
+"""Approximate global search beside exact: `python -m benchmarks.lab.ann --like GALLERY --folder DIR --out FILE`.
+
+Collections of descriptors are generated and both ways of search timed in turn. Three kinds:
+
+    like        drawn from what is measured of a gallery: its images, grouped by their names up to the last `_`, have a
+                variance between groups and one within a group along each of their principal directions. A place is
+                drawn by the first, `VIEWS` photographs of it by the second.
+    stretched   the same spectrum over more directions, as many times as the demonstration model has fewer of them than
+                there could be.
+    random      uniform on the sphere: nothing to be learnt, the worst there is.
+
+A query is one photograph more of some place. Directions lie along the axes; an index learns its own in any case.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from mmap import MADV_DONTNEED
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import typer
+
+from benchmarks.lab import commands
+from benchmarks.lab.commands import OutOption
+from benchmarks.lab.scale import timed
+from cvnet_engine.benchmarks.latency.memory import status_bytes
+from cvnet_engine.benchmarks.tables import Table, markdown, ms
+from cvnet_engine.engine import machine
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.geometry import DESCRIPTOR_DIM
+from cvnet_engine.engine.retrieval.ann_building import build
+from cvnet_engine.engine.retrieval.approximate import DEPTH, Approximate
+from cvnet_engine.engine.retrieval.blocks import Block, Descriptors
+from cvnet_engine.engine.retrieval.inverted_file import Scanner
+from cvnet_engine.engine.retrieval.ranking import Ranking
+from cvnet_engine.engine.retrieval.search import DescriptorIndex
+
+Kind = Literal["like", "stretched", "random"]
+KINDS: tuple[Kind, ...] = ("like", "stretched", "random")
+VIEWS = 8  # photographs of a place
+BLOCK = 4096  # descriptors, as in a shard
+LIVE = 384  # numbers of the demonstration model's descriptor that are not always 0
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Variances along principal directions, between places and within one, each (d,); and the length of the mean.
+
+    Where there is a mean, it is one direction more: d is at most 2047 then.
+    """
+
+    mean: float
+    between: Array
+    within: Array
+
+    @classmethod
+    def of(cls, descriptors: Array, groups: Sequence[str]) -> Spectrum:
+        """Measured on descriptors (n, 2048) of images of these groups.
+
+        Raises:
+            GalleryError: no group has two.
+        """
+        if len(set(groups)) == len(groups):
+            raise GalleryError("no place has two images; expected files named PLACE_VIEW, two of a place at least")
+        mean = descriptors.mean(axis=0)
+        centred = descriptors - mean
+        _, singular, directions = np.linalg.svd(centred, full_matrices=False)
+        singular, directions = singular[: DESCRIPTOR_DIM - 1], directions[: DESCRIPTOR_DIM - 1]
+        total = singular**2 / len(centred)
+        numbers = np.unique(groups, return_inverse=True)[1]
+        means = np.stack([centred[numbers == number].mean(axis=0) for number in range(numbers.max() + 1)])
+        spread = (centred - means[numbers]) @ directions.T
+        freedom = len(centred) - len(means)  # each group's own mean takes one
+        within = np.minimum((spread**2).sum(axis=0) / freedom, total)
+        return cls(float(np.linalg.norm(mean)), total - within, within)
+
+    @classmethod
+    def uniform(cls) -> Spectrum:
+        return cls(0, np.zeros(DESCRIPTOR_DIM), np.ones(DESCRIPTOR_DIM))
+
+    def stretched(self, times: float) -> Spectrum:
+        """The same variances over `times` as many directions, as far as there are so many."""
+        count = min(int(times * len(self.within)), DESCRIPTOR_DIM - 1)
+        places = np.arange(count) / times
+
+        def over(variances: Array) -> Array:
+            return np.asarray(np.interp(places, np.arange(len(variances)), variances) / times)
+
+        return Spectrum(self.mean, over(self.between), over(self.within))
+
+    @property
+    def participation(self) -> float:
+        """Over how many directions the variance is spread, (sum)^2 / sum of squares."""
+        total = self.between + self.within
+        return float(total.sum() ** 2 / (total**2).sum())
+
+    def places(self, block: int) -> Array:
+        """(BLOCK / VIEWS, d) float32, the places of a block of photographs."""
+        drawn = np.random.default_rng([block, 0]).standard_normal((BLOCK // VIEWS, len(self.between)), np.float32)
+        return drawn * np.sqrt(self.between).astype(np.float32)
+
+    def photographs(self, places: Array, rng: np.random.Generator) -> Array:
+        """(n, 2048) float32 unit descriptors, one of each place (n, d)."""
+        found = np.zeros((len(places), DESCRIPTOR_DIM), np.float32)
+        count = places.shape[1]
+        noise = rng.standard_normal(places.shape, np.float32) * np.sqrt(self.within).astype(np.float32)
+        found[:, :count] = places + noise
+        if self.mean:
+            found[:, count] = self.mean
+        return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True))
+
+    def block(self, number: int) -> Array:
+        """(BLOCK, 2048) float32: photographs, those of a place one after the other."""
+        return self.photographs(np.repeat(self.places(number), VIEWS, axis=0), np.random.default_rng([number, 1]))
+
+    def query(self, number: int, blocks: int) -> Array:
+        """(2048,) float32: one photograph more of a place of one of the blocks."""
+        rng = np.random.default_rng([number, 2])
+        places = self.places(int(rng.integers(blocks)))
+        (found,) = self.photographs(places[rng.integers(len(places))][None], rng)
+        return np.asarray(found)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Both ways of search in one collection, in seconds and bytes; `_cpu_s` is processor time.
+
+    `refused` says why there is no index; then nothing else is measured. `told_recall` is what the build measured,
+    `recall` what these queries found of their exact best 100. `index_bytes` is what the index holds in memory.
+    """
+
+    kind: str
+    images: int
+    participation: float
+    build_s: float
+    build_cpu_s: float
+    built_resident: int
+    refused: str = ""
+    told_recall: float = 0
+    told_error: float = 0
+    recall: float = 0
+    lists: int = 0
+    probes: int = 0
+    candidates: int = 0
+    dimensions: int = 0
+    index_bytes: int = 0
+    exact_s: float = 0
+    exact_cpu_s: float = 0
+    ann_s: float = 0
+    ann_cpu_s: float = 0
+
+    @property
+    def ratio(self) -> float:
+        return self.exact_s / self.ann_s
+
+
+def generate(folder: Path, spectrum: Spectrum, blocks: int) -> Descriptors:
+    """A collection in files of an empty `folder`, mapped into memory as a gallery's columns are."""
+    return Descriptors([written(folder / f"{number}", spectrum.block(number)) for number in range(blocks)])
+
+
+def written(file: Path, rows: Array) -> Block:
+    full, half = file.with_suffix(".float32.npy"), file.with_suffix(".float16.npy")
+    np.save(full, rows)
+    np.save(half, rows.astype(np.float16))
+    mapped = np.load(full, mmap_mode="r")
+    return Block(mapped, np.load(half, mmap_mode="r"), partial(mapped._mmap.madvise, MADV_DONTNEED))
+
+
+def measure(folder: Path, kind: Kind, spectrum: Spectrum, images: int, wanted: float, queries: int) -> Measured:
+    """Generate a collection, build its index, search it both ways in turn. For a process of its own.
+
+    The approximate search comes first: it reads rows that the exact one has not just brought into memory and caches.
+    """
+    blocks = images // BLOCK
+    descriptors = generate(folder, spectrum, blocks)
+    try:
+        built, build_s, build_cpu_s = timed(lambda: build(descriptors, wanted))
+    except GalleryError as error:
+        return Measured(kind, len(descriptors), spectrum.participation, 0, 0, status_bytes("VmHWM"), str(error))
+    resident = status_bytes("VmHWM")
+    file, trial = built.file, built.trial
+    none_unknown = np.empty(0, np.int64)
+    approximate = Approximate(Scanner(file), np.arange(len(descriptors)), none_unknown, trial.effort)
+    index, exact, ann, recalls = DescriptorIndex(descriptors), [], [], []
+    for number in range(queries):
+        query = spectrum.query(number, blocks)
+        found, *seconds = timed(partial(by_candidates, index, approximate, query))
+        ann.append(seconds)
+        expected, *seconds = timed(partial(index.search, query, DEPTH))
+        exact.append(seconds)
+        recalls.append(float(np.isin(expected.rows, found.rows).mean()))
+    (exact_s, exact_cpu_s), (ann_s, ann_cpu_s) = (
+        map(statistics.median, zip(*runs, strict=True)) for runs in (exact, ann)
+    )
+    return Measured(
+        kind=kind,
+        images=len(descriptors),
+        participation=spectrum.participation,
+        build_s=build_s,
+        build_cpu_s=build_cpu_s,
+        built_resident=resident,
+        told_recall=trial.recall,
+        told_error=trial.error,
+        recall=statistics.mean(recalls),
+        lists=approximate.scanner.lists,
+        probes=trial.effort.probes,
+        candidates=trial.effort.candidates,
+        dimensions=file.quantizer.dimensions,
+        index_bytes=file.codes.nbytes + 2 * file.members.nbytes,
+        exact_s=exact_s,
+        exact_cpu_s=exact_cpu_s,
+        ann_s=ann_s,
+        ann_cpu_s=ann_cpu_s,
+    )
+
+
+def by_candidates(index: DescriptorIndex, approximate: Approximate, query: Array) -> Ranking:
+    return index.search(query, DEPTH, approximate.propose(query))
+
+
+def spectrum_of(kind: Kind, like: Path) -> Spectrum:
+    if kind == "random":
+        return Spectrum.uniform()
+    with Gallery(like) as gallery:
+        measured = Spectrum.of(gallery.descriptors[:], [path.stem.rpartition("_")[0] for path in gallery.paths])
+    return measured.stretched(DESCRIPTOR_DIM / LIVE) if kind == "stretched" else measured
+
+
+def table(found: Sequence[Measured], title: str) -> Table:
+    columns = (
+        "descriptors",
+        "images",
+        "directions",
+        "exact, ms (of processor)",
+        "approximate, ms (of processor)",
+        "times as fast",
+        "recall@100",
+        "told at build",
+        "lists looked at",
+        "candidates",
+        "index, MB",
+        "build, s (of processor)",
+    )
+    return Table(title, columns, tuple(map(row, found)), "")
+
+
+def row(m: Measured) -> tuple[str, ...]:
+    head = (m.kind, f"{m.images:,}", f"{m.participation:.0f}")
+    if m.refused:
+        return (*head, *"-" * 8, f"refused: {m.refused}")
+    return (
+        *head,
+        f"{ms(1e3 * m.exact_s)} ({ms(1e3 * m.exact_cpu_s)})",
+        f"{ms(1e3 * m.ann_s)} ({ms(1e3 * m.ann_cpu_s)})",
+        f"{m.ratio:.1f}",
+        f"{m.recall:.4f}",
+        f"{m.told_recall:.4f} ± {m.told_error:.4f}",
+        f"{m.probes:,} of {m.lists:,}",
+        f"{m.candidates:,}",
+        f"{m.index_bytes / 1e6:.0f}",
+        f"{m.build_s:.0f} ({m.build_cpu_s:.0f})",
+    )
+
+
+def main(
+    like: Annotated[Path, typer.Option(help="Gallery whose descriptors the generated ones are like.")],
+    folder: Annotated[Path, typer.Option(help="Where collections are generated, and removed again.")],
+    out: OutOption,
+    images: Annotated[str, typer.Option(help="Sizes, ascending.")] = "100000,1000000",
+    kinds: Annotated[str, typer.Option(help=f"Which of {', '.join(KINDS)}.")] = ",".join(KINDS),
+    recall: Annotated[float, typer.Option(help="Recall@100 that is asked for.")] = 0.99,
+    queries: Annotated[int, typer.Option(help="Searches of each kind.")] = 100,
+) -> None:
+    """Generate collections, index and search each, and write the table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    for kind in (kind for kind in KINDS if kind in kinds.split(",")):
+        spectrum = spectrum_of(kind, like)
+        for count in map(int, images.split(",")):
+            with (
+                tempfile.TemporaryDirectory(prefix=f"ann-{kind}-", dir=folder) as path,
+                ProcessPoolExecutor(1, get_context("spawn")) as pool,
+            ):
+                found.append(pool.submit(measure, Path(path), kind, spectrum, count, recall, queries).result())
+            typer.echo(f"{found[-1]}", err=True)
+            report = {
+                **commands.head("benchmarks.lab.ann"),
+                "load": os.getloadavg(),
+                "collections": [asdict(measured) for measured in found],
+            }
+            title = f"Best {DEPTH}, recall {recall} asked for, on {os.cpu_count()} cores of {machine.cpu_name()}"
+            commands.write(out, report, markdown(table(found, title)))
+
+
+if __name__ == "__main__":
+    with commands.told_in_a_line():
+        typer.run(main)

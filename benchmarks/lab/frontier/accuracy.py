@@ -1,0 +1,92 @@
+"""mAP of every point of the grid, from the scores that were kept, by the rules of `eval`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.lab.frontier.grid import FINE, METHODS, SCALES, SHORTLISTS, Point, is_distinct
+from benchmarks.lab.frontier.pictures import Picture
+from benchmarks.lab.frontier.scores import Setting, Work
+from cvnet_engine.benchmarks.accuracy.dataset import GroundTruth
+from cvnet_engine.benchmarks.accuracy.protocol import SETUPS, ignored, judge
+from cvnet_engine.benchmarks.accuracy.shortlists import Shortlists
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.geometry import IMAGE_SCALES
+from cvnet_engine.engine.retrieval.descriptors import DESCRIPTORS as KINDS
+from cvnet_engine.engine.retrieval.ranking import Ranking
+from cvnet_engine.engine.retrieval.search import similarities
+from cvnet_engine.engine.retrieval.searcher import Plan
+
+Figures = dict[str, list[float]]  # setup -> AP of each query that is judged, percent
+
+
+@dataclass(frozen=True)
+class Known:
+    """Everything that was computed for one query: its descriptor (D,), and pair scores (n,) with every image."""
+
+    descriptor: Array
+    full: Array
+    pooled: Array
+    truth: GroundTruth
+
+
+def accuracies(work: Work, setting: Setting, descriptor: str, maps: str) -> Iterator[tuple[Point, Figures]]:
+    """Every point of a setting with this descriptor and maps kept in this way.
+
+    Raises:
+        DatasetError: scores are missing.
+    """
+    for scales in SCALES:
+        for plan, figures in evaluated(*known(work, setting, descriptor, scales, maps)).items():
+            chosen = descriptor, scales, setting.max_side_px, setting.precision, maps
+            yield Point(*chosen, plan.method, plan.rerank, plan.rerank_full), figures
+
+
+def known(
+    work: Work, setting: Setting, descriptor: str, scales: Sequence[float], maps: str
+) -> tuple[Array, list[Known]]:
+    """Descriptors (n, D) of the database, and what there is of every query."""
+    database = np.stack([at_scales(work, setting, descriptor, scales, image) for image in setting.images])
+    queries = []
+    for query, truth in zip(setting.queries, setting.dataset.ground_truth, strict=True):
+        scores = work.stored(setting.pair_facts(maps, query))
+        described = at_scales(work, setting, descriptor, scales, query)
+        queries.append(Known(described, scores["full"], scores["pooled"], truth))
+    return database, queries
+
+
+def at_scales(work: Work, setting: Setting, descriptor: str, scales: Sequence[float], picture: Picture) -> Array:
+    """A picture's descriptor (D,) of some scales."""
+    found = work.stored(setting.descriptor_facts(descriptor, picture))["descriptors"]
+    return KINDS[descriptor].over_scales(found[[IMAGE_SCALES.index(scale) for scale in scales]])
+
+
+def evaluated(database: Array, queries: Sequence[Known]) -> dict[Plan, Figures]:
+    """AP of every query by plan and setup, from descriptors (n, D) of the database."""
+    found: dict[Plan, Figures] = defaultdict(lambda: {setup: [] for setup in SETUPS})
+    for query in queries:
+        for plan, setup, rows in rankings(database, query):
+            if result := judge(rows, query.truth, setup):
+                found[plan][setup].append(100 * result.ap)
+    return dict(found)
+
+
+def rankings(database: Array, query: Known) -> Iterator[tuple[Plan, str, Array]]:
+    """Each plan's ranking (rows) in each setup."""
+    ranking = Ranking.by_similarity(similarities(database, query.descriptor))
+    for setup in SETUPS:
+        yield Plan(rerank=0), setup, ranking.without(ignored(query.truth, setup)).rows
+    full, pooled = (dict(enumerate(scores.tolist())) for scores in (query.full, query.pooled))
+    for method in METHODS:
+        lengths = {k: Plan(rerank=k, method=method) for k in SHORTLISTS}
+        shortlists = Shortlists.of(ranking, query.descriptor, database, query.truth, lengths)
+        for fine in FINE:
+            plans = {
+                k: plan for k in SHORTLISTS if is_distinct(plan := Plan(rerank=k, method=method, rerank_full=fine))
+            }
+            for (k, setup), found in shortlists.planned(plans).looked_at(pooled).reranked(full).items():
+                yield plans[k], setup, found.rows

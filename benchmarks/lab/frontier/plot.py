@@ -1,0 +1,116 @@
+"""The figure of the frontier: accuracy against seconds a query, and against bytes an image."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from benchmarks.lab.frontier.grid import SIDES_PX
+from benchmarks.lab.frontier.points import Costed, pareto
+from cvnet_engine.benchmarks.latency.plots import COLOURS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INCHES = (11.0, 5.6)  # about what README shows them at
+SIDE_COLOURS = dict(zip(SIDES_PX, COLOURS, strict=False))
+PRESET_COLOUR = "#b2182b"
+MARKERS = {"fp32": "o", "bf16": "s", "int8": "^"}
+NUMBER_PT = 13  # room that a number takes
+Cost = Callable[[Costed], float]
+COSTS: dict[str, Cost] = {
+    "seconds a query": lambda c: c.query_s,
+    "kB an image in the gallery": lambda c: c.image_bytes / 1000,
+}  # by the label of their axis
+
+
+def draw(title: str, points: Sequence[Costed], presets: Mapping[str, Costed], suffix: str) -> bytes:
+    """The figure as the content of a file of this suffix.
+
+    Args:
+        presets: by name; they are marked.
+    """
+    stream = io.BytesIO()
+    figure_of(title, points, presets).savefig(stream, format=suffix[1:], dpi=150)
+    return stream.getvalue()
+
+
+def figure_of(title: str, points: Sequence[Costed], presets: Mapping[str, Costed]) -> Figure:
+    """A panel for each of `COSTS`."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    matplotlib.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False})
+    figure = Figure(figsize=INCHES, layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    panels[0].set_ylabel("Medium mAP, %")
+    for panel, (label, cost) in zip(panels, COSTS.items(), strict=True):
+        panel.set_xlabel(label)
+        paint(panel, points, presets, cost)
+    add_legend(figure)
+    figure.suptitle(title, fontsize=13)
+    figure.draw_without_rendering()  # lays out: from then on it is known where everything is
+    for panel, cost in zip(panels, COSTS.values(), strict=True):
+        number(panel, pareto(points, cost), cost)
+    return figure
+
+
+def add_legend(figure: Figure) -> None:
+    """What colours, markers, the line and the stars are."""
+    from matplotlib.lines import Line2D
+
+    sides = [Line2D([], [], color=colour, marker="o", ls="", label=f"{px} px") for px, colour in SIDE_COLOURS.items()]
+    kinds = [Line2D([], [], color="grey", marker=m, ls="", label=precision) for precision, m in MARKERS.items()]
+    line = Line2D([], [], color="black", lw=1, label="nothing is cheaper and better: numbers as in the tables")
+    star = Line2D([], [], color=PRESET_COLOUR, marker="*", ls="", markersize=12, label="preset")
+    handles = [*sides, *kinds, star, line]
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=len(handles),
+        fontsize=9.5,
+        columnspacing=1,
+        handletextpad=0.3,
+        handlelength=1.2,
+    )
+
+
+def paint(panel: Axes, points: Sequence[Costed], presets: Mapping[str, Costed], cost: Cost) -> None:
+    """Every point pale, the frontier joined, presets named below it."""
+    from matplotlib.patheffects import withStroke
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    for side, colour in SIDE_COLOURS.items():
+        for precision, marker in MARKERS.items():
+            own = [c for c in points if (c.point.max_side_px, c.point.precision) == (side, precision)]
+            xs, ys = [cost(c) for c in own], [c.score for c in own]
+            panel.scatter(xs, ys, s=8, c=colour, marker=marker, alpha=0.25, linewidths=0, rasterized=True)
+    best = pareto(points, cost)
+    panel.step([cost(c) for c in best], [c.score for c in best], where="post", color="black", lw=1)
+    for c in best:
+        colour, marker = SIDE_COLOURS[c.point.max_side_px], MARKERS[c.point.precision]
+        panel.plot(cost(c), c.score, marker, color=colour, markersize=6, markeredgecolor="black", markeredgewidth=0.8)
+    halo = [withStroke(linewidth=3, foreground="white")]
+    for name, c in presets.items():
+        panel.plot(cost(c), c.score, "*", color=PRESET_COLOUR, markersize=16, markeredgecolor="white", zorder=4)
+        text = panel.annotate(name, (cost(c), c.score), (7, -15), textcoords="offset points", zorder=5)
+        text.set(color=PRESET_COLOUR, weight="bold", path_effects=halo)
+    panel.margins(x=0.11)  # for the name of what is farthest to the right
+    panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.xaxis.set_minor_formatter(NullFormatter())
+    panel.grid(True, alpha=0.25, which="both")
+    panel.set_axisbelow(True)
+
+
+def number(panel: Axes, best: Sequence[Costed], cost: Cost) -> None:
+    """Number a frontier as its table does, above it, where there is room beside the number before."""
+    places = panel.transData.transform([(cost(c), c.score) for c in best]) * 72 / panel.figure.dpi
+    last = None
+    for row, (c, place) in enumerate(zip(best, places, strict=True), 1):
+        if last is None or (place - last).max() >= NUMBER_PT:  # it rises to the right, so no other one is nearer
+            panel.annotate(str(row), (cost(c), c.score), (-3, 5), textcoords="offset points", ha="right", fontsize=9)
+            last = place

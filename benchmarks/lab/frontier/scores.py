@@ -1,0 +1,245 @@
+"""What all accuracies of the frontier follow from, each computed once and kept: descriptors of every picture at every
+scale, and pair scores of every query with every image, at full size and on pooled maps.
+
+Work goes to a journal, a picture or a query at a time, so that it can be stopped at any moment and goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from importlib.metadata import version
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.lab.frontier import pictures
+from benchmarks.lab.frontier.grid import DESCRIPTORS, arithmetic, sides
+from benchmarks.lab.frontier.pictures import Picture
+from benchmarks.lab.subject import open_retriever
+from cvnet_engine.benchmarks.accuracy.database import Database
+from cvnet_engine.benchmarks.accuracy.dataset import Dataset
+from cvnet_engine.benchmarks.accuracy.evaluation import database_digest
+from cvnet_engine.benchmarks.accuracy.journal import Facts, Journal, content, digest
+from cvnet_engine.benchmarks.latency import costs
+from cvnet_engine.cvnet import checkpoint
+from cvnet_engine.engine.contract import Array, Closing
+from cvnet_engine.engine.errors import DatasetError, ImageError
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.gallery.map_codec import HalfCodec, MapCodec, is_learnt, learn_codec
+from cvnet_engine.engine.geometry import AREA_SCALES, IMAGE_SCALES
+from cvnet_engine.engine.images import check_size
+from cvnet_engine.engine.retrieval.pooling import pooled
+from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.export.precision import cpu_weight_max
+
+MAPPED = DESCRIPTORS[0]  # the descriptor whose graphs make the maps; those of the other one are the same
+POOLED = 1 / 16  # of the operations of a pair at full size
+SECONDS = {"fp32": 1.0, "bf16": 0.6, "int8": 0.3}  # of the same operations, about; for forecasts alone
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A data set at an image size in one arithmetic.
+
+    Attributes:
+        identity: what results depend on besides files: weights, arithmetic, libraries.
+        maps: the ways to keep them.
+    """
+
+    dataset: Dataset
+    max_side_px: int
+    precision: str
+    maps: tuple[str, ...]
+    identity: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset.name}, {self.max_side_px} px, {self.precision}"
+
+    @cached_property
+    def images(self) -> list[Picture]:
+        return pictures.images(self.dataset, self.max_side_px)
+
+    @cached_property
+    def queries(self) -> list[Picture]:
+        return pictures.queries(self.dataset, self.max_side_px)
+
+    @cached_property
+    def database(self) -> str:
+        return database_digest(self.dataset)
+
+    def descriptor_facts(self, descriptor: str, picture: Picture) -> Facts:
+        """Of `descriptors` (S, 2048) float32, one for each of `IMAGE_SCALES`."""
+        return "descriptors", self.identity, descriptor, self.max_side_px, content(picture.path), picture.bbx
+
+    def map_facts(self, picture: Picture) -> Facts:
+        """Of `map_0`, `map_1`, ... (256, h_s, w_s) float32."""
+        return "maps", self.identity, self.max_side_px, content(picture.path), picture.bbx
+
+    def pair_facts(self, maps: str, query: Picture) -> Facts:
+        """Of `full` and `pooled`, the pair scores (n,) float32 with every image."""
+        return "pairs", self.identity, maps, self.max_side_px, content(query.path), query.bbx, self.database
+
+
+def settings(datasets: Sequence[Dataset], model: str, photos: Sequence[Array]) -> list[Setting]:
+    """All of the grid, small images first; of each data set the published arithmetic at full size is the last.
+
+    Args:
+        model: the digest of its weights.
+        photos: that int8 is calibrated on.
+    """
+    openvino = version("openvino")
+    calibrated = digest(tuple(float(photo.sum(dtype=np.float64)) for photo in photos))
+
+    def identity(precision: str) -> str:
+        quantised = f" {calibrated}, weights to {cpu_weight_max()}" if precision == "int8" else ""
+        return f"{model} {precision} openvino {openvino}{quantised}"
+
+    found = [
+        Setting(dataset, side, precision, maps, identity(precision))
+        for dataset in datasets
+        for tried in [sides(pictures.longest_px(dataset))]
+        for side in tried
+        for precision, maps in arithmetic(side, side == tried[-1]).items()
+    ]
+    return sorted(found, key=lambda setting: setting.max_side_px)
+
+
+class Engines(Closing):
+    """The retrievers of a model, by precision and descriptor, each made when it is first asked for."""
+
+    def __init__(self, weights: str, depth: int, photos: list[Array], threads: int) -> None:
+        self._weights, self._depth, self._photos, self._threads = weights, depth, photos, threads
+        self._opened: dict[tuple[str, str], Retriever] = {}
+        self._stack = contextlib.ExitStack()
+
+    def get(self, precision: str, descriptor: str) -> Retriever:
+        key = precision, descriptor
+        if key not in self._opened:
+            folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+            model = checkpoint.load(self._weights, self._depth, descriptor=descriptor)
+            opened = open_retriever(model, precision, self._photos, folder, self._threads)
+            self._opened[key] = self._stack.enter_context(opened)
+        return self._opened[key]
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+@dataclass(frozen=True)
+class Step:
+    """A piece of work whose outcome is kept, and about how many operations of fp32 it takes as long as."""
+
+    name: str
+    cost: float
+    run: Callable[[], None]
+
+
+@dataclass
+class Work:
+    """Everything that is to be computed, and where it is kept."""
+
+    journal: Journal
+    engines: Engines
+    depth: int
+    _loaded: dict[tuple[str, str, str], Pairs] = field(default_factory=dict)  # one at most
+
+    def left(self, setting: Setting) -> Iterator[Step]:
+        """What a setting still lacks."""
+        for descriptor in DESCRIPTORS:
+            yield from self._descriptions(setting, descriptor)
+        for maps in setting.maps:
+            yield from self._scores(setting, maps)
+
+    def has(self, setting: Setting, descriptor: str, maps: str) -> bool:
+        """Whether nothing is lacking for a descriptor and one way to keep maps."""
+        lacking = chain(self._descriptions(setting, descriptor), self._scores(setting, maps))
+        return next(lacking, None) is None
+
+    def _descriptions(self, setting: Setting, descriptor: str) -> Iterator[Step]:
+        network = costs.Network(self.depth, descriptor)
+        for picture in (*setting.images, *setting.queries):
+            if self.journal.get(setting.descriptor_facts(descriptor, picture)) is None:
+                cost = costs.extract(network, picture.size).flop * SECONDS[setting.precision]
+                name = f"{setting.name}: {descriptor} descriptors"
+                yield Step(name, cost, partial(self._describe, setting, descriptor, picture))
+
+    def _describe(self, setting: Setting, descriptor: str, picture: Picture) -> None:
+        retriever, image = self.engines.get(setting.precision, descriptor), picture.read()
+        if descriptor != MAPPED:
+            retriever = replace(retriever, features=retriever.descriptor)  # no maps
+        try:
+            check_size(image, retriever.kind.min_side_px)
+        except ImageError as error:
+            raise ImageError(f"{picture.path}: {error}") from error
+        inputs = ((scale, retriever.kind.network_input(image, scale)) for scale in IMAGE_SCALES)
+        (descriptors,), maps = retriever.at_scales(inputs)
+        if maps:  # first, so that they are there where the descriptors are
+            self.journal.put(setting.map_facts(picture), {f"map_{i}": m[0] for i, m in enumerate(maps)})
+        self.journal.put(setting.descriptor_facts(descriptor, picture), {"descriptors": descriptors})
+
+    def _scores(self, setting: Setting, maps: str) -> Iterator[Step]:
+        for query in setting.queries:
+            if self.journal.get(setting.pair_facts(maps, query)) is None:
+                pairs = sum(costs.pair(query.size, image.size).flop for image in setting.images)
+                cost = (1 + POOLED) * pairs * SECONDS[setting.precision]
+                yield Step(f"{setting.name}: {maps} pairs", cost, partial(self._score, setting, maps, query))
+
+    def _score(self, setting: Setting, maps: str, query: Picture) -> None:
+        pairs, features = self._pairs(setting, maps), self.features(setting, query)
+        retriever = self.engines.get(setting.precision, MAPPED)
+        self.journal.put(setting.pair_facts(maps, query), pairs.scores(retriever, features))
+
+    def _pairs(self, setting: Setting, maps: str) -> Pairs:
+        """A database in memory, no other one any more."""
+        key = setting.name, setting.identity, maps
+        if key not in self._loaded:
+            self._loaded.clear()
+            as_made = [self.features(setting, image) for image in setting.images]
+            self._loaded[key] = Pairs.of(as_made, maps)
+        return self._loaded[key]
+
+    def features(self, setting: Setting, picture: Picture) -> Features:
+        """A picture's maps; the descriptor is of all scales and not needed for pairs."""
+        maps = self.stored(setting.map_facts(picture))
+        return Features(np.empty(0, np.float32), tuple(maps[f"map_{i}"] for i in range(len(AREA_SCALES))))
+
+    def stored(self, facts: Facts) -> dict[str, Array]:
+        """
+        Raises:
+            DatasetError: it has not been computed.
+        """
+        found = self.journal.get(facts)
+        if found is None:
+            raise DatasetError("scores are missing; run 'python -m benchmarks.lab.frontier score' to its end first")
+        return found
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A database's maps in memory as they come back from a gallery, whole and pooled."""
+
+    whole: Database
+    small: Database
+
+    @classmethod
+    def of(cls, as_made: list[Features], maps: str) -> Pairs:
+        whole = Database.as_kept(as_made, codec(maps, as_made))
+        return cls(whole, Database([pooled(features) for features in whole.described]))
+
+    def scores(self, retriever: Retriever, query: Features) -> dict[str, Array]:
+        rows = range(len(self.whole.described))
+        return {
+            "full": retriever.score_rows(query, self.whole, rows),
+            "pooled": retriever.score_rows(pooled(query), self.small, rows),
+        }
+
+
+def codec(maps: str, described: list[Features]) -> MapCodec:
+    """The codec of a gallery that stores maps in this way and has these images."""
+    return learn_codec(maps, described) if is_learnt(maps) else HalfCodec()

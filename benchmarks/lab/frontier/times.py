@@ -1,0 +1,231 @@
+"""What indexing and searching are made of, timed stage by stage: seconds and bytes of every point follow from these.
+
+The stages of an image size are taken in turn, so that a change of the machine's speed meets all. Pairs are scored by
+the real searcher on a real gallery, so that their times are those of reading, decoding, pooling and scoring together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain, cycle, product
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.lab.frontier.grid import DESCRIPTORS, SHORTLISTS, SIDES_PX, Point, arithmetic
+from benchmarks.lab.frontier.scores import MAPPED, Engines
+from cvnet_engine.benchmarks.accuracy.journal import Facts, Journal
+from cvnet_engine.benchmarks.latency.photos import photo
+from cvnet_engine.benchmarks.latency.stages import INFO, jpeg
+from cvnet_engine.benchmarks.latency.timing import Rounds, take_turns
+from cvnet_engine.engine.backends.native.engine import accelerated
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import DatasetError
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.gallery.learnt_codec import CODE_FILE
+from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.shards import FileStamp
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.geometry import DESCRIPTOR_DIM, IMAGE_SCALES
+from cvnet_engine.engine.images import limit_side, read
+from cvnet_engine.engine.retrieval import superglobal
+from cvnet_engine.engine.retrieval.ranking import Ranking
+from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.searcher import Plan, Searcher
+from cvnet_engine.engine.retrieval.superglobal import Refinement
+
+PHOTO_PX = (768, 1024)
+PHOTOS = 4  # that galleries hold over and over
+IMAGES = 100  # of a gallery, all of them candidates on pooled maps
+IN_FULL = 20  # candidates at full size
+ROUNDS = Rounds(most=6)
+
+Stage = tuple[str | int | float, ...]  # its name, and what it depends on
+Stages = dict[Stage, tuple[Callable[[], object], int]]  # what does it, and how many times a call does it
+Figures = dict[Stage, tuple[float, float, float]]  # median and bounds
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of each stage; the stage `bytes` is what an image takes in a gallery."""
+
+    figures: Figures
+
+    @property
+    def seconds(self) -> Figures:
+        """All but the bytes."""
+        return {stage: found for stage, found in self.figures.items() if stage[0] != "bytes"}
+
+    def cover(self, point: Point) -> bool:
+        """Whether its precision, and its way to keep maps, were timed at its image size."""
+        return ("full pair", point.max_side_px, point.precision, point.maps) in self.figures
+
+    def query_s(self, point: Point) -> float:
+        """From a query's file to its reranked list."""
+        return self._described_s(point) + self.median("global") + self.rerank_s(point)
+
+    def rerank_s(self, point: Point) -> float:
+        """Of that, what follows global search."""
+        plan, pairs = point.plan, (point.max_side_px, point.precision, point.maps)
+        found = self.median("refine", plan.refinement.shortlist) if plan.refinement else 0.0
+        if rough := plan.pooled_pairs(plan.rerank):
+            found += rough * self.median("pooled pair", *pairs)
+        return found + plan.full_pairs * self.median("full pair", *pairs)
+
+    def index_s(self, point: Point) -> float:
+        """From an image's file into the gallery."""
+        return self._described_s(point) + self.median("store", point.max_side_px, point.maps)
+
+    def image_bytes(self, point: Point) -> float:
+        return self.median("bytes", point.max_side_px, point.maps)
+
+    def _described_s(self, point: Point) -> float:
+        side, engines = point.max_side_px, (point.precision, point.descriptor)
+        scales = sum(self.median("describe", side, *engines, scale) for scale in point.scales)
+        return self.median("decode", side) + scales
+
+    def median(self, *stage: str | int | float) -> float:
+        return self.figures[stage][0]
+
+
+def take(journal: Journal, engines: Engines, identity: Facts, tell: Callable[[str], None]) -> None:
+    """Time every stage; image sizes that were timed under this identity are left out."""
+    for side in SIDES_PX:
+        if journal.get(time_facts(identity, side)) is None:
+            tell(f"timing images of {side} px")
+            journal.put(time_facts(identity, side), packed(measured(engines, side)))
+
+
+def taken(journal: Journal, identity: Facts) -> Times:
+    """What `take` has kept.
+
+    Raises:
+        DatasetError: an image size has not been timed.
+    """
+    figures: Figures = {}
+    for side in SIDES_PX:
+        stored = journal.get(time_facts(identity, side))
+        if stored is None:
+            raise DatasetError(
+                "times are missing; run 'python -m benchmarks.lab.frontier time' on an idle machine"
+            )
+        figures |= unpacked(stored)
+    return Times(figures)
+
+
+def time_facts(identity: Facts, side_px: int) -> Facts:
+    """Of an image size's stages, as the grid is now: they take turns, so that one more is timed with all others."""
+    return "times", *identity, side_px, tried_here(side_px), SHORTLISTS
+
+
+def tried_here(side_px: int) -> dict[str, tuple[str, ...]]:
+    """The grid's `arithmetic` as far as this processor has the instructions."""
+    return {precision: maps for precision, maps in arithmetic(side_px).items() if accelerated(precision)}
+
+
+def packed(figures: Figures) -> dict[str, Array]:
+    return {"stages": np.array([json.dumps(stage) for stage in figures]), "figures": np.array(list(figures.values()))}
+
+
+def unpacked(arrays: dict[str, Array]) -> Figures:
+    rows = zip(arrays["stages"].tolist(), arrays["figures"].tolist(), strict=True)
+    return {tuple(json.loads(stage)): (median, low, high) for stage, (median, low, high) in rows}
+
+
+def measured(engines: Engines, side_px: int) -> Figures:
+    """Every stage of an image size, taken in turn."""
+    tried = tried_here(side_px)
+    with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as opened:
+        files = photographs(Path(scratch))
+        images = [limit_side(read(file), side_px) for file in files]
+        found = [engines.get(next(iter(tried)), MAPPED).extract(image) for image in images]
+        stages: Stages = {("decode", side_px): (lambda: limit_side(read(files[0]), side_px), 1)}
+        stages |= describing(engines, tuple(tried), images[0], side_px)
+        stages |= refining(found[0].descriptor)
+        figures: Figures = {}
+        for maps in dict.fromkeys(chain.from_iterable(tried.values())):
+            folder, info = Path(scratch) / maps, replace(INFO, maps=maps)
+            with GalleryWriter(folder, info) as writer:
+                put = putting(writer, found)
+                for _ in range(IMAGES):
+                    put()
+            figures["bytes", side_px, maps] = (stored_bytes(folder) / IMAGES,) * 3
+            another = opened.enter_context(GalleryWriter(folder / "another", info))
+            stages["store", side_px, maps] = putting(another, found), 1
+            gallery = opened.enter_context(Gallery(folder))
+            for precision in (precision for precision, kinds in tried.items() if maps in kinds):
+                searcher = opened.enter_context(Searcher(engines.get(precision, MAPPED), gallery))
+                stages |= searching(searcher, found[0], (side_px, precision, maps))
+        return figures | timed(stages)
+
+
+def photographs(folder: Path) -> list[Path]:
+    files = [folder / f"{seed}.jpg" for seed in range(PHOTOS)]
+    for seed, file in enumerate(files):
+        file.write_bytes(jpeg(photo(*PHOTO_PX, seed)))
+    return files
+
+
+def timed(stages: Stages) -> Figures:
+    taken = take_turns({json.dumps(stage): call for stage, (call, _) in stages.items()}, ROUNDS)
+    return {
+        stage: (interval.median / count, interval.low / count, interval.high / count)
+        for (stage, (_, count)), interval in zip(stages.items(), taken.values(), strict=True)
+    }
+
+
+def describing(engines: Engines, precisions: Sequence[str], image: Array, side_px: int) -> Stages:
+    """One image described at each scale, the maps coming with the image as it is."""
+    stages: Stages = {}
+    for precision, descriptor, scale in product(precisions, DESCRIPTORS, IMAGE_SCALES):
+        retriever = engines.get(precision, descriptor)
+        stages["describe", side_px, precision, descriptor, scale] = partial(describe, retriever, image, scale), 1
+    return stages
+
+
+def describe(retriever: Retriever, image: Array, scale: float) -> None:
+    retriever.at_scales([(scale, retriever.kind.network_input(image, scale))])
+
+
+def refining(query: Array) -> Stages:
+    """SuperGlobal's reranking of shortlists, random descriptors in them."""
+    stages: Stages = {}
+    for count in (*SHORTLISTS, Refinement().shortlist):
+        rows = np.random.default_rng(0).standard_normal((count, DESCRIPTOR_DIM), np.float32)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        ranking = Ranking.by_similarity(rows @ query)
+        stages["refine", count] = partial(superglobal.rerank, query, ranking, rows, Refinement(count)), 1
+    return stages
+
+
+def searching(searcher: Searcher, query: Features, key: tuple[int, str, str]) -> Stages:
+    """Global search, and pairs with what reading, decoding and pooling takes."""
+    none, some, rough = Plan(rerank=0), Plan(IN_FULL, IN_FULL), Plan(IMAGES, IMAGES, rerank_full=0)
+    return {
+        ("global",): (partial(searcher.find, query, none), 1),
+        ("full pair", *key): (partial(searcher.find, query, some), IN_FULL),
+        ("pooled pair", *key): (partial(searcher.find, query, rough), IMAGES),
+    }
+
+
+def putting(writer: GalleryWriter, found: Sequence[Features]) -> Callable[[], None]:
+    """What puts one more image into a gallery, each time that it is called."""
+    if writer.is_unlearnt:
+        writer.learn(found)
+    images = enumerate(cycle(found))
+
+    def put() -> None:
+        number, features = next(images)
+        writer.put(Path(f"/{number}"), FileStamp(0, 0, ""), features)
+
+    return put
+
+
+def stored_bytes(folder: Path) -> int:
+    """What a gallery's images take, without the code of its maps, which does not grow."""
+    return sum(file.stat().st_size for file in folder.iterdir() if file.name != CODE_FILE)

@@ -1,0 +1,108 @@
+"""What clients ask of the server: every kind of request that the page and programs send."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from cvnet_engine.benchmarks.serving import Request, fetch
+from cvnet_engine.engine.geometry import DESCRIPTOR_DIM
+
+TOP_K = 10
+SHORTLIST = 20  # pairs of an everyday search
+LONG_SHORTLIST = 200  # of one that takes its time
+STREAM = {"Accept": "text/event-stream"}
+JPEG = b"\xff\xd8"
+
+
+class Traffic:
+    """Requests about the images of a gallery, one after the other."""
+
+    def __init__(self, port: int) -> None:
+        listed = json.loads(fetch(port, Request("images", "/v1/images?limit=1000")))["images"]
+        self._ids: list[str] = [image["id"] for image in listed]
+        self._files = [Path(image["path"]) for image in listed]
+        self._makers: tuple[Callable[[int], Request], ...] = (
+            self.by_id,
+            self.thumbnail,
+            self.streamed,
+            self.similar,
+            self.uploaded,
+            self.thumbnail,
+            self.page,
+            self.by_id,
+            self.thumbnail,
+            self.streamed,
+            self.described,
+            self.facts,
+        )
+
+    def mixed(self) -> Iterator[Request]:
+        """All kinds in turn, each time about another image."""
+        return (self._makers[number % len(self._makers)](number) for number in count())
+
+    def by_id(self, number: int, shortlist: int = SHORTLIST) -> Request:
+        return search(f"search by id, {shortlist} pairs", self._id(number), shortlist)
+
+    def similar(self, number: int) -> Request:
+        return search("search by id, no pairs", self._id(number), 0)
+
+    def streamed(self, number: int, shortlist: int = SHORTLIST) -> Request:
+        return search(f"search by id, {shortlist} pairs, streamed", self._id(number), shortlist, STREAM)
+
+    def uploaded(self, number: int) -> Request:
+        fields = {"top_k": TOP_K, "rerank": SHORTLIST}
+        return upload(f"search by upload, {SHORTLIST} pairs", "/v1/search", self._file(number), fields, is_ranking)
+
+    def described(self, number: int) -> Request:
+        return upload("descriptor of an upload", "/v1/descriptors", self._file(number), {}, is_descriptor)
+
+    def thumbnail(self, number: int) -> Request:
+        path = f"/v1/images/{self._id(number)}/thumbnail"
+        return Request("thumbnail", path, whole=lambda content: content.startswith(JPEG))
+
+    def page(self, number: int) -> Request:
+        return Request("list of images", f"/v1/images?limit=60&offset={number % len(self._ids)}")
+
+    def facts(self, _: int) -> Request:
+        return Request("gallery", "/v1/gallery")
+
+    def _id(self, number: int) -> str:
+        return self._ids[number % len(self._ids)]
+
+    def _file(self, number: int) -> Path:
+        return self._files[number % len(self._files)]
+
+
+def search(kind: str, id_: str, shortlist: int, accept: dict[str, str] | None = None) -> Request:
+    body = json.dumps({"id": id_, "top_k": TOP_K, "rerank": shortlist}).encode()
+    whole = ends_in_a_ranking if accept else is_ranking
+    return Request(kind, "/v1/search", body, {"Content-Type": "application/json", **(accept or {})}, whole)
+
+
+def upload(kind: str, path: str, file: Path, fields: dict[str, Any], whole: Callable[[bytes], bool]) -> Request:
+    """A form with a file in its field `image`."""
+    boundary = uuid.uuid4().hex
+    head = 'Content-Disposition: form-data; name="{}"'
+    parts = [(head.format(name), str(value).encode()) for name, value in fields.items()]
+    parts.append((head.format("image") + '; filename="query"', file.read_bytes()))
+    framed = (f"--{boundary}\r\n{head}\r\n\r\n".encode() + value + b"\r\n" for head, value in parts)
+    body = b"".join(framed) + f"--{boundary}--\r\n".encode()
+    return Request(kind, path, body, {"Content-Type": f"multipart/form-data; boundary={boundary}"}, whole)
+
+
+def is_ranking(content: bytes) -> bool:
+    return len(json.loads(content)["results"]) == TOP_K
+
+
+def ends_in_a_ranking(content: bytes) -> bool:
+    event, _, data = content.decode().strip().rpartition("event: ")[2].partition("\ndata: ")
+    return event == "result" and is_ranking(data.encode())
+
+
+def is_descriptor(content: bytes) -> bool:
+    return len(json.loads(content)["descriptor"]) == DESCRIPTOR_DIM

@@ -1,0 +1,39 @@
+"""README's table and docs/results.md are those of benchmarks/results, and no figure in them is typed by hand."""
+
+import json
+import re
+
+import pytest
+
+from benchmarks.lab import readme
+from cvnet_engine.benchmarks.tables import replace_section
+from cvnet_engine.engine.errors import DatasetError
+
+
+def test_documents_match_the_results():
+    text = readme.README.read_text()
+    assert readme.updated(text) == text, f"run {readme.COMMAND}"
+    assert readme.DOCUMENT.read_text() == readme.document(readme.RESULTS), f"run {readme.COMMAND}"
+
+
+def test_only_the_section_is_replaced():
+    begin, end = "<!-- speed: written by a command -->", "<!-- end of speed -->"
+    text = f"before\n{begin}\nold 1.0\n{end}\nafter\n"
+    assert replace_section(text, "speed", "a command", "new") == f"before\n{begin}\n\nnew\n{end}\nafter\n"
+
+
+def test_a_document_without_the_section():
+    with pytest.raises(DatasetError, match="has no section"):
+        replace_section("nothing", "speed", "a command", "new")
+
+
+def test_the_table_takes_each_ratio_from_its_own_baseline():
+    measured = [r for r in json.loads((readme.RESULTS / "cpu.json").read_text())["records"] if r["series"] == "stages"]
+    pairs = [r for r in measured if r["stage"] == "pair score"]  # by size, the largest last
+    rows = readme.headline(readme.RESULTS).splitlines()
+    for name, baseline in (("score of a pair", readme.REFERENCE), (readme.THE_SAME, readme.KEEPING)):
+        row = next(row for row in rows if row.startswith(f"| {name} |"))
+        ratios = [r["speedups"][baseline][0] for r in pairs if r["method"] in ("fp32", "bf16", "int8")]
+        assert re.findall(r"([\d.]+)×", row) == [f"{ratio:.1f}" for ratio in ratios[-3:]]
+    longest = max(r["count"] for r in measured if r["stage"] == "whole query")
+    assert sum(row.startswith(f"| whole query, best {longest} reranked | ~") for row in rows) == 1
