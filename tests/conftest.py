@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -21,8 +23,16 @@ from cvnet_engine.engine.retrieval.retriever import Retriever
 from cvnet_engine.export.build import build
 from cvnet_engine.export.graphs import DESCRIPTOR, FEATURES
 from cvnet_engine.export.onnx_export import cut, export
+from tests.bundles import copy_bundle
 from tests.engine.approximate import make_gallery
 from tests.golden_inputs import GOLDEN
+from tests.hostile.tiny import write_bundle
+
+MEMORY = Path("/dev/shm")
+ROOM_BYTES = 6 << 30  # one run keeps at most 2.5 GB of temporary files at a time
+if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM_BYTES:
+    # Temporary files in memory, for pytest, for the tests and for the programs that they start.
+    os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 
 # A suite that was started in the background has SIGINT ignored, and so would programs that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -41,13 +51,36 @@ def golden() -> Callable[[int], dict[str, np.ndarray]]:
 
 
 @pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of the seeded ResNet-50, built once; `CVNET_TEST_BUNDLE` names a ready one to save the minute."""
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """name, make -> a folder that `make` fills, once for all worker processes; no test may change it."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        folder, unfinished = root / name, root / f"{name}.unfinished"
+        with (root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                make(unfinished)
+                unfinished.rename(folder)
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def bundle(made_once) -> Path:
+    """A bundle of the seeded ResNet-50; `CVNET_TEST_BUNDLE` names a ready one to save the minute."""
     if "CVNET_TEST_BUNDLE" in os.environ:
         return Path(os.environ["CVNET_TEST_BUNDLE"])
-    out = tmp_path_factory.mktemp("built") / "bundle"
-    build("seeded:0", 50, out, "onnxruntime")
-    return out
+    return made_once("bundle", lambda out: build("seeded:0", 50, out, "onnxruntime"))
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(made_once) -> Path:
+    """A bundle of tiny graphs, for tests of the program rather than of the model."""
+    return made_once("tiny", write_bundle)
 
 
 @pytest.fixture(scope="session")
@@ -59,32 +92,37 @@ def retriever(bundle: Path) -> Iterator[Retriever]:
 
 
 @pytest.fixture(scope="session")
-def approximate_gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A gallery with an approximate index; to be left as it is."""
-    path = tmp_path_factory.mktemp("approximate") / "g"
-    make_gallery(path)
-    return path
+def approximate_gallery(made_once) -> Path:
+    """A gallery with an approximate index."""
+    return made_once("approximate", make_gallery)
 
 
 @pytest.fixture(scope="session")
-def superglobal_graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def superglobal_graphs(made_once) -> Path:
     """A folder of the seeded ResNet-50's image graphs with SuperGlobal's descriptor."""
-    folder = tmp_path_factory.mktemp("superglobal")
-    export_image_graphs(checkpoint.load("seeded:0", 50, descriptor="superglobal"), folder)
-    return folder
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        export_image_graphs(checkpoint.load("seeded:0", 50, descriptor="superglobal"), folder)
+
+    return made_once("superglobal_graphs", make)
 
 
 @pytest.fixture(scope="session")
-def superglobal_bundle(superglobal_graphs: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def superglobal_bundle(superglobal_graphs: Path, bundle: Path, made_once) -> Path:
     """`bundle` with those image graphs."""
-    folder, manifest = tmp_path_factory.mktemp("superglobal") / "bundle", Bundle(bundle).manifest
-    shutil.copytree(bundle, folder)
-    graphs = dict(manifest.graphs)
-    for name in IMAGE_GRAPHS:
-        shutil.copy(superglobal_graphs / f"{name}.onnx", folder)
-        graphs[name] = replace(graphs[name], sha256=sha256(folder / f"{name}.onnx"))
-    write_manifest(replace(manifest, graphs=graphs, descriptor="superglobal"), folder)
-    return folder
+
+    def make(folder: Path) -> None:
+        copy_bundle(bundle, folder)
+        manifest = Bundle(bundle).manifest
+        graphs = dict(manifest.graphs)
+        for name in IMAGE_GRAPHS:
+            (folder / f"{name}.onnx").unlink()
+            (folder / f"{name}.onnx").symlink_to(superglobal_graphs / f"{name}.onnx")
+            graphs[name] = replace(graphs[name], sha256=sha256(folder / f"{name}.onnx"))
+        write_manifest(replace(manifest, graphs=graphs, descriptor="superglobal"), folder)
+
+    return made_once("superglobal_bundle", make)
 
 
 def export_image_graphs(model: CVNet, folder: Path) -> None:

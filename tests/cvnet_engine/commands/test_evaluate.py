@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from cvnet_engine.cli import app
 from cvnet_engine.engine.retrieval.ranking import Ranking
 from cvnet_engine.pages.evaluation import choose, first_match
 from scenes import SceneSet, write
+from tests.bundles import copy_bundle
 
 SMALL = SceneSet("small", seed=5, scenes=3, views=3, distractors=1, size=(96, 128))
 # The program, killed as soon as it has kept its Nth piece of work.
@@ -152,12 +152,7 @@ def test_other_machines_need_a_gallery_that_they_see(bundle, data):
 
 def test_a_bundle_against_another(evaluated, bundle, tmp_path):
     """Here the same graphs under another precision's name: features of their own, and no difference."""
-    other = tmp_path / "other"
-    other.mkdir()
-    for file in bundle.iterdir():
-        (other / file.name).symlink_to(file)
-    (other / "manifest.json").unlink()
-    shutil.copy(bundle / "manifest.json", other)
+    other = copy_bundle(bundle, tmp_path / "other")
     manifest = json.loads((other / "manifest.json").read_text())
     (other / "manifest.json").write_text(json.dumps(manifest | {"precision": "bf16"}))
     out, content = evaluated("--rerank", "2,4", "--against", other)

@@ -18,6 +18,7 @@ from cvnet_engine.engine.backends.native.library import cached, compiler, is_her
 from cvnet_engine.engine.bundle import Bundle, GraphFile, sha256
 from cvnet_engine.engine.errors import BackendError, BundleError, CvnetWarning
 from cvnet_engine.engine.retrieval.retriever import Retriever
+from tests.bundles import copy_bundle
 from tests.engine.backends.native_fuzz import random_weights
 
 COMPILER = """#!/bin/sh
@@ -162,8 +163,7 @@ def test_a_compiler_that_fails_leaves_nothing(folder, tmp_path, monkeypatch, scr
 @pytest.fixture
 def native_bundle(bundle, tmp_path):
     """The test bundle with its reranker made native, and the graph kept as `build` keeps it."""
-    copy = tmp_path / "bundle"
-    shutil.copytree(bundle, copy)
+    copy = copy_bundle(bundle, tmp_path / "bundle")
     weights = random_weights(0, copy / "reranker.npz")
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["fallback"] = manifest["graphs"]["reranker"]
