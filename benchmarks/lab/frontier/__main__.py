@@ -142,9 +142,7 @@ def accuracies_of(done: Work, settings: Sequence[Setting], before: Accuracies) -
     else:
         published, stopped = before.published, before.stopped
     if not published:
-        raise DatasetError(
-            f"{settings[-1].name}: scores are missing; run 'python -m benchmarks.lab.frontier score'"
-        )
+        raise DatasetError(f"{settings[-1].name}: scores are missing; run 'python -m benchmarks.lab.frontier score'")
     found = {judged.point: judged for judged in (*before.points, *judgements(figures, published))}
     return Accuracies(published, stopped, list(found.values()))
 

@@ -111,9 +111,7 @@ def taken(journal: Journal, identity: Facts) -> Times:
     for side in SIDES_PX:
         stored = journal.get(time_facts(identity, side))
         if stored is None:
-            raise DatasetError(
-                "times are missing; run 'python -m benchmarks.lab.frontier time' on an idle machine"
-            )
+            raise DatasetError("times are missing; run 'python -m benchmarks.lab.frontier time' on an idle machine")
         figures |= unpacked(stored)
     return Times(figures)
 

@@ -63,7 +63,7 @@ def test_what_another_machine_judged_stays_where_there_is_no_score(data, tmp_pat
     common = ("--data-dir", data, "--dataset", "small", "--calibration", data / "small" / "jpg")
     here, elsewhere = ((*common, "--work", tmp_path / name) for name in ("here", "elsewhere"))
     judged = "--accuracy", tmp_path / "accuracy.json"
-    with pytest.raises(DatasetError, match=r"^small, 384 px, fp32 was not scored to the end; run .* score'$"):
+    with pytest.raises(DatasetError, match=r"^small, 384 px, fp32: scores are missing; run .* score'$"):
         run("judge", *here, *judged)
     run("score", *elsewhere)
     run("judge", *elsewhere, *judged)
