@@ -1,4 +1,7 @@
-"""Write a generated data set for `eval`: `python -m scenes NAME DATA_DIR`."""
+"""Command that writes a generated data set: `python -m scenes NAME DATA_DIR`.
+
+`python -m scenes demo cvnet_engine` writes the pictures that `cvnet-engine demo` uses.
+"""
 
 from __future__ import annotations
 

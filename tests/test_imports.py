@@ -19,7 +19,7 @@ ALLOWED = {
     "benchmarks": {"cvnet", "engine", "export"},
     "benchmarks.lab": {"benchmarks", "cvnet", "engine", "export", "scenes"},
     "training": {"benchmarks", "benchmarks.lab", "cvnet", "engine", "export", "scenes"},
-    "cvnet_engine": {"benchmarks", "cvnet", "engine", "export", "scenes"},
+    "cvnet_engine": {"benchmarks", "cvnet", "engine", "export"},
 }
 INSTALLED = ("engine", "export", "cvnet", "benchmarks")  # folders that install and import as cvnet_engine.engine, ...
 

@@ -48,11 +48,13 @@ def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Program:
 
 def test_the_wheel_holds_the_packages_and_no_results(wheel):
     names = [name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name]
-    assert {name.partition("/")[0] for name in names} == {"cvnet_engine", "scenes"}
+    assert {name.partition("/")[0] for name in names} == {"cvnet_engine"}
     laboratory = tuple(f"cvnet_engine/benchmarks/{folder}/" for folder in ("lab", "results"))
     assert not [name for name in names if name.startswith(laboratory)]
     needed = {
         "cvnet_engine/cvnet/demo.npz",
+        "cvnet_engine/demo/gnd_demo.json",
+        "cvnet_engine/demo/jpg/scene0000_00.jpg",
         "cvnet_engine/engine/backends/native/pair_scorer.c",
         "cvnet_engine/server/page/index.html",
     }

@@ -1,12 +1,12 @@
-"""`demo`: the whole tour on generated scenes, from nothing to a ranking that can be looked at."""
+"""The `demo` command: build, index, search, evaluate and serve the generated pictures that ship with the package."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
-import scenes
 from cvnet_engine import console
 from cvnet_engine.benchmarks.accuracy.dataset import Dataset, load
 from cvnet_engine.benchmarks.accuracy.evaluation import Timed
@@ -21,7 +21,8 @@ from cvnet_engine.pages.page import Page, Query
 from cvnet_engine.pages.rendering import render
 
 WEIGHTS, DEPTH = "demo", 50
-SIZE = "{1}x{0}".format(*scenes.DEMO.size)
+PICTURES = Path(__file__).parents[1] / "demo"  # a data set, written by `python -m scenes demo cvnet_engine`
+SIZE = "320x240"  # of the pictures, px
 SHORTLIST = 20  # candidates reranked
 SHOWN = 10  # results of each query on the page
 
@@ -31,9 +32,9 @@ def run(options: DemoOptions) -> None:
     out.mkdir(parents=True, exist_ok=True)
     bundle_path, gallery_path = out / "bundle", out / "gallery"
 
-    console.say(f"1. Generated scenes in {out / 'data'}")
-    folder = scenes.write(scenes.DEMO, out / "data")
-    dataset = load(out / "data", scenes.DEMO.name)
+    console.say(f"1. Pictures of generated buildings in {out / 'data'}")
+    folder = shutil.copytree(PICTURES, out / "data" / PICTURES.name, dirs_exist_ok=True)
+    dataset = load(out / "data", PICTURES.name)
     console.say(f"   {len(dataset.images)} database images, {len(dataset.queries)} queries\n")
 
     console.say(f"2. cvnet-engine build --weights {WEIGHTS} --depth {DEPTH} --out {bundle_path} --sizes {SIZE}")

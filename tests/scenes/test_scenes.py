@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,18 @@ def test_same_seed_gives_the_same_bytes(root: Path, tmp_path: Path) -> None:
     files = sorted(path.relative_to(root) for path in root.rglob("*.*"))
     assert len(files) == 3 * 4 + 2 + 3
     assert [path for path in files if (again / path).read_bytes() != (root / path).read_bytes()] == []
+
+
+def test_the_shipped_demo_pictures_are_those_of_the_command():
+    shipped = Path(scenes.__file__).parents[1] / "cvnet_engine" / "demo"
+    assert json.loads((shipped / "scenes.json").read_text()) == json.loads(json.dumps(asdict(scenes.DEMO)))
+    assert len(list((shipped / "jpg").iterdir())) == len(scenes.DEMO.numbers())
+    assert sum(file.stat().st_size for file in shipped.rglob("*.*")) < 1.5e6
+    for index, number in scenes.DEMO.numbers()[::20]:
+        seed, size = scenes.DEMO.seed, scenes.DEMO.size
+        rendered = scenes.render(scenes.build_scene(seed, index), scenes.choose_view(seed, index, number, size))
+        picture = cv2.imread(str(shipped / "jpg" / f"scene{index:04d}_{number:02d}.jpg"))
+        assert np.abs(rendered.astype(float) - picture).mean() < 5  # of 255: what JPEG changes
 
 
 def test_other_seeds_give_other_pictures() -> None:
