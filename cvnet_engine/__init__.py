@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from cvnet_engine.engine.gallery.filter import Filter
     from cvnet_engine.engine.gallery.indexing import IndexReport
     from cvnet_engine.engine.gallery.reader import Gallery
-    from cvnet_engine.engine.retrieval.hits import Hit
-    from cvnet_engine.image_like import ImageLike
+    from cvnet_engine.engine.images import ImageLike
+    from cvnet_engine.engine.retrieval.ranking import Hit
     from cvnet_engine.indexing import index
     from cvnet_engine.results import Results
     from cvnet_engine.retriever import GalleryImage, Retriever
@@ -36,8 +36,8 @@ PLACES = {
     "Filter": "cvnet_engine.engine.gallery.filter",
     "Gallery": "cvnet_engine.engine.gallery.reader",
     "GalleryImage": "cvnet_engine.retriever",
-    "Hit": "cvnet_engine.engine.retrieval.hits",
-    "ImageLike": "cvnet_engine.image_like",
+    "Hit": "cvnet_engine.engine.retrieval.ranking",
+    "ImageLike": "cvnet_engine.engine.images",
     "IndexReport": "cvnet_engine.engine.gallery.indexing",
     "Results": "cvnet_engine.results",
     "Retriever": "cvnet_engine.retriever",

@@ -9,8 +9,9 @@ from pathlib import Path
 import cv2
 
 from cvnet_engine.engine.contract import Array
-from cvnet_engine.engine.retrieval.hits import Hit
-from cvnet_engine.pages.page import Box, Query, judged
+from cvnet_engine.engine.images import Box
+from cvnet_engine.engine.retrieval.ranking import Hit
+from cvnet_engine.pages.page import Query
 from cvnet_engine.pages.rendering import render_fragment
 
 
@@ -43,7 +44,7 @@ class Results:
     def on_page(self, name: str) -> Query:
         """The results to be shown, of a query that is called `name`."""
         image = None if isinstance(self.query, Path) else cv2.imencode(".jpg", self.query)[1].tobytes()
-        return Query(name, self.bbox, judged(self.hits), image=image)
+        return Query(name, self.bbox, self.hits, image=image)
 
     def _repr_html_(self) -> str:
         return render_fragment(

@@ -19,13 +19,11 @@ from cvnet_engine.engine.files import absolute
 from cvnet_engine.engine.gallery.filter import Filter
 from cvnet_engine.engine.gallery.info import require_equal
 from cvnet_engine.engine.gallery.reader import Gallery
-from cvnet_engine.engine.images import crop, limit_side
+from cvnet_engine.engine.images import Box, ImageLike, load
 from cvnet_engine.engine.presets import PresetName, named
-from cvnet_engine.engine.retrieval.hits import hits
+from cvnet_engine.engine.retrieval.ranking import hits
 from cvnet_engine.engine.retrieval.retriever import Retriever as Engines
 from cvnet_engine.engine.retrieval.searcher import RerankWith, Searcher, Stages
-from cvnet_engine.image_like import ImageLike, path_or_pixels
-from cvnet_engine.pages.page import Box
 from cvnet_engine.results import Results
 
 EVERYTHING = Filter()
@@ -138,11 +136,8 @@ class Retriever(Closing):
                 raise CvnetError(f"{image.path}: stored features are of the whole image; give its file, to crop it")
             (row,) = self._rows([image.path])
             return self._gallery.paths[row], self._gallery.features(row), row
-        query, max_side_px = path_or_pixels(image), self._gallery.info.max_side_px
-        if isinstance(query, Path):
-            return query, self._engines.extract_file(query, bbox, max_side_px), None
-        seen = query if bbox is None else crop(query, bbox)
-        return query, self._engines.extract(limit_side(seen, max_side_px)), None
+        query = Path(image) if isinstance(image, str | os.PathLike) else load(image)
+        return query, self._engines.extract_from(query, bbox, self._gallery.info.max_side_px), None
 
     def _among(self, where: Filter, shortlist: Sequence[int] | None) -> Array | None:
         """Rows to search (n,) int64, ascending; None for all."""

@@ -13,7 +13,7 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO
 
@@ -31,6 +31,10 @@ from cvnet_engine.engine.geometry import MIN_SIDE_PX
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
+
+Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the upright image
+# a path; the bytes of an image file; pixels (H, W, 3) uint8 in BGR order, as `cv2.imread` returns them; a Pillow image
+ImageLike = str | os.PathLike[str] | bytes | Array | Image.Image
 
 SUFFIXES = {
     ".avif": "AVIF",
@@ -87,17 +91,52 @@ with contextlib.suppress(AttributeError):  # libtiff's own, on standard error; f
     PILLOW.TIFFSetWarningHandler(None)
 
 
-def read(path: Path, bbx: Sequence[float] | None = None) -> Array:
-    """The image in a file, cropped to a box where one is given.
+def load(source: ImageLike, box: Sequence[float] | None = None, max_side_px: int | None = None) -> Array:
+    """An upright image (H, W, 3) uint8 BGR, cropped to a box, then shrunk to a longest side.
 
     Raises:
-        ImageError: the path, and what is wrong with it; see `decode` and `crop`.
+        ImageError: not an image, damaged, too large, or a box outside the image. Begins with the path of a file.
     """
+    with naming(source):
+        image = pixels_of(source)
+        return limit_side(image if box is None else crop(image, box), max_side_px)
+
+
+@contextlib.contextmanager
+def naming(source: ImageLike) -> Iterator[None]:
+    """Begin the message of an ImageError with the path, if the source is a file."""
     try:
-        image = decode(read_bytes(path))
-        return image if bbx is None else crop(image, bbx)
+        yield
     except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
+        if not isinstance(source, str | os.PathLike):
+            raise
+        raise ImageError(f"{source}: {error}") from error
+
+
+def pixels_of(source: ImageLike) -> Array:
+    match source:
+        case str() | os.PathLike():
+            return decode(read_bytes(Path(source)))
+        case bytes():
+            return decode(source)
+        case Image.Image():
+            return decode_opened(source)
+        case np.ndarray():
+            if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
+                raise ImageError(f"an array {source.shape} of {source.dtype}; expected (H, W, 3) of uint8 in BGR order")
+            return np.ascontiguousarray(source)
+    raise ImageError(
+        f"{type(source).__name__} is not an image; expected a path, the bytes of a file, a NumPy array or a PIL.Image"
+    )
+
+
+def decode_opened(image: Image.Image) -> Array:
+    try:
+        return upright(image, mode_to_bgr(image))
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # Pillow decodes when pixels are first used; a damaged file can raise nearly anything
+        raise ImageError(f"damaged ({one_line(error)}); expected a whole image") from error
 
 
 def read_bytes(path: Path) -> bytes:

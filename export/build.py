@@ -32,7 +32,7 @@ from cvnet_engine.engine.files import rename, sync
 from cvnet_engine.engine.gallery.indexing import find_images
 from cvnet_engine.engine.geometry import Size
 from cvnet_engine.engine.graphs import DESCRIPTOR_NAMES, GRAPH_NAMES
-from cvnet_engine.engine.images import check_size, limit_side, normalise, read
+from cvnet_engine.engine.images import check_size, load, normalise
 from cvnet_engine.engine.retrieval.descriptors import DESCRIPTORS
 from cvnet_engine.export import accuracy, parity
 from cvnet_engine.export.artifacts import Artifacts
@@ -207,7 +207,7 @@ def calibration_photos(folder: Path | None, precision: str, descriptor: str = "c
 
 
 def calibration_photo(path: Path, min_side_px: int) -> Array:
-    image = limit_side(read(path), CALIBRATION_SIDE_PX)
+    image = load(path, max_side_px=CALIBRATION_SIDE_PX)
     try:
         check_size(image, min_side_px)
     except ImageError as error:

@@ -38,7 +38,7 @@ def main(
     scenes.write(which, data_dir)
     dataset = load_dataset(data_dir, which.name)
     retriever = reference(load(folder, Recipe().widths))
-    described = [retriever.extract_file(path) for path in dataset.images]
+    described = [retriever.extract_from(path) for path in dataset.images]
     shortlists = [SHORTLIST] if (folder / "verifier.pt").is_file() else []
     outcome = evaluate(dataset, retriever, Database.as_kept(described, HalfCodec()), shortlists)
     for shortlist in (GLOBAL, *shortlists):

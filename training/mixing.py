@@ -54,7 +54,7 @@ def main(
 
 def pair_scores(dataset: Dataset, retriever: Retriever) -> tuple[Array, Array]:
     """Scores (pairs,) of every query with its shortlist, on pooled maps and at full size."""
-    database = Database.as_kept([retriever.extract_file(path) for path in dataset.images], HalfCodec())
+    database = Database.as_kept([retriever.extract_from(path) for path in dataset.images], HalfCodec())
     rough, full = [], []
     for path, truth in zip(dataset.queries, dataset.ground_truth, strict=True):
         query = extract_query(retriever, path, truth.bbx)

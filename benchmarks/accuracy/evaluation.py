@@ -21,10 +21,9 @@ from cvnet_engine.benchmarks.accuracy.journal import Facts, Journal, content, di
 from cvnet_engine.benchmarks.accuracy.protocol import SETUPS, QueryResult, ignored, judge, summarise
 from cvnet_engine.benchmarks.accuracy.shortlists import Case, Shortlists
 from cvnet_engine.engine.contract import Array
-from cvnet_engine.engine.errors import ImageError
 from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.gallery.reader import Gallery
-from cvnet_engine.engine.images import crop, read
+from cvnet_engine.engine.images import Box, load, naming
 from cvnet_engine.engine.retrieval.pooling import pooled, with_pooled_maps
 from cvnet_engine.engine.retrieval.ranking import Ranking
 from cvnet_engine.engine.retrieval.retriever import Collection, Mapped, Retriever
@@ -374,15 +373,13 @@ def database_digest(dataset: Dataset) -> str:
 
 def extract_query(retriever: Retriever, path: Path, bbx: Sequence[float] | None) -> Features:
     """Features of a query image, cropped to its box where there is one."""
-    image = read(path)
-    try:
-        return retriever.extract(image if bbx is None else sliced(image, bbx))
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
+    image = load(path)
+    with naming(path):
+        return retriever.extract(image if bbx is None else load(image, within(image, bbx)))
 
 
-def sliced(image: Array, bbx: Sequence[float]) -> Array:
-    """The box x1, y1, x2, y2 of an image as the published loader slices it: what lies outside is cut off."""
+def within(image: Array, bbx: Sequence[float]) -> Box:
+    """The part of a box x1, y1, x2, y2 that lies in the image: the published loader cuts off the rest."""
     height, width = image.shape[:2]
     x1, y1, x2, y2 = bbx
-    return crop(image, (x1, y1, min(x2, width), min(y2, height)))
+    return x1, y1, min(x2, width), min(y2, height)

@@ -92,8 +92,8 @@ def sizes(paths: Sequence[Path]) -> list[Size]:
 def rates(retriever: Retriever, path: Path) -> Rates:
     """Describe an image and score it with itself, each once more than timed."""
     size = read_size(path)
-    features = retriever.extract_file(path)
-    image_s = seconds(lambda: retriever.extract_file(path))
+    features = retriever.extract_from(path)
+    image_s = seconds(lambda: retriever.extract_from(path))
     retriever.score(features, [features])
     pair_s = seconds(lambda: retriever.score(features, [features]))
     return Rates(image_s / (size[0] * size[1]), pair_s / costs.pair(size, size).flop)

@@ -14,7 +14,7 @@ from cvnet_engine.benchmarks.accuracy.journal import Journal, image_facts
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.geometry import Size
-from cvnet_engine.engine.images import normalise, read
+from cvnet_engine.engine.images import load, normalise
 from cvnet_engine.engine.retrieval.retriever import Retriever
 
 KEPT = 256  # images whose raw maps stay in memory: 3 GiB at 1024x768 px
@@ -63,7 +63,7 @@ class ReferenceCollection:
 
     def _extract_map(self, row: int) -> Array:
         """(1024, h, w) float32, from the image as it is."""
-        outputs = self._retriever.features.run({"image": normalise(read(self._dataset.images[row]))})
+        outputs = self._retriever.features.run({"image": normalise(load(self._dataset.images[row]))})
         feature_map: Array = outputs["map_0"][0]
         return feature_map
 
@@ -71,7 +71,7 @@ class ReferenceCollection:
 def describe(retriever: Retriever, path: Path) -> dict[str, Array]:
     """An image's descriptor, the positions of its map, and the seconds it took."""
     started = time.perf_counter()
-    features = retriever.extract_file(path)
+    features = retriever.extract_from(path)
     seconds = time.perf_counter() - started
     return {
         "descriptor": features.descriptor,

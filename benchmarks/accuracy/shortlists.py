@@ -65,7 +65,7 @@ class Shortlists:
         """In the order that looks on pooled maps, those at `rough_rows` at least, put them in."""
 
         def ordered(case: Case, listed: Ranking) -> Ranking:
-            return listed.roughly_reranked(scored(listed, pooled_scores, self._rough_count(case[0], listed)))
+            return listed.coarsely_reranked(scored(listed, pooled_scores, self._rough_count(case[0], listed)))
 
         return replace(self, candidates={case: ordered(case, found) for case, found in self.candidates.items()})
 

@@ -40,9 +40,8 @@ from cvnet_engine.engine.errors import GalleryError
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.geometry import DESCRIPTOR_DIM
 from cvnet_engine.engine.retrieval.ann_building import build
-from cvnet_engine.engine.retrieval.approximate import DEPTH, Approximate
 from cvnet_engine.engine.retrieval.blocks import Block, Descriptors
-from cvnet_engine.engine.retrieval.inverted_file import Scanner
+from cvnet_engine.engine.retrieval.inverted_file import DEPTH, Approximate, Scanner
 from cvnet_engine.engine.retrieval.ranking import Ranking
 from cvnet_engine.engine.retrieval.search import DescriptorIndex
 

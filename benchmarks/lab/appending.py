@@ -60,7 +60,7 @@ def search_beside(path: Path, photographs: Photographs, bundle: Path, rounds: in
         GalleryError: an image that a reader saw was not whole.
     """
     with Retriever.open(Bundle(bundle)) as retriever:
-        query = retriever.extract_file(photographs.query)
+        query = retriever.extract_from(photographs.query)
         ask(path, retriever, query)  # once more than timed
         alone = [ask(path, retriever, query) for _ in range(rounds)]
         with writer(path, photographs.gallery) as connection:

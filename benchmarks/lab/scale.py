@@ -95,7 +95,7 @@ def measure(path: Path, queries: int, rounds: int, photographs: Photographs, bun
     private, resident = private_bytes(), status_bytes("VmRSS")
 
     with Retriever.open(Bundle(bundle)) as retriever:
-        query = retriever.extract_file(photographs.query)
+        query = retriever.extract_from(photographs.query)
         shortlist = index.search(query.descriptor, TOP_K).rows.tolist()
         calls: Calls = {
             "read": lambda: [gallery.features(row) for row in shortlist],

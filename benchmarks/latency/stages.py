@@ -149,7 +149,7 @@ class Shelf:
 
     def query(self, file: Path, k: int) -> Array:
         """A query image file to its reranked list."""
-        query = self.retriever.extract_file(file)
+        query = self.retriever.extract_from(file)
         with Searcher(self.retriever, self.gallery) as searcher:
             return searcher.find(query, Plan(top_k=k, rerank=k)).ranking.rows
 

@@ -22,7 +22,7 @@ from cvnet_engine.benchmarks.contenders.contender import open_reference
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.contract import Array, Closing
 from cvnet_engine.engine.features import Features
-from cvnet_engine.engine.images import read
+from cvnet_engine.engine.images import load
 from cvnet_engine.engine.retrieval.descriptors import Descriptor
 from cvnet_engine.engine.retrieval.searcher import Plan, Searcher
 from cvnet_engine.engine.scales import Scales
@@ -79,7 +79,7 @@ class Scaled(Dataset[Sample]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> Sample:
-        begun, image = time.perf_counter(), read(self.files[index])
+        begun, image = time.perf_counter(), load(self.files[index])
         return begun, [self.kind.network_input(image, scale) for scale in self.scales]
 
 
@@ -94,7 +94,7 @@ class Reference:
         )
         self._finish: Callable[[Features], object] = lambda _: None
         if job.keys:
-            keys = [self._retriever.extract_file(file) for file in job.keys]
+            keys = [self._retriever.extract_from(file) for file in job.keys]
             searcher = Searcher(self._retriever, Database(list(islice(cycle(keys), job.shortlist))))
             self._finish = lambda query: searcher.find(query, Plan(top_k=job.shortlist, rerank=job.shortlist))
 

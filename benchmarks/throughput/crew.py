@@ -97,7 +97,7 @@ class Client:
     def query(self, file: Path) -> float:
         """Seconds from an image file to its reranked list."""
         begun = time.perf_counter()
-        self._searcher.find(self._retriever.extract_file(file), self._plan)
+        self._searcher.find(self._retriever.extract_from(file), self._plan)
         return time.perf_counter() - begun
 
 

@@ -15,7 +15,7 @@ from cvnet_engine.engine.gallery.indexing import IndexReport, index
 from cvnet_engine.engine.gallery.info import FORMAT, GalleryInfo
 from cvnet_engine.engine.gallery.shards import FileStamp
 from cvnet_engine.engine.gallery.writer import GalleryWriter
-from cvnet_engine.engine.images import read
+from cvnet_engine.engine.images import load as load_image
 from cvnet_engine.engine.retrieval.retriever import Retriever
 
 INFO = GalleryInfo(FORMAT, "benchmark", "benchmark", None)
@@ -42,7 +42,7 @@ def index_batches(files: Sequence[Path], retriever: Retriever, folder: Path, bat
     seconds: list[float] = []
 
     def load(group: Sequence[Path]) -> tuple[float, list[Array]]:
-        return time.perf_counter(), list(map(read, group))
+        return time.perf_counter(), list(map(load_image, group))
 
     with GalleryWriter(folder, INFO) as writer, ThreadPoolExecutor(1) as reader:
         groups = [files[start : start + batch] for start in range(0, len(files), batch)]

@@ -16,8 +16,8 @@ from cvnet_engine.commands import build, evaluate, index, search
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.errors import install_hint
 from cvnet_engine.options import BuildOptions, DemoOptions, IndexOptions, SearchOptions
-from cvnet_engine.pages.evaluation import accuracy, judged_hits
-from cvnet_engine.pages.page import Page, Query
+from cvnet_engine.pages.evaluation import accuracy, judged
+from cvnet_engine.pages.page import Page
 from cvnet_engine.pages.rendering import render
 
 WEIGHTS, DEPTH = "demo", 50
@@ -92,10 +92,7 @@ def check_page(bundle: Path, gallery: Path, threads: int | None) -> None:
 def report(dataset: Dataset, bundle: Bundle, outcomes: dict[str, Timed]) -> Page:
     """The page: every query's reranked list, judged, then the figures."""
     engine, _ = outcomes["engine"]
-    queries = tuple(
-        Query(str(path), truth.bbx, judged_hits(query, truth, dataset, SHORTLIST, SHOWN))
-        for path, truth, query in zip(dataset.queries, dataset.ground_truth, engine.queries, strict=True)
-    )
+    queries = tuple(judged(query, dataset, number, SHORTLIST, SHOWN) for number, query in enumerate(engine.queries))
     return Page(
         title="cvnet-engine demo",
         lead=f"{len(dataset.queries)} queries among {len(dataset.images)} generated images, best {SHORTLIST} reranked",

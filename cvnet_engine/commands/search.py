@@ -17,12 +17,11 @@ from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.errors import CvnetError, ImageError
 from cvnet_engine.engine.gallery.filter import Filter
 from cvnet_engine.engine.gallery.reader import Gallery
-from cvnet_engine.engine.images import MAX_BYTES
-from cvnet_engine.engine.retrieval.hits import Hit
-from cvnet_engine.image_like import ImageLike
+from cvnet_engine.engine.images import MAX_BYTES, Box, ImageLike
+from cvnet_engine.engine.retrieval.ranking import Hit
 from cvnet_engine.options import SearchOptions
 from cvnet_engine.outputs import STANDARD_OUTPUT
-from cvnet_engine.pages.page import Box, Page
+from cvnet_engine.pages.page import Page
 from cvnet_engine.pages.rendering import render
 from cvnet_engine.results import Results
 from cvnet_engine.retriever import EVERYTHING, GalleryImage, Retriever

@@ -13,9 +13,8 @@ from cvnet_engine.benchmarks.accuracy.evaluation import GLOBAL, Evaluation, Quer
 from cvnet_engine.benchmarks.accuracy.protocol import CUTOFFS, SETUPS
 from cvnet_engine.benchmarks.tables import Table
 from cvnet_engine.engine.bundle import Bundle
-from cvnet_engine.engine.retrieval.hits import hits
-from cvnet_engine.engine.retrieval.ranking import Ranking
-from cvnet_engine.pages.page import Hit, Page, Query, Verdict, judged
+from cvnet_engine.engine.retrieval.ranking import Ranking, hits
+from cvnet_engine.pages.page import Page, Query, Verdict
 
 MEASURES = ("mAP", f"mP@{CUTOFFS[-1]}")
 ACCURACY_COLUMNS = ("", *(f"{measure} {setup}" for measure in MEASURES for setup in SETUPS))
@@ -93,7 +92,7 @@ def shown(row: int, reason: str, dataset: Dataset, evaluation: Evaluation, longe
     note = f"{reason.capitalize()}. AP {ap_after:.1f}, first match at {place}"
     if longest:
         note += f"; before reranking {ap_before:.1f}, at {place_before}"
-    return Query(str(dataset.queries[row]), truth.bbx, judged_hits(query, truth, dataset, longest, SHOWN), note)
+    return judged(query, dataset, row, longest, SHOWN, note)
 
 
 def first_match(ranking: Ranking, truth: GroundTruth) -> int:
@@ -101,15 +100,15 @@ def first_match(ranking: Ranking, truth: GroundTruth) -> int:
     return 1 + int(np.isin(ranking.rows, [*truth.easy, *truth.hard]).argmax())
 
 
-def judged_hits(
-    query: QueryEvaluation, truth: GroundTruth, dataset: Dataset, shortlist: int, count: int
-) -> tuple[Hit, ...]:
-    """The first `count` results, junk left out as the setup does."""
+def judged(query: QueryEvaluation, dataset: Dataset, number: int, shortlist: int, count: int, note: str = "") -> Query:
+    """A query of a data set and its first `count` results without ignored images, each with its ground truth."""
+    truth = dataset.ground_truth[number]
     verdicts: dict[int, Verdict] = dict.fromkeys(truth.easy.tolist(), "easy")
     verdicts |= dict.fromkeys(truth.hard.tolist(), "hard")
     before = query.rankings[GLOBAL, SETUP].rows.tolist() if shortlist else ()
     found = hits(query.rankings[shortlist, SETUP].first(count), before, dataset.images)
-    return judged(found, lambda row: verdicts.get(row, "wrong"))
+    verdicts |= {hit.row: "wrong" for hit in found if hit.row not in verdicts}
+    return Query(str(dataset.queries[number]), truth.bbx, found, note, verdicts=verdicts)
 
 
 def accuracy(outcomes: Mapping[str, Timed], shortlists: Sequence[int]) -> Table:

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from cvnet_engine.benchmarks.tables import Table
-from cvnet_engine.engine.retrieval import hits
+from cvnet_engine.engine.images import Box
+from cvnet_engine.engine.retrieval.ranking import Hit
 
 Verdict = Literal["easy", "hard", "junk", "wrong"]
-Box = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One row of a ranking. `rank` and `before` (its rank before reranking) count from 1.
-
-    `rerank_score` is of a pair scored in full, `pooled_score` of one scored on pooled maps.
-    """
-
-    path: str
-    rank: int
-    score: float
-    similarity: float
-    rerank_score: float | None = None
-    verdict: Verdict | None = None
-    before: int | None = None
-    pooled_score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -35,8 +18,8 @@ class Query:
     """A query image and its ranking.
 
     Attributes:
-        path: of its file, or what it is called where `image` holds the bytes of one.
-        bbx: x1, y1, x2, y2 in pixels of the upright image.
+        path: of its file, or a name for it if `image` holds the bytes of one.
+        verdicts: ground truth of a hit, by the row of the hit; empty if there is none.
     """
 
     path: str
@@ -44,6 +27,7 @@ class Query:
     hits: tuple[Hit, ...]
     note: str = ""
     image: bytes | None = None
+    verdicts: Mapping[int, Verdict] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,18 +42,32 @@ class Page:
     footer: str
 
 
-def judged(found: Iterable[hits.Hit], verdict: Callable[[int], Verdict | None] = lambda _: None) -> tuple[Hit, ...]:
-    """Hits as a page shows them, each with the verdict on its row."""
-    return tuple(
-        Hit(
-            path=str(hit.path),
-            rank=hit.rank,
-            score=hit.score,
-            similarity=hit.similarity,
-            rerank_score=hit.rerank_score,
-            pooled_score=hit.pooled_score,
-            verdict=verdict(hit.row),
-            before=hit.before,
-        )
-        for hit in found
-    )
+@dataclass(frozen=True)
+class Copy:
+    """One image of a group: its file's bytes, and the image of the group that it is most like, with how much."""
+
+    path: str
+    size: int
+    like: str | None = None
+    similarity: float | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Images of one photo, the largest file first."""
+
+    images: tuple[Copy, ...]
+
+
+@dataclass(frozen=True)
+class DuplicatesPage:
+    """Groups of equal files and of near-duplicates; `left_out` counts those that there is no room for."""
+
+    lead: str
+    banner: str | None
+    exact: tuple[Copies, ...]
+    similar: tuple[Copies, ...]
+    left_out: int
+    footer: str
+    title: str = "Duplicates"

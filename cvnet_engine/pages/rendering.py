@@ -10,8 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.filesize import decimal
 
 from cvnet_engine.benchmarks.tables import Table
-from cvnet_engine.pages.duplicates import DuplicatesPage
-from cvnet_engine.pages.page import Page, Query
+from cvnet_engine.pages.page import DuplicatesPage, Page, Query
 from cvnet_engine.pages.thumbnail import thumbnail
 
 NAME_CHARS, TAIL_CHARS = 30, 12

@@ -12,8 +12,7 @@ import numpy as np
 from PIL import Image
 
 from cvnet_engine.engine.errors import ImageError
-from cvnet_engine.engine.images import FIRST_SIDEWAYS, FORMATS, UPRIGHT, exif_block, open_image, require_pixels
-from cvnet_engine.pages.page import Box
+from cvnet_engine.engine.images import FIRST_SIDEWAYS, FORMATS, UPRIGHT, Box, exif_block, open_image, require_pixels
 
 LONGER_SIDE_PX = 240
 QUALITY = 80
@@ -34,7 +33,7 @@ class Thumbnail:
         return left, top, right - left, bottom - top
 
 
-def thumbnail(source: str | bytes) -> Thumbnail | None:
+def thumbnail(source: Path | str | bytes) -> Thumbnail | None:
     """A picture at most LONGER_SIDE_PX on its longer side, upright, of the image at a path or in a file's bytes.
 
     None where it cannot be read, since a report on a thousand images should not fail over one.

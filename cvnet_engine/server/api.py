@@ -258,7 +258,7 @@ class Answers:
         order = before.rows.tolist() if self._shortlist is None else self._shortlist
         return models.Results(
             query=None if self._own_row is None else models.entry(self._own_row, self._snapshot),
-            results=models.hits(ranking.first(self._top_k), order, self._snapshot),
+            results=models.results(ranking.first(self._top_k), order, self._snapshot),
             pairs=self._done,
             images=self._images - (self._missing.images if self._missing else 0),
             way="exact" if exact else "ann",

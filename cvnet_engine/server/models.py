@@ -12,9 +12,8 @@ from cvnet_engine.engine.errors import CvnetError, GalleryError
 from cvnet_engine.engine.gallery.dates import day
 from cvnet_engine.engine.gallery.filter import Filter
 from cvnet_engine.engine.presets import PRESETS, Preset
-from cvnet_engine.engine.retrieval import hits as found
-from cvnet_engine.engine.retrieval.near_identical import firsts_of_a_kind
-from cvnet_engine.engine.retrieval.ranking import Ranking
+from cvnet_engine.engine.retrieval import ranking as rankings
+from cvnet_engine.engine.retrieval.ranking import Ranking, near_duplicates
 from cvnet_engine.engine.retrieval.searcher import Plan, RerankWith
 from cvnet_engine.server.collection import Snapshot
 
@@ -129,7 +128,7 @@ class ImageEntry(BaseModel):
     taken: Annotated[str | None, Field(description="When, as 2019-06-15T12:00:00 by the camera's clock.")]
 
 
-class Hit(ImageEntry):
+class Result(ImageEntry):
     """A gallery image in a ranking. `rank` and `before` count from 1."""
 
     rank: int
@@ -154,7 +153,7 @@ class Results(BaseModel):
     model_config = ConfigDict(serialize_by_alias=True)
 
     query: Annotated[ImageEntry | None, Field(description="The gallery image that was asked with; null for an upload.")]
-    results: list[Hit]
+    results: list[Result]
     pairs: Annotated[int, Field(description="Pairs scored in full.")]
     images: Annotated[int, Field(description="Images that were searched.")]
     partial: Annotated[bool, Field(description="Whether images that were asked for could not be searched.")]
@@ -213,22 +212,14 @@ class ProblemDocument(BaseModel):
     detail: str
 
 
-def hits(ranking: Ranking, before: Iterable[int], snapshot: Snapshot) -> list[Hit]:
+def results(ranking: Ranking, before: Iterable[int], snapshot: Snapshot) -> list[Result]:
     """A ranking's rows as results; `before` are rows in an earlier order."""
-    firsts = ranking.rows[firsts_of_a_kind(snapshot.gallery.descriptors[ranking.rows])].tolist()
+    firsts = ranking.rows[near_duplicates(snapshot.gallery.descriptors[ranking.rows])].tolist()
     return [
-        Hit(
-            rank=hit.rank,
-            **dict(entry(hit.row, snapshot)),
-            score=hit.score,
-            similarity=hit.similarity,
-            refined=hit.refined,
-            rerank_score=hit.rerank_score,
-            pooled_score=hit.pooled_score,
-            before=hit.before,
-            same_as=snapshot.id(first) if first != hit.row else None,
+        Result(
+            **{**vars(hit), **dict(entry(hit.row, snapshot))}, same_as=snapshot.id(first) if first != hit.row else None
         )
-        for hit, first in zip(found.hits(ranking, before, snapshot.gallery.paths), firsts, strict=True)
+        for hit, first in zip(rankings.hits(ranking, before, snapshot.gallery.paths), firsts, strict=True)
     ]
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 
 from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.images import Box
 from cvnet_engine.engine.presets import PresetName
 from cvnet_engine.engine.retrieval.retriever import Retriever
 from cvnet_engine.engine.retrieval.searcher import Found, Scored
@@ -20,7 +21,6 @@ from cvnet_engine.server.metrics import Metrics
 from cvnet_engine.server.problems import ProblemError
 from cvnet_engine.server.scheduler import Event, Finished, Scheduler
 from cvnet_engine.server.security import Access
-from cvnet_engine.server.steps import Box, extract
 
 Result = TypeVar("Result")
 
@@ -58,12 +58,12 @@ class Service:
             )
         max_side_px = snapshot.gallery.info.max_side_px
         if image is not None:
-            return lambda: extract(self.retriever, image, box, max_side_px)
+            return lambda: self.retriever.extract_from(image, box, max_side_px)
         assert id_ is not None
         row = snapshot.row(id_)
         if box is None:
             return lambda: snapshot.gallery.features(row)
-        return lambda: extract(self.retriever, snapshot.read(row), box, max_side_px)
+        return lambda: self.retriever.extract_from(snapshot.read(row), box, max_side_px)
 
     async def events(self, steps: Iterator[Event], seconds: float) -> AsyncGenerator[Event, None]:
         """The events of a job, which is cancelled where they are not waited for to the end.

@@ -25,8 +25,7 @@ from cvnet_engine.engine.errors import GalleryError, one_line
 from cvnet_engine.engine.files import open_regular, write_atomically
 from cvnet_engine.engine.gallery.columns import Columns
 from cvnet_engine.engine.retrieval.ann_building import Built
-from cvnet_engine.engine.retrieval.approximate import Approximate, Effort
-from cvnet_engine.engine.retrieval.inverted_file import InvertedFile, Quantizer, Scanner
+from cvnet_engine.engine.retrieval.inverted_file import Approximate, Effort, InvertedFile, Quantizer, Scanner
 
 ANN = "approximate.index"
 FORMAT = 1

@@ -10,10 +10,10 @@ import numpy as np
 
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.retrieval.blocks import Descriptors
-from cvnet_engine.engine.retrieval.near_identical import NEAR_IDENTICAL
+from cvnet_engine.engine.retrieval.ranking import NEAR_DUPLICATE
 from cvnet_engine.engine.retrieval.retriever import Collection, Retriever
 
-LEAST_SIMILARITY, LEAST_SCORE = NEAR_IDENTICAL, 0.5  # measured, see docs/galleries.md
+LEAST_SIMILARITY, LEAST_SCORE = NEAR_DUPLICATE, 0.5  # measured, see docs/galleries.md
 BLOCK, TILE = 256, 8192  # descriptors that are compared at once, and with how many: 8 MB of products
 
 

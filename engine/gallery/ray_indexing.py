@@ -50,7 +50,7 @@ class PartWorker(Worker):
         found = []
         for path in paths:
             with contextlib.suppress(ImageError):
-                found.append(self.retriever.extract_file(path, max_side_px=max_side_px))
+                found.append(self.retriever.extract_from(path, max_side_px=max_side_px))
         return found
 
     def score(self, query: Features, keys: Sequence[Features]) -> Array:

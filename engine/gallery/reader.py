@@ -43,8 +43,8 @@ from cvnet_engine.engine.gallery.share import Share, share_out
 from cvnet_engine.engine.gallery.shots import read_shots
 from cvnet_engine.engine.gallery.table import Paths, Table
 from cvnet_engine.engine.geometry import Size, pooled_size
-from cvnet_engine.engine.retrieval.approximate import Approximate
 from cvnet_engine.engine.retrieval.blocks import Block, Descriptors
+from cvnet_engine.engine.retrieval.inverted_file import Approximate
 from cvnet_engine.engine.retrieval.pooling import Pooled, pooled
 
 

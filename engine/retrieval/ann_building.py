@@ -9,9 +9,8 @@ import numpy as np
 
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.errors import GalleryError
-from cvnet_engine.engine.retrieval.approximate import DEPTH, Effort
 from cvnet_engine.engine.retrieval.blocks import Descriptors
-from cvnet_engine.engine.retrieval.inverted_file import InvertedFile, Quantizer, Scanner
+from cvnet_engine.engine.retrieval.inverted_file import DEPTH, Effort, InvertedFile, Quantizer, Scanner
 from cvnet_engine.engine.retrieval.search import parts
 
 LEAST = 2000  # descriptors; fewer are searched exactly in less time than it takes to say so

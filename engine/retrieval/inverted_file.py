@@ -25,6 +25,7 @@ KEPT_VARIANCE = 0.95  # of the collection
 BITS = 4  # a dimension: of any other number, codes are not scanned in registers
 DIRECTIONS_FROM = 32_768  # descriptors, of which principal directions are learnt
 ITERATIONS = 8  # of k-means
+DEPTH = 100  # results at which recall is measured
 
 
 @dataclass(frozen=True)
@@ -171,3 +172,35 @@ class Scanner:
         params.nprobe = probes
         _, found = self._index.search(projected, count, params=params)
         return np.asarray(found[0][found[0] >= 0])
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Cost of an approximate search: lists to scan, and candidates to compare exactly."""
+
+    probes: int
+    candidates: int
+
+
+@dataclass(frozen=True)
+class Approximate:
+    """An inverted file over a collection, which proposes candidates for exact search.
+
+    Attributes:
+        rows: (n,) int64, the row of each descriptor of the inverted file; -1 if it was removed from the collection.
+        unknown: (m,) int64, ascending: rows added since the inverted file was built, all of which are candidates.
+    """
+
+    scanner: Scanner
+    rows: Array
+    unknown: Array
+    effort: Effort
+
+    def reaches(self, k: int) -> bool:
+        """Whether recall was measured for `k` results, or for one more: the query itself, if it is of the gallery."""
+        return k <= DEPTH + 1
+
+    def propose(self, query: Array) -> Array:
+        """Rows (c,) int64, ascending, of the candidates for a query (2048,) float32."""
+        rows = self.rows[self.scanner.nearest(query, self.effort.probes, self.effort.candidates)]
+        return np.sort(np.concatenate([rows[rows >= 0], self.unknown]))

@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -24,7 +23,7 @@ from cvnet_engine.engine.errors import BackendError, CvnetWarning, ImageError
 from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.geometry import IMAGE_SCALES, Size
 from cvnet_engine.engine.graphs import IMAGE_GRAPHS
-from cvnet_engine.engine.images import check_size, limit_side, read
+from cvnet_engine.engine.images import Box, ImageLike, check_size, load, naming
 from cvnet_engine.engine.retrieval.blocks import Descriptors
 from cvnet_engine.engine.retrieval.descriptors import DESCRIPTORS, Descriptor
 from cvnet_engine.engine.scales import Scales
@@ -133,17 +132,15 @@ class Retriever(Closing):
                 maps = tuple(outputs.values())
         return np.stack(descriptors, axis=1), maps
 
-    def extract_file(self, path: Path, bbx: Sequence[float] | None = None, max_side_px: int | None = None) -> Features:
-        """Features of an image file, cropped to a box (x1, y1, x2, y2 in pixels), then shrunk to a longest side.
+    def extract_from(self, source: ImageLike, box: Box | None = None, max_side_px: int | None = None) -> Features:
+        """Features of an image loaded by `images.load`.
 
         Raises:
-            ImageError: the path, and what is wrong with it.
+            ImageError: as `images.load` and `extract`; begins with the path of a file.
         """
-        image = read(path, bbx)
-        try:
-            return self.extract(limit_side(image, max_side_px))
-        except ImageError as error:
-            raise ImageError(f"{path}: {error}") from error
+        image = load(source, box, max_side_px)
+        with naming(source):
+            return self.extract(image)
 
     def score(self, query: Features, keys: Sequence[Features]) -> Array:
         """Pair scores (len(keys),) float32 in 0..1 of a query and keys of one map size; maps in float16 or float32."""

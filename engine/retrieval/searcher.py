@@ -7,17 +7,17 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
 from cvnet_engine.engine.contract import Array, Closing
 from cvnet_engine.engine.features import Features
-from cvnet_engine.engine.retrieval.approximate import Approximate
-from cvnet_engine.engine.retrieval.pooling import pooled
+from cvnet_engine.engine.retrieval.inverted_file import Approximate
+from cvnet_engine.engine.retrieval.pooling import pooled, with_pooled_maps
 from cvnet_engine.engine.retrieval.ranking import Ranking, final_scores
 from cvnet_engine.engine.retrieval.retriever import Collection, Retriever
-from cvnet_engine.engine.retrieval.searched import Batches, Here, Searched
+from cvnet_engine.engine.retrieval.search import DescriptorIndex
 from cvnet_engine.engine.retrieval.superglobal import Refinement, refined_scores
 
 RerankWith = Literal["cvnet", "superglobal", "both"]
@@ -95,14 +95,14 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class RoughlyScored:
+class CoarselyScored:
     """The same on pooled maps: no pair scores as published."""
 
     rows: list[int]
     scores: Array
 
 
-Step = TypeVar("Step", Scored, RoughlyScored)
+Step = TypeVar("Step", Scored, CoarselyScored)
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,60 @@ class Found:
     exact: bool = True
 
 
-Steps = Generator[Ranked | RoughlyScored | Scored | Found, None, None]
+Steps = Generator[Ranked | CoarselyScored | Scored | Found, None, None]
+
+
+Batches = Generator[tuple[list[int], Array], None, None]  # rows and their pair scores (n,) float32, step by step
+
+
+class Searchable(Protocol):
+    """Images numbered through, wherever they are."""
+
+    def search(self, descriptor: Array, k: int, among: Array | None) -> tuple[Ranking, bool]:
+        """The `k` images most similar to a descriptor (2048,) float32, as `DescriptorIndex.search` ranks them.
+
+        And whether all were looked at, or only candidates of an approximate index.
+        """
+
+    def descriptors(self, rows: Array) -> Array:
+        """(n, 2048) float32 of rows (n,) int64."""
+
+    def score_batches(
+        self, query: Features, rows: Sequence[int], is_open: Callable[[int], bool], rough: bool
+    ) -> Batches:
+        """Pair scores of a query and rows, see `Retriever.score_batches`; `rough` on pooled maps, as the query's."""
+
+
+class LocalCollection(Closing):
+    """A collection searched by this process. Neither it nor the retriever is closed with this."""
+
+    def __init__(self, retriever: Retriever, collection: Collection, approximate: Approximate | None = None) -> None:
+        self._retriever, self._collection, self._approximate = retriever, collection, approximate
+        self._descriptors = collection.descriptors
+        self._index = DescriptorIndex(self._descriptors)
+
+    def search(self, descriptor: Array, k: int, among: Array | None) -> tuple[Ranking, bool]:
+        proposed = self._proposed(descriptor, k) if among is None else None
+        return self._index.search(descriptor, k, among if proposed is None else proposed), proposed is None
+
+    def _proposed(self, descriptor: Array, depth: int) -> Array | None:
+        """Candidates (c,) int64 for the best `depth`, ascending; None where all are to be searched."""
+        if self._approximate is None or not self._approximate.reaches(depth):
+            return None
+        proposed = self._approximate.propose(descriptor)
+        return proposed if len(proposed) >= depth else None
+
+    def descriptors(self, rows: Array) -> Array:
+        return self._descriptors[rows]
+
+    def score_batches(
+        self, query: Features, rows: Sequence[int], is_open: Callable[[int], bool], rough: bool
+    ) -> Batches:
+        collection = with_pooled_maps(self._collection) if rough else self._collection
+        return self._retriever.score_batches(query, collection, rows, is_open)
+
+    def close(self) -> None:
+        self._index.close()
 
 
 class Searcher(Closing):
@@ -129,7 +182,7 @@ class Searcher(Closing):
         Args:
             approximate: what finds candidates for global search; None for exact search always.
         """
-        self._here = Here(retriever, collection, approximate)
+        self._here = LocalCollection(retriever, collection, approximate)
 
     def find(
         self,
@@ -150,7 +203,7 @@ class Searcher(Closing):
             match step:
                 case Ranked(before):
                     pairs = plan.pooled_pairs(len(before.rows)) + step.pairs
-                case Scored(rows) | RoughlyScored(rows):
+                case Scored(rows) | CoarselyScored(rows):
                     done(len(rows), pairs)
         assert isinstance(step, Found)  # the last
         return step
@@ -164,7 +217,7 @@ class Searcher(Closing):
 
 
 def steps_in(
-    searched: Searched, query: Features, plan: Plan, among: Array | None = None, leave_out: int | None = None
+    searched: Searchable, query: Features, plan: Plan, among: Array | None = None, leave_out: int | None = None
 ) -> Steps:
     """A search, a piece of work a step, so that steps for several queries can take turns on one thread.
 
@@ -183,29 +236,31 @@ def steps_in(
         ranking = refined(searched, query, before, plan)
     if rough := plan.pooled_pairs(candidates):
         with stages.timed("pooled"):
-            small, race = pooled(query), Race(ranking.first(rough), rough)
-        batches = searched.score_batches(small, race.rows, race.is_open, rough=True)
-        yield from run(race, batches, "pooled", RoughlyScored, stages)
-        ranking = ranking.roughly_reranked(race.scores)
-    race = Race(ranking.first(plan.full_pairs), plan.top_k)
-    batches = searched.score_batches(query, race.rows, race.is_open, rough=False)
-    yield from run(race, batches, "rerank", Scored, stages)
-    yield Found(before, ranking.reranked(race.scores), dict(stages.seconds), exact)
+            small, pairs = pooled(query), EarlyStopping(ranking.first(rough), rough)
+        batches = searched.score_batches(small, pairs.rows, pairs.is_needed, rough=True)
+        yield from run(pairs, batches, "pooled", CoarselyScored, stages)
+        ranking = ranking.coarsely_reranked(pairs.scores)
+    pairs = EarlyStopping(ranking.first(plan.full_pairs), plan.top_k)
+    batches = searched.score_batches(query, pairs.rows, pairs.is_needed, rough=False)
+    yield from run(pairs, batches, "rerank", Scored, stages)
+    yield Found(before, ranking.reranked(pairs.scores), dict(stages.seconds), exact)
 
 
-def run(race: Race, batches: Batches, stage: str, step: type[Step], stages: Stages) -> Generator[Step, None, None]:
-    """Let the pairs of a race be scored, batch after batch."""
+def run(
+    pairs: EarlyStopping, batches: Batches, stage: str, step: type[Step], stages: Stages
+) -> Generator[Step, None, None]:
+    """Score the pairs, batch by batch."""
     with contextlib.closing(batches):
         while True:
             with stages.timed(stage):
                 batch = next(batches, None)
             if batch is None:
                 return
-            race.enter(*batch)
+            pairs.add(*batch)
             yield step(*batch)
 
 
-def refined(searched: Searched, query: Features, ranking: Ranking, plan: Plan) -> Ranking:
+def refined(searched: Searchable, query: Features, ranking: Ranking, plan: Plan) -> Ranking:
     """A ranking by similarity in the order whose first `plan.pairs` images are to be scored."""
     how = plan.refinement
     if how is None or not len(ranking.rows):
@@ -214,8 +269,8 @@ def refined(searched: Searched, query: Features, ranking: Ranking, plan: Plan) -
     return ranking.refined_by(refined_scores(query.descriptor, shortlist, how))
 
 
-class Race:
-    """Pairs being scored for the best k of them: one is open until its score, 1 at most, could not bring it there."""
+class EarlyStopping:
+    """Scores of pairs so far. A pair is skipped once even a perfect score (1.0) could not lift it into the top k."""
 
     def __init__(self, candidates: Ranking, k: int) -> None:
         self.rows = candidates.rows.tolist()
@@ -227,13 +282,13 @@ class Race:
 
     @property
     def scores(self) -> Array:
-        """(n,) float32 in the candidates' order, NaN where none was needed."""
+        """(n,) float32 in the order of the candidates, NaN for skipped pairs."""
         return np.array(list(self._scores.values()), np.float32)
 
-    def is_open(self, row: int) -> bool:
+    def is_needed(self, row: int) -> bool:
         return len(self._best) < self._k or self._most[row] >= self._best[0]
 
-    def enter(self, rows: Sequence[int], scores: Array) -> None:
+    def add(self, rows: Sequence[int], scores: Array) -> None:
         self._scores |= zip(rows, scores.tolist(), strict=True)
         found = final_scores(np.array([self._similarities[row] for row in rows]), scores).tolist()
         self._best = sorted([*self._best, *found])[-self._k :]

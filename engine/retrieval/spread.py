@@ -20,8 +20,7 @@ from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.geometry import DESCRIPTOR_DIM, Size
 from cvnet_engine.engine.retrieval.ranking import Ranking
 from cvnet_engine.engine.retrieval.retriever import batches_of_equal
-from cvnet_engine.engine.retrieval.searched import Batches
-from cvnet_engine.engine.retrieval.searcher import Found, Plan, Ranked, RoughlyScored, Scored, steps_in
+from cvnet_engine.engine.retrieval.searcher import Batches, CoarselyScored, Found, Plan, Ranked, Scored, steps_in
 
 AHEAD = 2  # batches that each part has of a search: it reads the maps of one while it scores the other
 
@@ -36,10 +35,10 @@ class Part(Protocol):
         """Whether it answers, as far as is known; False from the moment that it has not until it would again."""
 
     def search(self, descriptor: Array, k: int, among: Array | None) -> Future[Ranking]:
-        """See `Searched.search`."""
+        """See `Searchable.search`."""
 
     def descriptors(self, rows: Array) -> Future[Array]:
-        """See `Searched.descriptors`."""
+        """See `Searchable.descriptors`."""
 
     def score(self, query: Any, rows: list[int], rough: bool) -> Future[Array]:
         """Pair scores (n,) float32 of what was sent of a query, and of rows whose maps have one size."""
@@ -91,7 +90,7 @@ class SpreadSearcher:
 
     def steps(
         self, query: Features, plan: Plan, among: Array | None = None, leave_out: int | None = None
-    ) -> Generator[Coverage | Ranked | RoughlyScored | Scored | Found, None, None]:
+    ) -> Generator[Coverage | Ranked | CoarselyScored | Scored | Found, None, None]:
         """See `steps_in`. Each attempt begins with its coverage; all steps before another one are void.
 
         Raises:
@@ -119,7 +118,7 @@ class SpreadSearcher:
 
 @dataclass(frozen=True)
 class Rest:
-    """The parts that answer, `Searched` as one."""
+    """The parts that answer, `Searchable` as one."""
 
     map_size: Callable[[int], Size]
     parts: list[Placed]

@@ -10,8 +10,8 @@ import torch
 
 from cvnet_engine.cvnet import checkpoint
 from cvnet_engine.cvnet.superglobal import FLOOR, bottleneck, floored, global_mean, over_scales, regional_mean
+from cvnet_engine.engine import images
 from cvnet_engine.engine.geometry import IMAGE_SCALES
-from cvnet_engine.engine.images import read
 from cvnet_engine.engine.retrieval.superglobal import network_input
 from tests.golden_inputs import GOLDEN, SHARED
 
@@ -58,7 +58,7 @@ def first_image():
         pytest.skip(f"no {PHOTOS.name} beside the project")
     from cvnet_engine.benchmarks.accuracy.dataset import load
 
-    return read(load(PHOTOS.parent, PHOTOS.name).images[0])
+    return images.load(load(PHOTOS.parent, PHOTOS.name).images[0])
 
 
 def described(model, image) -> torch.Tensor:

@@ -758,7 +758,7 @@ def test_a_query_that_is_too_much_for_the_memory_is_named(cli, bundle, gallery, 
     def full(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(Retriever, "extract_file", full)
+    monkeypatch.setattr(Retriever, "extract_from", full)
     result = cli("search", query, "--bundle", bundle, "--gallery", gallery)
     assert_one_line(result, f"{query}: out of memory; shrink it first")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import cv2
 
-from cvnet_engine.engine.retrieval.hits import Hit
+from cvnet_engine.engine.retrieval.ranking import Hit
 from cvnet_engine.results import Results
 from tests.pictures import photo
 

@@ -13,6 +13,7 @@ from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.gallery.info import FORMAT, GalleryInfo
 from cvnet_engine.engine.gallery.shards import FileStamp
 from cvnet_engine.engine.geometry import IMAGE_SCALES
+from cvnet_engine.engine.images import Box, ImageLike, load
 from cvnet_engine.engine.scales import Scales
 
 INFO = GalleryInfo(FORMAT, "digest-fp32", "seeded:0", 1024)
@@ -38,6 +39,9 @@ class FakeRetriever:
     def extract(self, image: Array) -> Features:
         self.seen += 1
         return features(zlib.crc32(image.tobytes()), ((8, 10), (11, 14), (16, 20)))
+
+    def extract_from(self, source: ImageLike, box: Box | None = None, max_side_px: int | None = None) -> Features:
+        return self.extract(load(source, box, max_side_px))
 
     def score(self, query: Features, keys: Sequence[Features]) -> Array:
         """The mean product of the full-scale maps."""

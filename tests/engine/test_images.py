@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cvnet_engine.benchmarks.accuracy.dataset import Dataset, load
+from cvnet_engine.benchmarks.accuracy import dataset as datasets
+from cvnet_engine.benchmarks.accuracy.dataset import Dataset
 from cvnet_engine.engine.errors import ImageError
 from cvnet_engine.engine.geometry import IMAGE_SCALES
 from cvnet_engine.engine.images import (
@@ -25,9 +26,9 @@ from cvnet_engine.engine.images import (
     decode,
     decode_jpeg,
     limit_side,
+    load,
     mode_to_bgr,
     normalise,
-    read,
     read_bytes,
     read_size,
     rescale,
@@ -144,7 +145,7 @@ def test_limit_side(size, limit, expected):
 def landmarks() -> Dataset:
     if not (SHARED / "data" / "landmarks-mini").is_dir():
         pytest.skip("the photos of landmarks-mini are not here")
-    return load(SHARED / "data", "landmarks-mini")
+    return datasets.load(SHARED / "data", "landmarks-mini")
 
 
 def assert_scales_equal(image: np.ndarray, published: np.ndarray) -> None:
@@ -158,13 +159,13 @@ def assert_scales_equal(image: np.ndarray, published: np.ndarray) -> None:
 def test_every_query_photo_equals_opencv(landmarks):
     for path, truth in zip(landmarks.queries, landmarks.ground_truth, strict=True):
         x1, y1, x2, y2 = (int(bound) for bound in truth.bbx)
-        assert_scales_equal(read(path, truth.bbx), cv2.imread(str(path))[y1:y2, x1:x2])
+        assert_scales_equal(load(path, truth.bbx), cv2.imread(str(path))[y1:y2, x1:x2])
 
 
 @pytest.mark.slow
 def test_every_database_photo_equals_opencv(landmarks):
     for path in landmarks.images:
-        assert_scales_equal(read(path), cv2.imread(str(path)))
+        assert_scales_equal(load(path), cv2.imread(str(path)))
 
 
 # ---------------------------------------------------------------------------------------------- bad images
@@ -193,11 +194,11 @@ def test_only_the_formats_that_are_listed_are_opened(format_name, tmp_path):
         pytest.skip(f"not written here: {error}")
     listed = set(SUFFIXES.values()) | {"MPO"}  # a JPEG with further pictures behind it
     if format_name in listed:
-        assert read(tmp_path / "photo.jpg").shape == (61, 83, 3)
+        assert load(tmp_path / "photo.jpg").shape == (61, 83, 3)
         assert read_size(tmp_path / "photo.jpg") == (61, 83)
     else:
         with pytest.raises(ImageError, match="not an image"):
-            read(tmp_path / "photo.jpg")
+            load(tmp_path / "photo.jpg")
         with pytest.raises(ImageError, match="not an image"):
             read_size(tmp_path / "photo.jpg")
 
@@ -353,7 +354,7 @@ def test_errors_name_the_file(name, tmp_path):
     (tmp_path / "text.jpg").write_text("no picture")
     photo(tmp_path / "a.jpg")
     with pytest.raises(ImageError, match=re.escape(f"{tmp_path / name}: ")):
-        read(tmp_path / name)
+        load(tmp_path / name)
 
 
 def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
@@ -366,7 +367,7 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
             (Path("/dev/zero"), "a device; expected"),
             (tmp_path, "a folder; expected"),
         ]:
-            for reader in (read, read_size):
+            for reader in (load, read_size):
                 with pytest.raises(ImageError, match=re.escape(f"{path}: {message}")):
                     reader(path)
 
@@ -375,7 +376,7 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path):
     with (tmp_path / "huge.jpg").open("wb") as file:
         file.truncate(MAX_BYTES + 1)
     with pytest.raises(ImageError, match=r"huge\.jpg: 715,827,881 bytes are too many; expected at most 715,827,880"):
-        read(tmp_path / "huge.jpg")
+        load(tmp_path / "huge.jpg")
 
 
 def test_a_file_without_end_is_read_as_far_as_it_says():
@@ -401,7 +402,7 @@ def test_read_size_is_the_size_that_reading_gives(tmp_path, max_side_px, size, t
     path = tmp_path / "photo.jpg"
     path.write_bytes(encode(Image.fromarray(picture(90, 200)), "JPEG", exif=oriented(6 if turned else 1)))
     assert read_size(path, max_side_px) == (size[::-1] if turned else size)
-    assert read_size(path, max_side_px) == limit_side(read(path), max_side_px).shape[:2]
+    assert read_size(path, max_side_px) == load(path, max_side_px=max_side_px).shape[:2]
 
 
 def test_read_size_of_what_is_no_image(tmp_path):

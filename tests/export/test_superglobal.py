@@ -17,7 +17,7 @@ from cvnet_engine.engine.backends import open_engine
 from cvnet_engine.engine.errors import ImageError
 from cvnet_engine.engine.geometry import IMAGE_SCALES
 from cvnet_engine.engine.graphs import IMAGE_GRAPHS
-from cvnet_engine.engine.images import read
+from cvnet_engine.engine.images import load
 from cvnet_engine.engine.retrieval.descriptors import DESCRIPTORS
 from cvnet_engine.engine.retrieval.ranking import Ranking
 from cvnet_engine.engine.retrieval.retriever import Retriever
@@ -186,11 +186,11 @@ def described_query(retriever, dataset, row):
 
 def test_published_descriptors_where_the_bias_does_not_drown_the_rest(small_bias, backend, run, dataset):
     retriever = retriever_of(small_bias, backend)
-    photo = retriever.extract_file(dataset.images[0])
+    photo = retriever.extract_from(dataset.images[0])
     np.testing.assert_allclose(photo.descriptor, run["b256_default_db0"], rtol=0, atol=2e-6)
     query = described_query(retriever, dataset, run["query_rows"][0])
     np.testing.assert_allclose(query, run["b256_default_q0"], rtol=0, atol=2e-6)
-    pixels = read(dataset.images[0])
+    pixels = load(dataset.images[0])
     inputs = [retriever.kind.network_input(pixels, scale) for scale in IMAGE_SCALES]
     np.testing.assert_array_equal([x.shape[2:] for x in inputs], [run[f"db0_scale{s}_hw"] for s in range(3)])
     scales = np.concatenate([retriever.descriptor.run({"image": x})["descriptor"] for x in inputs])
@@ -204,7 +204,7 @@ def test_published_descriptors_where_the_bias_does_not_drown_the_rest(small_bias
 def test_published_ranks_of_a_part_of_the_photos(small_bias, run, dataset):
     """40 photos and 10 queries, whole: image files to reranked rows."""
     retriever = retriever_of(small_bias, "onnxruntime")
-    database = np.stack([retriever.extract_file(path).descriptor for path in dataset.images[:40]])
+    database = np.stack([retriever.extract_from(path).descriptor for path in dataset.images[:40]])
     queries = [described_query(retriever, dataset, row) for row in run["b256_sub_query_rows"]]
     require_published(run, "b256_sub_", database, queries, {"": Refinement(), "M15_": Refinement(15, 4)}, 2e-6)
 
@@ -217,7 +217,7 @@ def test_published_run(superglobal_graphs, backend, run, dataset):
     than 1.4e-6, some equal in float32. Two that are off by as much as any here may have changed places.
     """
     retriever = retriever_of(superglobal_graphs, backend)
-    database = np.stack([retriever.extract_file(path).descriptor for path in dataset.images])
+    database = np.stack([retriever.extract_from(path).descriptor for path in dataset.images])
     queries = [described_query(retriever, dataset, row) for row in run["query_rows"]]
     np.testing.assert_allclose(database, run["desc_db"], rtol=0, atol=1e-6)
     np.testing.assert_allclose(queries, run["desc_query"], rtol=0, atol=1e-6)
@@ -242,7 +242,7 @@ def test_published_run_of_the_demonstration_model(tmp_path, dataset):
     run = dict(np.load(DEMO_RUN))
     export_image_graphs(checkpoint.load("demo", 50, descriptor="superglobal"), tmp_path)
     retriever = retriever_of(tmp_path, "onnxruntime")
-    database = np.stack([retriever.extract_file(path).descriptor for path in dataset.images])
+    database = np.stack([retriever.extract_from(path).descriptor for path in dataset.images])
     queries = [described_query(retriever, dataset, row) for row in run["query_rows"]]
     assert not database[:, 384:].any()  # the narrow network fills the first values
     np.testing.assert_allclose(database[:, :384], run["desc_db"], rtol=0, atol=2e-6)

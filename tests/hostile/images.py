@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from cvnet_engine.engine.contract import Array
-from cvnet_engine.engine.images import FORMATS, MAX_BYTES, SUFFIXES, decode, read, read_size
+from cvnet_engine.engine.images import FORMATS, MAX_BYTES, SUFFIXES, decode, load, read_size
 from cvnet_engine.engine.photo_formats import LIBRARIES
 from tests.hostile.trial import Anything, Case, Refusal, digest
 from tests.pictures import encode, oriented, picture, png
@@ -88,7 +88,7 @@ class Images:
 
     def no_file(self, rng: random.Random) -> Case:
         make = rng.choice((pipe, device, listening, folder, nothing, circle, too_large))
-        return Case("images: no regular file", make.__name__, lambda place: see(read(make(place))), Refusal)
+        return Case("images: no regular file", make.__name__, lambda place: see(load(make(place))), Refusal)
 
     def huge(self, rng: random.Random) -> Case:
         """Headers that promise more than is there, or more than there is memory for."""
@@ -101,7 +101,7 @@ class Images:
             "TIFF": lambda: self.whole["TIFF"].replace(struct.pack("<H", 80), struct.pack("<H", 65_535)),
         }
         kind = rng.choice(list(data))
-        read_it = rng.choice((read, read_size))
+        read_it = rng.choice((load, read_size))
         return case("images: huge headers", f"{kind} of {side}", data[kind](), suffix(kind), Anything, read_it)
 
     def odd_exif(self, rng: random.Random) -> Case:
@@ -114,7 +114,7 @@ class Images:
 
 
 def case(
-    kind: str, what: str, data: bytes, name: str, expected: object, reader: Callable[[Path], object] = read
+    kind: str, what: str, data: bytes, name: str, expected: object, reader: Callable[[Path], object] = load
 ) -> Case:
     def put(place: Path) -> str:
         file = place / f"image{name}"

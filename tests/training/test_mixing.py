@@ -26,7 +26,7 @@ def test_pairs_are_those_of_each_shortlist(tmp_path, monkeypatch, shortlist):
     dataset, retriever = Dataset("small", paths[:4], paths[4:], (TRUTH, TRUTH)), FakeEngines().get("fp32", "cvnet")
     rough, full = mixing.pair_scores(dataset, retriever)
     assert len(rough) == len(full) == 2 * min(shortlist, 4)
-    database = Database.as_kept([retriever.extract_file(path) for path in paths[:4]], HalfCodec())
+    database = Database.as_kept([retriever.extract_from(path) for path in paths[:4]], HalfCodec())
     query = extract_query(retriever, paths[5], TRUTH.bbx)
     last = int(np.argsort(-similarities(database.descriptors, query.descriptor))[min(shortlist, 4) - 1])
     assert full[-1] == retriever.score_rows(query, database, [last])[0]

@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 
 from cvnet_engine.benchmarks.accuracy.dataset import Dataset
-from cvnet_engine.benchmarks.accuracy.evaluation import sliced
+from cvnet_engine.benchmarks.accuracy.evaluation import within
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.geometry import Size
-from cvnet_engine.engine.images import limit_side, limiting, read, read_size
+from cvnet_engine.engine.images import limiting, load, read_size
 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 px
 
@@ -26,8 +26,8 @@ class Picture:
 
     def read(self) -> Array:
         """(H, W, 3) uint8."""
-        image = read(self.path)
-        return limit_side(image if self.bbx is None else sliced(image, self.bbx), self.max_side_px)
+        image = load(self.path)
+        return load(image, within(image, self.bbx) if self.bbx else None, self.max_side_px)
 
     @cached_property
     def size(self) -> Size:

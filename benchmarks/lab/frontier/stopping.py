@@ -13,7 +13,7 @@ from cvnet_engine.engine.geometry import IMAGE_SCALES, Size, map_size
 from cvnet_engine.engine.retrieval.ranking import Ranking
 from cvnet_engine.engine.retrieval.retriever import batches_of_equal
 from cvnet_engine.engine.retrieval.search import similarities
-from cvnet_engine.engine.retrieval.searcher import Plan, Race
+from cvnet_engine.engine.retrieval.searcher import EarlyStopping, Plan
 
 SHORTLIST = 100
 FINE = (None, 50, 30, 20)
@@ -40,9 +40,9 @@ def pairs(database: Array, query: Known, sizes: Sequence[Size], plan: Plan, k: i
     """How many of `plan.full_pairs` are scored for the best k."""
     ranking = Ranking.by_similarity(similarities(database, query.descriptor))
     rough = plan.pooled_pairs(len(ranking.rows))
-    ranking = ranking.roughly_reranked(query.pooled[ranking.rows[:rough]])
-    race = Race(ranking.first(plan.full_pairs), k)
-    for batch in batches_of_equal(race.rows, sizes.__getitem__):
-        if rows := list(filter(race.is_open, batch)):
-            race.enter(rows, query.full[rows])
-    return int(np.isfinite(race.scores).sum())
+    ranking = ranking.coarsely_reranked(query.pooled[ranking.rows[:rough]])
+    pairs = EarlyStopping(ranking.first(plan.full_pairs), k)
+    for batch in batches_of_equal(pairs.rows, sizes.__getitem__):
+        if rows := list(filter(pairs.is_needed, batch)):
+            pairs.add(rows, query.full[rows])
+    return int(np.isfinite(pairs.scores).sum())

@@ -32,7 +32,7 @@ from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.shards import FileStamp
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.geometry import DESCRIPTOR_DIM, IMAGE_SCALES
-from cvnet_engine.engine.images import limit_side, read
+from cvnet_engine.engine.images import load
 from cvnet_engine.engine.retrieval import superglobal
 from cvnet_engine.engine.retrieval.ranking import Ranking
 from cvnet_engine.engine.retrieval.retriever import Retriever
@@ -140,9 +140,9 @@ def measured(engines: Engines, side_px: int) -> Figures:
     tried = tried_here(side_px)
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as opened:
         files = photographs(Path(scratch))
-        images = [limit_side(read(file), side_px) for file in files]
+        images = [load(file, max_side_px=side_px) for file in files]
         found = [engines.get(next(iter(tried)), MAPPED).extract(image) for image in images]
-        stages: Stages = {("decode", side_px): (lambda: limit_side(read(files[0]), side_px), 1)}
+        stages: Stages = {("decode", side_px): (lambda: load(files[0], max_side_px=side_px), 1)}
         stages |= describing(engines, tuple(tried), images[0], side_px)
         stages |= refining(found[0].descriptor)
         figures: Figures = {}

@@ -14,7 +14,7 @@ from cvnet_engine.engine.gallery.info import read_info
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.shards import translated_errors
 from cvnet_engine.engine.retrieval.ann_building import build
-from cvnet_engine.engine.retrieval.approximate import DEPTH
+from cvnet_engine.engine.retrieval.inverted_file import DEPTH
 from cvnet_engine.options import AnnOptions
 
 

@@ -16,7 +16,7 @@ from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.shards import FileStamp
 from cvnet_engine.engine.retrieval.retriever import Retriever
 from cvnet_engine.options import DuplicatesOptions
-from cvnet_engine.pages.duplicates import Copies, Copy, DuplicatesPage
+from cvnet_engine.pages.page import Copies, Copy, DuplicatesPage
 from cvnet_engine.pages.rendering import render
 
 LISTED = 20  # groups shown; all of them are in the JSON

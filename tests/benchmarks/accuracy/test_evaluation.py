@@ -36,7 +36,7 @@ class Described:
     """A collection made of a retriever and a list of files, extracted when asked for."""
 
     def __init__(self, retriever, paths):
-        self.extracted = [retriever.extract_file(path) for path in paths]
+        self.extracted = [retriever.extract_from(path) for path in paths]
         self.descriptors = np.stack([features.descriptor for features in self.extracted])
 
     def map_size(self, row):
@@ -230,7 +230,7 @@ def test_reference_collection_describes_each_image_once(tmp_path):
             self.described, self.mapped = [], 0
             self.features = self
 
-        def extract_file(self, path):
+        def extract_from(self, path):
             self.described.append(path)
             return Features(np.full(4, len(self.described), np.float32), (np.zeros((1, 2, 3)),))
 

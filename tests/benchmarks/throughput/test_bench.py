@@ -23,7 +23,7 @@ from cvnet_engine.engine.bundle import Bundle, write_manifest
 from cvnet_engine.engine.errors import BackendError, CvnetError
 from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.gallery.writer import GalleryWriter
-from cvnet_engine.engine.images import read
+from cvnet_engine.engine.images import load
 from cvnet_engine.engine.retrieval.retriever import Retriever
 from cvnet_engine.options import BenchOptions
 from tests.engine.fakes import STAMP
@@ -86,7 +86,7 @@ def test_a_crew_indexes_and_searches_every_file(tiny, tmp_path, spread):
     gallery = tmp_path / "gallery"
     with Retriever.open(Bundle(tiny), 1) as retriever, GalleryWriter(gallery, INFO) as writer:
         for file in files:
-            writer.put(file, STAMP, half(retriever.extract(read(file))))
+            writer.put(file, STAMP, half(retriever.extract(load(file))))
     for job in (Job(tiny, spread), Job(tiny, spread, gallery, shortlist=2)):
         with Crew(job) as crew:
             crew.run(files)

@@ -8,7 +8,7 @@ import pytest
 from cvnet_engine.benchmarks.throughput.indexing import extract_batch, index_batches, index_files
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.gallery.reader import Gallery
-from cvnet_engine.engine.images import read
+from cvnet_engine.engine.images import load
 from cvnet_engine.engine.retrieval.retriever import Retriever
 from tests.hostile.tiny import write_bundle
 from tests.pictures import photo
@@ -29,7 +29,7 @@ def files(tmp_path):
 
 
 def test_a_batch_is_described_as_its_images_are(retriever, files):
-    images = list(map(read, files))
+    images = list(map(load, files))
     for found, image in zip(extract_batch(retriever, images), images, strict=True):
         expected = retriever.extract(image)
         np.testing.assert_allclose(found.descriptor, expected.descriptor, atol=1e-6)

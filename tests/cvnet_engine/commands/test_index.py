@@ -126,9 +126,9 @@ def test_a_gallery_has_its_scales_and_describes_queries_by_them(tiny, album, tmp
     bundle = Bundle(tiny)
     with Gallery(gallery) as opened, Retriever.open(bundle, 1, (0.7071, 1.0)) as engines:
         assert opened.info.scales == (0.7071, 1.0)
-        expected = engines.extract_file(album / "b.png", max_side_px=1024).descriptor
+        expected = engines.extract_from(album / "b.png", max_side_px=1024).descriptor
         np.testing.assert_array_equal(opened.descriptors[1], expected)
-        published = replace(engines, scales=IMAGE_SCALES).extract_file(album / "b.png", max_side_px=1024).descriptor
+        published = replace(engines, scales=IMAGE_SCALES).extract_from(album / "b.png", max_side_px=1024).descriptor
         assert np.abs(published - expected).max() > 1e-4
         with Searching(bundle, opened) as searching:
             np.testing.assert_array_equal(searching.descriptor(album / "b.png"), expected)

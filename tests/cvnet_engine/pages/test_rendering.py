@@ -12,11 +12,18 @@ import pytest
 from PIL import Image
 
 from cvnet_engine.benchmarks.tables import Table
-from cvnet_engine.pages.page import Hit, Page, Query
+from cvnet_engine.engine.retrieval.ranking import Hit
+from cvnet_engine.pages.page import Page, Query
 from cvnet_engine.pages.rendering import render, render_fragment
 
 EVIL = '/photos/<script>alert("1")</script>&.jpg'
 VOID = {"meta", "img", "br", "hr"}
+
+
+def hit(
+    path: str, rank: int, score: float, similarity: float, rerank_score: float | None = None, before: int | None = None
+) -> Hit:
+    return Hit(Path(path), rank, rank, score, similarity, None, rerank_score, None, before)
 
 
 def page(*queries: Query, banner: str | None = None, tables: tuple[Table, ...] = ()) -> Page:
@@ -53,7 +60,7 @@ def parsed(html: str) -> Balance:
 
 
 def test_everything_from_outside_is_escaped() -> None:
-    hostile = Query(EVIL, (0, 0, 1, 1), (Hit(EVIL, 1, 0.5, 0.5),), note=EVIL)
+    hostile = Query(EVIL, (0, 0, 1, 1), (hit(EVIL, 1, 0.5, 0.5),), note=EVIL)
     table = Table(EVIL, (EVIL,), ((EVIL,),), EVIL)
     html = render(Page(EVIL, EVIL, EVIL, (hostile,), (table,), EVIL))
     assert "script" not in parsed(html).seen
@@ -62,7 +69,7 @@ def test_everything_from_outside_is_escaped() -> None:
 
 
 def test_page_reaches_for_nothing(photo: str) -> None:
-    html = render(page(Query(photo, None, (Hit(photo, 1, 0.5, 0.5),))))
+    html = render(page(Query(photo, None, (hit(photo, 1, 0.5, 0.5),))))
     assert "default-src 'none'" in html
     assert "prefers-color-scheme" in html  # its style is inside
     assert re.findall(r'(?:src|href)="(?!data:)', html) == []
@@ -71,8 +78,8 @@ def test_page_reaches_for_nothing(photo: str) -> None:
 
 
 def test_thumbnails_are_small_and_keep_their_shape(photo: str) -> None:
-    query, hit = pictures(render(page(Query(photo, None, (Hit(photo, 1, 0.5, 0.5),)))))
-    assert query.size == hit.size == (240, 180)
+    query, result = pictures(render(page(Query(photo, None, (hit(photo, 1, 0.5, 0.5),)))))
+    assert query.size == result.size == (240, 180)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a picture", b"\x89PNG\r\n\x1a\n\x00\x00"])
@@ -80,7 +87,7 @@ def test_unreadable_picture_gives_a_placeholder(tmp_path: Path, content: bytes |
     path = tmp_path / "gone.jpg"
     if content is not None:
         path.write_bytes(content)
-    html = render(page(Query(str(path), (1, 2, 3, 4), (Hit(str(path), 1, 0.5, 0.5),))))
+    html = render(page(Query(str(path), (1, 2, 3, 4), (hit(str(path), 1, 0.5, 0.5),))))
     assert html.count("This picture cannot be read.") == 2
     assert 'class="bbx"' not in html
 
@@ -96,12 +103,13 @@ def test_bbx_is_drawn_in_proportion_and_inside(photo: str) -> None:
 
 def test_hits_carry_scores_movement_and_verdict_in_words() -> None:
     hits = (
-        Hit("a.jpg", 1, 1.25, 0.75, 1.0, "hard", before=4),
-        Hit("b.jpg", 2, 0.5, -0.5, 0.0, "wrong", before=1),
-        Hit("c.jpg", 3, 0.4, 0.4, 0.0, "junk", before=3),
-        Hit("d.jpg", 4, 0.3, 0.3),
+        hit("a.jpg", 1, 1.25, 0.75, 1.0, before=4),
+        hit("b.jpg", 2, 0.5, -0.5, 0.0, before=1),
+        hit("c.jpg", 3, 0.4, 0.4, 0.0, before=3),
+        hit("d.jpg", 4, 0.3, 0.3),
     )
-    first, second, third, last = re.findall(r"<li.*?</li>", render(page(Query("q.jpg", None, hits))))
+    query = Query("q.jpg", None, hits, verdicts={1: "hard", 2: "wrong", 3: "junk"})
+    first, second, third, last = re.findall(r"<li.*?</li>", render(page(query)))
     for expected in (
         "1.2500",
         "0.7500",
@@ -121,8 +129,8 @@ def test_hits_carry_scores_movement_and_verdict_in_words() -> None:
 
 
 def test_legend_explains_only_what_is_there() -> None:
-    assert "edge" not in render(page(Query("q.jpg", None, (Hit("a.jpg", 1, 0.5, 0.5),)))).split("</style>")[1]
-    assert "edge" in render(page(Query("q.jpg", None, (Hit("a.jpg", 1, 0.5, 0.5, verdict="easy"),))))
+    assert "edge" not in render(page(Query("q.jpg", None, (hit("a.jpg", 1, 0.5, 0.5),)))).split("</style>")[1]
+    assert "edge" in render(page(Query("q.jpg", None, (hit("a.jpg", 1, 0.5, 0.5),), verdicts={1: "easy"})))
 
 
 def test_long_names_are_shortened_and_kept_as_title() -> None:
@@ -146,7 +154,7 @@ def test_banner_is_there_only_when_given() -> None:
 
 
 def test_a_fragment_is_part_of_another_page(photo: str) -> None:
-    query = Query(photo, (0, 0, 400, 300), (Hit(photo, 1, 0.9, 0.5, 0.8, before=3), Hit("/gone.jpg", 2, 0.4, 0.4)))
+    query = Query(photo, (0, 0, 400, 300), (hit(photo, 1, 0.9, 0.5, 0.8, before=3), hit("/gone.jpg", 2, 0.4, 0.4)))
     html = render_fragment(query, "a notice")
     seen = parsed(html).seen
     assert not {"html", "body", "title", "meta", "script", "main"} & seen

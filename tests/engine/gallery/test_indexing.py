@@ -28,7 +28,7 @@ from cvnet_engine.engine.gallery.indexing import IndexReport, find, find_images,
 from cvnet_engine.engine.gallery.info import GalleryInfo
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
-from cvnet_engine.engine.images import decode, read
+from cvnet_engine.engine.images import decode, load
 from cvnet_engine.engine.retrieval.retriever import Retriever
 from tests.engine.fakes import INFO, FakeRetriever
 from tests.hostile.tiny import write_bundle
@@ -387,6 +387,6 @@ def test_what_8_bits_do_to_scores_is_reported(photos, tmp_path, maps):
     assert (report.score_drift is None) == (maps == "float16")
     assert report.score_drift is None or 0 < report.score_drift < 1e-3
     stored = Gallery(tmp_path / "g").features(0).maps[-1]
-    computed = FakeRetriever().extract(read(sorted(photos.iterdir())[0])).maps[-1]
+    computed = FakeRetriever().extract(load(sorted(photos.iterdir())[0])).maps[-1]
     assert stored.dtype == ("float32" if maps == "int8" else "float16")
     np.testing.assert_allclose(stored, computed, atol=0.02)

@@ -10,8 +10,8 @@ from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.gallery.ann_file import AnnFile
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.retrieval.ann_building import Best, Trial, build, least_effort
-from cvnet_engine.engine.retrieval.approximate import DEPTH, Effort
 from cvnet_engine.engine.retrieval.blocks import Descriptors
+from cvnet_engine.engine.retrieval.inverted_file import DEPTH, Effort
 from cvnet_engine.engine.retrieval.search import DescriptorIndex, similarities
 from cvnet_engine.engine.retrieval.searcher import Plan, Searcher
 from tests.engine.approximate import PLACES, RECALL, VIEWS, NoPairs, photographs

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cvnet_engine.engine.retrieval.hits import hits
-from cvnet_engine.engine.retrieval.ranking import Ranking
+from cvnet_engine.engine.retrieval.ranking import Ranking, hits
 
 PATHS = [Path(f"/{row}.jpg") for row in range(4)]
 

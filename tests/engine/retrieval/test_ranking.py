@@ -71,7 +71,7 @@ def test_first_and_without():
 
 def test_what_is_scored_in_full_comes_first_and_then_what_was_looked_at():
     """Whatever a pooled score says, it places an image behind those of full size, and before those not looked at."""
-    rough = Ranking.by_similarity(SIMILARITIES).roughly_reranked(np.float32([0.1, 0.0, 0.9, 0.6]))
+    rough = Ranking.by_similarity(SIMILARITIES).coarsely_reranked(np.float32([0.1, 0.0, 0.9, 0.6]))
     assert rough.rows.tolist() == [2, 1, 4, 3, 0]
     ranking = rough.reranked(np.float32([0.0, 0.2]))
     assert ranking.rows.tolist() == [1, 2, 4, 3, 0]

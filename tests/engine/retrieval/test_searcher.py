@@ -11,12 +11,12 @@ import pytest
 from cvnet_engine.engine.retrieval.pooling import Pooled
 from cvnet_engine.engine.retrieval.ranking import POOLED_WEIGHT, RERANK_WEIGHT, Ranking
 from cvnet_engine.engine.retrieval.searcher import (
+    CoarselyScored,
+    EarlyStopping,
     Found,
     Plan,
-    Race,
     Ranked,
     RerankWith,
-    RoughlyScored,
     Scored,
     Searcher,
 )
@@ -189,9 +189,9 @@ def test_what_cannot_come_among_the_results_is_not_scored(scores, top_k, rerank_
 
 
 def test_a_score_that_could_still_equal_the_last_result_is_asked_for():
-    race = Race(Ranking.by_similarity(np.float32([1.0, 0.75, 0.5, 0.25])), 1)
-    race.enter([0], np.float32([0.0]))
-    assert [race.is_open(row) for row in (1, 2, 3)] == [True, True, False]
+    pairs = EarlyStopping(Ranking.by_similarity(np.float32([1.0, 0.75, 0.5, 0.25])), 1)
+    pairs.add([0], np.float32([0.0]))
+    assert [pairs.is_needed(row) for row in (1, 2, 3)] == [True, True, False]
 
 
 def test_searches_that_take_turns_find_what_each_finds_alone(collection, scores):
@@ -199,7 +199,7 @@ def test_searches_that_take_turns_find_what_each_finds_alone(collection, scores)
     with Searcher(Pairs(*scores), collection) as searcher:
         alone = [searcher.find(query, plan).ranking for query in queries]
         turns = list(zip(*(searcher.steps(query, plan) for query in queries), strict=True))
-    assert [type(step) for step, _ in turns] == [Ranked] + [RoughlyScored] * 10 + [Scored] * 3 + [Found]
+    assert [type(step) for step, _ in turns] == [Ranked] + [CoarselyScored] * 10 + [Scored] * 3 + [Found]
     for found, ranking in zip(turns[-1], alone, strict=True):
         assert_same(found.ranking, ranking)
 

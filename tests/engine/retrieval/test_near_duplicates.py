@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from cvnet_engine.engine.geometry import DESCRIPTOR_DIM
-from cvnet_engine.engine.retrieval.near_identical import NEAR_IDENTICAL, firsts_of_a_kind
+from cvnet_engine.engine.retrieval.ranking import NEAR_DUPLICATE, near_duplicates
 
-STEP = 0.9 * np.arccos(NEAR_IDENTICAL)  # an angle between near-identical descriptors; twice that is too far
+STEP = 0.9 * np.arccos(NEAR_DUPLICATE)  # an angle between near-identical descriptors; twice that is too far
 
 
 def at(*angles: float) -> np.ndarray:
@@ -18,13 +18,13 @@ def at(*angles: float) -> np.ndarray:
 
 
 def test_near_identical_ones_are_under_the_best():
-    assert firsts_of_a_kind(at(0, 1, STEP, 1 + STEP, 0)).tolist() == [0, 1, 0, 1, 0]
+    assert near_duplicates(at(0, 1, STEP, 1 + STEP, 0)).tolist() == [0, 1, 0, 1, 0]
 
 
 def test_no_chain_leads_from_one_photo_to_a_different_one():
-    assert firsts_of_a_kind(at(0, STEP, 2 * STEP, 3 * STEP)).tolist() == [0, 0, 2, 2]
-    assert firsts_of_a_kind(at(STEP, 0, 2 * STEP)).tolist() == [0, 0, 0]
+    assert near_duplicates(at(0, STEP, 2 * STEP, 3 * STEP)).tolist() == [0, 0, 2, 2]
+    assert near_duplicates(at(STEP, 0, 2 * STEP)).tolist() == [0, 0, 0]
 
 
 def test_no_results():
-    assert firsts_of_a_kind(at()).tolist() == []
+    assert near_duplicates(at()).tolist() == []

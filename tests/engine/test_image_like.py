@@ -1,4 +1,4 @@
-"""An image is the same one in every form that a program may have it in."""
+"""`load` gives the same pixels for every type of input."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from cvnet_engine.engine.errors import ImageError
-from cvnet_engine.engine.images import read
-from cvnet_engine.image_like import path_or_pixels
+from cvnet_engine.engine.images import load
 from tests.pictures import encode, oriented, picture
 
 
@@ -22,23 +21,22 @@ def sideways() -> bytes:
 
 def test_every_form_is_the_same_image(tmp_path, sideways):
     (tmp_path / "a.jpg").write_bytes(sideways)
-    expected = read(tmp_path / "a.jpg")
-    assert path_or_pixels(str(tmp_path / "a.jpg")) == path_or_pixels(tmp_path / "a.jpg") == tmp_path / "a.jpg"
-    for image in (sideways, Image.open(io.BytesIO(sideways)), expected):
-        assert np.array_equal(path_or_pixels(image), expected)
+    expected = load(tmp_path / "a.jpg")
+    for image in (str(tmp_path / "a.jpg"), sideways, Image.open(io.BytesIO(sideways)), expected):
+        assert np.array_equal(load(image), expected)
 
 
 def test_pillow_images_of_any_mode_are_taken():
     grey = Image.fromarray(picture()).convert("L")
-    pixels = path_or_pixels(grey)
+    pixels = load(grey)
     assert (pixels.shape, pixels.dtype) == ((61, 83, 3), np.uint8)
     assert (pixels == np.asarray(grey)[:, :, None]).all()
 
 
 def test_arrays_are_bgr_and_of_any_layout():
     red = np.array(Image.new("RGB", (20, 20), "red"))
-    assert path_or_pixels(red[:, :, ::-1])[0, 0].tolist() == [0, 0, 255]
-    assert path_or_pixels(red[:, :, ::-1]).flags.c_contiguous
+    assert load(red[:, :, ::-1])[0, 0].tolist() == [0, 0, 255]
+    assert load(red[:, :, ::-1]).flags.c_contiguous
 
 
 @pytest.mark.parametrize(
@@ -49,14 +47,14 @@ def test_arrays_are_bgr_and_of_any_layout():
         (np.zeros((20, 20, 4), np.uint8), r"\(20, 20, 4\) of uint8; expected \(H, W, 3\)"),
         (np.zeros((20, 20, 3)), "of float64; expected"),
         (Image.new("F", (20, 20)), "floating-point pixels"),
-        (7, "int is no image"),
+        (7, "int is not an image"),
     ],
 )
-def test_what_is_no_image_is_said(image, message):
+def test_other_inputs_are_refused(image, message):
     with pytest.raises(ImageError, match=message):
-        path_or_pixels(image)
+        load(image)
 
 
 def test_a_pillow_image_whose_file_is_damaged():
     with pytest.raises(ImageError, match="damaged"):
-        path_or_pixels(Image.open(io.BytesIO(encode(Image.fromarray(picture()), "PNG")[:900])))
+        load(Image.open(io.BytesIO(encode(Image.fromarray(picture()), "PNG")[:900])))
