@@ -70,11 +70,17 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callab
 
 
 @pytest.fixture(scope="session")
-def bundle(made_once) -> Path:
+def seeded_bundle(made_once) -> Path:
     """A bundle of the seeded ResNet-50; `CVNET_TEST_BUNDLE` names a ready one to save the minute."""
     if "CVNET_TEST_BUNDLE" in os.environ:
         return Path(os.environ["CVNET_TEST_BUNDLE"])
     return made_once("bundle", lambda out: build("seeded:0", 50, out, "onnxruntime"))
+
+
+@pytest.fixture(scope="session")
+def bundle(seeded_bundle: Path) -> Path:
+    """The bundle of the tests around; those of the program have a tiny one."""
+    return seeded_bundle
 
 
 @pytest.fixture(scope="session")

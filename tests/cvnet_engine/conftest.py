@@ -1,13 +1,28 @@
-"""The program run in this process."""
+"""The program, run in this process and with graphs that cost no time."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from cvnet_engine.cli import main
+from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.retrieval.retriever import Retriever
 from tests.cvnet_engine.program import Cli, Result
+
+
+@pytest.fixture(scope="session")
+def bundle(tiny_bundle: Path) -> Path:
+    return tiny_bundle
+
+
+@pytest.fixture(scope="session")
+def retriever(bundle: Path) -> Iterator[Retriever]:
+    with Retriever.open(Bundle(bundle)) as opened:
+        yield opened
 
 
 @pytest.fixture

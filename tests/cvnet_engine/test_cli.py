@@ -73,12 +73,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny_bundle: Path) -> Path:
-    """The program is tested here, not the model."""
-    return tiny_bundle
-
-
-@pytest.fixture(scope="module")
 def gallery(bundle: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A gallery of all 10 images of `tiny`."""
     folder = tmp_path_factory.mktemp("gallery") / "g"

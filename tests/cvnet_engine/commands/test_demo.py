@@ -33,4 +33,4 @@ def test_a_server_that_does_not_start_says_why(bundle, tmp_path):
 def test_without_the_extra_it_says_how_to_have_it(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(demo, "find_spec", lambda _: None)
     demo.check_page(tmp_path, tmp_path, None)
-    assert "cvnet-engine[serve]" in capsys.readouterr().out
+    assert "pip install '.[serve]'" in capsys.readouterr().out

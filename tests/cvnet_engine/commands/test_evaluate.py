@@ -48,6 +48,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def bundle(seeded_bundle: Path) -> Path:
+    """The published model, which the reference computes as well."""
+    return seeded_bundle
+
+
+@pytest.fixture(scope="module")
 def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Kept by every test of this module, so that an image is extracted once."""
     return tmp_path_factory.mktemp("gallery") / "g"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cvnet_engine import Bundle, index
+from cvnet_engine.cli import main
 from cvnet_engine.commands.search import parse_filter
 from cvnet_engine.engine.errors import CvnetError
 from cvnet_engine.engine.gallery.filter import Filter
@@ -31,17 +33,33 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def search(bundle: Path, photos: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Program:
+def gallery(bundle: Path, photos: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("gallery") / "g"
+    index(*photos, bundle=Bundle.open(bundle), gallery=folder)
+    return folder
+
+
+@pytest.fixture
+def search(bundle: Path, gallery: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary) -> Program:
     """Runs `search` in the gallery of the photos."""
-    gallery = tmp_path_factory.mktemp("gallery") / "g"
-    index(*photos, bundle=Bundle.open(bundle), gallery=gallery)
 
     def run(*words: object, piped: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        where = ("--bundle", bundle, "--gallery", gallery)
-        command = [sys.executable, "-m", "cvnet_engine", "search", *map(os.fsencode, map(str, (*words, *where)))]
-        return subprocess.run(command, input=piped, capture_output=True)
+        command = ["search", *map(str, words), "--bundle", str(bundle), "--gallery", str(gallery)]
+        monkeypatch.setattr("sys.argv", ["cvnet-engine", *command])
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(piped)))
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        return subprocess.CompletedProcess(command, stopped.value.code or 0, *capfdbinary.readouterr())
 
     return run
+
+
+def test_the_program_reads_and_writes_bytes_in_a_pipe(bundle, gallery, photos):
+    where = ["--bundle", bundle, "--gallery", gallery, "--rerank", "0", "--format", "paths"]
+    command = [sys.executable, "-m", "cvnet_engine", "search", "-", *where]
+    done = subprocess.run(command, input=photos[5].read_bytes(), capture_output=True)
+    assert done.returncode == 0
+    assert sorted(done.stdout.splitlines()) == sorted(map(os.fsencode, photos))
 
 
 def test_paths_are_alone_on_standard_output_byte_for_byte(search, photos):
