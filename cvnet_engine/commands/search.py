@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import typer
@@ -87,7 +87,7 @@ class Search:
 def run(options: SearchOptions) -> None:
     if not options.queries and not options.similar_to:
         raise typer.BadParameter("expected a query image, or --similar-to", param_hint="'QUERIES...'")
-    box, where = parse_box(options.bbox), parse_filter(options.filter or ())
+    box, where = parse_box(options.bbox), Filter.parse(options.filter or ())
     shortlists = Shortlists.read(options.candidates) if options.candidates else None
     bundle = Bundle.open(options.bundle)
     exact = options.exact or shortlists is not None or where != EVERYTHING  # as a search of some images always is
@@ -138,23 +138,6 @@ def parse_box(text: str | None) -> Box | None:
     except (ValueError, OverflowError) as error:
         raise ImageError(f"bbox {text!r}: expected four numbers x1,y1,x2,y2 in pixels") from error
     return x1, y1, x2, y2
-
-
-def parse_filter(conditions: Sequence[str]) -> Filter:
-    """Conditions such as `name=abbey`, each on another property.
-
-    Raises:
-        CvnetError: another property, or one that is given twice.
-    """
-    known = [field.name for field in fields(Filter)]
-    wanted: dict[str, str] = {}
-    for condition in conditions:
-        name, equals, value = condition.partition("=")
-        if not equals or name not in known or name in wanted:
-            expected = " and ".join(f"{name}=..." for name in known)
-            raise CvnetError(f"--filter {condition!r} is no new condition; expected {expected}, each once")
-        wanted[name] = value
-    return Filter(**wanted)
 
 
 def show(found: Found, format: str) -> None:

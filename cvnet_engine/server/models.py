@@ -9,8 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.errors import CvnetError, GalleryError
-from cvnet_engine.engine.gallery.dates import day
-from cvnet_engine.engine.gallery.filter import Filter
+from cvnet_engine.engine.gallery.filter import Filter, day
 from cvnet_engine.engine.presets import PRESETS, Preset
 from cvnet_engine.engine.retrieval import ranking as rankings
 from cvnet_engine.engine.retrieval.ranking import Ranking, near_duplicates

@@ -12,9 +12,9 @@ from cvnet_engine.commands.gallery.ann import describe, to_json
 from cvnet_engine.engine.errors import GalleryError
 from cvnet_engine.engine.gallery.ann_file import About, AnnFile
 from cvnet_engine.engine.gallery.census import count
+from cvnet_engine.engine.gallery.filter import select
 from cvnet_engine.engine.gallery.info import read_info
 from cvnet_engine.engine.gallery.reader import Gallery
-from cvnet_engine.engine.gallery.selection import select
 from cvnet_engine.engine.gallery.verification import repair, verify
 from cvnet_engine.engine.scales import shown
 from cvnet_engine.options import InfoOptions, ListOptions, VerifyOptions

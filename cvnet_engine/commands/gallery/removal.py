@@ -10,8 +10,8 @@ from rich.filesize import decimal
 from cvnet_engine import console
 from cvnet_engine.engine.errors import GalleryError
 from cvnet_engine.engine.gallery.census import count
+from cvnet_engine.engine.gallery.filter import select
 from cvnet_engine.engine.gallery.reader import Gallery
-from cvnet_engine.engine.gallery.selection import select
 from cvnet_engine.engine.gallery.vanished import Vanished, vanished
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.options import CompactOptions, PruneOptions, RemoveOptions

@@ -14,9 +14,6 @@ import pytest
 
 from cvnet_engine import Bundle, index
 from cvnet_engine.cli import main
-from cvnet_engine.commands.search import parse_filter
-from cvnet_engine.engine.errors import CvnetError
-from cvnet_engine.engine.gallery.filter import Filter
 from tests.pictures import photo
 
 Program = Callable[..., subprocess.CompletedProcess[bytes]]
@@ -134,11 +131,3 @@ def test_shortlists_and_filters(search, photos, tmp_path):
     unknown = search(photos[0], "--candidates", tmp_path / "unknown.txt")
     assert (unknown.returncode, unknown.stdout) == (1, b"")
     assert unknown.stderr.startswith(b"error: /nowhere.jpg: not in ")
-
-
-def test_conditions():
-    assert parse_filter([]) == Filter()
-    assert parse_filter(["folder=/a=b", "name= x"]) == Filter(" x", "/a=b")
-    for wrong in (["x"], ["path=a"], ["name=a", "name=b"]):
-        with pytest.raises(CvnetError, match=r"--filter '.*' is no new condition; expected name=\.\.\. and folder="):
-            parse_filter(wrong)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cvnet_engine.engine.errors import GalleryError
-from cvnet_engine.engine.gallery.dates import taken_within
+from cvnet_engine.engine.gallery.filter import taken_within
 
 TAKEN = np.array(
     ["2018-12-31T23:59:59", "2019-01-01", "2019-06-15T12:00:00", "2019-12-31T23:59:59", "2020-01-01", "NaT"],

@@ -48,3 +48,11 @@ def test_only_what_a_condition_needs_is_asked_for():
 def test_a_date_of_another_form_is_refused():
     with pytest.raises(GalleryError, match="expected a year, month or day"):
         Filter(taken_from="yesterday").rows(lambda: PATHS, lambda: TAKEN)
+
+
+def test_conditions_are_parsed():
+    assert Filter.parse([]) == Filter()
+    assert Filter.parse(["folder=/a=b", "name= x"]) == Filter(" x", "/a=b")
+    for wrong in (["x"], ["path=a"], ["name=a", "name=b"]):
+        with pytest.raises(GalleryError, match=r"filter '.*' is not a new condition; expected name=\.\.\., folder="):
+            Filter.parse(wrong)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cvnet_engine.engine.errors import GalleryError
-from cvnet_engine.engine.gallery.selection import select
+from cvnet_engine.engine.gallery.filter import select
 
 PATHS = [Path(f"/photos/{name}") for name in ("2019/a.jpg", "2019/b.png", "2019 more/a.jpg", "x[1].jpg", "x1.jpg")]
 
