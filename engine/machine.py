@@ -47,6 +47,13 @@ def describe() -> Machine:
     }
 
 
+def amx_refused() -> bool:
+    """The processor has AMX tiles, and the system does not let this process use them."""
+    request, tile_data = 0x1023, 18  # ARCH_REQ_XCOMP_PERM and XFEATURE_XTILEDATA of Linux
+    has_tiles = platform.machine() == "x86_64" and "amx_bf16" in cpu_features()
+    return has_tiles and ctypes.CDLL(None).syscall(158, request, tile_data) != 0  # arch_prctl
+
+
 def libraries() -> dict[str, str]:
     """What the package asks for: distribution -> the first extra that brings it, empty where it always comes."""
     try:

@@ -49,4 +49,9 @@ def remedies(backends: dict[str, list[str]]) -> list[str]:
         found.append(f"missing extras: {', '.join(extras)}; {install_hint(*extras)}")
     if not machine.cuda_devices() and "native" not in backends["reranker"]:
         found.append("the native pair scorer, several times as fast as a graph, needs a C compiler: apt install gcc")
+    if machine.amx_refused():
+        found.append(
+            "the processor has AMX, but this system refuses it to the process (a container's seccomp filter, a small "
+            "signal stack, or an old kernel): bf16 pairs run without it, about four times slower"
+        )
     return found

@@ -34,8 +34,12 @@
 #define OR_MEMORY "m"
 #endif
 
-#if defined(__AVX512F__) || defined(AMX_EMULATED)  // whose tiles are as wide
+#if defined(__AVX512F__) || defined(AMX_EMULATED)  // a row of a tile is as wide
+#if defined(__AVX512F__)
 enum { LANES = 16, ACCUMULATORS = 24, DOT_ROWS = 8, AT_ONCE = 16 };  // 32 registers
+#else
+enum { LANES = 16, ACCUMULATORS = 4, DOT_ROWS = 1, AT_ONCE = 4 };  // made of narrower ones: the least to compile
+#endif
 #define INTERLEAVE_LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
 #define INTERLEAVE_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
 #elif defined(__AVX__)

@@ -21,6 +21,7 @@ from cvnet_engine.engine.machine import cpuinfo, usable_cpus
 STRICT = ("-Wall", "-Wextra", "-Werror")
 SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 PROCESSORS = {  # -march and more -> the instructions that it needs
+    "sapphirerapids": "amx_bf16",
     "x86-64-v4 -mavx512vnni -mavx512bf16": "avx512_bf16",
     "x86-64-v4 -mavx512vnni": "avx512_vnni",
     "x86-64-v4": "avx512bw",
@@ -28,8 +29,9 @@ PROCESSORS = {  # -march and more -> the instructions that it needs
     "x86-64-v3": "avx2",
     "x86-64-v2 -mavx": "avx",
     "x86-64": "sse2",
+    "x86-64 -O1 -DAMX_EMULATED -Wno-psabi": "sse2",
 }
-SANITIZED_ON = ("x86-64-v4 -mavx512vnni -mavx512bf16", "x86-64-v3", "x86-64")
+SANITIZED_ON = ("x86-64 -O1 -DAMX_EMULATED -Wno-psabi", "x86-64-v4 -mavx512vnni -mavx512bf16", "x86-64-v3", "x86-64")
 
 
 def main() -> None:
@@ -56,7 +58,7 @@ def check(compiler: str, processor: str, more: tuple[str, ...], count: int) -> s
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "pair_scorer.so"
         target = f"-march={processor}".split()
-        command = [compiler, *FLAGS, *target, *STRICT, *more, str(SOURCE), "-o", str(library), "-lm"]
+        command = [compiler, *FLAGS, *STRICT, *target, *more, str(SOURCE), "-o", str(library), "-lm"]
         subprocess.run(command, check=True)
         if needed not in cpuinfo("flags").split():
             return f"{label}: compiled; not run, this processor has no {needed}"
