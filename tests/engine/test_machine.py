@@ -28,3 +28,10 @@ def test_this_machine_is_described():
     assert set(facts["libraries"]) == set(machine.libraries())
     assert {"numpy", "torch", "onnxruntime"} <= set(facts["libraries"])
     assert machine.libraries()["onnxruntime"] == "cpu"
+
+
+@pytest.mark.skipif("amx_bf16" in machine.cpu_features(), reason="this processor has AMX")
+def test_amx_that_the_system_refuses_is_noticed(monkeypatch):
+    assert not machine.amx_refused()
+    monkeypatch.setattr(machine, "cpu_features", lambda: ["amx_bf16"])
+    assert machine.amx_refused()
