@@ -95,11 +95,13 @@ ThreadsOption = Annotated[
     int | None, typer.Option("--threads", metavar="N", min=1, max=1024, help="CPU threads. Default: all available.")
 ]
 RunnerOption = Annotated[
-    Literal["local", "ray"],
-    typer.Option("--runner", help="Run in this process, or in processes of a Ray cluster (2 --threads each)."),
-]
-AddressOption = Annotated[
-    str | None, typer.Option("--address", help="Address of a running Ray cluster. Default: start one on this machine.")
+    str,
+    typer.Option(
+        "--runner",
+        metavar="RUNNER",
+        help="local: this process. ray: Ray processes on this machine, 2 --threads each. ray:ADDRESS: those of a "
+        "running Ray cluster.",
+    ),
 ]
 WorkersOption = Annotated[
     int | None,
@@ -131,7 +133,6 @@ class DemoOptions(Options):
     out: Annotated[Path, typer.Option(help="Folder for the generated images, bundle, gallery and report.")] = Path(
         "demo"
     )
-    threads: ThreadsOption = None
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,6 @@ class BuildOptions(Options):
             "most frequent; TensorRT plans for all."
         ),
     ] = "1024x768"
-    max_side: MaxSideOption = None
     calibration: Annotated[
         Path | None,
         typer.Option(help="Folder of typical photos. Required for int8; other precisions are checked on it."),
@@ -180,12 +180,11 @@ class BuildOptions(Options):
             "Default: Ampere and later."
         ),
     ] = ""
-    json: JsonOption = None
 
     @property
     def files(self) -> Files:
         named = [path for path in (Path(self.weights), Path(self.sizes)) if path.exists()]  # not `demo` or `80x60`
-        return Files({"--out": self.out, "--json": self.json}, [*named, self.calibration])
+        return Files({"--out": self.out}, [*named, self.calibration])
 
 
 @dataclass(frozen=True)
@@ -213,7 +212,6 @@ class IndexOptions(Options):
         bool, typer.Option("--watch", help="Keep running, and index new and changed files until Ctrl-C.")
     ] = False
     runner: RunnerOption = "local"
-    address: AddressOption = None
     workers: WorkersOption = None
     threads: ThreadsOption = None
     json: JsonOption = None
@@ -301,7 +299,6 @@ class EvalOptions(Options):
     rerank_with: RerankWithOption = None
     rerank_full: RerankFullOption = None
     preset: PresetOption = None
-    scales: ScalesOption = None
     reference: Annotated[bool, typer.Option("--reference", help="Also evaluate the PyTorch model.")] = False
     against: Annotated[
         Path | None, typer.Option(help="Also evaluate this bundle, for instance one of another precision.")
@@ -313,11 +310,7 @@ class EvalOptions(Options):
         Path | None,
         typer.Option(help="Keep features and pair scores in this folder, to resume or repeat. Default: temporary."),
     ] = None
-    uncropped: Annotated[
-        bool, typer.Option("--uncropped", help="Use whole query images; the published protocol crops them.")
-    ] = False
     runner: RunnerOption = "local"
-    address: AddressOption = None
     workers: WorkersOption = None
     threads: ThreadsOption = None
     html: HtmlOption = None
@@ -385,9 +378,7 @@ class ServeOptions(Options):
         ),
     ] = field(default=None, repr=False)
     preset: PresetOption = None
-    exact: ExactOption = False
     runner: RunnerOption = "local"
-    address: AddressOption = None
     workers: WorkersOption = None
     threads: ThreadsOption = None
 
@@ -402,7 +393,6 @@ class DoctorOptions(Options):
 # ---- cvnet-engine gallery
 
 ImagesArgument = typer.Argument(help="Images, folders, and patterns such as '*.png' or '/photos/2019*'; * matches /.")
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="List what would be removed, and remove nothing.")]
 TargetOption = Annotated[
     Path, typer.Option("--gallery", help="Gallery to add the images to. It is created if it does not exist.")
 ]
@@ -438,12 +428,10 @@ class VerifyOptions(Options):
 
 @dataclass(frozen=True)
 class RemoveOptions(Options):
-    """Remove images from a gallery. The photos themselves are not touched."""
+    """Remove images from a gallery. The photos stay; 'gallery list' with the same arguments shows which images."""
 
     images: Annotated[list[str], ImagesArgument]
     gallery: GalleryOption
-    dry_run: DryRunOption = False
-    json: JsonOption = None
 
 
 @dataclass(frozen=True)
@@ -451,9 +439,9 @@ class PruneOptions(Options):
     """Remove images whose files were deleted. Folders that are missing entirely (an unmounted disk) are kept."""
 
     gallery: GalleryOption
-    force: Annotated[bool, typer.Option("--force", help="Also remove the images of folders that are missing.")] = False
-    dry_run: DryRunOption = False
-    json: JsonOption = None
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the images that would be removed, and remove none.")
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -461,7 +449,6 @@ class CompactOptions(Options):
     """Return the disk space of removed images."""
 
     gallery: GalleryOption
-    json: JsonOption = None
 
 
 @dataclass(frozen=True)
@@ -473,11 +460,10 @@ class ExportOptions(Options):
     maps: Annotated[
         bool, typer.Option("--maps", help="Also write the feature maps, float16: 2.7 MB per 1024x768 image.")
     ] = False
-    json: JsonOption = None
 
     @property
     def files(self) -> Files:
-        return Files({"--out": self.out, "--json": self.json}, kept=[self.gallery])
+        return Files({"--out": self.out}, kept=[self.gallery])
 
 
 @dataclass(frozen=True)
@@ -486,10 +472,10 @@ class DuplicatesOptions(Options):
 
     bundle: BundleOption
     gallery: GalleryOption
-    similarity: Annotated[
-        float | None, typer.Option(min=-1, max=1, help="Least descriptor similarity of near-duplicates.")
+    score: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Least pair score of near-duplicates. Default 0.5. Raise it to see fewer."),
     ] = None
-    score: Annotated[float | None, typer.Option(min=0, max=1, help="Least pair score of near-duplicates.")] = None
     threads: ThreadsOption = None
     html: HtmlOption = None
     json: JsonOption = None
@@ -501,11 +487,6 @@ class MergeOptions(Options):
 
     sources: Annotated[list[Path], typer.Argument(help="Galleries to copy images from.")]
     gallery: TargetOption
-    json: JsonOption = None
-
-    @property
-    def files(self) -> Files:
-        return Files({"--json": self.json}, kept=[*self.sources, self.gallery])
 
 
 @dataclass(frozen=True)
@@ -517,7 +498,6 @@ class AnnOptions(Options):
         float, typer.Option(min=0.5, max=1, help="Mean share of the true 100 nearest images to find. Higher is slower.")
     ] = 0.99
     remove: Annotated[bool, typer.Option("--remove", help="Delete the index; search is exact again.")] = False
-    json: JsonOption = None
 
 
 @dataclass(frozen=True)
@@ -527,27 +507,21 @@ class ConvertOptions(Options):
     source: Annotated[Path, typer.Argument(help="Gallery to copy images from. It is not changed.")]
     gallery: TargetOption
     maps: Annotated[str, MAPS] = "coded"
-    bundle: Annotated[
-        Path | None, typer.Option(help="Bundle of the gallery. Reports how compression changes its pair scores.")
-    ] = None
-    json: JsonOption = None
-
-    @property
-    def files(self) -> Files:
-        return Files({"--json": self.json}, kept=[self.source, self.gallery, self.bundle])
 
 
 def cluster_of(options: IndexOptions | EvalOptions | ServeOptions) -> Cluster | None:
-    """The Ray cluster to run on; None for this process.
+    """The Ray cluster of --runner; None for this process.
 
     Raises:
-        BadParameter: options for a cluster without `--runner ray`.
+        BadParameter: another runner, or --workers without Ray.
     """
     from cvnet_engine.engine.cluster import WORKER_THREADS, Cluster
 
-    if options.runner == "ray":
-        return Cluster(options.address, options.workers, options.threads or WORKER_THREADS)
-    for option, value in (("--address", options.address), ("--workers", options.workers)):
-        if value is not None:
-            raise typer.BadParameter("needs --runner ray", param_hint=f"'{option}'")
+    runner, _, address = options.runner.partition(":")
+    if runner == "ray":
+        return Cluster(address or None, options.workers, options.threads or WORKER_THREADS)
+    if options.runner != "local":
+        raise typer.BadParameter("expected local, ray or ray:ADDRESS", param_hint="'--runner'")
+    if options.workers is not None:
+        raise typer.BadParameter("needs --runner ray", param_hint="'--workers'")
     return None

@@ -6,7 +6,6 @@ import contextlib
 import re
 import time
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 
 from cvnet_engine import console
@@ -16,12 +15,12 @@ from cvnet_engine.engine.errors import BackendError, ImageError, install_hint
 from cvnet_engine.engine.gallery.indexing import find_images
 from cvnet_engine.engine.geometry import Size
 from cvnet_engine.engine.images import read_size
-from cvnet_engine.engine.presets import PRESETS, limit_px
+from cvnet_engine.engine.presets import PRESETS
 from cvnet_engine.options import BuildOptions
 
 
 def run(options: BuildOptions) -> None:
-    sizes = parse_sizes(options.sizes, limit_px(options.max_side, options.preset))
+    sizes = parse_sizes(options.sizes, PRESETS[options.preset or "exact"].max_side_px)
     try:
         from cvnet_engine.export.build import build
     except ImportError as error:
@@ -54,8 +53,6 @@ def run(options: BuildOptions) -> None:
     if manifest.accuracy:
         console.say(accuracy_line(manifest.accuracy))
     console.warn_of_model(manifest)
-    if options.json:
-        console.write_json(options.json, asdict(manifest))
 
 
 def show(manifest: Manifest) -> None:

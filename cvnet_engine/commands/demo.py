@@ -28,7 +28,7 @@ SHOWN = 10  # results of each query on the page
 
 
 def run(options: DemoOptions) -> None:
-    out, threads = options.out, options.threads
+    out = options.out
     out.mkdir(parents=True, exist_ok=True)
     bundle_path, gallery_path = out / "bundle", out / "gallery"
 
@@ -43,13 +43,13 @@ def run(options: DemoOptions) -> None:
     console.say(
         f"\n3. cvnet-engine index {folder / 'jpg'} --bundle {bundle_path} --gallery {gallery_path} --max-side 0"
     )
-    index.run(IndexOptions([folder / "jpg"], bundle_path, gallery_path, max_side=0, threads=threads))
+    index.run(IndexOptions([folder / "jpg"], bundle_path, gallery_path, max_side=0))
 
     query = dataset.queries[0]
     console.say(
         f"\n4. cvnet-engine search {query} --bundle {bundle_path} --gallery {gallery_path} --rerank {SHORTLIST}"
     )
-    search.run(SearchOptions(bundle_path, gallery_path, [query], top_k=SHOWN, rerank=SHORTLIST, threads=threads))
+    search.run(SearchOptions(bundle_path, gallery_path, [query], top_k=SHOWN, rerank=SHORTLIST))
 
     console.say(
         f"\n5. cvnet-engine eval --dataset {dataset.name} --data-dir {out / 'data'} --bundle {bundle_path} "
@@ -57,18 +57,18 @@ def run(options: DemoOptions) -> None:
     )
     bundle = Bundle(bundle_path)
     outcomes = {
-        "engine": evaluate.engine_evaluation(dataset, bundle, [SHORTLIST], gallery_path, threads),
-        "reference": evaluate.reference_evaluation(dataset, bundle, [SHORTLIST], threads),
+        "engine": evaluate.engine_evaluation(dataset, bundle, [SHORTLIST], gallery_path),
+        "reference": evaluate.reference_evaluation(dataset, bundle, [SHORTLIST]),
     }
     evaluate.show(outcomes, [SHORTLIST])
     page = out / "report.html"
     console.write_file(page, render(report(dataset, bundle, outcomes)))
     console.say(f"\n6. The rankings, with pictures: {page}")
     console.say(f"\n7. cvnet-engine serve --bundle {bundle_path} --gallery {gallery_path}")
-    check_page(bundle_path, gallery_path, threads)
+    check_page(bundle_path, gallery_path)
 
 
-def check_page(bundle: Path, gallery: Path, threads: int | None) -> None:
+def check_page(bundle: Path, gallery: Path) -> None:
     """Start the server, ask it what the page asks, and stop it.
 
     Raises:
@@ -77,7 +77,7 @@ def check_page(bundle: Path, gallery: Path, threads: int | None) -> None:
     if find_spec("uvicorn") is None:
         console.say(f"   the search page is not installed: {install_hint('serve')}")
         return
-    with Server(bundle, gallery, threads) as server:
+    with Server(bundle, gallery, None) as server:
         for path in ("/", "/readyz"):
             fetch(server.port, Request("page", path))
         (image,) = json.loads(fetch(server.port, Request("images", "/v1/images?limit=1")))["images"]

@@ -32,10 +32,12 @@ JOURNAL = "evaluation.sqlite"  # beside the shards of a gallery
 def run(options: EvalOptions) -> None:
     cluster = cluster_of(options)
     if cluster and cluster.address and not options.gallery:
-        raise CvnetError("--address needs --gallery, in a folder that every machine of the cluster can read")
+        raise CvnetError(
+            f"--runner {options.runner} needs --gallery, in a folder that every machine of the cluster can read"
+        )
     plan = PRESETS[options.preset or "exact"].plan(1, None, options.rerank_with, options.rerank_full)
     shortlists = [plan.rerank] if options.rerank is None else parse_shortlists(options.rerank)
-    scales = scales_for(options.scales, options.preset, options.gallery)
+    scales = scales_for(None, options.preset, options.gallery)
     bundle = Bundle(options.bundle)
     dataset = datasets.load(options.data_dir, options.dataset)
     if options.distractors:
@@ -47,10 +49,8 @@ def run(options: EvalOptions) -> None:
         )
     if scales != IMAGE_SCALES:
         console.warn(f"descriptors average scales {shown(scales)} only: not comparable with published figures")
-    if options.uncropped:
-        console.warn("queries are not cropped to their boxes: not comparable with published figures")
     with kept_folder(options.gallery) as folder, Journal(folder / JOURNAL) as journal:
-        task = Task(dataset, tuple(shortlists), not options.uncropped, plan.method, plan.rerank_full)
+        task = Task(dataset, tuple(shortlists), method=plan.method, rerank_full=plan.rerank_full)
         with opened_subjects(options, bundle, folder, scales, cluster) as subjects:
             state_projections(subjects, task, journal)
             outcomes = {name: subject.evaluate(task, journal) for name, subject in subjects.items()}
@@ -119,21 +119,15 @@ def state_projections(subjects: dict[str, Subject], task: Task, journal: Journal
         console.say(f"{name}: {work.images} images to describe, {work.pairs} pairs to score at most{about}")
 
 
-def engine_evaluation(
-    dataset: Dataset, bundle: Bundle, shortlists: list[int], gallery: Path | None, threads: int | None
-) -> Timed:
-    """The bundle's engines over a gallery of the database, at native image size."""
-    with (
-        kept_folder(gallery) as folder,
-        Journal(folder / JOURNAL) as journal,
-        EngineSubject(bundle, folder, threads) as engine,
-    ):
+def engine_evaluation(dataset: Dataset, bundle: Bundle, shortlists: list[int], gallery: Path) -> Timed:
+    """Evaluate the engines of a bundle, with the features and pair scores that the gallery folder keeps."""
+    with Journal(gallery / JOURNAL) as journal, EngineSubject(bundle, gallery, None) as engine:
         return engine.evaluate(Task(dataset, tuple(shortlists)), journal)
 
 
-def reference_evaluation(dataset: Dataset, bundle: Bundle, shortlists: list[int], threads: int | None) -> Timed:
-    """The PyTorch model over the same data set, candidate features kept."""
-    with Journal(None) as journal, ReferenceSubject(bundle, threads) as reference:
+def reference_evaluation(dataset: Dataset, bundle: Bundle, shortlists: list[int]) -> Timed:
+    """Evaluate the PyTorch model of a bundle."""
+    with Journal(None) as journal, ReferenceSubject(bundle, None) as reference:
         return reference.evaluate(Task(dataset, tuple(shortlists)), journal)
 
 

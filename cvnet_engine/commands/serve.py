@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterator
-from functools import partial
 
 from cvnet_engine import console
 from cvnet_engine.engine.bundle import Bundle
@@ -47,7 +46,7 @@ def run(options: ServeOptions) -> None:
     with (
         contextlib.closing(listen(options.host, options.port)) as listener,
         Retriever.open(bundle, options.threads, made.scales) as retriever,
-        searching(bundle, cluster_of(options), options.exact) as lay_out,
+        searching(bundle, cluster_of(options)) as lay_out,
     ):
         served = Served(options.gallery, made.by(bundle.manifest), retriever, lay_out)
         app = create_app(retriever, served, about, Access(options.host, options.token or None))
@@ -68,10 +67,10 @@ def run(options: ServeOptions) -> None:
 
 
 @contextlib.contextmanager
-def searching(bundle: Bundle, cluster: Cluster | None, exact: bool) -> Iterator[LayOut]:
+def searching(bundle: Bundle, cluster: Cluster | None) -> Iterator[LayOut]:
     """What makes a gallery searchable: by this process, or by the replicas of a cluster, which search all images."""
     if not cluster:
-        yield partial(in_one_place, exact=exact)
+        yield in_one_place
         return
     with replicas(bundle, cluster) as staff:
         console.say(f"{len(staff.seats)} replicas have started")

@@ -35,13 +35,9 @@ Signature = list[tuple[str, int, int]]
 LayOut = Callable[[Retriever, Gallery], Searcher | SpreadSearcher]
 
 
-def in_one_place(retriever: Retriever, gallery: Gallery, exact: bool = False) -> Searcher:
-    """A gallery searched by this process.
-
-    Args:
-        exact: search all images, also where the gallery has an approximate index.
-    """
-    return Searcher(retriever, gallery, None if exact else gallery.approximate())
+def in_one_place(retriever: Retriever, gallery: Gallery) -> Searcher:
+    """A gallery searched by this process."""
+    return Searcher(retriever, gallery, gallery.approximate())
 
 
 def id_of(path: Path) -> str:

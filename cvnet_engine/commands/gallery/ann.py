@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 from rich.filesize import decimal
@@ -26,8 +25,6 @@ def run(options: AnnOptions) -> None:
     else:
         size = decimal((options.gallery / ANN).stat().st_size)
         console.say(f"{options.gallery}: approximate index of {about.images:,} images, {size}; {describe(about)}")
-    if options.json:
-        console.write_json(options.json, {"gallery": str(options.gallery), "ann": to_json(about)})
 
 
 def build_index(path: Path, recall: float) -> About:
@@ -51,7 +48,3 @@ def describe(about: About) -> str:
         f"recall@{DEPTH} {about.recall:.4f} ± {about.recall_error:.4f}, measured with {about.queries} of its images as "
         f"queries, {about.candidates:,} candidates each"
     )
-
-
-def to_json(about: About | None) -> dict[str, object] | None:
-    return asdict(about) if about else None

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from rich.filesize import decimal
 
 from cvnet_engine import console
-from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.errors import GalleryError
 from cvnet_engine.engine.gallery.census import count
 from cvnet_engine.engine.gallery.converting import convert
-from cvnet_engine.engine.gallery.fidelity import Score
-from cvnet_engine.engine.gallery.info import INFO, GalleryInfo, read_info, require_equal
+from cvnet_engine.engine.gallery.info import INFO, GalleryInfo, read_info
 from cvnet_engine.engine.gallery.learnt_codec import LearntCodec
 from cvnet_engine.engine.gallery.map_codec import kind_wanted
 from cvnet_engine.engine.gallery.merging import Merge, merge, require_one_making
 from cvnet_engine.engine.gallery.writer import GalleryWriter
-from cvnet_engine.engine.retrieval.retriever import Retriever
 from cvnet_engine.options import ConvertOptions, MergeOptions
 from cvnet_engine.outputs import within
 
@@ -41,8 +38,6 @@ def merge_galleries(options: MergeOptions) -> None:
                 merge(source, infos[source], writer, report, advance)
         total = len(writer)
     console.say(f"{options.gallery}: {counts(report)}, {total} images now")
-    if options.json:
-        console.write_json(options.json, to_json(options.gallery, report) | {"images": total})
     require_whole(report, "or index them into the merged one")
 
 
@@ -62,16 +57,14 @@ def read_infos(options: MergeOptions) -> dict[Path, GalleryInfo]:
 def convert_gallery(options: ConvertOptions) -> None:
     require_other_folder([options.source], options.gallery)
     info = read_info(options.source)
-    bundle = open_model(info, options.bundle, options.source) if options.bundle else None
     wanted = replace(info, maps=kind_wanted(options.maps), code="", fidelity=None, shards=0)
     before, report = count(options.source, info), Merge()
     with (
         resumable(),
         GalleryWriter(options.gallery, wanted) as writer,
-        scorer(bundle if writer.is_unlearnt else None) as score,
         console.progress("converting", before.images) as advance,
     ):
-        convert(options.source, info, writer, report, advance, score)
+        convert(options.source, info, writer, report, advance)
         made = writer.info
     after = count(options.gallery, made)
     console.say(
@@ -80,32 +73,7 @@ def convert_gallery(options: ConvertOptions) -> None:
     )
     if made.fidelity:
         console.say(f"maps: {made.fidelity}")
-    if options.json:
-        maps = {"maps": made.maps, "fidelity": asdict(made.fidelity) if made.fidelity else None}
-        sizes = {"images": after.images, "bytes": after.stored_bytes, "bytes_before": before.stored_bytes}
-        console.write_json(options.json, to_json(options.gallery, report) | maps | sizes)
     require_whole(report, "and convert it again")
-
-
-def open_model(source: GalleryInfo, bundle: Path, path: Path) -> Bundle:
-    """Open the bundle.
-
-    Raises:
-        GalleryError: the gallery at `path` was made with another model.
-    """
-    opened = Bundle(bundle)
-    require_equal(source, source.by(opened.manifest), path)
-    return opened
-
-
-@contextlib.contextmanager
-def scorer(bundle: Bundle | None) -> Iterator[Score | None]:
-    """The pair scorer of a model; None without a model."""
-    if bundle is None:
-        yield None
-    else:
-        with Retriever.open(bundle) as retriever:
-            yield retriever.score
 
 
 def require_other_folder(sources: Sequence[Path], gallery: Path) -> None:
@@ -128,16 +96,12 @@ def counts(report: Merge) -> str:
     return f"{report.added} added, {report.updated} updated, {report.unchanged} unchanged"
 
 
-def to_json(gallery: Path, report: Merge) -> dict[str, object]:
-    damaged = {str(path): reason for path, reason in report.damaged.items()}
-    return {"gallery": str(gallery), **asdict(report), "damaged": damaged}
-
-
 def require_whole(report: Merge, remedy: str) -> None:
     """Raise GalleryError if damaged images were left out; `remedy` follows the advice to repair their gallery."""
     if report.damaged:
-        path, reason = next(iter(report.damaged.items()))
+        for path, reason in report.damaged.items():
+            console.warn(f"  {path}: {reason}")
         raise GalleryError(
-            f"{len(report.damaged)} damaged images were left out ({path}: {reason}); repair their gallery with "
+            f"{len(report.damaged)} damaged images were left out; repair their gallery with "
             f"'cvnet-engine index', {remedy}"
         )

@@ -24,7 +24,7 @@ PICTURED = 300  # groups on the page: ten megabytes or so
 
 
 def run(options: DuplicatesOptions) -> None:
-    bundle = Bundle(options.bundle)
+    bundle, least_score = Bundle(options.bundle), LEAST_SCORE if options.score is None else options.score
     with Gallery(options.gallery) as gallery:
         require_equal(gallery.info, gallery.info.by(bundle.manifest), options.gallery)
         stamps = [gallery.stamp(row) for row in range(len(gallery))]
@@ -35,7 +35,7 @@ def run(options: DuplicatesOptions) -> None:
             Retriever.open(bundle, options.threads) as retriever,
             console.progress("comparing", len(distinct)) as advance,
         ):
-            groups = near(gallery, distinct, retriever, *limits(options), advance)
+            groups = near(gallery, distinct, retriever, LEAST_SIMILARITY, least_score, advance)
         exact = [copies(rows, gallery.paths, stamps) for rows in same]
         similar = [copies(group.rows, gallery.paths, stamps, group) for group in groups]
         images = len(gallery)
@@ -45,12 +45,11 @@ def run(options: DuplicatesOptions) -> None:
     console.say(f"{options.gallery}: {files} stored more than once, {photos} with near-duplicates")
     console.warn_of_model(bundle.manifest)
     if options.json:
-        console.write_json(options.json, to_json(exact, similar, options))
+        console.write_json(options.json, to_json(options.gallery, exact, similar, least_score))
     if options.html:
-        least_similarity, least_score = limits(options)
         page = DuplicatesPage(
             lead=f"{len(exact)} files stored more than once and {len(similar)} photos with near-duplicates among "
-            f"{images:,} images; near-duplicates have a similarity of at least {least_similarity:g} and a pair score "
+            f"{images:,} images; near-duplicates have a similarity of at least {LEAST_SIMILARITY:g} and a pair score "
             f"of at least {least_score:g}",
             banner=console.notice(bundle.manifest),
             exact=tuple(exact[:PICTURED]),
@@ -59,14 +58,6 @@ def run(options: DuplicatesOptions) -> None:
             footer=f"cvnet-engine, {bundle.manifest.model}",
         )
         console.write_file(options.html, render(page, "duplicates.html"))
-
-
-def limits(options: DuplicatesOptions) -> tuple[float, float]:
-    """The least similarity and the least pair score of near-duplicates."""
-    return (
-        LEAST_SIMILARITY if options.similarity is None else options.similarity,
-        LEAST_SCORE if options.score is None else options.score,
-    )
 
 
 def copies(
@@ -95,11 +86,10 @@ def show(what: str, groups: Sequence[Copies]) -> None:
         console.say(f"and {len(groups) - LISTED} more, all of them in --json")
 
 
-def to_json(exact: Sequence[Copies], similar: Sequence[Copies], options: DuplicatesOptions) -> dict[str, object]:
-    least_similarity, least_score = limits(options)
+def to_json(gallery: Path, exact: Sequence[Copies], similar: Sequence[Copies], least_score: float) -> dict[str, object]:
     return {
-        "gallery": str(options.gallery),
-        "least_similarity": least_similarity,
+        "gallery": str(gallery),
+        "least_similarity": LEAST_SIMILARITY,
         "least_score": least_score,
         "exact": [[{"path": copy.path, "bytes": copy.size} for copy in group.images] for group in exact],
         "similar": [

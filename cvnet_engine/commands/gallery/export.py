@@ -22,8 +22,4 @@ def run(options: ExportOptions) -> None:
         with console.progress("exporting", len(gallery)) as advance, writing_atomically(options.out) as stream:
             write(gallery, stream, options.maps, advance)
         images = len(gallery)
-    written = options.out.stat().st_size
-    console.say(f"{options.out}: {images:,} images, {decimal(written)}")
-    if options.json:
-        content = {"gallery": str(options.gallery), "out": str(options.out), "images": images, "bytes": written}
-        console.write_json(options.json, content | {"maps": options.maps})
+    console.say(f"{options.out}: {images:,} images, {decimal(options.out.stat().st_size)}")

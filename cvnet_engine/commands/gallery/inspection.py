@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from cvnet_engine import console
-from cvnet_engine.commands.gallery.ann import describe, to_json
+from cvnet_engine.commands.gallery.ann import describe
 from cvnet_engine.engine.errors import GalleryError
 from cvnet_engine.engine.gallery.ann_file import About, AnnFile
 from cvnet_engine.engine.gallery.census import count
@@ -55,7 +55,7 @@ def show_info(options: InfoOptions) -> None:
                 "scales": made.scales,
                 "maps": made.maps,
                 "fidelity": asdict(made.fidelity) if made.fidelity else None,
-                "ann": to_json(about),
+                "ann": asdict(about) if about else None,
             },
         )
 

@@ -16,13 +16,11 @@ from cvnet_engine.engine.gallery.vanished import Vanished, vanished
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.options import CompactOptions, PruneOptions, RemoveOptions
 
-LISTED = 20  # images shown; all of them are in the JSON
+LISTED = 20  # images shown
 
 
 def remove(options: RemoveOptions) -> None:
-    chosen, left = remove_chosen(options.gallery, lambda paths: select(paths, options.images), options.dry_run)
-    if options.json:
-        console.write_json(options.json, to_json(options.gallery, chosen, left, options.dry_run))
+    remove_chosen(options.gallery, lambda paths: select(paths, options.images))
 
 
 def prune(options: PruneOptions) -> None:
@@ -30,35 +28,28 @@ def prune(options: PruneOptions) -> None:
 
     def choose(paths: Sequence[Path]) -> list[Path]:
         found.append(vanished(paths))
-        doubtful = {path for gone in found[0].doubtful.values() for path in gone} if options.force else set()
-        deleted = {*found[0].deleted, *doubtful}
+        deleted = set(found[0].deleted)
         return [path for path in paths if path in deleted]
 
-    chosen, left = remove_chosen(options.gallery, choose, options.dry_run)
-    doubtful = {} if options.force else found[0].doubtful
+    if options.dry_run:
+        with Gallery(options.gallery) as gallery:
+            chosen, images = choose(gallery.paths), console.counted(len(gallery), "image")
+        console.say(f"{options.gallery}: {len(chosen)} of {images} would be removed")
+        show(chosen)
+    else:
+        remove_chosen(options.gallery, choose)
     for path, reason in list(found[0].unknown.items())[:LISTED]:
         console.warn(f"  {path}: kept, because it cannot be checked ({reason})")
-    if options.json:
-        kept = {str(folder): len(paths) for folder, paths in doubtful.items()}
-        unknown = {str(path): reason for path, reason in found[0].unknown.items()}
-        content = to_json(options.gallery, chosen, left, options.dry_run)
-        console.write_json(options.json, content | {"kept": kept, "unknown": unknown})
-    if doubtful:
+    if doubtful := found[0].doubtful:
         raise GalleryError(
             f"{options.gallery}: kept {sum(map(len, doubtful.values()))} images, because everything in "
             f"{', '.join(map(str, doubtful))} is missing; mount that disk, or if the images were deleted, pass the "
-            "folder to 'gallery remove', or use --force"
+            "folder to 'gallery remove'"
         )
 
 
-def remove_chosen(path: Path, choose: Callable[[Sequence[Path]], list[Path]], dry_run: bool) -> tuple[list[Path], int]:
-    """Remove the images that `choose` returns, or only list them. Returns them, and how many images are left."""
-    if dry_run:
-        with Gallery(path) as gallery:
-            chosen, left = choose(gallery.paths), len(gallery)
-        console.say(f"{path}: {len(chosen)} of {console.counted(left, 'image')} would be removed")
-        show(chosen)
-        return chosen, left
+def remove_chosen(path: Path, choose: Callable[[Sequence[Path]], list[Path]]) -> None:
+    """Remove the images that `choose` returns."""
     with GalleryWriter.reopen(path) as writer:
         if writer.repairs:
             console.warn(f"{path}: {', '.join(writer.repairs)}")
@@ -68,18 +59,13 @@ def remove_chosen(path: Path, choose: Callable[[Sequence[Path]], list[Path]], dr
         left = len(writer)
     console.say(f"{path}: {console.counted(len(chosen), 'image')} removed, {left} left")
     show(chosen)
-    return chosen, left
 
 
 def show(paths: Sequence[Path]) -> None:
     for path in paths[:LISTED]:
         console.say(f"  {path}")
     if len(paths) > LISTED:
-        console.say(f"  and {len(paths) - LISTED} more, all of them in --json")
-
-
-def to_json(gallery: Path, chosen: Sequence[Path], left: int, dry_run: bool) -> dict[str, object]:
-    return {"gallery": str(gallery), "removed": list(map(str, chosen)), "left": left, "dry_run": dry_run}
+        console.say(f"  and {len(paths) - LISTED} more")
 
 
 def compact(options: CompactOptions) -> None:
@@ -97,6 +83,3 @@ def compact(options: CompactOptions) -> None:
     )
     if before.stored_bytes - after.stored_bytes < before.free_bytes:
         console.warn("other programs have the gallery open; the rest is returned when the last one closes it")
-    if options.json:
-        content = {"gallery": str(options.gallery), "bytes_before": before.stored_bytes, "bytes": after.stored_bytes}
-        console.write_json(options.json, content | {"images": after.images})

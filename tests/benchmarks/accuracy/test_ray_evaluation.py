@@ -112,7 +112,7 @@ def run(
 
 
 def by(nodes: Nodes) -> list[str]:
-    return ["--runner", "ray", "--workers", "2", "--address", nodes.address]
+    return ["--runner", f"ray:{nodes.address}", "--workers", "2"]
 
 
 def counted(*arguments: object, **killed: object) -> int:

@@ -21,16 +21,16 @@ def gallery(bundle, tmp_path) -> Path:
 
 
 def test_the_page_is_asked(bundle, gallery, capsys):
-    demo.check_page(bundle, gallery, None)
+    demo.check_page(bundle, gallery)
     assert f"a search found {SHOWN} images" in capsys.readouterr().out
 
 
 def test_a_server_that_does_not_start_says_why(bundle, tmp_path):
     with pytest.raises(BackendError, match="no gallery"):
-        demo.check_page(bundle, tmp_path / "nowhere", None)
+        demo.check_page(bundle, tmp_path / "nowhere")
 
 
 def test_without_the_extra_it_says_how_to_have_it(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(demo, "find_spec", lambda _: None)
-    demo.check_page(tmp_path, tmp_path, None)
+    demo.check_page(tmp_path, tmp_path)
     assert "pip install '.[serve]'" in capsys.readouterr().out

@@ -7,7 +7,6 @@ import shutil
 import sqlite3
 import threading
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from cvnet_engine.engine.gallery.info import write_info
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.retrieval.searcher import Plan
 from cvnet_engine.server import app
-from cvnet_engine.server.collection import Served, id_of, in_one_place
+from cvnet_engine.server.collection import Served, id_of
 from cvnet_engine.server.problems import ProblemError
 from tests.cvnet_engine.server.conftest import IMAGES, Retriever, add
 from tests.engine.approximate import NoPairs, photographs
@@ -162,7 +161,6 @@ def test_an_approximate_index_is_searched_by_until_it_is_taken_away(approximate_
 
     served = Served(gallery, INFO, NoPairs())
     assert not is_exact(served)
-    assert is_exact(Served(gallery, INFO, NoPairs(), partial(in_one_place, exact=True)))
     assert not served.refresh()
     (gallery / ANN).unlink()
     assert served.refresh()
