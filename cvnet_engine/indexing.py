@@ -15,7 +15,7 @@ from cvnet_engine.engine.gallery.info import GalleryInfo, kind_of, scales_of
 from cvnet_engine.engine.gallery.map_codec import kind_wanted
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.presets import PresetName, named
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.engine.scales import scales_wanted
 
 
@@ -61,6 +61,6 @@ def index(
     made = GalleryInfo.made_with(bundle.manifest, max_side_px, kind, at)
     report = IndexReport(skipped=found.skipped)
     at_once = indexing.streams(bundle, threads, max_side_px)
-    with GalleryWriter(folder, made) as writer, Retriever.open(bundle, threads, at, at_once) as retriever:
+    with GalleryWriter(folder, made) as writer, Engines.open(bundle, threads, at, at_once) as retriever:
         indexing.index(found.images, retriever, writer, max_side_px, report, done)
     return report

@@ -21,8 +21,8 @@ from cvnet_engine.engine.gallery.info import require_equal
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.images import Box, ImageLike, load
 from cvnet_engine.engine.presets import PresetName, named
+from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.engine.retrieval.ranking import hits
-from cvnet_engine.engine.retrieval.retriever import Retriever as Engines
 from cvnet_engine.engine.retrieval.searcher import RerankWith, Searcher, Stages
 from cvnet_engine.results import Results
 

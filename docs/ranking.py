@@ -22,7 +22,7 @@ from cvnet_engine.benchmarks.accuracy.protocol import relevant
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.files import write_atomically
 from cvnet_engine.engine.gallery.reader import Gallery
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 
 PICTURE = Path(__file__).with_name("ranking.jpg")
 SETUP, SHORTLIST, SHOWN = "M", 20, 8
@@ -35,7 +35,7 @@ INCHES, DPI = (16.0, 4.7), 100
 
 def main(demo: Path) -> None:
     dataset = load(demo / "data", scenes.DEMO.name)
-    with Gallery(demo / "gallery") as gallery, Retriever.open(Bundle(demo / "bundle")) as retriever:
+    with Gallery(demo / "gallery") as gallery, Engines.open(Bundle(demo / "bundle")) as retriever:
         queries = evaluate(dataset, retriever, Selection.of_gallery(gallery, dataset.images), [SHORTLIST]).queries
     number = int(np.argmax([ap(query, SHORTLIST) - ap(query, GLOBAL) for query in queries]))
     stream = io.BytesIO()

@@ -19,7 +19,7 @@ from typing import Any
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.errors import BackendError, install_hint, one_line
 from cvnet_engine.engine.geometry import IMAGE_SCALES
-from cvnet_engine.engine.retrieval.retriever import Retriever, on_gpu
+from cvnet_engine.engine.retrieval.engines import Engines, on_gpu
 from cvnet_engine.engine.scales import Scales
 
 WORKER_THREADS = 2
@@ -45,7 +45,7 @@ class Cluster:
 class Worker:
     """A process of a cluster; what it can do is a method each."""
 
-    retriever: Retriever
+    retriever: Engines
 
     def __init__(self, bundle: Path, threads: int, scales: Scales = IMAGE_SCALES) -> None:
         """
@@ -60,7 +60,7 @@ class Worker:
         Raises:
             CvnetError: the bundle or one of its engines cannot be opened there.
         """
-        self.retriever = Retriever.open(Bundle(self._bundle), self._threads, self._scales)
+        self.retriever = Engines.open(Bundle(self._bundle), self._threads, self._scales)
 
 
 @dataclass

@@ -51,7 +51,7 @@ class RemovedError(GalleryError):
     """An image that is no longer in the gallery as it was when that was opened."""
 
 
-class PartLostError(CvnetError):
+class ShardsLostError(CvnetError):
     """A part of a collection that does not answer, or is no longer what it was."""
 
 

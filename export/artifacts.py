@@ -15,7 +15,7 @@ from cvnet_engine.engine.backends import BACKENDS
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.errors import ExportError
 from cvnet_engine.engine.graphs import IMAGE_GRAPHS
-from cvnet_engine.engine.retrieval.retriever import BATCH
+from cvnet_engine.engine.retrieval.engines import BATCH
 from cvnet_engine.export.graphs import DESCRIPTOR, FEATURES, GRAPHS
 from cvnet_engine.export.onnx_export import cut, export
 from cvnet_engine.export.precision import INT8_MAX, cpu_weight_max, take_half_keys, to_fp16, to_int8

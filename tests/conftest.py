@@ -19,7 +19,7 @@ from cvnet_engine.cvnet import checkpoint
 from cvnet_engine.cvnet.model import CVNet
 from cvnet_engine.engine.bundle import Bundle, sha256, write_manifest
 from cvnet_engine.engine.graphs import IMAGE_GRAPHS
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.export.build import build
 from cvnet_engine.export.graphs import DESCRIPTOR, FEATURES
 from cvnet_engine.export.onnx_export import cut, export
@@ -90,9 +90,9 @@ def tiny_bundle(made_once) -> Path:
 
 
 @pytest.fixture(scope="session")
-def retriever(bundle: Path) -> Iterator[Retriever]:
+def retriever(bundle: Path) -> Iterator[Engines]:
     """The retriever of `bundle`."""
-    opened = Retriever.open(Bundle(bundle))
+    opened = Engines.open(Bundle(bundle))
     yield opened
     opened.close()
 

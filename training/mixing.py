@@ -25,9 +25,9 @@ from cvnet_engine.benchmarks.accuracy.evaluation import extract_query
 from cvnet_engine.cvnet import checkpoint
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.gallery.map_codec import HalfCodec
+from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.engine.retrieval.pooling import Pooled, pooled
 from cvnet_engine.engine.retrieval.ranking import RERANK_WEIGHT
-from cvnet_engine.engine.retrieval.retriever import Retriever
 from cvnet_engine.engine.retrieval.search import similarities
 
 SHORTLIST = 100
@@ -52,7 +52,7 @@ def main(
     sys.stdout.write(f"weight {RERANK_WEIGHT * slope:.3f}\n")
 
 
-def pair_scores(dataset: Dataset, retriever: Retriever) -> tuple[Array, Array]:
+def pair_scores(dataset: Dataset, retriever: Engines) -> tuple[Array, Array]:
     """Scores (pairs,) of every query with its shortlist, on pooled maps and at full size."""
     database = Database.as_kept([retriever.extract_from(path) for path in dataset.images], HalfCodec())
     rough, full = [], []

@@ -24,9 +24,9 @@ from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.images import Box, load, naming
+from cvnet_engine.engine.retrieval.engines import Collection, Engines, Mapped
 from cvnet_engine.engine.retrieval.pooling import pooled, with_pooled_maps
 from cvnet_engine.engine.retrieval.ranking import Ranking
-from cvnet_engine.engine.retrieval.retriever import Collection, Mapped, Retriever
 from cvnet_engine.engine.retrieval.search import similarities
 from cvnet_engine.engine.retrieval.searcher import Plan, RerankWith
 
@@ -217,7 +217,7 @@ class Query:
             and work.pair_scores.keys() >= set(self._looked_at.rows)
         )
 
-    def complete(self, retriever: Retriever, features: Features | None = None) -> QueryWork:
+    def complete(self, retriever: Engines, features: Features | None = None) -> QueryWork:
         """Compute what is missing.
 
         Args:
@@ -327,7 +327,7 @@ class Evaluator:
     def task(self) -> Task:
         return self.finished.task
 
-    def run(self, retriever: Callable[[], Retriever], done: Callable[[], None] = lambda: None) -> Evaluation:
+    def run(self, retriever: Callable[[], Engines], done: Callable[[], None] = lambda: None) -> Evaluation:
         """Rank and judge every query, by what is finished and what is computed now; `done` is called after each.
 
         Args:
@@ -349,7 +349,7 @@ class Evaluator:
 
 def evaluate(
     dataset: Dataset,
-    retriever: Retriever,
+    retriever: Engines,
     collection: Collection,
     shortlists: Sequence[int],
     rerank_full: int | None = None,
@@ -371,7 +371,7 @@ def database_digest(dataset: Dataset) -> str:
     return digest(tuple(content(path) for path in dataset.images))
 
 
-def extract_query(retriever: Retriever, path: Path, bbx: Sequence[float] | None) -> Features:
+def extract_query(retriever: Engines, path: Path, bbx: Sequence[float] | None) -> Features:
     """Features of a query image, cropped to its box where there is one."""
     image = load(path)
     with naming(path):

@@ -13,7 +13,7 @@ from cvnet_engine.benchmarks.latency import costs
 from cvnet_engine.benchmarks.latency.timing import seconds
 from cvnet_engine.engine.geometry import Size
 from cvnet_engine.engine.images import read_size
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 
 SAMPLED = 200  # database images whose sizes stand for all
 
@@ -89,7 +89,7 @@ def sizes(paths: Sequence[Path]) -> list[Size]:
     return [read_size(path) for path in paths]
 
 
-def rates(retriever: Retriever, path: Path) -> Rates:
+def rates(retriever: Engines, path: Path) -> Rates:
     """Describe an image and score it with itself, each once more than timed."""
     size = read_size(path)
     features = retriever.extract_from(path)

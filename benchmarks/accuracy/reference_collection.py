@@ -15,7 +15,7 @@ from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.geometry import Size
 from cvnet_engine.engine.images import load, normalise
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 
 KEPT = 256  # images whose raw maps stay in memory: 3 GiB at 1024x768 px
 
@@ -26,7 +26,7 @@ class ReferenceCollection:
     def __init__(
         self,
         dataset: Dataset,
-        retriever: Retriever,
+        retriever: Engines,
         identity: str = "",
         journal: Journal | None = None,
         done: Callable[[], None] = lambda: None,
@@ -68,7 +68,7 @@ class ReferenceCollection:
         return feature_map
 
 
-def describe(retriever: Retriever, path: Path) -> dict[str, Array]:
+def describe(retriever: Engines, path: Path) -> dict[str, Array]:
     """An image's descriptor, the positions of its map, and the seconds it took."""
     started = time.perf_counter()
     features = retriever.extract_from(path)

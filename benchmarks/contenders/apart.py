@@ -17,10 +17,10 @@ from cvnet_engine.benchmarks.contenders.contender import open_reference
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.features import Features
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 
 WARM_UP = 2  # calls, after which the memory is there
-_retriever: Retriever  # of the process apart
+_retriever: Engines  # of the process apart
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from cvnet_engine.engine.contract import Closing
 from cvnet_engine.engine.errors import BackendError, WeightsError, install_hint
 from cvnet_engine.engine.geometry import IMAGE_SCALES
 from cvnet_engine.engine.graphs import GRAPH_NAMES
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.engine.scales import Scales, shown
 
 REFERENCE, PUBLISHED, COMPILED = "PyTorch", "PyTorch published", "PyTorch compiled"
@@ -29,7 +29,7 @@ class Contender(Closing):
     backend: str
     precision: str
     identity: str
-    retriever: Retriever
+    retriever: Engines
 
     @property
     def is_reference(self) -> bool:
@@ -51,7 +51,7 @@ def open_bundle(path: Path, threads: int | None) -> Contender:
     """The engines of a bundle, under the name of its folder."""
     bundle = Bundle(path)
     manifest, name = bundle.manifest, path.resolve().name
-    retriever = Retriever.open(bundle, threads)
+    retriever = Engines.open(bundle, threads)
     return Contender(name, manifest.backend, manifest.precision, identity_of(manifest), retriever)
 
 

@@ -14,7 +14,7 @@ from cvnet_engine.cvnet.model import CVNet
 from cvnet_engine.engine.contract import Array, Closing, TensorSpec
 from cvnet_engine.engine.geometry import DESCRIPTOR_DIM, LOCAL_DIM
 from cvnet_engine.engine.retrieval.descriptors import DESCRIPTORS
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 
 IMAGE = {"image": TensorSpec("float32", ("batch", 3, "height", "width"))}
 DESCRIPTOR = {"descriptor": TensorSpec("float32", ("batch", DESCRIPTOR_DIM))}
@@ -44,7 +44,7 @@ class TorchEngine(Closing):
         del self._call
 
 
-def reference(model: CVNet, device: str = "cpu") -> Retriever:
+def reference(model: CVNet, device: str = "cpu") -> Engines:
     """The published model as a retriever."""
     model = model.to(device)
 
@@ -52,7 +52,7 @@ def reference(model: CVNet, device: str = "cpu") -> Retriever:
         return (torch.cat([model.score(query, key[None]) for key in keys]),)  # one pair at a time, as published
 
     pair = {"query_0": MAP, "key_0": MAP}
-    return Retriever(
+    return Engines(
         descriptor=TorchEngine(lambda image: (model.backbone.describe(image),), IMAGE, DESCRIPTOR, device),
         features=TorchEngine(model, IMAGE, DESCRIPTOR | {"map_0": MAP}, device),
         reranker=TorchEngine(score, pair, {"score": TensorSpec("float32", ("batch",))}, device),

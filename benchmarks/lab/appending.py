@@ -20,7 +20,7 @@ from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.geometry import DESCRIPTOR_DIM
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.engine.retrieval.searcher import Plan, Searcher
 
 RERANKED = 20  # pairs of a query
@@ -59,7 +59,7 @@ def search_beside(path: Path, photographs: Photographs, bundle: Path, rounds: in
     Raises:
         GalleryError: an image that a reader saw was not whole.
     """
-    with Retriever.open(Bundle(bundle)) as retriever:
+    with Engines.open(Bundle(bundle)) as retriever:
         query = retriever.extract_from(photographs.query)
         ask(path, retriever, query)  # once more than timed
         alone = [ask(path, retriever, query) for _ in range(rounds)]
@@ -79,7 +79,7 @@ def search_beside(path: Path, photographs: Photographs, bundle: Path, rounds: in
     )
 
 
-def ask(path: Path, retriever: Retriever, query: Features) -> Answer:
+def ask(path: Path, retriever: Engines, query: Features) -> Answer:
     """Open the gallery, search, rerank; and, not timed, read the newest image, which must be whole."""
     started = time.perf_counter()
     with Gallery(path) as gallery, Searcher(retriever, gallery) as searcher:

@@ -37,7 +37,7 @@ from cvnet_engine.engine.gallery.shards import (
 from cvnet_engine.engine.gallery.walk import Whole, walk
 from cvnet_engine.engine.gallery.writer import IMAGES_PER_SHARD, GalleryWriter
 from cvnet_engine.engine.geometry import DESCRIPTOR_DIM, Size
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 
 SHORTLIST = 100  # photographs
 MAPS = "coded:24"
@@ -62,7 +62,7 @@ def photograph(folder: Path, bundle: Path, side_px: int, done: Callable[[Path], 
     query, *others = sorted((root / "jpg").iterdir())
     opened = Bundle(bundle)
     made = GalleryInfo.made_with(opened.manifest, None, MAPS)
-    with Retriever.open(opened) as retriever, GalleryWriter(root / "gallery", made) as writer:
+    with Engines.open(opened) as retriever, GalleryWriter(root / "gallery", made) as writer:
         index(others[:SHORTLIST], retriever, writer, None, IndexReport(), done)
     return Photographs(root / "gallery", query)
 

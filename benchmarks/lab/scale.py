@@ -34,8 +34,8 @@ from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.engine.retrieval.ranking import Ranking
-from cvnet_engine.engine.retrieval.retriever import Retriever
 from cvnet_engine.engine.retrieval.search import DescriptorIndex, parts, similarities
 
 TOP_K = 100
@@ -94,7 +94,7 @@ def measure(path: Path, queries: int, rounds: int, photographs: Photographs, bun
     searches = [timed(partial(index.search, query, TOP_K))[1:] for query in described[1:]]
     private, resident = private_bytes(), status_bytes("VmRSS")
 
-    with Retriever.open(Bundle(bundle)) as retriever:
+    with Engines.open(Bundle(bundle)) as retriever:
         query = retriever.extract_from(photographs.query)
         shortlist = index.search(query.descriptor, TOP_K).rows.tolist()
         calls: Calls = {

@@ -12,12 +12,12 @@ from cvnet_engine.engine.backends import open_engine
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.graphs import GRAPH_NAMES
 from cvnet_engine.engine.retrieval.descriptors import DESCRIPTORS
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.export.artifacts import Artifacts
 from cvnet_engine.export.build import calibration_photos
 
 
-def open_retriever(model: CVNet, precision: str, photos: list[Array], folder: Path, threads: int) -> Retriever:
+def open_retriever(model: CVNet, precision: str, photos: list[Array], folder: Path, threads: int) -> Engines:
     """Engines for this CPU: OpenVINO for images, the native reranker. Writes their graphs to `folder`.
 
     Args:
@@ -32,7 +32,7 @@ def open_retriever(model: CVNet, precision: str, photos: list[Array], folder: Pa
             engines.append(opened.enter_context(engine))
         opened.pop_all()
     descriptor, features, reranker = engines
-    return Retriever(descriptor, features, reranker, DESCRIPTORS[model.descriptor])
+    return Engines(descriptor, features, reranker, DESCRIPTORS[model.descriptor])
 
 
 def load_or_generate(name: str, data_dir: Path) -> Dataset:

@@ -27,7 +27,7 @@ from cvnet_engine.engine.gallery.shards import FileStamp
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.geometry import DESCRIPTOR_DIM, IMAGE_SCALES
 from cvnet_engine.engine.images import MEAN, STD, decode, normalise, rescale
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.engine.retrieval.search import HALF_FROM, DescriptorIndex
 from cvnet_engine.engine.retrieval.searcher import Plan, Searcher
 
@@ -140,7 +140,7 @@ class Shelf:
     gallery: Gallery
 
     @property
-    def retriever(self) -> Retriever:
+    def retriever(self) -> Engines:
         return self.entrant.contender.retriever
 
     def rerank(self, k: int) -> Array:
@@ -192,7 +192,7 @@ def indexing_stage(entrants: Sequence[Entrant], image: Array, network: Network, 
 class IndexingCall:
     """Index the same files into another gallery each time."""
 
-    def __init__(self, retriever: Retriever, files: Sequence[Path], folder: Path) -> None:
+    def __init__(self, retriever: Engines, files: Sequence[Path], folder: Path) -> None:
         self._retriever, self._files, self._folder = retriever, files, folder
         self._count = 0
 

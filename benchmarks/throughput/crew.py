@@ -15,7 +15,7 @@ from cvnet_engine.benchmarks.throughput.spread import Spread
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.contract import Closing
 from cvnet_engine.engine.gallery.reader import Gallery
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.engine.retrieval.searcher import Plan, Searcher
 
 
@@ -64,7 +64,7 @@ class Indexer:
         spread = job.spread
         self._batch = spread.batch
         threads = spread.threads * spread.streams
-        self._retriever = Retriever.open(Bundle(job.bundle), threads, streams=spread.streams)
+        self._retriever = Engines.open(Bundle(job.bundle), threads, streams=spread.streams)
 
     def work(self, files: Sequence[Path]) -> list[float]:
         with tempfile.TemporaryDirectory(prefix="cvnet-bench-") as folder:
@@ -91,7 +91,7 @@ class Client:
     """Queries one after the other."""
 
     def __init__(self, bundle: Path, gallery: Path, threads: int, shortlist: int) -> None:
-        self._retriever, self._plan = Retriever.open(Bundle(bundle), threads), Plan(top_k=shortlist, rerank=shortlist)
+        self._retriever, self._plan = Engines.open(Bundle(bundle), threads), Plan(top_k=shortlist, rerank=shortlist)
         self._searcher = Searcher(self._retriever, Gallery(gallery))
 
     def query(self, file: Path) -> float:

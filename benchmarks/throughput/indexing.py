@@ -16,13 +16,13 @@ from cvnet_engine.engine.gallery.info import FORMAT, GalleryInfo
 from cvnet_engine.engine.gallery.shards import FileStamp
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.images import load as load_image
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 
 INFO = GalleryInfo(FORMAT, "benchmark", "benchmark", None)
 STAMP = FileStamp(0, 0, "")
 
 
-def index_files(files: Sequence[Path], retriever: Retriever, folder: Path) -> list[float]:
+def index_files(files: Sequence[Path], retriever: Engines, folder: Path) -> list[float]:
     """Index into a new gallery; seconds of each image from when its turn came until it was stored."""
     begun: dict[Path, float] = {}
     seconds: list[float] = []
@@ -37,7 +37,7 @@ def index_files(files: Sequence[Path], retriever: Retriever, folder: Path) -> li
     return seconds
 
 
-def index_batches(files: Sequence[Path], retriever: Retriever, folder: Path, batch: int) -> list[float]:
+def index_batches(files: Sequence[Path], retriever: Engines, folder: Path, batch: int) -> list[float]:
     """The same with `batch` images of one size described at once, the next ones being read meanwhile."""
     seconds: list[float] = []
 
@@ -53,8 +53,8 @@ def index_batches(files: Sequence[Path], retriever: Retriever, folder: Path, bat
     return seconds
 
 
-def extract_batch(retriever: Retriever, images: Sequence[Array]) -> list[Features]:
-    """Features of BGR images (H, W, 3) uint8 of one size, as `Retriever.extract` finds those of one."""
+def extract_batch(retriever: Engines, images: Sequence[Array]) -> list[Features]:
+    """Features of BGR images (H, W, 3) uint8 of one size, as `Engines.extract` finds those of one."""
 
     def inputs(scale: float) -> Array:
         return np.concatenate([retriever.kind.network_input(image, scale) for image in images])

@@ -23,7 +23,7 @@ from cvnet_engine.engine.gallery.ray_indexing import index_on_cluster
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.geometry import IMAGE_SCALES
 from cvnet_engine.engine.presets import PRESETS, PresetName, limit_px
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.engine.scales import Scales, parse_scales
 from cvnet_engine.options import IndexOptions, cluster_of
 
@@ -57,7 +57,7 @@ def run(options: IndexOptions) -> None:
                 fill_on_cluster(paths, bundle, writer, report, cluster)
             else:
                 at_once = streams(bundle, options.threads, max_side_px)
-                with Retriever.open(bundle, options.threads, scales, at_once) as retriever:
+                with Engines.open(bundle, options.threads, scales, at_once) as retriever:
                     fill(paths, retriever, writer, report)
                     if changes:
                         console.say(f"{options.gallery}: {len(writer)} images; watching for more, Ctrl-C to stop")
@@ -122,7 +122,7 @@ def paths_of(data: bytes) -> list[Path]:
     return [Path(os.fsdecode(name)) for name in data.split(separator) if name]
 
 
-def fill(paths: Sequence[Path], retriever: Retriever, writer: GalleryWriter, report: IndexReport) -> None:
+def fill(paths: Sequence[Path], retriever: Engines, writer: GalleryWriter, report: IndexReport) -> None:
     """Index as `filling` shows it, `report` kept current."""
     with filling(len(paths), writer) as done:
         index(paths, retriever, writer, writer.info.max_side_px, report, done)

@@ -11,8 +11,8 @@ from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.cluster import Cluster
 from cvnet_engine.engine.errors import CvnetError, install_hint
 from cvnet_engine.engine.gallery.info import read_info
-from cvnet_engine.engine.gallery.replicas import replicas
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.gallery.shard_workers import shard_workers
+from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.options import ServeOptions, cluster_of
 
 try:
@@ -45,7 +45,7 @@ def run(options: ServeOptions) -> None:
     )
     with (
         contextlib.closing(listen(options.host, options.port)) as listener,
-        Retriever.open(bundle, options.threads, made.scales) as retriever,
+        Engines.open(bundle, options.threads, made.scales) as retriever,
         searching(bundle, cluster_of(options)) as lay_out,
     ):
         served = Served(options.gallery, made.by(bundle.manifest), retriever, lay_out)
@@ -68,13 +68,13 @@ def run(options: ServeOptions) -> None:
 
 @contextlib.contextmanager
 def searching(bundle: Bundle, cluster: Cluster | None) -> Iterator[LayOut]:
-    """What makes a gallery searchable: by this process, or by the replicas of a cluster, which search all images."""
+    """The function that makes a gallery searchable, in this process or by the shard workers of a cluster."""
     if not cluster:
         yield in_one_place
         return
-    with replicas(bundle, cluster) as staff:
-        console.say(f"{len(staff.seats)} replicas have started")
-        yield lambda _, gallery: staff.searcher(gallery)
+    with shard_workers(bundle, cluster) as workers:
+        console.say(f"{len(workers.workers)} shard workers started")
+        yield lambda _, gallery: workers.searcher(gallery)
 
 
 def listen(host: str, port: int) -> socket.socket:

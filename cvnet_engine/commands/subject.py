@@ -28,7 +28,7 @@ from cvnet_engine.engine.gallery.info import GalleryInfo, kind_of
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.geometry import IMAGE_SCALES
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.engine.scales import Scales
 
 
@@ -54,8 +54,8 @@ class EngineSubject(Closing):
         self._opened = contextlib.ExitStack()
 
     @cached_property
-    def _retriever(self) -> Retriever:
-        return self._opened.enter_context(Retriever.open(self._bundle, self._threads, self._scales))
+    def _retriever(self) -> Engines:
+        return self._opened.enter_context(Engines.open(self._bundle, self._threads, self._scales))
 
     def close(self) -> None:
         self._opened.close()

@@ -11,7 +11,7 @@ from cvnet_engine.engine.errors import CvnetError, ImageError, install_hint
 from cvnet_engine.engine.files import absolute
 from cvnet_engine.engine.gallery.indexing import IndexReport, Patterns, find, index, is_folder
 from cvnet_engine.engine.gallery.writer import GalleryWriter
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 
 QUIET_MS = 1000  # without a change, before changes are looked at: a file that is being copied changes all the time
 MOST_MS = 30_000  # that changes are gathered for, where there is no such quiet
@@ -63,7 +63,7 @@ def follow(
     changes: Changes,
     folders: Sequence[Path],
     patterns: Patterns,
-    retriever: Retriever,
+    retriever: Engines,
     writer: GalleryWriter,
     report: IndexReport,
 ) -> None:

@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from cvnet_engine.engine.presets import PRESETS
 from cvnet_engine.engine.retrieval.ranking import Ranking
 from cvnet_engine.engine.retrieval.searcher import Found, Plan, Ranked, Scored
-from cvnet_engine.engine.retrieval.spread import Coverage
+from cvnet_engine.engine.retrieval.sharded import Coverage
 from cvnet_engine.pages.thumbnail import reduced
 from cvnet_engine.server import models, steps
 from cvnet_engine.server.collection import Snapshot
@@ -241,8 +241,8 @@ class Answers:
 
     def of(self, event: Event) -> Answer | None:
         match event:
-            case Coverage(images, replicas, of):
-                self._missing = models.Missing(images=images, replicas=replicas, of=of) if images else None
+            case Coverage(images, workers, of):
+                self._missing = models.Missing(images=images, workers=workers, of=of) if images else None
             case Ranked(before, pairs, seconds, exact):
                 self._pairs, self._done = pairs, 0
                 return "global", self._results(before, before, seconds, exact)

@@ -21,7 +21,7 @@ from starlette.types import Scope
 
 from cvnet_engine import pages
 from cvnet_engine.engine.errors import CvnetError, one_line
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.server import api
 from cvnet_engine.server.collection import Served
 from cvnet_engine.server.metrics import Metrics
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 def create_app(
-    retriever: Retriever, served: Served, about: About, access: Access, scheduler: Scheduler | None = None
+    retriever: Engines, served: Served, about: About, access: Access, scheduler: Scheduler | None = None
 ) -> Guard:
     """The server as an ASGI application. The retriever is used on the scheduler's thread alone, and not closed."""
     scheduler = Scheduler() if scheduler is None else scheduler

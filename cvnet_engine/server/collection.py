@@ -24,18 +24,18 @@ from cvnet_engine.engine.gallery.info import GalleryInfo, require_equal
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.shards import shard_files
 from cvnet_engine.engine.images import open_image
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.engine.retrieval.searcher import Searcher
-from cvnet_engine.engine.retrieval.spread import SpreadSearcher
+from cvnet_engine.engine.retrieval.sharded import ShardedSearcher
 from cvnet_engine.server.problems import ProblemError, gone
 
 ID_BYTES = 16  # of the path's SHA-256, in hexadecimal
 ID = re.compile(f"[0-9a-f]{{{2 * ID_BYTES}}}")
 Signature = list[tuple[str, int, int]]
-LayOut = Callable[[Retriever, Gallery], Searcher | SpreadSearcher]
+LayOut = Callable[[Engines, Gallery], Searcher | ShardedSearcher]
 
 
-def in_one_place(retriever: Retriever, gallery: Gallery) -> Searcher:
+def in_one_place(retriever: Engines, gallery: Gallery) -> Searcher:
     """A gallery searched by this process."""
     return Searcher(retriever, gallery, gallery.approximate())
 
@@ -74,7 +74,7 @@ class Ids:
 class Snapshot:
     """A gallery as it was when opened, laid out for search. It is closed when nobody holds it any more."""
 
-    def __init__(self, gallery: Gallery, searcher: Searcher | SpreadSearcher) -> None:
+    def __init__(self, gallery: Gallery, searcher: Searcher | ShardedSearcher) -> None:
         self.gallery, self.searcher = gallery, searcher
         weakref.finalize(self, gallery.close)
 
@@ -162,7 +162,7 @@ class Snapshot:
 class Served:
     """The newest snapshot of a gallery on the disk."""
 
-    def __init__(self, path: Path, wanted: GalleryInfo, retriever: Retriever, lay_out: LayOut = in_one_place) -> None:
+    def __init__(self, path: Path, wanted: GalleryInfo, retriever: Engines, lay_out: LayOut = in_one_place) -> None:
         """
         Args:
             wanted: what the gallery has to be made with, always.

@@ -141,11 +141,11 @@ class Result(ImageEntry):
 
 
 class Missing(BaseModel):
-    """What was not searched, as the replicas that hold it did not answer; others are taking their place."""
+    """What was not searched, as the workers that hold it did not answer; others are taking their place."""
 
     images: int
-    replicas: int
-    of: Annotated[int, Field(description="Replicas that hold the gallery.")]
+    workers: int
+    of: Annotated[int, Field(description="ShardWorkers that hold the gallery.")]
 
 
 class Results(BaseModel):

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.responses import JSONResponse
 
 from cvnet_engine.console import printable
-from cvnet_engine.engine.errors import CvnetError, ImageError, PartLostError, RemovedError
+from cvnet_engine.engine.errors import CvnetError, ImageError, RemovedError, ShardsLostError
 
 MEDIA_TYPE = "application/problem+json"
 INTERNAL = "internal"  # the kind of what is ours to mend
@@ -58,7 +58,7 @@ def problem_of(error: Exception) -> ProblemError:
             return ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "unusable-image", str(error))
         case RemovedError():
             return gone(str(error))
-        case PartLostError():
+        case ShardsLostError():
             return busy(str(error))
         case MemoryError():
             return busy("out of memory; try again with a smaller image, or later")

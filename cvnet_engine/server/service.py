@@ -14,7 +14,7 @@ from starlette.requests import Request
 from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.images import Box
 from cvnet_engine.engine.presets import PresetName
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.engine.retrieval.searcher import Found, Scored
 from cvnet_engine.server.collection import Served, Snapshot
 from cvnet_engine.server.metrics import Metrics
@@ -38,7 +38,7 @@ class About:
 @dataclass(frozen=True)
 class Service:
     about: About
-    retriever: Retriever
+    retriever: Engines
     served: Served
     scheduler: Scheduler
     metrics: Metrics

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.retrieval.searcher import CoarselyScored, Found, Plan, Ranked, Scored, Stages
-from cvnet_engine.engine.retrieval.spread import Coverage
+from cvnet_engine.engine.retrieval.sharded import Coverage
 from cvnet_engine.server.collection import Snapshot
 
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.retrieval.blocks import Descriptors
+from cvnet_engine.engine.retrieval.engines import Collection, Engines
 from cvnet_engine.engine.retrieval.ranking import NEAR_DUPLICATE
-from cvnet_engine.engine.retrieval.retriever import Collection, Retriever
 
 LEAST_SIMILARITY, LEAST_SCORE = NEAR_DUPLICATE, 0.5  # measured, see docs/galleries.md
 BLOCK, TILE = 256, 8192  # descriptors that are compared at once, and with how many: 8 MB of products
@@ -46,7 +46,7 @@ def identical(digests: Sequence[str]) -> list[tuple[int, ...]]:
 def near(
     collection: Collection,
     rows: Array,
-    retriever: Retriever,
+    retriever: Engines,
     least_similarity: float = LEAST_SIMILARITY,
     least_score: float = LEAST_SCORE,
     done: Callable[[int], None] = lambda _: None,

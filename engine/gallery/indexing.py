@@ -25,7 +25,7 @@ from cvnet_engine.engine.gallery.shards import FileStamp
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.images import EXPECTED, SUFFIXES, decode, limit_side, read_bytes, read_shot
 from cvnet_engine.engine.photo_formats import missing
-from cvnet_engine.engine.retrieval.retriever import Retriever, on_gpu
+from cvnet_engine.engine.retrieval.engines import Engines, on_gpu
 
 MOST_STREAMS = 4  # images described at once: each takes memory of its own, 0.6 GB at 1024x768 px in float32
 READERS = 2  # threads more than the engines serve: they read and decode, and are ready when an engine is
@@ -64,7 +64,7 @@ class Seen:
 
 def index(
     paths: Iterable[Path],
-    retriever: Retriever,
+    retriever: Engines,
     writer: GalleryWriter,
     max_side_px: int | None,
     report: IndexReport,
@@ -149,7 +149,7 @@ def streams(bundle: Bundle, threads: int | None, max_side_px: int | None) -> int
 
 
 def look_ahead(
-    paths: Iterable[Path], retriever: Retriever, writer: GalleryWriter, max_side_px: int | None
+    paths: Iterable[Path], retriever: Engines, writer: GalleryWriter, max_side_px: int | None
 ) -> Iterator[tuple[Path, Future[Seen | None]]]:
     """Files looked at in the background, as many at once as the retriever serves and a few more, yielded in order."""
     turns = Semaphore(retriever.streams)

@@ -25,7 +25,7 @@ from cvnet_engine.engine.gallery.shards import shard_files
 from cvnet_engine.engine.gallery.walk import Whole, walk
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.geometry import IMAGE_SCALES
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 
 PARTS = "parts"  # folder in a gallery
 MADE = "made.json"  # in the folder of a part that is whole
@@ -87,7 +87,7 @@ def folder_of(paths: Iterable[Path], gallery: Path, info: GalleryInfo) -> Path:
     return gallery / PARTS / hashlib.sha256(names).hexdigest()[:32]
 
 
-def make(part: Part, info: GalleryInfo, retriever: Retriever) -> None:
+def make(part: Part, info: GalleryInfo, retriever: Engines) -> None:
     """Index a part, or what is missing of it.
 
     Raises:

@@ -22,6 +22,7 @@ from cvnet_engine.engine.gallery.connections import Connections
 from cvnet_engine.engine.gallery.info import read_info
 from cvnet_engine.engine.gallery.learnt_codec import LearntCodec
 from cvnet_engine.engine.gallery.map_codec import open_codec
+from cvnet_engine.engine.gallery.shard_range import ShardRange, split_shards
 from cvnet_engine.engine.gallery.shards import (
     REPAIR,
     SELECT_IMAGES,
@@ -39,7 +40,6 @@ from cvnet_engine.engine.gallery.shards import (
     snapshot,
     translated_errors,
 )
-from cvnet_engine.engine.gallery.share import Share, share_out
 from cvnet_engine.engine.gallery.shots import read_shots
 from cvnet_engine.engine.gallery.table import Paths, Table
 from cvnet_engine.engine.geometry import Size, pooled_size
@@ -59,14 +59,14 @@ class Gallery(Closing):
         descriptors: (n, 2048) float32, unit norm.
     """
 
-    def __init__(self, path: Path, share: Share | None = None) -> None:
+    def __init__(self, path: Path, only: ShardRange | None = None) -> None:
         """
         Args:
-            share: the images to open, rows being numbered from 0 in there; None for all.
+            only: the shards to open, whose rows are then numbered from 0; None for all.
 
         Raises:
             GalleryError: no gallery there, another format, or damage.
-            PartLostError: the share is not in the gallery any more.
+            ShardsLostError: the gallery no longer has these shards as they were.
         """
         self.path = path
         self.info = read_info(path)
@@ -76,13 +76,13 @@ class Gallery(Closing):
         shards: list[Columns] = []
         try:
             files = shard_files(path, self.info.shards)
-            for file in files[share.first :][: len(share.shards)] if share else files:
+            for file in files[only.first :][: len(only.shards)] if only else files:
                 if not file.exists():
                     raise GalleryError(f"{file}: missing from the gallery; {REPAIR}")
                 self._connections.files.append(file)
                 shards.append(self._open_shard(file))
-            if share:
-                shards = share.cut(shards)
+            if only:
+                shards = only.cut(shards)
         except BaseException:
             self.close()
             raise
@@ -116,9 +116,9 @@ class Gallery(Closing):
     def __len__(self) -> int:
         return len(self._table)
 
-    def shares(self, count: int) -> list[Share]:
-        """The gallery as it is opened here, in at most so many shares of about one size."""
-        return share_out(self.path.absolute(), self._table.shards, count)
+    def shard_ranges(self, count: int) -> list[ShardRange]:
+        """All shards as opened, in at most `count` ranges of about as many images each."""
+        return split_shards(self.path.absolute(), self._table.shards, count)
 
     @property
     def shards(self) -> Sequence[Columns]:

@@ -12,7 +12,7 @@ from cvnet_engine.engine.backends.native import library
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.geometry import Size, pooled_size, unit_map_sizes
-from cvnet_engine.engine.retrieval.retriever import Mapped
+from cvnet_engine.engine.retrieval.engines import Mapped
 
 
 @dataclass(frozen=True)

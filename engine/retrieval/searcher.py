@@ -13,10 +13,10 @@ import numpy as np
 
 from cvnet_engine.engine.contract import Array, Closing
 from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.retrieval.engines import Collection, Engines
 from cvnet_engine.engine.retrieval.inverted_file import Approximate
 from cvnet_engine.engine.retrieval.pooling import pooled, with_pooled_maps
 from cvnet_engine.engine.retrieval.ranking import Ranking, final_scores
-from cvnet_engine.engine.retrieval.retriever import Collection, Retriever
 from cvnet_engine.engine.retrieval.search import DescriptorIndex
 from cvnet_engine.engine.retrieval.superglobal import Refinement, refined_scores
 
@@ -137,15 +137,15 @@ class Searchable(Protocol):
         """(n, 2048) float32 of rows (n,) int64."""
 
     def score_batches(
-        self, query: Features, rows: Sequence[int], is_open: Callable[[int], bool], rough: bool
+        self, query: Features, rows: Sequence[int], is_open: Callable[[int], bool], coarse: bool
     ) -> Batches:
-        """Pair scores of a query and rows, see `Retriever.score_batches`; `rough` on pooled maps, as the query's."""
+        """Pair scores of a query and rows, see `Engines.score_batches`; `coarse` on pooled maps, as the query's."""
 
 
 class LocalCollection(Closing):
     """A collection searched by this process. Neither it nor the retriever is closed with this."""
 
-    def __init__(self, retriever: Retriever, collection: Collection, approximate: Approximate | None = None) -> None:
+    def __init__(self, retriever: Engines, collection: Collection, approximate: Approximate | None = None) -> None:
         self._retriever, self._collection, self._approximate = retriever, collection, approximate
         self._descriptors = collection.descriptors
         self._index = DescriptorIndex(self._descriptors)
@@ -165,9 +165,9 @@ class LocalCollection(Closing):
         return self._descriptors[rows]
 
     def score_batches(
-        self, query: Features, rows: Sequence[int], is_open: Callable[[int], bool], rough: bool
+        self, query: Features, rows: Sequence[int], is_open: Callable[[int], bool], coarse: bool
     ) -> Batches:
-        collection = with_pooled_maps(self._collection) if rough else self._collection
+        collection = with_pooled_maps(self._collection) if coarse else self._collection
         return self._retriever.score_batches(query, collection, rows, is_open)
 
     def close(self) -> None:
@@ -177,7 +177,7 @@ class LocalCollection(Closing):
 class Searcher(Closing):
     """A collection laid out for search, and the retriever that scores pairs of it. Neither is closed with it."""
 
-    def __init__(self, retriever: Retriever, collection: Collection, approximate: Approximate | None = None) -> None:
+    def __init__(self, retriever: Engines, collection: Collection, approximate: Approximate | None = None) -> None:
         """
         Args:
             approximate: what finds candidates for global search; None for exact search always.
@@ -234,14 +234,14 @@ def steps_in(
     yield Ranked(before, min(plan.full_pairs, candidates), dict(stages.seconds), exact)
     with stages.timed("rerank"):
         ranking = refined(searched, query, before, plan)
-    if rough := plan.pooled_pairs(candidates):
+    if coarse := plan.pooled_pairs(candidates):
         with stages.timed("pooled"):
-            small, pairs = pooled(query), EarlyStopping(ranking.first(rough), rough)
-        batches = searched.score_batches(small, pairs.rows, pairs.is_needed, rough=True)
+            small, pairs = pooled(query), EarlyStopping(ranking.first(coarse), coarse)
+        batches = searched.score_batches(small, pairs.rows, pairs.is_needed, coarse=True)
         yield from run(pairs, batches, "pooled", CoarselyScored, stages)
         ranking = ranking.coarsely_reranked(pairs.scores)
     pairs = EarlyStopping(ranking.first(plan.full_pairs), plan.top_k)
-    batches = searched.score_batches(query, pairs.rows, pairs.is_needed, rough=False)
+    batches = searched.score_batches(query, pairs.rows, pairs.is_needed, coarse=False)
     yield from run(pairs, batches, "rerank", Scored, stages)
     yield Found(before, ranking.reranked(pairs.scores), dict(stages.seconds), exact)
 

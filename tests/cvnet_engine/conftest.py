@@ -10,7 +10,7 @@ import pytest
 
 from cvnet_engine.cli import main
 from cvnet_engine.engine.bundle import Bundle
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 from tests.cvnet_engine.program import Cli, Result
 
 
@@ -20,8 +20,8 @@ def bundle(tiny_bundle: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def retriever(bundle: Path) -> Iterator[Retriever]:
-    with Retriever.open(Bundle(bundle)) as opened:
+def retriever(bundle: Path) -> Iterator[Engines]:
+    with Engines.open(Bundle(bundle)) as opened:
         yield opened
 
 

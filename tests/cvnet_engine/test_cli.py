@@ -33,7 +33,7 @@ from cvnet_engine.engine.gallery.info import GalleryInfo
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.presets import PresetName
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.engine.retrieval.searcher import RerankWith
 from cvnet_engine.options import PresetOption, RerankWithOption
 from scenes import SceneSet, write
@@ -752,7 +752,7 @@ def test_a_query_that_is_too_much_for_the_memory_is_named(cli, bundle, gallery, 
     def full(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(Retriever, "extract_from", full)
+    monkeypatch.setattr(Engines, "extract_from", full)
     result = cli("search", query, "--bundle", bundle, "--gallery", gallery)
     assert_one_line(result, f"{query}: out of memory; shrink it first")
 

@@ -19,8 +19,8 @@ from cvnet_engine.engine.geometry import IMAGE_SCALES
 from cvnet_engine.engine.graphs import IMAGE_GRAPHS
 from cvnet_engine.engine.images import load
 from cvnet_engine.engine.retrieval.descriptors import DESCRIPTORS
+from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.engine.retrieval.ranking import Ranking
-from cvnet_engine.engine.retrieval.retriever import Retriever
 from cvnet_engine.engine.retrieval.superglobal import Refinement, mean_weights, over_scales, rerank
 from cvnet_engine.export import parity
 from cvnet_engine.export.build import usable_sizes
@@ -150,10 +150,10 @@ def backend(request):
     return request.param
 
 
-def retriever_of(folder, backend) -> Retriever:
+def retriever_of(folder, backend) -> Engines:
     """One that describes and scores no pairs."""
     descriptor, features = (open_engine(folder / f"{name}.onnx", backend) for name in IMAGE_GRAPHS)
-    return Retriever(descriptor, features, None, DESCRIPTORS["superglobal"])
+    return Engines(descriptor, features, None, DESCRIPTORS["superglobal"])
 
 
 def test_the_shortest_side(superglobal_graphs, backend):

@@ -44,7 +44,7 @@ from benchmarks.lab.frontier.grid import DESCRIPTORS, Point
 from benchmarks.lab.frontier.plot import draw
 from benchmarks.lab.frontier.points import JUDGED_BY, costed, judgements
 from benchmarks.lab.frontier.report import Report, at, presets
-from benchmarks.lab.frontier.scores import Engines, Setting, Step, Work, settings
+from benchmarks.lab.frontier.scores import EngineCache, Setting, Step, Work, settings
 from benchmarks.lab.frontier.stopping import stopping
 from benchmarks.lab.subject import load_or_generate, photos_for_int8
 from cvnet_engine.benchmarks.accuracy.journal import Facts, Journal
@@ -179,7 +179,7 @@ def opened(
     """Every setting of the grid, and the work on them."""
     loaded = [load_or_generate(name, data_dir) for name in names]
     photos = photos_for_int8(calibration, data_dir)
-    with Journal(work / "scores.sqlite") as journal, Engines(weights, depth, photos, threads) as engines:
+    with Journal(work / "scores.sqlite") as journal, EngineCache(weights, depth, photos, threads) as engines:
         yield settings(loaded, digest(weights, depth), photos), Work(journal, engines, depth)
 
 

@@ -33,8 +33,8 @@ from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.gallery.map_codec import HalfCodec, MapCodec, is_learnt, learn_codec
 from cvnet_engine.engine.geometry import AREA_SCALES, IMAGE_SCALES
 from cvnet_engine.engine.images import check_size
+from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.engine.retrieval.pooling import pooled
-from cvnet_engine.engine.retrieval.retriever import Retriever
 from cvnet_engine.export.precision import cpu_weight_max
 
 MAPPED = DESCRIPTORS[0]  # the descriptor whose graphs make the maps; those of the other one are the same
@@ -110,15 +110,15 @@ def settings(datasets: Sequence[Dataset], model: str, photos: Sequence[Array]) -
     return sorted(found, key=lambda setting: setting.max_side_px)
 
 
-class Engines(Closing):
-    """The retrievers of a model, by precision and descriptor, each made when it is first asked for."""
+class EngineCache(Closing):
+    """The engines of a model, by precision and descriptor, each made when it is first asked for."""
 
     def __init__(self, weights: str, depth: int, photos: list[Array], threads: int) -> None:
         self._weights, self._depth, self._photos, self._threads = weights, depth, photos, threads
-        self._opened: dict[tuple[str, str], Retriever] = {}
+        self._opened: dict[tuple[str, str], Engines] = {}
         self._stack = contextlib.ExitStack()
 
-    def get(self, precision: str, descriptor: str) -> Retriever:
+    def get(self, precision: str, descriptor: str) -> Engines:
         key = precision, descriptor
         if key not in self._opened:
             folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
@@ -145,7 +145,7 @@ class Work:
     """Everything that is to be computed, and where it is kept."""
 
     journal: Journal
-    engines: Engines
+    engines: EngineCache
     depth: int
     _loaded: dict[tuple[str, str, str], Pairs] = field(default_factory=dict)  # one at most
 
@@ -232,7 +232,7 @@ class Pairs:
         whole = Database.as_kept(as_made, codec(maps, as_made))
         return cls(whole, Database([pooled(features) for features in whole.described]))
 
-    def scores(self, retriever: Retriever, query: Features) -> dict[str, Array]:
+    def scores(self, retriever: Engines, query: Features) -> dict[str, Array]:
         rows = range(len(self.whole.described))
         return {
             "full": retriever.score_rows(query, self.whole, rows),

@@ -10,8 +10,8 @@ from benchmarks.lab.frontier.accuracy import Known, known
 from benchmarks.lab.frontier.scores import MAPPED, Setting, Work
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.geometry import IMAGE_SCALES, Size, map_size
+from cvnet_engine.engine.retrieval.engines import batches_of_equal
 from cvnet_engine.engine.retrieval.ranking import Ranking
-from cvnet_engine.engine.retrieval.retriever import batches_of_equal
 from cvnet_engine.engine.retrieval.search import similarities
 from cvnet_engine.engine.retrieval.searcher import EarlyStopping, Plan
 

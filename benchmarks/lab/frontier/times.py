@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.lab.frontier.grid import DESCRIPTORS, SHORTLISTS, SIDES_PX, Point, arithmetic
-from benchmarks.lab.frontier.scores import MAPPED, Engines
+from benchmarks.lab.frontier.scores import MAPPED, EngineCache
 from cvnet_engine.benchmarks.accuracy.journal import Facts, Journal
 from cvnet_engine.benchmarks.latency.photos import photo
 from cvnet_engine.benchmarks.latency.stages import INFO, jpeg
@@ -34,8 +34,8 @@ from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.geometry import DESCRIPTOR_DIM, IMAGE_SCALES
 from cvnet_engine.engine.images import load
 from cvnet_engine.engine.retrieval import superglobal
+from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.engine.retrieval.ranking import Ranking
-from cvnet_engine.engine.retrieval.retriever import Retriever
 from cvnet_engine.engine.retrieval.searcher import Plan, Searcher
 from cvnet_engine.engine.retrieval.superglobal import Refinement
 
@@ -93,7 +93,7 @@ class Times:
         return self.figures[stage][0]
 
 
-def take(journal: Journal, engines: Engines, identity: Facts, tell: Callable[[str], None]) -> None:
+def take(journal: Journal, engines: EngineCache, identity: Facts, tell: Callable[[str], None]) -> None:
     """Time every stage; image sizes that were timed under this identity are left out."""
     for side in SIDES_PX:
         if journal.get(time_facts(identity, side)) is None:
@@ -135,7 +135,7 @@ def unpacked(arrays: dict[str, Array]) -> Figures:
     return {tuple(json.loads(stage)): (median, low, high) for stage, (median, low, high) in rows}
 
 
-def measured(engines: Engines, side_px: int) -> Figures:
+def measured(engines: EngineCache, side_px: int) -> Figures:
     """Every stage of an image size, taken in turn."""
     tried = tried_here(side_px)
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as opened:
@@ -177,7 +177,7 @@ def timed(stages: Stages) -> Figures:
     }
 
 
-def describing(engines: Engines, precisions: Sequence[str], image: Array, side_px: int) -> Stages:
+def describing(engines: EngineCache, precisions: Sequence[str], image: Array, side_px: int) -> Stages:
     """One image described at each scale, the maps coming with the image as it is."""
     stages: Stages = {}
     for precision, descriptor, scale in product(precisions, DESCRIPTORS, IMAGE_SCALES):
@@ -186,7 +186,7 @@ def describing(engines: Engines, precisions: Sequence[str], image: Array, side_p
     return stages
 
 
-def describe(retriever: Retriever, image: Array, scale: float) -> None:
+def describe(retriever: Engines, image: Array, scale: float) -> None:
     retriever.at_scales([(scale, retriever.kind.network_input(image, scale))])
 
 

@@ -14,7 +14,7 @@ from cvnet_engine.engine.gallery.duplicates import LEAST_SCORE, LEAST_SIMILARITY
 from cvnet_engine.engine.gallery.info import require_equal
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.shards import FileStamp
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.options import DuplicatesOptions
 from cvnet_engine.pages.page import Copies, Copy, DuplicatesPage
 from cvnet_engine.pages.rendering import render
@@ -32,7 +32,7 @@ def run(options: DuplicatesOptions) -> None:
         repeated = {row for rows in same for row in rows[1:]}  # only the first of equal files is compared
         distinct = np.array([row for row in range(len(gallery)) if row not in repeated], np.int64)
         with (
-            Retriever.open(bundle, options.threads) as retriever,
+            Engines.open(bundle, options.threads) as retriever,
             console.progress("comparing", len(distinct)) as advance,
         ):
             groups = near(gallery, distinct, retriever, LEAST_SIMILARITY, least_score, advance)

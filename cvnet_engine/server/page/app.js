@@ -37,7 +37,7 @@ function complain(text) {
 function showMissing(missing) {
   $("partial").hidden = !missing;
   $("partial").textContent = missing
-    ? `Not searched: ${plural(missing.images, "photo")}, as ${missing.replicas} of ${plural(missing.of, "replica")} did not answer. Search again in a minute.`
+    ? `Not searched: ${plural(missing.images, "photo")}, because ${missing.workers} of ${plural(missing.of, "shard worker")} did not answer. Search again in a minute.`
     : "";
 }
 

@@ -13,7 +13,7 @@ from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.gallery.indexing import IndexReport, index
 from cvnet_engine.engine.gallery.info import GalleryInfo
 from cvnet_engine.engine.gallery.writer import GalleryWriter
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 from tests.hostile.tiny import write_bundle
 from tests.pictures import photo
 
@@ -38,7 +38,7 @@ def photographs(tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPat
 def indexed(files: Sequence[Path], bundle: Path, gallery: Path) -> Path:
     opened = Bundle(bundle)
     with (
-        Retriever.open(opened) as retriever,
+        Engines.open(opened) as retriever,
         GalleryWriter(gallery, GalleryInfo.made_with(opened.manifest, None, MAPS)) as writer,
     ):
         index(files, retriever, writer, None, IndexReport())

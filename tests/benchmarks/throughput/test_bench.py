@@ -24,7 +24,7 @@ from cvnet_engine.engine.errors import BackendError, CvnetError
 from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.images import load
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.options import BenchOptions
 from tests.engine.fakes import STAMP
 from tests.hostile.tiny import write_bundle
@@ -84,7 +84,7 @@ def test_plans_take_no_batches(tiny, tmp_path):
 def test_a_crew_indexes_and_searches_every_file(tiny, tmp_path, spread):
     files = [photo(tmp_path / f"{seed}.jpg", seed=seed) for seed in range(5)]
     gallery = tmp_path / "gallery"
-    with Retriever.open(Bundle(tiny), 1) as retriever, GalleryWriter(gallery, INFO) as writer:
+    with Engines.open(Bundle(tiny), 1) as retriever, GalleryWriter(gallery, INFO) as writer:
         for file in files:
             writer.put(file, STAMP, half(retriever.extract(load(file))))
     for job in (Job(tiny, spread), Job(tiny, spread, gallery, shortlist=2)):

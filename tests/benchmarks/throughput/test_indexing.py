@@ -9,7 +9,7 @@ from cvnet_engine.benchmarks.throughput.indexing import extract_batch, index_bat
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.images import load
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 from tests.hostile.tiny import write_bundle
 from tests.pictures import photo
 
@@ -19,7 +19,7 @@ IMAGES = 5
 @pytest.fixture(scope="module")
 def retriever(tmp_path_factory):
     folder = write_bundle(tmp_path_factory.mktemp("tiny") / "bundle")
-    with Retriever.open(Bundle(folder), threads=1) as opened:
+    with Engines.open(Bundle(folder), threads=1) as opened:
         yield opened
 
 

@@ -22,7 +22,7 @@ from cvnet_engine.engine.gallery.indexing import IndexReport, Patterns, find
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.geometry import IMAGE_SCALES
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 from tests.engine.fakes import INFO, FakeRetriever
 from tests.hostile.tiny import write_bundle
 from tests.pictures import photo
@@ -124,7 +124,7 @@ def test_a_gallery_has_its_scales_and_describes_queries_by_them(tiny, album, tmp
         f"error: {gallery}: made with --scales 0.7071,1; got 0.7071,1,1.4142: use the same, or another --gallery\n",
     )
     bundle = Bundle(tiny)
-    with Gallery(gallery) as opened, Retriever.open(bundle, 1, (0.7071, 1.0)) as engines:
+    with Gallery(gallery) as opened, Engines.open(bundle, 1, (0.7071, 1.0)) as engines:
         assert opened.info.scales == (0.7071, 1.0)
         expected = engines.extract_from(album / "b.png", max_side_px=1024).descriptor
         np.testing.assert_array_equal(opened.descriptors[1], expected)

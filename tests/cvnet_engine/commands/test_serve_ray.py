@@ -1,4 +1,4 @@
-"""`serve --runner ray` on a real cluster: three replicas find what one process finds, bit for bit; one is killed."""
+"""`serve --runner ray` on a real cluster: three workers find what one process finds, bit for bit; one is killed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cvnet_engine.engine.gallery.indexing import IndexReport, find_images, index
 from cvnet_engine.engine.gallery.info import GalleryInfo
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.engine.retrieval.searcher import Plan, Searcher
 from cvnet_engine.server.app import create_app
 from cvnet_engine.server.collection import Served, id_of
@@ -34,9 +34,9 @@ from tests.pictures import photo
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = [sys.executable, "-m", "cvnet_engine"]
-COUNT, PER_SHARD, REPLICAS = 14, 2, 3
+COUNT, PER_SHARD, WORKERS = 14, 2, 3
 WAIT_S, TRIES = 600, 5
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "RAY_OVERRIDE_RESOURCES": f'{{"CPU": {REPLICAS}}}'}
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "RAY_OVERRIDE_RESOURCES": f'{{"CPU": {WORKERS}}}'}
 Ask = Callable[..., dict[str, Any]]
 
 pytestmark = pytest.mark.slow
@@ -61,13 +61,13 @@ def gallery(bundle: Path, photos: list[Path], tmp_path_factory: pytest.TempPathF
 def add(bundle: Path, photos: list[Path], gallery: Path) -> None:
     opened = Bundle(bundle)
     info = GalleryInfo.made_with(opened.manifest, None, "float16")
-    with GalleryWriter(gallery, info, PER_SHARD) as writer, Retriever.open(opened, 1) as retriever:
+    with GalleryWriter(gallery, info, PER_SHARD) as writer, Engines.open(opened, 1) as retriever:
         index(photos, retriever, writer, None, IndexReport())
 
 
 @pytest.fixture(scope="module")
 def ask(bundle: Path, gallery: Path) -> Iterator[Ask]:
-    """Asks the server of the replicas."""
+    """Asks the server of the workers."""
     pytest.importorskip("ray", reason="Ray is not installed")
     program, url = started(bundle, gallery)
 
@@ -87,7 +87,7 @@ def ask(bundle: Path, gallery: Path) -> Iterator[Ask]:
 def started(bundle: Path, gallery: Path) -> tuple[subprocess.Popen[str], str]:
     """The program and its address. Ray gives up after 30 s, which may be too few for a machine with much else to do."""
     command = [*PROGRAM, "serve", "--bundle", bundle, "--gallery", gallery, "--port", "0", "--threads", "1"]
-    command += ["--runner", "ray", "--workers", str(REPLICAS)]
+    command += ["--runner", "ray", "--workers", str(WORKERS)]
     for _ in range(TRIES):
         program = subprocess.Popen(
             [*map(str, command)], cwd=gallery.parent, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
@@ -104,19 +104,19 @@ def started(bundle: Path, gallery: Path) -> tuple[subprocess.Popen[str], str]:
 def local(bundle: Path, gallery: Path) -> Iterator[TestClient]:
     """The server of one process."""
     manifest = Bundle(bundle).manifest
-    with Retriever.open(Bundle(bundle), 1) as retriever:
+    with Engines.open(Bundle(bundle), 1) as retriever:
         served = Served(gallery, GalleryInfo.made_with(manifest, None, "float16"), retriever)
         app = create_app(retriever, served, About(manifest.model, manifest.features_id, None), Access("127.0.0.1"))
         with TestClient(app, "http://127.0.0.1") as client:
             yield client
 
 
-def replicas_of(folder: Path) -> list[int]:
+def workers_of(folder: Path) -> list[int]:
     """Processes that were started from there."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if (process / "cwd").resolve() == folder and b"ray::Replica" in (process / "cmdline").read_bytes():
+            if (process / "cwd").resolve() == folder and b"ray::ShardWorker" in (process / "cmdline").read_bytes():
                 found.append(int(process.name))
     return found
 
@@ -153,16 +153,16 @@ def test_what_is_found_is_what_one_process_finds(bundle, gallery, photos, ask):
 def test_a_replica_that_is_killed_is_missing_until_it_is_replaced(bundle, gallery, photos, ask):
     query = {"id": id_of(photos[4]), "top_k": COUNT, "rerank": 9}
     whole = until(ask, query, lambda answer: not answer["partial"])
-    victims = replicas_of(gallery.parent)
-    assert len(victims) == REPLICAS
+    victims = workers_of(gallery.parent)
+    assert len(victims) == WORKERS
     os.kill(victims[0], signal.SIGKILL)
     partial = until(ask, query, lambda answer: answer["partial"])
-    with Gallery(gallery) as opened, Retriever.open(Bundle(bundle), 1) as retriever:
+    with Gallery(gallery) as opened, Engines.open(Bundle(bundle), 1) as retriever:
         found = {hit["path"] for hit in partial["results"]}
         rest = np.array([row for row, path in enumerate(opened.paths) if str(path) in found])  # without the query
         lost = partial["missing"]["images"]
-        assert partial["missing"] == {"images": lost, "replicas": 1, "of": REPLICAS}
-        assert lost in {len(share) for share in opened.shares(REPLICAS)}
+        assert partial["missing"] == {"images": lost, "workers": 1, "of": WORKERS}
+        assert lost in {len(share) for share in opened.shard_ranges(WORKERS)}
         assert COUNT - lost - len(rest) in (0, 1)  # the query itself may be among the lost
         with Searcher(retriever, opened) as searcher:
             ranking = searcher.find(opened.features(4), Plan(COUNT, 9), among=rest).ranking
@@ -170,7 +170,7 @@ def test_a_replica_that_is_killed_is_missing_until_it_is_replaced(bundle, galler
         assert [hit["score"] for hit in partial["results"]] == ranking.scores.tolist()
     again = until(ask, query, lambda answer: not answer["partial"])
     assert again["results"] == whole["results"]
-    assert victims[0] not in replicas_of(gallery.parent)
+    assert victims[0] not in workers_of(gallery.parent)
 
 
 def test_a_gallery_that_grows_is_opened_again(bundle, gallery, photos, ask, tmp_path):

@@ -14,8 +14,8 @@ from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.gallery.indexing import IndexReport, index
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.images import check_size
+from cvnet_engine.engine.retrieval.engines import batches_of_equal
 from cvnet_engine.engine.retrieval.pooling import Pooled
-from cvnet_engine.engine.retrieval.retriever import batches_of_equal
 from cvnet_engine.server.app import create_app
 from cvnet_engine.server.collection import Served
 from cvnet_engine.server.scheduler import Scheduler

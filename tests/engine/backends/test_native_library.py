@@ -17,7 +17,7 @@ from cvnet_engine.engine.backends.native.engine import NativeReranker
 from cvnet_engine.engine.backends.native.library import cached, compiler, is_here
 from cvnet_engine.engine.bundle import Bundle, GraphFile, sha256
 from cvnet_engine.engine.errors import BackendError, BundleError, CvnetWarning
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 from tests.bundles import copy_bundle
 from tests.engine.backends.native_fuzz import random_weights
 
@@ -176,7 +176,7 @@ def native_bundle(bundle, tmp_path):
 def test_without_a_compiler_the_bundles_graph_scores(native_bundle, monkeypatch):
     monkeypatch.setenv("CC", "no-such-compiler")
     with pytest.warns(CvnetWarning, match=r"no C compiler.*onnxruntime scores pairs by the graph"):
-        opened = Retriever.open(Bundle(native_bundle))
+        opened = Engines.open(Bundle(native_bundle))
     with opened:
         features = opened.extract(np.random.default_rng(0).integers(0, 255, (64, 80, 3), np.uint8))
         assert 0 <= opened.score(features, [features])[0] <= 1

@@ -29,7 +29,7 @@ from cvnet_engine.engine.gallery.info import GalleryInfo
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.images import decode, load
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 from tests.engine.fakes import INFO, FakeRetriever
 from tests.hostile.tiny import write_bundle
 from tests.pictures import photo
@@ -266,7 +266,7 @@ def test_streams_of_engines_give_what_one_gives(photos, tmp_path):
         made = GalleryInfo.made_with(bundle.manifest, None, "float16")
         with (
             GalleryWriter(tmp_path / str(streams), made) as writer,
-            Retriever.open(bundle, 1, streams=streams) as retriever,
+            Engines.open(bundle, 1, streams=streams) as retriever,
         ):
             index(find_images([photos]), retriever, writer, None, IndexReport())
     assert everything(tmp_path / "1") == everything(tmp_path / "3")

@@ -19,7 +19,7 @@ from cvnet_engine.engine.gallery.info import GalleryInfo
 from cvnet_engine.engine.gallery.parts import PARTS
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 from tests.engine.clusters import ENVIRONMENT, worker_processes
 from tests.pictures import photo
 
@@ -56,7 +56,7 @@ def local(bundle: Path, photos: Path, gallery: Path, maps: str = "float16") -> N
     opened = Bundle(bundle)
     with (
         GalleryWriter(gallery, GalleryInfo.made_with(opened.manifest, None, maps)) as writer,
-        Retriever.open(opened, 1) as retriever,
+        Engines.open(opened, 1) as retriever,
     ):
         index(find_images([photos]), retriever, writer, None, IndexReport())
 

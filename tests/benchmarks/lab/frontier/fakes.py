@@ -9,7 +9,7 @@ import numpy as np
 from cvnet_engine.engine.contract import TensorSpec
 from cvnet_engine.engine.geometry import MAP_DIM, map_size, unit_map_sizes
 from cvnet_engine.engine.retrieval.descriptors import DESCRIPTORS
-from cvnet_engine.engine.retrieval.retriever import Retriever
+from cvnet_engine.engine.retrieval.engines import Engines
 
 FLOATING = TensorSpec("floating", (None,))
 
@@ -48,7 +48,7 @@ class FakeEngines:
     def __init__(self):
         self.reranker = FakeEngine("reranker")
         self.of = {
-            name: Retriever(FakeEngine("descriptor"), FakeEngine("features"), self.reranker, kind)
+            name: Engines(FakeEngine("descriptor"), FakeEngine("features"), self.reranker, kind)
             for name, kind in DESCRIPTORS.items()
         }
 

@@ -39,7 +39,7 @@ def loaded(monkeypatch):
     loads: list[str] = []
     monkeypatch.setattr(checkpoint, "load", lambda weights, _depth: loads.append(weights))
     monkeypatch.setattr(checkpoint, "digest", lambda _: "digest")
-    monkeypatch.setattr(frontier, "Engines", lambda *_: contextlib.nullcontext(FakeEngines()))
+    monkeypatch.setattr(frontier, "EngineCache", lambda *_: contextlib.nullcontext(FakeEngines()))
     digest.cache_clear()
     monkeypatch.setattr(grid, "CHEAPER", {"int8": {"coded:24": (384,)}, "bf16": {"coded:24": (384,)}})
     for module in (frontier, times):  # a processor without bf16, whatever this one is

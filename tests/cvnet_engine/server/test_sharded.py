@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from cvnet_engine.engine.retrieval.retriever import batches_of_equal
+from cvnet_engine.engine.retrieval.engines import batches_of_equal
 from cvnet_engine.engine.retrieval.search import DescriptorIndex, similarities
-from cvnet_engine.engine.retrieval.spread import SpreadSearcher
+from cvnet_engine.engine.retrieval.sharded import ShardedSearcher
 from cvnet_engine.server.app import create_app
 from cvnet_engine.server.collection import Served, id_of
 from cvnet_engine.server.security import Access
@@ -69,7 +69,7 @@ def parts() -> list[Half]:
 def spread_gallery(gallery, parts) -> Served:
     def lay_out(retriever, opened):
         parts[:] = [Half(retriever, opened, rows) for rows in (range(FIRST), range(FIRST, len(opened)))]
-        return SpreadSearcher(opened.map_size, parts)
+        return ShardedSearcher(opened.map_size, parts)
 
     return Served(gallery, INFO, Steady(), lay_out)
 
@@ -107,7 +107,7 @@ def test_what_is_missing_is_told_in_answers_and_streams(spread, parts, photos):
     assert [name for name, _ in events] == ["global", "scores", "scores", "result"]
     for data in (events[0][1], events[-1][1], spread.post("/v1/search", json=query).json()):
         assert (data["images"], len(data["results"]), data["partial"]) == (IMAGES - FIRST, IMAGES - FIRST, True)
-        assert data["missing"] == {"images": FIRST, "replicas": 1, "of": 2}
+        assert data["missing"] == {"images": FIRST, "workers": 1, "of": 2}
     elsewhere = spread.post("/v1/search", json=query | {"name": "view 11"}).json()
     assert (elsewhere["partial"], elsewhere["images"]) == (False, 1)
     shortlist = {"id": id_of(photos[1]), "candidates": [str(photos[0]), str(photos[9])]}

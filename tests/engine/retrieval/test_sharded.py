@@ -10,13 +10,13 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from cvnet_engine.engine.errors import PartLostError
+from cvnet_engine.engine.errors import ShardsLostError
+from cvnet_engine.engine.retrieval.engines import batches_of_equal
 from cvnet_engine.engine.retrieval.pooling import Pooled
 from cvnet_engine.engine.retrieval.ranking import Ranking
-from cvnet_engine.engine.retrieval.retriever import batches_of_equal
 from cvnet_engine.engine.retrieval.search import DescriptorIndex
 from cvnet_engine.engine.retrieval.searcher import Found, Plan, Ranked, RerankWith, Scored, Searcher
-from cvnet_engine.engine.retrieval.spread import Coverage, Rest, SpreadSearcher, merged
+from cvnet_engine.engine.retrieval.sharded import Coverage, ReachableShards, ShardedSearcher, merged
 from tests.engine.fakes import features
 
 IMAGES = 300
@@ -43,7 +43,7 @@ class Collection:
                 yield left, self.scores[int(isinstance(collection, Pooled))][left]
 
 
-class Held:
+class ShardState:
     """A part in this process: it answers from threads, in any order, unless it is lost, or after so many pairs."""
 
     pool = ThreadPoolExecutor(4)
@@ -65,7 +65,7 @@ class Held:
 
         def answered():
             if self.lost:
-                raise PartLostError("gone")
+                raise ShardsLostError("gone")
             return work()
 
         return self.pool.submit(answered)
@@ -76,11 +76,11 @@ class Held:
     def descriptors(self, rows):
         return self.answer("descriptors", lambda: self.whole.descriptors[self.start : self.stop][rows])
 
-    def score(self, query, rows, rough):
+    def score(self, query, rows, coarse):
         assert isinstance(query, str)
         self.lasts -= len(rows)
         self.lost |= self.lasts < 0
-        return self.answer("score", lambda: self.whole.scores[int(rough)][self.start : self.stop][rows])
+        return self.answer("score", lambda: self.whole.scores[int(coarse)][self.start : self.stop][rows])
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +90,11 @@ def collection():
 
 @pytest.fixture
 def parts(collection):
-    return [Held(collection, start, stop) for start, stop in pairwise(BOUNDS)]
+    return [ShardState(collection, start, stop) for start, stop in pairwise(BOUNDS)]
 
 
 def spread(collection, parts):
-    return SpreadSearcher(collection.map_size, parts, send=lambda _: "sent")
+    return ShardedSearcher(collection.map_size, parts, send=lambda _: "sent")
 
 
 def assert_same(one: Ranking, other: Ranking) -> None:
@@ -109,7 +109,7 @@ AMONG = [None, np.arange(0, IMAGES, 2), np.arange(20, 30), np.arange(0)]
 @pytest.mark.parametrize("k", [1, 20, IMAGES + 5])
 def test_the_rankings_of_parts_come_to_that_of_all(collection, parts, k, among):
     """Copies are equally similar: they stand by their rows, in whatever parts these are."""
-    rest = Rest(collection.map_size, spread(collection, parts)._parts, lambda query: query)
+    rest = ReachableShards(collection.map_size, spread(collection, parts)._parts, lambda query: query)
     query = collection.descriptors[7]
     found, exact = rest.search(query, k, among)
     assert exact
@@ -181,7 +181,7 @@ def test_a_part_that_is_back_is_searched_again(collection, parts):
 def test_where_no_part_answers_nothing_is_found(collection, parts):
     for part in parts:
         part.lost = True
-    with pytest.raises(PartLostError, match="try again"):
+    with pytest.raises(ShardsLostError, match="try again"):
         list(spread(collection, parts).steps(QUERY, Plan()))
 
 

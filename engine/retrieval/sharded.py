@@ -1,7 +1,7 @@
-"""A collection whose rows are spread over parts that search and score their own: together they find what one would.
+"""A collection whose shards are searched by several workers, with the same results as one process.
 
-A query's features travel; rankings and scores come back, and maps stay where they are. A part that stops answering is
-left out with its rows: a search under way begins anew without it, so what is found is always what the others hold.
+A worker receives the features of a query and returns rankings and pair scores; feature maps stay with the workers. If
+a worker stops answering, a running search restarts without its shards.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from typing import Any, Protocol
 import numpy as np
 
 from cvnet_engine.engine.contract import Array
-from cvnet_engine.engine.errors import PartLostError
+from cvnet_engine.engine.errors import ShardsLostError
 from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.geometry import DESCRIPTOR_DIM, Size
+from cvnet_engine.engine.retrieval.engines import batches_of_equal
 from cvnet_engine.engine.retrieval.ranking import Ranking
-from cvnet_engine.engine.retrieval.retriever import batches_of_equal
 from cvnet_engine.engine.retrieval.searcher import Batches, CoarselyScored, Found, Plan, Ranked, Scored, steps_in
 
-AHEAD = 2  # batches that each part has of a search: it reads the maps of one while it scores the other
+AHEAD = 2  # batches per worker and search: it reads the maps of one while it scores the other
 
 
-class Part(Protocol):
-    """Some of a collection's rows, one after the other, numbered from 0; an answer is `PartLostError` if it is lost."""
+class Shards(Protocol):
+    """Consecutive rows of a collection, numbered from 0. Calls raise `ShardsLostError` if the worker is down."""
 
     def __len__(self) -> int:
-        """How many."""
+        """Number of rows."""
 
     def is_here(self) -> bool:
-        """Whether it answers, as far as is known; False from the moment that it has not until it would again."""
+        """Whether the worker is running, as far as is known."""
 
     def search(self, descriptor: Array, k: int, among: Array | None) -> Future[Ranking]:
         """See `Searchable.search`."""
@@ -40,49 +40,49 @@ class Part(Protocol):
     def descriptors(self, rows: Array) -> Future[Array]:
         """See `Searchable.descriptors`."""
 
-    def score(self, query: Any, rows: list[int], rough: bool) -> Future[Array]:
-        """Pair scores (n,) float32 of what was sent of a query, and of rows whose maps have one size."""
+    def score(self, query: Any, rows: list[int], coarse: bool) -> Future[Array]:
+        """Pair scores (n,) float32 of a query, as `send` returned it, and rows whose maps have one size."""
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """A step before each attempt at a search: of the images asked for, how many are missing, with how many parts."""
+    """First step of each attempt at a search: how many images are not searched, because how many workers are down."""
 
     missing_images: int
-    missing_parts: int
-    parts: int
+    missing_workers: int
+    workers: int
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A part, and the rows of the collection that it has."""
+    """Shards, and the rows of the collection that are theirs."""
 
     rows: range
-    part: Part
+    part: Shards
 
     def within(self, rows: Array) -> tuple[slice, Array]:
-        """Which of ascending rows (n,) int64 are of this part, and their numbers there."""
+        """The slice of ascending rows (n,) int64 that are of these shards, and their numbers there."""
         places = slice(*np.searchsorted(rows, (self.rows.start, self.rows.stop)).tolist())
         return places, rows[places] - self.rows.start
 
-    def score(self, sent: Any, rows: list[int], rough: bool) -> Future[Array]:
-        return self.part.score(sent, [row - self.rows.start for row in rows], rough)
+    def score(self, sent: Any, rows: list[int], coarse: bool) -> Future[Array]:
+        return self.part.score(sent, [row - self.rows.start for row in rows], coarse)
 
 
-class SpreadSearcher:
-    """What `Searcher` is for a collection in one place."""
+class ShardedSearcher:
+    """Search a collection whose shards are searched by several workers, as `Searcher` does in one process."""
 
     def __init__(
         self,
         map_size: Callable[[int], Size],
-        parts: Sequence[Part],
+        parts: Sequence[Shards],
         send: Callable[[Features], Any] = lambda query: query,
     ) -> None:
         """
         Args:
-            map_size: positions of a row's full-scale map.
+            map_size: positions of the full-scale map of a row.
             parts: in the order of their rows.
-            send: makes of a query's features what parts are given, once for all of them.
+            send: makes the features of a query available to all workers, and returns what they are passed.
         """
         bounds = pairwise(accumulate(map(len, parts), initial=0))
         self._parts = [Placed(range(*rows), part) for rows, part in zip(bounds, parts, strict=True)]
@@ -91,34 +91,36 @@ class SpreadSearcher:
     def steps(
         self, query: Features, plan: Plan, among: Array | None = None, leave_out: int | None = None
     ) -> Generator[Coverage | Ranked | CoarselyScored | Scored | Found, None, None]:
-        """See `steps_in`. Each attempt begins with its coverage; all steps before another one are void.
+        """See `steps_in`. Each attempt starts with a `Coverage`, which makes the steps of earlier attempts void.
 
         Raises:
-            PartLostError: no part answers.
+            ShardsLostError: no worker answers.
         """
         while True:
-            rest = Rest(self._map_size, [placed for placed in self._parts if placed.part.is_here()], self._send)
+            rest = ReachableShards(
+                self._map_size, [placed for placed in self._parts if placed.part.is_here()], self._send
+            )
             if self._parts and not rest.parts:
-                raise PartLostError("no machine that holds a part of the gallery answers; try again in a minute")
+                raise ShardsLostError("no shard worker answers; try again in a minute")
             yield self._coverage(rest, among)
             try:
                 yield from steps_in(rest, query, plan, among, leave_out)
-            except PartLostError:
+            except ShardsLostError:
                 continue
             return
 
-    def _coverage(self, rest: Rest, among: Array | None) -> Coverage:
+    def _coverage(self, rest: ReachableShards, among: Array | None) -> Coverage:
         missing = [placed for placed in self._parts if placed not in rest.parts]
         images = sum(len(placed.rows if among is None else placed.within(among)[1]) for placed in missing)
         return Coverage(images, len(missing), len(self._parts))
 
     def close(self) -> None:
-        """Nothing is held here."""
+        """Does nothing: the workers stay."""
 
 
 @dataclass(frozen=True)
-class Rest:
-    """The parts that answer, `Searchable` as one."""
+class ReachableShards:
+    """All reachable shards, searched as one collection."""
 
     map_size: Callable[[int], Size]
     parts: list[Placed]
@@ -143,14 +145,14 @@ class Rest:
         return found
 
     def score_batches(
-        self, query: Features, rows: Sequence[int], is_open: Callable[[int], bool], rough: bool
+        self, query: Features, rows: Sequence[int], is_open: Callable[[int], bool], coarse: bool
     ) -> Batches:
         sent = self.send(query)
         under_way: dict[Future[Array], tuple[Placed, Iterator[list[int]], list[int]]] = {}
 
         def ask(placed: Placed, batches: Iterator[list[int]]) -> None:
             if batch := next(batches, None):
-                under_way[placed.score(sent, batch, rough)] = placed, batches, batch
+                under_way[placed.score(sent, batch, coarse)] = placed, batches, batch
 
         for placed in self.parts:
             batches = self._open_batches([row for row in rows if row in placed.rows], is_open)
@@ -168,9 +170,9 @@ class Rest:
 
 
 def merged(rankings: Sequence[tuple[int, Ranking]]) -> Ranking:
-    """The ranking of all parts from those of each, by similarity, which are given with their first row, in order.
+    """One ranking by similarity from the rankings of all shards, each given with its first row, in ascending order.
 
-    Equals stand by row, as everywhere: within a ranking they do, and a part's rows come after those of the one before.
+    Equal similarities are ordered by row.
     """
     similarities = [ranking.similarities for _, ranking in rankings]
     rows = [start + ranking.rows for start, ranking in rankings]

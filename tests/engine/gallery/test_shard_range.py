@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cvnet_engine.engine.errors import PartLostError
+from cvnet_engine.engine.errors import ShardsLostError
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from tests.engine.fakes import INFO, STAMP, assert_equal, features
@@ -37,11 +37,11 @@ def folder(made: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("count", "sizes"), [(1, [7]), (2, [4, 3]), (3, [2, 2, 3]), (4, [2, 2, 2, 1]), (9, [2, 2, 2, 1])]
 )
-def test_shares_are_the_gallery(folder, count, sizes):
+def test_ranges_are_the_gallery(folder, count, sizes):
     with Gallery(folder) as whole:
-        shares = whole.shares(count)
-        assert [len(share) for share in shares] == sizes
-        opened = [Gallery(share.gallery, share) for share in shares]
+        ranges = whole.shard_ranges(count)
+        assert [len(share) for share in ranges] == sizes
+        opened = [Gallery(share.gallery, share) for share in ranges]
         assert [path for part in opened for path in part.paths] == list(whole.paths)
         assert np.array_equal(np.concatenate([part.descriptors[:] for part in opened]), whole.descriptors[:])
         places = [(part, place) for part in opened for place in range(len(part))]
@@ -50,15 +50,15 @@ def test_shares_are_the_gallery(folder, count, sizes):
             assert part.map_size(place) == whole.map_size(row)
 
 
-def test_an_empty_gallery_is_one_empty_share_or_none(tmp_path):
+def test_an_empty_gallery_is_one_empty_range_or_none(tmp_path):
     GalleryWriter(tmp_path / "g", INFO).close()
     with Gallery(tmp_path / "g") as whole:
-        assert sum(map(len, whole.shares(3))) == 0
+        assert sum(map(len, whole.shard_ranges(3))) == 0
 
 
-def test_what_is_added_does_not_change_a_share(folder):
+def test_what_is_added_does_not_change_a_range(folder):
     with Gallery(folder) as whole:
-        *_, last = whole.shares(2)
+        *_, last = whole.shard_ranges(2)
         put(folder, range(COUNT, COUNT + 4))
         part = Gallery(last.gallery, last)
         assert list(part.paths) == list(whole.paths)[-len(last) :]
@@ -68,10 +68,10 @@ def test_what_is_added_does_not_change_a_share(folder):
 
 def test_what_was_replaced_or_removed_is_noticed(folder):
     with Gallery(folder) as whole:
-        first, last = whole.shares(2)
+        first, last = whole.shard_ranges(2)
         put(folder, range(1), seed=50)
         with GalleryWriter.reopen(folder) as writer:
             writer.remove([Path("/6.jpg")])
     for share in (first, last):
-        with pytest.raises(PartLostError, match="open the gallery again"):
+        with pytest.raises(ShardsLostError, match="open the gallery again"):
             Gallery(share.gallery, share)

@@ -51,8 +51,8 @@ class Collection(Mapped, Protocol):
 
 
 @dataclass(frozen=True)
-class Retriever(Closing):
-    """The three engines of a model, put to work on images.
+class Engines(Closing):
+    """The three engines of a model: descriptor, features and reranker.
 
     `kind` is the descriptor that the first two make, `scales` those of `IMAGE_SCALES` that it is made from, `streams`
     the threads that may extract at a time.
@@ -68,7 +68,7 @@ class Retriever(Closing):
     @classmethod
     def open(
         cls, bundle: Bundle, threads: int | None = None, scales: Scales = IMAGE_SCALES, streams: int = 1
-    ) -> Retriever:
+    ) -> Engines:
         """The retriever of a bundle, each graph on the backend that it was built for.
 
         Args:

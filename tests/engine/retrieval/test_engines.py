@@ -23,7 +23,7 @@ from cvnet_engine.engine.geometry import IMAGE_SCALES
 from cvnet_engine.engine.graphs import GRAPH_NAMES
 from cvnet_engine.engine.retrieval import retriever
 from cvnet_engine.engine.retrieval.descriptors import DESCRIPTORS
-from cvnet_engine.engine.retrieval.retriever import Retriever, open_graph
+from cvnet_engine.engine.retrieval.engines import Engines, open_graph
 from cvnet_engine.engine.signatures import SIGNATURES
 from tests.engine.fakes import features
 
@@ -102,7 +102,7 @@ def test_a_graph_of_the_right_names_types_and_shapes_opens(small, backend):
 def test_another_graph_is_refused(small, backend, inputs, outputs):
     another = with_descriptor(small, inputs, outputs, backend)
     with pytest.raises(BackendError, match=r"descriptor of .*; expected .*: build the bundle again") as caught:
-        Retriever.open(another, threads=1)
+        Engines.open(another, threads=1)
     assert "\n" not in str(caught.value)
 
 
@@ -116,7 +116,7 @@ def test_another_graph_is_refused(small, backend, inputs, outputs):
 def test_a_backend_or_precision_that_the_graph_has_not(small, facts, message):
     enter(small, "descriptor", **facts)
     with pytest.raises(BackendError, match=message):
-        Retriever.open(Bundle(small))
+        Engines.open(Bundle(small))
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
@@ -150,11 +150,11 @@ class FakeEngine(Closing):
     def close(self) -> None: ...
 
 
-def fake(described: Features, score: Array | None = None) -> Retriever:
+def fake(described: Features, score: Array | None = None) -> Engines:
     descriptor = {"descriptor": described.descriptor[None]}
     maps = {f"map_{scale}": array[None] for scale, array in enumerate(described.maps)}
     (image, _), (pair, _) = SIGNATURES["features"], SIGNATURES["reranker"]
-    return Retriever(
+    return Engines(
         FakeEngine(descriptor, image),  # type: ignore[arg-type]
         FakeEngine(descriptor | maps, image),  # type: ignore[arg-type]
         FakeEngine({"score": np.zeros(1) if score is None else score}, pair),  # type: ignore[arg-type]
@@ -190,7 +190,7 @@ def test_an_image_is_described_at_its_scales_alone(scales, kind):
     image, described = np.zeros((240, 320, 3), np.uint8), features(0)
     maps = {f"map_{scale}": array[None] for scale, array in enumerate(described.maps)}
     engines = [Sizing(result, {}) for result in ({}, maps, {})]
-    extracted = Retriever(*engines, DESCRIPTORS[kind], scales).extract(image)  # type: ignore[arg-type]
+    extracted = Engines(*engines, DESCRIPTORS[kind], scales).extract(image)  # type: ignore[arg-type]
     widths = [DESCRIPTORS[kind].scaled((240, 320), scale)[1] for scale in scales]
     assert np.flatnonzero(extracted.descriptor).tolist() == widths
     np.testing.assert_allclose(extracted.descriptor[widths], len(scales) ** -0.5, rtol=1e-6)
@@ -234,7 +234,7 @@ def test_an_open_that_fails_half_way_closes_what_it_opened(bundle, monkeypatch):
 
     monkeypatch.setattr(retriever, "open_graph", open_graph)
     with pytest.raises(BackendError, match="no such device"):
-        Retriever.open(Bundle(bundle))
+        Engines.open(Bundle(bundle))
     assert sorted(closed) == ["descriptor", "features"]
 
 
@@ -247,7 +247,7 @@ def test_streams_are_engines_of_the_image_graphs_that_share_the_threads(bundle, 
 
     monkeypatch.setattr(retriever, "open_graph", open_graph)
     monkeypatch.setattr(retriever, "usable_threads", lambda threads: threads or 16)
-    with Retriever.open(Bundle(bundle), 7, streams=3) as opened:
+    with Engines.open(Bundle(bundle), 7, streams=3) as opened:
         assert opened.streams == 3
     assert asked == [*[("descriptor", 2)] * 3, *[("features", 2)] * 3, ("reranker", 7)]
     assert sorted(closed) == sorted(name for name, _ in asked)
@@ -255,7 +255,7 @@ def test_streams_are_engines_of_the_image_graphs_that_share_the_threads(bundle, 
 
 def test_every_engine_is_closed_though_one_fails_at_it():
     closed = []
-    with pytest.raises(BackendError), Retriever(*(Spy(closed, name, name == "features") for name in GRAPH_NAMES)):
+    with pytest.raises(BackendError), Engines(*(Spy(closed, name, name == "features") for name in GRAPH_NAMES)):
         pass
     assert sorted(closed) == sorted(GRAPH_NAMES)
 
@@ -299,7 +299,7 @@ class Collection:
 def test_a_batch_is_scored_when_it_is_asked_for():
     """Rows of a map size come together, at most four, and those that nobody asks for are not scored."""
     reranker = Reranker()
-    batches = Retriever(None, None, reranker).score_batches(features(99), Collection(), range(10))
+    batches = Engines(None, None, reranker).score_batches(features(99), Collection(), range(10))
     rows, scores = next(batches)
     assert (rows, scores.tolist(), reranker.runs) == ([0, 2, 4, 6], [0, 1, 2, 3], 1)
     assert next(batches)[0] == [8]
@@ -322,7 +322,7 @@ def test_an_engine_with_memory_of_its_own_is_sent_what_it_will_be_fed():
             return super().run(feeds)
 
     reranker = Uploading()
-    retriever = Retriever(None, None, reranker)
+    retriever = Engines(None, None, reranker)
     retriever.score_rows(features(99), Collection(), range(10))
     assert reranker.runs == 4
     assert len(reranker.sent) == 3 * (1 + 4)  # maps of the query and of each batch
