@@ -14,9 +14,9 @@ from cvnet_engine.engine.gallery.indexing import IndexReport
 from cvnet_engine.engine.gallery.info import GalleryInfo, kind_of, scales_of
 from cvnet_engine.engine.gallery.map_codec import kind_wanted
 from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.geometry import require_scales
 from cvnet_engine.engine.presets import PresetName, named
 from cvnet_engine.engine.retrieval.engines import Engines
-from cvnet_engine.engine.scales import scales_wanted
 
 
 def index(
@@ -57,7 +57,7 @@ def index(
         maps, scales = maps or chosen.maps, scales or chosen.scales
     folder = Path(gallery)
     found = indexing.find(map(Path, images))
-    kind, at = kind_wanted(maps) if maps else kind_of(folder), scales_wanted(scales) if scales else scales_of(folder)
+    kind, at = kind_wanted(maps) if maps else kind_of(folder), require_scales(scales) if scales else scales_of(folder)
     made = GalleryInfo.made_with(bundle.manifest, max_side_px, kind, at)
     report = IndexReport(skipped=found.skipped)
     at_once = indexing.streams(bundle, threads, max_side_px)

@@ -15,7 +15,7 @@ from cvnet_engine.engine import typed_json
 from cvnet_engine.engine.backends import BACKENDS
 from cvnet_engine.engine.errors import BundleError, one_line
 from cvnet_engine.engine.files import read_text, write_atomically
-from cvnet_engine.engine.graphs import DESCRIPTOR_NAMES, GRAPH_NAMES
+from cvnet_engine.engine.geometry import DESCRIPTOR_NAMES, GRAPH_NAMES
 
 FORMAT = 2
 MANIFEST = "manifest.json"

@@ -18,9 +18,8 @@ from typing import Any
 
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.errors import BackendError, install_hint, one_line
-from cvnet_engine.engine.geometry import IMAGE_SCALES
+from cvnet_engine.engine.geometry import IMAGE_SCALES, Scales
 from cvnet_engine.engine.retrieval.engines import Engines, on_gpu
-from cvnet_engine.engine.scales import Scales
 
 WORKER_THREADS = 2
 CONNECT_S = 10

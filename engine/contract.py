@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -61,6 +63,32 @@ class Engine(Protocol):
         """The engine itself, closed at the end of the block."""
 
     def __exit__(self, *_: object) -> None: ...
+
+
+class EnginePool(Closing):
+    """An `Engine` made of several engines of one graph, so that as many threads can run at a time.
+
+    A run uses an idle engine, and waits for one if all are busy. Closing the pool closes its engines.
+    """
+
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        self.inputs, self.outputs = engines[0].inputs, engines[0].outputs
+        self._engines = tuple(engines)
+        self._idle: SimpleQueue[Engine] = SimpleQueue()
+        for engine in engines:
+            self._idle.put(engine)
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        engine = self._idle.get()
+        try:
+            return engine.run(feeds)
+        finally:
+            self._idle.put(engine)
+
+    def close(self) -> None:
+        with contextlib.ExitStack() as opened:  # closes the rest if one fails
+            for engine in self._engines:
+                opened.callback(engine.close)
 
 
 @runtime_checkable

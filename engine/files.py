@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from cvnet_engine.engine.errors import BackendError
+
 MOST_TEXT = 1 << 24  # bytes of a manifest or the like
 KINDS = {
     stat.S_IFDIR: "a folder",
@@ -114,3 +116,33 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def cache_folder() -> Path:
+    """The folder of kernels compiled for this machine. The engine writes to no other folder unasked.
+
+    Raises:
+        BackendError: the user has no home.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cvnet-engine"
+    except RuntimeError as error:
+        raise BackendError("no folder to keep compiled kernels in (no home); set XDG_CACHE_HOME") from error
+
+
+def private_folder(folder: Path) -> Path:
+    """Create the folder if it is missing, and return it. Its files are executed, so only this user may write there.
+
+    Raises:
+        BackendError: another user owns it or may write there.
+        OSError: it cannot be created.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.stat()
+    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise BackendError(
+            f"{folder}: other users may write to this folder, whose files are executed; "
+            "expected one that only this user may write to: remove it, or set XDG_CACHE_HOME to another"
+        )
+    folder.chmod(0o700)
+    return folder

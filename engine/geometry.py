@@ -1,19 +1,28 @@
-"""The model's geometry: strides, channels, scales, and the maps that an image of a size comes to.
+"""Constants of the model: its graphs, strides, channels and scales, and the map sizes of an image.
 
 Sizes are (height, width), in pixels of an image or positions of a map. Map sizes are computed in integers that stay
-symbolic in an exported graph, every product below 2^31 since some runtimes compute shapes in 32 bits (decision 002).
+symbolic in an exported graph. Every product stays below 2^31 because some runtimes compute shapes in 32 bits.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from cvnet_engine.engine.errors import GalleryError
+
 Size = tuple[int, int]
+Scales = tuple[float, ...]
+
+IMAGE_GRAPHS = ("descriptor", "features")  # image -> descriptor; image -> descriptor and feature maps
+GRAPH_NAMES = (*IMAGE_GRAPHS, "reranker")  # feature maps of a query and of database images -> pair scores
+DESCRIPTOR_NAMES = {"cvnet": "CVNet", "superglobal": "SuperGlobal"}
 
 STRIDE_PX = 16  # image pixels per position of a full-scale map, the output of the trunk's third stage
 DESCRIPTOR_DIM = 2048
 LOCAL_DIM = 1024  # channels of the trunk's map
-MAP_DIM = 256  # channels of the projected unit maps
+MAP_DIM = 256  # channels of the projected feature maps
 IMAGE_SCALES = (0.7071, 1.0, 1.4142)  # of the image's sides, one descriptor each; the maps come from the middle one
-AREA_SCALES = (0.25, 0.5, 1.0)  # of the map's area, one unit map each
+AREA_SCALES = (0.25, 0.5, 1.0)  # of the map's area, one feature map each
 PAIR_LAYERS = (
     (len(AREA_SCALES) ** 2, 16, 5, 2),
     (16, 16, 3, 1), (16, 32, 3, 2),
@@ -57,3 +66,34 @@ def pooled_size(full: Size) -> Size:
 def scaled(image_px: Size, scale: float) -> Size:
     """An image's size at one of `IMAGE_SCALES`, as `cv2.resize` rounds it."""
     return round(image_px[0] * scale), round(image_px[1] * scale)
+
+
+def require_scales(scales: Iterable[float]) -> Scales:
+    """Return the scales in ascending order, without repeats.
+
+    Raises:
+        GalleryError: a scale that is not in `IMAGE_SCALES`, or no scale 1, which the feature maps need.
+    """
+    wanted = tuple(sorted(set(scales)))
+    if 1 not in wanted or not set(wanted) <= set(IMAGE_SCALES):
+        raise GalleryError(
+            f"scales {format_scales(wanted)}: expected 1 and any others of {format_scales(IMAGE_SCALES)}"
+        )
+    return wanted
+
+
+def parse_scales(text: str) -> Scales:
+    """Parse scales such as `0.7071,1`.
+
+    Raises:
+        GalleryError: the text is not a list of `IMAGE_SCALES` with 1 among them.
+    """
+    try:
+        return require_scales(map(float, text.split(",")))
+    except ValueError as error:
+        raise GalleryError(f"scales {text!r}: expected numbers such as {format_scales(IMAGE_SCALES)}") from error
+
+
+def format_scales(scales: Iterable[float]) -> str:
+    """Format scales as the command line takes them."""
+    return ",".join(f"{scale:g}" for scale in scales)

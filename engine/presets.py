@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from cvnet_engine.engine.errors import CvnetError
-from cvnet_engine.engine.geometry import IMAGE_SCALES
+from cvnet_engine.engine.geometry import IMAGE_SCALES, Scales
 from cvnet_engine.engine.retrieval.searcher import Plan, RerankWith
-from cvnet_engine.engine.scales import Scales
 
 
 @dataclass(frozen=True)

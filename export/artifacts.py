@@ -14,7 +14,7 @@ from cvnet_engine.cvnet.model import CVNet
 from cvnet_engine.engine.backends import BACKENDS
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.errors import ExportError
-from cvnet_engine.engine.graphs import IMAGE_GRAPHS
+from cvnet_engine.engine.geometry import IMAGE_GRAPHS
 from cvnet_engine.engine.retrieval.engines import BATCH
 from cvnet_engine.export.graphs import DESCRIPTOR, FEATURES, GRAPHS
 from cvnet_engine.export.onnx_export import cut, export

@@ -30,8 +30,7 @@ from cvnet_engine.engine.contract import Array, Engine
 from cvnet_engine.engine.errors import BackendError, BundleError, ImageError
 from cvnet_engine.engine.files import rename, sync
 from cvnet_engine.engine.gallery.indexing import find_images
-from cvnet_engine.engine.geometry import Size
-from cvnet_engine.engine.graphs import DESCRIPTOR_NAMES, GRAPH_NAMES
+from cvnet_engine.engine.geometry import DESCRIPTOR_NAMES, GRAPH_NAMES, Size
 from cvnet_engine.engine.images import check_size, load, normalise
 from cvnet_engine.engine.retrieval.descriptors import DESCRIPTORS
 from cvnet_engine.export import accuracy, parity

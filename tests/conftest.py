@@ -18,7 +18,7 @@ import pytest
 from cvnet_engine.cvnet import checkpoint
 from cvnet_engine.cvnet.model import CVNet
 from cvnet_engine.engine.bundle import Bundle, sha256, write_manifest
-from cvnet_engine.engine.graphs import IMAGE_GRAPHS
+from cvnet_engine.engine.geometry import IMAGE_GRAPHS
 from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.export.build import build
 from cvnet_engine.export.graphs import DESCRIPTOR, FEATURES

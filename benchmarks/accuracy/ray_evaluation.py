@@ -9,7 +9,7 @@ from cvnet_engine.benchmarks.accuracy.evaluation import Evaluator, Query, QueryW
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.cluster import Cluster, Worker, crew
 from cvnet_engine.engine.gallery.reader import Gallery
-from cvnet_engine.engine.scales import Scales
+from cvnet_engine.engine.geometry import Scales
 
 
 class QueryWorker(Worker):

@@ -8,10 +8,8 @@ from pathlib import Path
 from cvnet_engine.engine.bundle import Bundle, Manifest
 from cvnet_engine.engine.contract import Closing
 from cvnet_engine.engine.errors import BackendError, WeightsError, install_hint
-from cvnet_engine.engine.geometry import IMAGE_SCALES
-from cvnet_engine.engine.graphs import GRAPH_NAMES
+from cvnet_engine.engine.geometry import GRAPH_NAMES, IMAGE_SCALES, Scales, format_scales
 from cvnet_engine.engine.retrieval.engines import Engines
-from cvnet_engine.engine.scales import Scales, shown
 
 REFERENCE, PUBLISHED, COMPILED = "PyTorch", "PyTorch published", "PyTorch compiled"
 KEEPING = "PyTorch, memory kept"  # see `benchmarks.contenders.apart`
@@ -63,7 +61,7 @@ def identity_of(manifest: Manifest, scales: Scales = IMAGE_SCALES) -> str:
 
 def scaled(identity: str, scales: Scales) -> str:
     """The identity of a model that describes images at these scales."""
-    return identity if scales == IMAGE_SCALES else f"{identity} scales {shown(scales)}"
+    return identity if scales == IMAGE_SCALES else f"{identity} scales {format_scales(scales)}"
 
 
 def open_reference(bundle: Bundle, threads: int | None, compiled: bool = False) -> Contender:

@@ -10,7 +10,7 @@ from cvnet_engine.benchmarks.accuracy.dataset import Dataset, load
 from cvnet_engine.cvnet.model import CVNet
 from cvnet_engine.engine.backends import open_engine
 from cvnet_engine.engine.contract import Array
-from cvnet_engine.engine.graphs import GRAPH_NAMES
+from cvnet_engine.engine.geometry import GRAPH_NAMES
 from cvnet_engine.engine.retrieval.descriptors import DESCRIPTORS
 from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.export.artifacts import Artifacts

@@ -22,10 +22,10 @@ from cvnet_engine.benchmarks.contenders.contender import open_reference
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.contract import Array, Closing
 from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.geometry import Scales
 from cvnet_engine.engine.images import load
 from cvnet_engine.engine.retrieval.descriptors import Descriptor
 from cvnet_engine.engine.retrieval.searcher import Plan, Searcher
-from cvnet_engine.engine.scales import Scales
 
 Sample = tuple[float, list[Array]]  # when its turn came, and network inputs (1, 3, H, W) float32 by scale
 

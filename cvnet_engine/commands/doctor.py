@@ -6,7 +6,7 @@ from cvnet_engine import console
 from cvnet_engine.engine import machine
 from cvnet_engine.engine.backends import choice
 from cvnet_engine.engine.errors import install_hint
-from cvnet_engine.engine.graphs import GRAPH_NAMES
+from cvnet_engine.engine.geometry import GRAPH_NAMES
 from cvnet_engine.options import DoctorOptions
 
 

@@ -19,9 +19,8 @@ from cvnet_engine.commands.subject import ClusterSubject, EngineSubject, Referen
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.cluster import Cluster
 from cvnet_engine.engine.errors import CvnetError, DatasetError
-from cvnet_engine.engine.geometry import IMAGE_SCALES
+from cvnet_engine.engine.geometry import IMAGE_SCALES, Scales, format_scales
 from cvnet_engine.engine.presets import PRESETS
-from cvnet_engine.engine.scales import Scales, shown
 from cvnet_engine.options import EvalOptions, cluster_of
 from cvnet_engine.pages.evaluation import AGAINST, ENGINE, REFERENCE, accuracy, agreement_table, evaluation_page
 from cvnet_engine.pages.rendering import render
@@ -48,7 +47,7 @@ def run(options: EvalOptions) -> None:
             f"only {plan.rerank_full} of a shortlist are scored in full: not comparable with published figures"
         )
     if scales != IMAGE_SCALES:
-        console.warn(f"descriptors average scales {shown(scales)} only: not comparable with published figures")
+        console.warn(f"descriptors average scales {format_scales(scales)} only: not comparable with published figures")
     with kept_folder(options.gallery) as folder, Journal(folder / JOURNAL) as journal:
         task = Task(dataset, tuple(shortlists), method=plan.method, rerank_full=plan.rerank_full)
         with opened_subjects(options, bundle, folder, scales, cluster) as subjects:

@@ -21,10 +21,9 @@ from cvnet_engine.engine.gallery.info import GalleryInfo, kind_of, scales_of
 from cvnet_engine.engine.gallery.map_codec import kind_wanted
 from cvnet_engine.engine.gallery.ray_indexing import index_on_cluster
 from cvnet_engine.engine.gallery.writer import GalleryWriter
-from cvnet_engine.engine.geometry import IMAGE_SCALES
+from cvnet_engine.engine.geometry import IMAGE_SCALES, Scales, parse_scales
 from cvnet_engine.engine.presets import PRESETS, PresetName, limit_px
 from cvnet_engine.engine.retrieval.engines import Engines
-from cvnet_engine.engine.scales import Scales, parse_scales
 from cvnet_engine.options import IndexOptions, cluster_of
 
 STANDARD_INPUT = Path("-")

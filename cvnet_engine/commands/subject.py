@@ -27,9 +27,8 @@ from cvnet_engine.engine.gallery.indexing import IndexReport
 from cvnet_engine.engine.gallery.info import GalleryInfo, kind_of
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
-from cvnet_engine.engine.geometry import IMAGE_SCALES
+from cvnet_engine.engine.geometry import IMAGE_SCALES, Scales
 from cvnet_engine.engine.retrieval.engines import Engines
-from cvnet_engine.engine.scales import Scales
 
 
 class Subject(Protocol):

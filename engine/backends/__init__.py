@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from cvnet_engine.engine import machine
 from cvnet_engine.engine.errors import BackendError, CvnetWarning
-from cvnet_engine.engine.graphs import GRAPH_NAMES, IMAGE_GRAPHS
+from cvnet_engine.engine.geometry import GRAPH_NAMES, IMAGE_GRAPHS
 
 if TYPE_CHECKING:  # NumPy is not loaded for the command line's help
     from cvnet_engine.engine.contract import Engine

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvnet_engine.engine import machine
-from cvnet_engine.engine.backends.cache import cache_folder, private
 from cvnet_engine.engine.backends.tensorrt import TensorRtEngine, require_device
 from cvnet_engine.engine.errors import BackendError, BundleError, install_hint
-from cvnet_engine.engine.files import write_atomically
+from cvnet_engine.engine.files import cache_folder, private_folder, write_atomically
 
 if TYPE_CHECKING:
     import tensorrt_rtx as trt
@@ -54,7 +53,7 @@ class TensorRtRtxEngine(TensorRtEngine):
         kernels: trt.IRuntimeCache = config.create_runtime_cache()
         self._kernels, self._kernels_file = kernels, kernels_file(plan)
         with contextlib.suppress(OSError):  # none yet, or nowhere to keep them
-            private(self._kernels_file.parent)
+            private_folder(self._kernels_file.parent)
             kernels.deserialize(self._kernels_file.read_bytes())  # it takes none of another GPU, driver or version
         config.set_runtime_cache(kernels)
         return engine.create_execution_context(config)
@@ -63,7 +62,9 @@ class TensorRtRtxEngine(TensorRtEngine):
         """Keep the kernels that were compiled, where that is possible, and give back device and host memory."""
         kernels: trt.IRuntimeCache = self._kernels
         with contextlib.suppress(OSError, BackendError):
-            write_atomically(private(self._kernels_file.parent) / self._kernels_file.name, bytes(kernels.serialize()))
+            write_atomically(
+                private_folder(self._kernels_file.parent) / self._kernels_file.name, bytes(kernels.serialize())
+            )
         super().close()
 
 

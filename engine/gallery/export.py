@@ -12,9 +12,8 @@ import numpy as np
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.errors import GalleryError, install_hint
 from cvnet_engine.engine.gallery.reader import Gallery
-from cvnet_engine.engine.geometry import AREA_SCALES, DESCRIPTOR_DIM
+from cvnet_engine.engine.geometry import AREA_SCALES, DESCRIPTOR_DIM, format_scales
 from cvnet_engine.engine.retrieval.blocks import Descriptors
-from cvnet_engine.engine.scales import shown
 
 CHUNK = 4096  # descriptors in memory at once: 32 MiB
 GROUP, GROUP_WITH_MAPS = 4096, 16  # rows of a Parquet row group
@@ -110,5 +109,5 @@ def made_by(gallery: Gallery) -> dict[str, str | int]:
         "features_id": info.features_id,
         "weights": info.weights,
         "max_side_px": info.max_side_px or 0,
-        "scales": shown(info.scales),
+        "scales": format_scales(info.scales),
     }

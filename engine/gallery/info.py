@@ -14,9 +14,7 @@ from cvnet_engine.engine.errors import GalleryError, one_line
 from cvnet_engine.engine.files import read_text, write_atomically
 from cvnet_engine.engine.gallery.fidelity import Fidelity
 from cvnet_engine.engine.gallery.map_codec import parse_kind
-from cvnet_engine.engine.geometry import IMAGE_SCALES
-from cvnet_engine.engine.graphs import DESCRIPTOR_NAMES
-from cvnet_engine.engine.scales import Scales, scales_wanted, shown
+from cvnet_engine.engine.geometry import DESCRIPTOR_NAMES, IMAGE_SCALES, Scales, format_scales, require_scales
 
 FORMAT = 3
 STATELESS = 2  # the format before: its shards do not say whether their images have changed
@@ -99,8 +97,8 @@ def read_info(path: Path) -> GalleryInfo:
             raise ValueError(f"maps is {info.maps!r}")
         if info.descriptor not in DESCRIPTOR_NAMES:
             raise ValueError(f"descriptor is {info.descriptor!r}; expected {' or '.join(DESCRIPTOR_NAMES)}")
-        if scales_wanted(info.scales) != info.scales:
-            raise ValueError(f"scales are {shown(info.scales)}; expected ascending ones")
+        if require_scales(info.scales) != info.scales:
+            raise ValueError(f"scales are {format_scales(info.scales)}; expected ascending ones")
         return info.unpacked()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise GalleryError(f"{path}: not a gallery (no {INFO}); make one with 'cvnet-engine index'") from error
@@ -146,7 +144,7 @@ def require_equal(gallery: GalleryInfo, wanted: GalleryInfo, path: Path) -> None
         )
     if gallery.scales != wanted.scales:
         raise GalleryError(
-            f"{path}: made with --scales {shown(gallery.scales)}; got {shown(wanted.scales)}: "
+            f"{path}: made with --scales {format_scales(gallery.scales)}; got {format_scales(wanted.scales)}: "
             "use the same, or another --gallery"
         )
     if gallery.maps != wanted.maps:

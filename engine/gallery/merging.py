@@ -11,7 +11,7 @@ from cvnet_engine.engine.gallery.info import GalleryInfo
 from cvnet_engine.engine.gallery.shards import Belongings, FileStamp
 from cvnet_engine.engine.gallery.walk import Whole, walk
 from cvnet_engine.engine.gallery.writer import GalleryWriter
-from cvnet_engine.engine.scales import shown
+from cvnet_engine.engine.geometry import format_scales
 
 
 @dataclass
@@ -73,7 +73,7 @@ def require_one_making(galleries: dict[Path, GalleryInfo]) -> None:
         for what, mine, theirs in (
             ("model", f"{expected.weights}, {expected.features_id[:12]}", f"{info.weights}, {info.features_id[:12]}"),
             ("--max-side", expected.max_side_px or 0, info.max_side_px or 0),
-            ("--scales", shown(expected.scales), shown(info.scales)),
+            ("--scales", format_scales(expected.scales), format_scales(info.scales)),
             ("--maps", f"{expected.maps} {expected.code[:12]}", f"{info.maps} {info.code[:12]}"),
         ):
             if mine != theirs:

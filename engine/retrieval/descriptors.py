@@ -49,4 +49,4 @@ DESCRIPTORS = {
     "superglobal": Descriptor(
         superglobal.MIN_SIDE_PX, superglobal.scaled, superglobal.network_input, superglobal.over_scales
     ),
-}  # of `engine.graphs.DESCRIPTOR_NAMES`
+}  # of `engine.geometry.DESCRIPTOR_NAMES`

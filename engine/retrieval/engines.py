@@ -16,17 +16,14 @@ from typing import Protocol
 import numpy as np
 
 from cvnet_engine.engine.backends import known, open_engine, usable_threads
-from cvnet_engine.engine.backends.streams import Streams
 from cvnet_engine.engine.bundle import Bundle, GraphFile
-from cvnet_engine.engine.contract import Array, Closing, Engine, Uploading
+from cvnet_engine.engine.contract import Array, Closing, Engine, EnginePool, Uploading
 from cvnet_engine.engine.errors import BackendError, CvnetWarning, ImageError
 from cvnet_engine.engine.features import Features
-from cvnet_engine.engine.geometry import IMAGE_SCALES, Size
-from cvnet_engine.engine.graphs import IMAGE_GRAPHS
+from cvnet_engine.engine.geometry import IMAGE_GRAPHS, IMAGE_SCALES, Scales, Size
 from cvnet_engine.engine.images import Box, ImageLike, check_size, load, naming
 from cvnet_engine.engine.retrieval.blocks import Descriptors
 from cvnet_engine.engine.retrieval.descriptors import DESCRIPTORS, Descriptor
-from cvnet_engine.engine.scales import Scales
 from cvnet_engine.engine.signatures import require_signature
 
 BATCH = 4  # candidates of equal size scored at once
@@ -227,7 +224,7 @@ def open_streams(bundle: Bundle, name: str, threads: int | None, streams: int) -
         return open_graph(bundle, name, threads)
     each = max(1, usable_threads(threads) // streams)
     with contextlib.ExitStack() as opened:
-        engine = Streams([opened.enter_context(open_graph(bundle, name, each)) for _ in range(streams)])
+        engine = EnginePool([opened.enter_context(open_graph(bundle, name, each)) for _ in range(streams)])
         opened.pop_all()
     return engine
 

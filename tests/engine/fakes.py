@@ -12,9 +12,8 @@ from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.gallery.info import FORMAT, GalleryInfo
 from cvnet_engine.engine.gallery.shards import FileStamp
-from cvnet_engine.engine.geometry import IMAGE_SCALES
+from cvnet_engine.engine.geometry import IMAGE_SCALES, Scales
 from cvnet_engine.engine.images import Box, ImageLike, load
-from cvnet_engine.engine.scales import Scales
 
 INFO = GalleryInfo(FORMAT, "digest-fp32", "seeded:0", 1024)
 STAMP = FileStamp(1000, 1_700_000_000_000_000_000, "ab" * 32)

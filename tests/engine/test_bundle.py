@@ -18,7 +18,7 @@ import pytest
 
 from cvnet_engine.engine.bundle import Bundle, read_manifest, sha256, take_over, write_manifest
 from cvnet_engine.engine.errors import BundleError
-from cvnet_engine.engine.graphs import GRAPH_NAMES
+from cvnet_engine.engine.geometry import GRAPH_NAMES
 
 
 @pytest.fixture

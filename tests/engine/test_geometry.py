@@ -1,4 +1,4 @@
-"""Sizes computed in integers are those of the published code, of OpenCV, and of the graphs."""
+"""Map sizes in integers equal those of the published code, OpenCV and the graphs; scales are parsed and checked."""
 
 import cv2
 import numpy as np
@@ -6,7 +6,18 @@ import pytest
 
 from cvnet_engine.cvnet.reranker import scaled_size
 from cvnet_engine.engine.backends import open_engine
-from cvnet_engine.engine.geometry import AREA_SCALES, IMAGE_SCALES, map_size, pooled_size, scaled, unit_map_sizes
+from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.geometry import (
+    AREA_SCALES,
+    IMAGE_SCALES,
+    format_scales,
+    map_size,
+    parse_scales,
+    pooled_size,
+    require_scales,
+    scaled,
+    unit_map_sizes,
+)
 
 
 def test_unit_map_sizes_are_the_published_rounding():
@@ -32,3 +43,27 @@ def test_pooled_maps_are_half_a_side_and_never_fewer_positions_than_an_image_has
     for n in range(2, 200):
         full, small = unit_map_sizes((n, n)), unit_map_sizes(pooled_size((n, n)))
         assert all(0 < s[0] <= f[0] for f, s in zip(full, small, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("text", "scales"),
+    [
+        ("0.7071,1,1.4142", IMAGE_SCALES),
+        ("1.4142, 1.0", (1.0, 1.4142)),
+        ("1,0.7071,1", (0.7071, 1.0)),
+        ("1", (1.0,)),
+    ],
+)
+def test_scales_are_read_in_any_order(text, scales):
+    assert parse_scales(text) == scales
+    assert parse_scales(format_scales(scales)) == scales
+
+
+@pytest.mark.parametrize("text", ["", "0.7071", "1,2", "0.7", "1;1.4142", "one", "nan,1", "1,inf", "-1"])
+def test_other_scales_are_refused(text):
+    with pytest.raises(GalleryError, match=r"scales .*: expected"):
+        parse_scales(text)
+
+
+def test_scales_from_python_may_be_whole_numbers():
+    assert require_scales([1, 0.7071]) == (0.7071, 1.0)

@@ -8,9 +8,9 @@ import pytest
 
 from cvnet_engine.engine.errors import CvnetError
 from cvnet_engine.engine.gallery.map_codec import parse_kind
+from cvnet_engine.engine.geometry import require_scales
 from cvnet_engine.engine.presets import PRESETS, PresetName, limit_px, named
 from cvnet_engine.engine.retrieval.searcher import Plan
-from cvnet_engine.engine.scales import scales_wanted
 
 
 def test_exact_is_the_published_computation():
@@ -27,7 +27,7 @@ def test_presets_are_such_as_commands_take(name):
     preset = PRESETS[name]
     assert name in get_args(PresetName)
     assert parse_kind(preset.maps) == preset.maps
-    assert scales_wanted(preset.scales) == preset.scales
+    assert require_scales(preset.scales) == preset.scales
     assert preset.plan(10, None, None, None).full_pairs <= preset.rerank
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from cvnet_engine.engine.backends import BACKENDS, PRECISIONS
 from cvnet_engine.engine.errors import BackendError
-from cvnet_engine.engine.graphs import GRAPH_NAMES
+from cvnet_engine.engine.geometry import GRAPH_NAMES
 from cvnet_engine.export import artifacts
 from cvnet_engine.export.artifacts import Artifacts
 from cvnet_engine.export.build import build, candidate_backends, resolved_targets, why_not_run

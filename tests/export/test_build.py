@@ -9,7 +9,7 @@ import pytest
 
 from cvnet_engine.engine.bundle import Bundle, sha256
 from cvnet_engine.engine.errors import BundleError
-from cvnet_engine.engine.graphs import GRAPH_NAMES
+from cvnet_engine.engine.geometry import GRAPH_NAMES
 from cvnet_engine.export.build import unfinished_folder
 
 

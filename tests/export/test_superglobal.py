@@ -15,8 +15,7 @@ from cvnet_engine.cvnet import checkpoint
 from cvnet_engine.cvnet.superglobal import FLOOR, floored, global_mean, regional_mean
 from cvnet_engine.engine.backends import open_engine
 from cvnet_engine.engine.errors import ImageError
-from cvnet_engine.engine.geometry import IMAGE_SCALES
-from cvnet_engine.engine.graphs import IMAGE_GRAPHS
+from cvnet_engine.engine.geometry import IMAGE_GRAPHS, IMAGE_SCALES
 from cvnet_engine.engine.images import load
 from cvnet_engine.engine.retrieval.descriptors import DESCRIPTORS
 from cvnet_engine.engine.retrieval.engines import Engines

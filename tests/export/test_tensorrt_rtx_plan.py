@@ -5,7 +5,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from cvnet_engine.engine.errors import BackendError, ExportError
-from cvnet_engine.engine.graphs import GRAPH_NAMES, IMAGE_GRAPHS
+from cvnet_engine.engine.geometry import GRAPH_NAMES, IMAGE_GRAPHS
 from cvnet_engine.export.precision import take_half_keys, to_fp16, to_int8
 from cvnet_engine.export.tensorrt_plan import PlanOptions, SizeRange, build_plan, profiles
 from tests.export.compiled_plans import CALIBRATION, MATRIX, TARGETS, compile_for_photos

@@ -16,7 +16,7 @@ from cvnet_engine.engine.bundle import MANIFEST, Bundle, sha256
 from cvnet_engine.engine.gallery.info import INFO
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
-from cvnet_engine.engine.graphs import GRAPH_NAMES
+from cvnet_engine.engine.geometry import GRAPH_NAMES
 from tests.engine.fakes import INFO as MADE
 from tests.engine.fakes import STAMP, features
 from tests.hostile.tiny import write_bundle

@@ -14,8 +14,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from cvnet_engine.engine.bundle import FORMAT, GraphFile, Manifest, write_manifest
 from cvnet_engine.engine.contract import Array
-from cvnet_engine.engine.geometry import AREA_SCALES, DESCRIPTOR_DIM, MAP_DIM
-from cvnet_engine.engine.graphs import GRAPH_NAMES
+from cvnet_engine.engine.geometry import AREA_SCALES, DESCRIPTOR_DIM, GRAPH_NAMES, MAP_DIM
 
 STRIDE_PX = 16
 FLOAT = TensorProto.FLOAT

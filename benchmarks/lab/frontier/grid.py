@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
-from cvnet_engine.engine.geometry import IMAGE_SCALES
-from cvnet_engine.engine.graphs import DESCRIPTOR_NAMES
+from cvnet_engine.engine.geometry import DESCRIPTOR_NAMES, IMAGE_SCALES
 from cvnet_engine.engine.retrieval.searcher import Plan, RerankWith
 
 SIDES_PX = (384, 512, 640, 768, 1024)

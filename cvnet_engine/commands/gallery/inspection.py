@@ -16,7 +16,7 @@ from cvnet_engine.engine.gallery.filter import select
 from cvnet_engine.engine.gallery.info import read_info
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.verification import repair, verify
-from cvnet_engine.engine.scales import shown
+from cvnet_engine.engine.geometry import format_scales
 from cvnet_engine.options import InfoOptions, ListOptions, VerifyOptions
 
 
@@ -31,7 +31,7 @@ def show_info(options: InfoOptions) -> None:
         ("free space", f"{decimal(statistics.free_bytes)}, which 'gallery compact' returns to the disk"),
         ("model", f"{made.weights}, {made.features_id[:12]}"),
         ("longest side", f"{made.max_side_px} px" if made.max_side_px else "no limit"),
-        ("scales", shown(made.scales)),
+        ("scales", format_scales(made.scales)),
         ("maps", made.maps),
         ("map compression", str(made.fidelity)),
         ("approximate index", reason or (about and f"{about.images:,} images, {describe(about)}") or "none"),

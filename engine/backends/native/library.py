@@ -19,10 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from cvnet_engine.engine import machine
-from cvnet_engine.engine.backends.cache import cache_folder, private
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.errors import OUT_OF_MEMORY, BackendError, OutOfMemoryError, one_line
-from cvnet_engine.engine.files import rename, sync
+from cvnet_engine.engine.files import cache_folder, private_folder, rename, sync
 from cvnet_engine.engine.geometry import AREA_SCALES, MAP_DIM, Size
 
 SOURCE = Path(__file__).with_name("pair_scorer.c")  # the one translation unit; it includes every header beside it
@@ -77,7 +76,7 @@ def library() -> ctypes.CDLL:
     """
     folder = cache_folder()
     try:
-        file = cached(private(folder)) or compile_into(folder)
+        file = cached(private_folder(folder)) or compile_into(folder)
     except OSError as error:
         raise unwritable(folder, error) from error
     try:

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from cvnet_engine.engine import backends
-from cvnet_engine.engine.backends.cache import private
 from cvnet_engine.engine.backends.native import library as native
 from cvnet_engine.engine.backends.native.engine import NativeReranker
 from cvnet_engine.engine.backends.native.library import cached, compiler, is_here
 from cvnet_engine.engine.bundle import Bundle, GraphFile, sha256
 from cvnet_engine.engine.errors import BackendError, BundleError, CvnetWarning
+from cvnet_engine.engine.files import private_folder
 from cvnet_engine.engine.retrieval.engines import Engines
 from tests.bundles import copy_bundle
 from tests.engine.backends.native_fuzz import random_weights
@@ -105,16 +105,16 @@ def test_the_folder_is_the_users_alone(folder):
 def test_a_folder_that_others_can_write_to_is_refused(folder, runs, mode):
     folder.mkdir(parents=True)
     folder.chmod(mode)
-    with pytest.raises(BackendError, match=r"others may write there.*set XDG_CACHE_HOME"):
+    with pytest.raises(BackendError, match=r"other users may write.*set XDG_CACHE_HOME"):
         open_anew()
     assert runs() == 0
 
 
 def test_another_users_folder_is_refused(folder, monkeypatch):
-    private(folder)
+    private_folder(folder)
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    with pytest.raises(BackendError, match="a folder of this user alone"):
-        private(folder)
+    with pytest.raises(BackendError, match="only this user may write"):
+        private_folder(folder)
 
 
 def test_a_cache_that_cannot_be_written_is_its_own_cause(folder, runs):

@@ -19,8 +19,7 @@ from cvnet_engine.engine.bundle import Bundle, sha256
 from cvnet_engine.engine.contract import Array, Closing, TensorSpec
 from cvnet_engine.engine.errors import BackendError, ImageError
 from cvnet_engine.engine.features import Features
-from cvnet_engine.engine.geometry import IMAGE_SCALES
-from cvnet_engine.engine.graphs import GRAPH_NAMES
+from cvnet_engine.engine.geometry import GRAPH_NAMES, IMAGE_SCALES
 from cvnet_engine.engine.retrieval import retriever
 from cvnet_engine.engine.retrieval.descriptors import DESCRIPTORS
 from cvnet_engine.engine.retrieval.engines import Engines, open_graph

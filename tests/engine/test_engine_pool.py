@@ -8,8 +8,7 @@ from threading import Barrier
 import numpy as np
 import pytest
 
-from cvnet_engine.engine.backends.streams import Streams
-from cvnet_engine.engine.contract import Closing, TensorSpec
+from cvnet_engine.engine.contract import Closing, EnginePool, TensorSpec
 from cvnet_engine.engine.errors import BackendError
 
 
@@ -39,14 +38,14 @@ class Meeting(Closing):
 
 def test_as_many_threads_run_at_a_time_as_there_are_engines():
     barrier = Barrier(3)
-    with Streams([Meeting(100 * n, barrier) for n in range(3)]) as engine, ThreadPoolExecutor(6) as pool:
+    with EnginePool([Meeting(100 * n, barrier) for n in range(3)]) as engine, ThreadPoolExecutor(6) as pool:
         found = list(pool.map(lambda n: engine.run({"x": np.array([n])})["x"].item(), range(30)))
     assert [value % 100 for value in found] == list(range(30))
     assert {value // 100 for value in found} == {0, 1, 2}
 
 
 def test_an_engine_that_fails_is_idle_again():
-    engine = Streams([Meeting(0, fails=True)])
+    engine = EnginePool([Meeting(0, fails=True)])
     for _ in range(3):
         with pytest.raises(BackendError):
             engine.run({"x": np.zeros(1)})
@@ -55,5 +54,5 @@ def test_an_engine_that_fails_is_idle_again():
 def test_all_are_closed_though_one_fails_at_it():
     engines = [Meeting(0), Meeting(1, fails=True), Meeting(2)]
     with pytest.raises(BackendError):
-        Streams(engines).close()
+        EnginePool(engines).close()
     assert [engine.closed for engine in engines] == [True] * 3
