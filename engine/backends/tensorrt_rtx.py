@@ -62,9 +62,8 @@ class TensorRtRtxEngine(TensorRtEngine):
         """Keep the kernels that were compiled, where that is possible, and give back device and host memory."""
         kernels: trt.IRuntimeCache = self._kernels
         with contextlib.suppress(OSError, BackendError):
-            write_atomically(
-                private_folder(self._kernels_file.parent) / self._kernels_file.name, bytes(kernels.serialize())
-            )
+            private_folder(self._kernels_file.parent)
+            write_atomically(self._kernels_file, bytes(kernels.serialize()))
         super().close()
 
 

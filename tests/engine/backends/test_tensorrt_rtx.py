@@ -138,7 +138,7 @@ def test_kernels_in_a_folder_that_others_can_write_to_are_not_run(opened, tmp_pa
     folder = tmp_path / "cache" / "cvnet-engine"
     assert folder.stat().st_mode & 0o777 == 0o700
     folder.chmod(0o777)
-    with pytest.raises(BackendError, match=r"others may write there.*set XDG_CACHE_HOME"):
+    with pytest.raises(BackendError, match=r"other users may write.*set XDG_CACHE_HOME"):
         opened()
 
 
