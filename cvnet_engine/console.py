@@ -1,4 +1,4 @@
-"""What a person sees: tables and lines on standard output, progress on standard error, JSON in files."""
+"""Terminal output: tables and lines on standard output, progress on standard error, JSON in files."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ DEMONSTRATION = (
 
 
 class RateColumn(ProgressColumn):
-    """Steps a second, or seconds a step where that reads better."""
+    """Steps per second, or seconds per step if slower than one per second."""
 
     def render(self, task: Task) -> Text:
         return Text(rate(task.speed), style="dim") if task.speed else Text("")
@@ -80,7 +80,7 @@ class Lines:
 
 
 def rate(speed: float) -> str:
-    """Steps a second, or seconds a step where that reads better."""
+    """Steps per second, or seconds per step if slower than one per second."""
     return f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each"
 
 
@@ -92,7 +92,7 @@ def duration(seconds: float) -> str:
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
-    """As in `1 image` and `2 images`."""
+    """A count with its noun, as in `1 image` and `2 images`."""
     return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
 
 
@@ -100,7 +100,7 @@ def counted(count: int, noun: str, plural: str = "") -> str:
 def progress(description: str, total: int | None = None) -> Iterator[Callable[..., None]]:
     """Count, rate and time left, as a bar on a terminal, else in lines.
 
-    Yields what to call after each step, or with how many, and with the total where that was not known before.
+    Yields the callback to call after each step, with the number of steps and, once known, their total.
     """
     if not err.is_terminal:
         yield Lines(description, total).advance
@@ -120,19 +120,19 @@ def say(text: str = "") -> None:
 
 
 def warn(text: str) -> None:
-    """A line that must not be missed."""
+    """A highlighted line."""
     out.print(Text(printable(text), style="yellow"))
 
 
 def notice(manifest: Manifest) -> str | None:
-    """What must be said of everything that a model makes; nothing of a checkpoint."""
+    """The warning shown for untrained and demonstration models; None for real checkpoints."""
     if not manifest.trained:
         return UNTRAINED
     return DEMONSTRATION if manifest.is_demonstration else None
 
 
 def warn_of_model(manifest: Manifest) -> None:
-    """Say the model's notice, once."""
+    """Show the model's warning, once."""
     text = notice(manifest)
     if text:
         warn_once(text)
@@ -157,7 +157,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 
 def emit(text: str) -> None:
-    """Text for the program at the other end of a pipe, at once, file names byte for byte."""
+    """Write text for another program to standard output and flush it; file names keep their bytes."""
     stream = sys.__stdout__
     assert stream
     stream.buffer.write(os.fsencode(printable(text) if stream.isatty() else text))
@@ -165,15 +165,15 @@ def emit(text: str) -> None:
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Results for machines; NaN, which JSON does not know, becomes null."""
+    """Write results as JSON; NaN becomes null."""
     write_file(file, json.dumps(finite(content), indent=2) + "\n")
 
 
 def write_file(file: Path, text: str) -> None:
-    """A result file, whole or not at all; `STANDARD_OUTPUT`, which is kept for it then, as it is.
+    """Write a result file atomically, or to `STANDARD_OUTPUT`.
 
     Raises:
-        CvnetError: the folder is not there, or the disk is full.
+        CvnetError: the folder does not exist, or the disk is full.
     """
     try:
         if file == STANDARD_OUTPUT:
@@ -195,5 +195,5 @@ def finite(value: Any) -> Any:
 
 
 def printable(text: str) -> str:
-    """Text for a terminal: file names may hold bytes that are no text, and control characters."""
+    """Text for a terminal: control characters and undecodable bytes of file names are replaced."""
     return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -12,14 +12,14 @@ STANDARD_ERROR = 2
 
 
 def arm() -> None:
-    """From now on a Ctrl-C ends the process; where it is ignored, as in a background job, it stays ignored."""
+    """Make Ctrl-C end the process, unless it is ignored, as in a background job."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, end)
 
 
 @contextlib.contextmanager
 def unwinding() -> Iterator[None]:
-    """Within, the first Ctrl-C raises KeyboardInterrupt, whose text ends the line; a second one ends the process."""
+    """The first Ctrl-C raises KeyboardInterrupt, whose text is added to the message; a second one ends the process."""
 
     def unwind(*_: object) -> None:
         signal.signal(signal.SIGINT, end)

@@ -42,8 +42,8 @@ PresetOption = Annotated[
     Literal["exact", "balanced", "fast"] | None,
     typer.Option(
         "--preset",
-        help="Default settings for accuracy or speed. 'exact' (default) reproduces the paper. "
-        "Use the same preset for build, index and search.",
+        help="Settings for accuracy or speed. 'exact' (default) reproduces the paper. Use the same for "
+        "build, index and search.",
     ),
 ]
 MaxSideOption = Annotated[
@@ -58,24 +58,24 @@ MaxSideOption = Annotated[
 MAPS = typer.Option(
     "--maps",
     metavar="FORMAT",
-    help="Feature map storage: float16 (default), or coded[:BYTES], compressed to BYTES per position (default 24, "
-    "21x smaller). Fixed when the gallery is created.",
+    help="Map storage: float16 (default), or coded[:BYTES], compressed to BYTES per position (24: 21x smaller). "
+    "Fixed for a gallery.",
 )
 ScalesOption = Annotated[
     str | None,
     typer.Option(
         "--scales",
         metavar="LIST",
-        help="Image scales that a descriptor averages: 1 and any of 0.7071, 1.4142 (default all, as published). "
-        "Fewer are faster. Fixed when the gallery is created.",
+        help="Image scales of a descriptor: 1 and any of 0.7071, 1.4142. Default all; fewer are faster. "
+        "Fixed for a gallery.",
     ),
 ]
 RerankWithOption = Annotated[
     Literal["cvnet", "superglobal", "both"] | None,
     typer.Option(
         "--rerank-with",
-        help="Reranking method: cvnet (default, pair scores), superglobal (refined descriptors, takes "
-        "milliseconds), or both, superglobal first.",
+        help="cvnet (default): pair scores. superglobal: refined descriptors, in milliseconds. both: "
+        "superglobal, then pair scores.",
     ),
 ]
 RerankFullOption = Annotated[
@@ -84,8 +84,7 @@ RerankFullOption = Annotated[
         "--rerank-full",
         metavar="N",
         min=0,
-        help="Score every candidate at half resolution, then only the best N at full resolution. Faster; scores "
-        "differ from the paper's.",
+        help="Score candidates at half resolution, then only the best N at full resolution. Faster, less exact.",
     ),
 ]
 ExactOption = Annotated[
@@ -99,8 +98,7 @@ RunnerOption = Annotated[
     typer.Option(
         "--runner",
         metavar="RUNNER",
-        help="local: this process. ray: Ray processes on this machine, 2 --threads each. ray:ADDRESS: those of a "
-        "running Ray cluster.",
+        help="local: this process. ray: Ray processes on this machine. ray:ADDRESS: those of a running Ray cluster.",
     ),
 ]
 WorkersOption = Annotated[
@@ -165,8 +163,7 @@ class BuildOptions(Options):
     sizes: Annotated[
         str,
         typer.Option(
-            help="Expected image sizes, WIDTHxHEIGHT,..., or a folder of typical photos. 'auto' times the first or "
-            "most frequent; TensorRT plans for all."
+            help="Expected image sizes, WIDTHxHEIGHT,..., or a folder of typical photos. Engines are tuned for them."
         ),
     ] = "1024x768"
     calibration: Annotated[

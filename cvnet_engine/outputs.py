@@ -1,4 +1,4 @@
-"""Where results go, checked before any work: into a file that can be written, in the place of nothing that is read."""
+"""Checks of output files before any work: they can be written, and overwrite nothing that is read."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ STANDARD_OUTPUT = Path("-")
 
 @dataclass(frozen=True)
 class Files:
-    """What a command reads and writes; None stands for what was not asked for.
+    """Files that a command reads and writes; None for options that were not given.
 
     Attributes:
         written: option -> the file or folder that it names.
         read: files and folders that are read.
-        kept: folders that hold what this program made, bundles and galleries; no results go into them.
+        kept: bundles and galleries; no results may be written into them.
     """
 
     written: Mapping[str, Path | None]
@@ -52,7 +52,7 @@ class Files:
 
 
 def within(path: Path, place: Path) -> bool:
-    """Whether a path is a place, or within it, by whatever names and links."""
+    """True if a path is a place or lies within it, after links are resolved."""
     try:
         if path.samefile(place):
             return True
@@ -63,10 +63,10 @@ def within(path: Path, place: Path) -> bool:
 
 
 def require_writable(file: Path | None) -> Path | None:
-    """The file, where one is given and its folder is there: better asked before hours of work than after.
+    """Return the file, which may be None, after checking that it can be written.
 
     Raises:
-        CvnetError: there is no such folder, or the file is a folder.
+        CvnetError: its folder does not exist, or the file is a folder.
     """
     if file and (file.is_dir() or not file.absolute().parent.is_dir()):
         raise CvnetError(f"{file}: cannot be written; choose a file in a folder that exists")
@@ -74,10 +74,10 @@ def require_writable(file: Path | None) -> Path | None:
 
 
 def require_text(file: Path | None) -> Path | None:
-    """The file, where one is given and it is not called what an image is: that would be a photo about to be lost.
+    """Return the file, which may be None, after checking that its name is not that of an image, which would be lost.
 
     Raises:
-        CvnetError: it is.
+        CvnetError: its name ends like an image's.
     """
     from cvnet_engine.engine.images import SUFFIXES
 

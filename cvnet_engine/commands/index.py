@@ -137,7 +137,7 @@ def fill_on_cluster(
 
 @contextlib.contextmanager
 def filling(images: int, writer: GalleryWriter) -> Iterator[Callable[[Path], None]]:
-    """A progress bar, and what is to be called after each image; what is mended, and what stays damaged, is said."""
+    """Show progress. Yields the callback to call after each image; reports repaired and still-damaged images."""
     if writer.repairs:
         console.warn(f"{writer.path}: {', '.join(writer.repairs)}; of the images given, these are taken in anew")
     with console.progress("indexing", images) as advance:

@@ -1,4 +1,4 @@
-"""Shortlists found elsewhere, by a vector database of one's own for instance: which images a query is compared with."""
+"""Shortlists that were found by another program, for instance a vector database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model under evaluation: how its database is described, what is left to do, and how it does."""
+"""Models under evaluation: the engines of a bundle, here or on a Ray cluster, and the PyTorch model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders watched: what is added to them or changed goes into the gallery."""
+"""Watching folders: new and changed images are added to the gallery."""
 
 from __future__ import annotations
 
