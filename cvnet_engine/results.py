@@ -1,4 +1,4 @@
-"""What a search comes to; a notebook shows it as pictures."""
+"""Results of a search, which a notebook shows as pictures."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from cvnet_engine.pages.rendering import render_fragment
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """A gallery's images as a query ranks them.
+    """Images of a gallery, ranked for a query.
 
     Attributes:
         query: the image's file, or its pixels (H, W, 3) uint8 BGR.
-        bbox: the part of it that was looked for: x1, y1, x2, y2 in pixels; None for all of it.
-        hits: the best, in order; `before` is the rank by similarity, or on the shortlist that was brought.
-        images: how many were searched.
-        pairs: how many were scored beside the query.
+        bbox: the box that was searched for: x1, y1, x2, y2 in pixels; None for the whole image.
+        hits: the best images in order; `before` is the rank by similarity, or among the given candidates.
+        images: number of images searched.
+        pairs: number of pairs scored at full resolution.
         pooled_pairs: how many were looked at roughly before; see `Retriever.search`'s `rerank_full`.
         seconds: of work, by stage: features, global, pooled, rerank.
-        notice: what must be said of an untrained or demonstration model.
-        exact: whether all images were searched, or candidates of an approximate index.
+        notice: warning about an untrained or demonstration model; None for others.
+        exact: whether all images were searched rather than the candidates of an approximate index.
     """
 
     query: Path | Array

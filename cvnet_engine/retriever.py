@@ -1,4 +1,4 @@
-"""A model at work on a gallery: the path of `cvnet-engine search`, and of Python programs."""
+"""Search of a gallery, for `cvnet-engine search` and Python programs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EVERYTHING = Filter()
 
 @dataclass(frozen=True)
 class GalleryImage:
-    """An image of the gallery as the query: its stored features are taken, and it is no result of its own."""
+    """A gallery image as the query. Its stored features are used, and it is left out of its own results."""
 
     path: str | os.PathLike[str]
 
@@ -73,24 +73,24 @@ class Retriever(Closing):
         candidates: Iterable[str | os.PathLike[str]] | None = None,
         done: Callable[[int, int], None] = lambda _n, _of: None,
     ) -> Results:
-        """The images of the gallery that show what an image shows.
+        """Search the gallery with an image.
 
         Args:
-            top_k: results wanted.
+            top_k: number of results.
             rerank: how many of the most similar are compared with the image pair by pair; by default all candidates,
                 or as many as the preset says: 100 for `exact`.
             bbox: x1, y1, x2, y2 in pixels of the upright image: the part to look for.
             method: what reranks: pair scores, SuperGlobal's descriptors, or both; see `Plan`.
-            rerank_full: how many of these are compared at full size, after a rough look at all.
+            rerank_full: candidates to score at full resolution, after all are scored at half resolution.
             preset: what holds of these three where nothing else is said: `exact` is pair scores of all at full size.
-            where: which images are searched.
+            where: images to search; all by default.
             candidates: paths of gallery images, a shortlist found elsewhere: nothing else is searched.
             done: called after each few pairs, with how many these were and how many there are at most.
 
         Raises:
             ImageError: the image cannot be read, or the box misses it.
             GalleryError: an image that was named is not in the gallery, or the gallery is damaged.
-            CvnetError: there is no such search.
+            CvnetError: invalid options.
         """
         shortlist = None if candidates is None else self._rows(candidates)
         if rerank is None and shortlist is not None:

@@ -1,4 +1,4 @@
-"""From an image file to a network input, bit for bit as the published code does it.
+"""Images: from a file to the network input, bit for bit equal to the published code.
 
 Images are (H, W, 3) uint8 in BGR order, the order that the network was trained on.
 """

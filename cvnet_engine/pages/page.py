@@ -1,4 +1,4 @@
-"""What a page shows: queries with their rankings, and tables."""
+"""Contents of HTML pages: queries with their rankings, tables, and groups of duplicates."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ STREAM = {
     "content": {"text/event-stream": {"schema": {"type": "string"}}},
 }
 PROBLEM = {
-    "description": "Why not.",
+    "description": "An error.",
     "content": {MEDIA_TYPE: {"schema": models.ProblemDocument.model_json_schema()}},
 }
 router = APIRouter(prefix="/v1", responses={"default": PROBLEM})
@@ -79,7 +79,7 @@ router = APIRouter(prefix="/v1", responses={"default": PROBLEM})
     "/search", response_model=models.Results, responses={200: STREAM}, openapi_extra=accepts(models.SearchRequest)
 )
 async def search(request: Request, service: Shared) -> Any:
-    """The images of the gallery that show what a query shows; one that is the query is no result of its own."""
+    """Search the gallery with an image. A query from the gallery is left out of its own results."""
     service.scheduler.require_room()
     asked, image = await read(request, models.SearchRequest)
     snapshot = service.served.snapshot
@@ -96,7 +96,7 @@ async def search(request: Request, service: Shared) -> Any:
     "/rerank", response_model=models.Results, responses={200: STREAM}, openapi_extra=accepts(models.RerankRequest)
 )
 async def rerank(request: Request, service: Shared) -> Any:
-    """A shortlist found elsewhere, each of its images scored beside the query and put in order."""
+    """Rerank a shortlist from another system by pair scores with the query."""
     service.scheduler.require_room()
     asked, image = await read(request, models.RerankRequest)
     snapshot = service.served.snapshot
@@ -111,7 +111,7 @@ async def rerank(request: Request, service: Shared) -> Any:
 
 @router.post("/descriptors", response_model=models.Descriptor, openapi_extra=accepts(models.QueryRequest))
 async def descriptors(request: Request, service: Shared) -> Any:
-    """An image's global descriptor, for a vector database of one's own."""
+    """The global descriptor of an image, for a vector database."""
     service.scheduler.require_room()
     asked, image = await read(request, models.QueryRequest)
     query = service.query(service.served.snapshot, asked.id, image, asked.box)
@@ -122,7 +122,7 @@ async def descriptors(request: Request, service: Shared) -> Any:
 
 @router.get("/gallery")
 def gallery(service: Shared) -> models.GalleryDescription:
-    """What is searched, and with which model."""
+    """The gallery that is searched, and its model."""
     snapshot, about = service.served.snapshot, service.about
     return models.GalleryDescription(
         images=len(snapshot),
@@ -193,7 +193,7 @@ async def login(request: Request, service: Shared) -> Response:
     """Trade the token for a cookie that lasts until the browser or the server is closed."""
     asked, _ = await read(request, models.Login, MOST_LOGIN)
     if not service.access.knows(asked.token):
-        raise ProblemError(HTTPStatus.UNAUTHORIZED, "wrong-token", "that is not the token")
+        raise ProblemError(HTTPStatus.UNAUTHORIZED, "wrong-token", "wrong token")
     response = Response(status_code=HTTPStatus.NO_CONTENT)
     name, is_secure = cookie_of(request.headers), request.url.scheme == "https"
     response.set_cookie(name, service.access.session, httponly=True, samesite="strict", secure=is_secure)
@@ -218,7 +218,7 @@ def rows_of(candidates: list[str], snapshot: Snapshot) -> list[int]:
 
 
 class Answers:
-    """A search's events as what the client is told."""
+    """Responses made from the events of a search."""
 
     def __init__(
         self,

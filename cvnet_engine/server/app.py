@@ -1,4 +1,4 @@
-"""The application: routes, the page, health, and what goes on behind requests."""
+"""The application: routes, the page, health, and the task that refreshes the gallery."""
 
 from __future__ import annotations
 
@@ -117,13 +117,13 @@ def add_health(app: FastAPI) -> None:
 
     @app.get("/readyz")
     async def readyz(service: api.Shared) -> dict[str, str]:
-        """The server takes on work."""
+        """The server accepts searches."""
         service.scheduler.require_room()
         return {"status": "ready"}
 
     @app.get("/metrics", response_class=Response)
     async def metrics(service: api.Shared) -> Response:
-        """For Prometheus."""
+        """Metrics for Prometheus."""
         return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -1,4 +1,4 @@
-"""The gallery being served: a snapshot that is opened anew when images have been added to it."""
+"""The gallery being served: a snapshot that is replaced after images have been added."""
 
 from __future__ import annotations
 

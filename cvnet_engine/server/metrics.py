@@ -1,4 +1,4 @@
-"""What Prometheus is told; pairs a second are the rate of `pairs`."""
+"""Metrics for Prometheus. Pairs per second are the rate of `cvnet_pairs`."""
 
 from __future__ import annotations
 

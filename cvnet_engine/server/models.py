@@ -1,4 +1,4 @@
-"""What the API takes and gives; OpenAPI is made from these."""
+"""Requests and responses of the API, from which the OpenAPI schema is made."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Box = Annotated[
 
 
 class QueryRequest(BaseModel):
-    """An image to look at: uploaded in the form's field `image`, or one of the gallery."""
+    """A query image: uploaded in the form field `image`, or the id of a gallery image."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -41,7 +41,7 @@ class QueryRequest(BaseModel):
     deadline_s: Annotated[float, Field(gt=0, le=600, description="Give up after this many seconds.")] = 120
 
     def own_row(self, snapshot: Snapshot) -> int | None:
-        """The row of the gallery image that is the query, which is no result of its own; None for an upload."""
+        """The row of the query if it is a gallery image, which is left out of its own results; None for an upload."""
         return None if self.id is None else snapshot.row(self.id)
 
 
@@ -62,7 +62,7 @@ Day = Annotated[str, AfterValidator(a_day)]
 
 
 class Filters(BaseModel):
-    """Which images of the gallery. Those without a date are left out where a day is named."""
+    """Filters on images of the gallery. A date filter leaves out images without a date."""
 
     name: Annotated[str, Field(description="Only images whose path contains this, in any case.")] = ""
     folder: Annotated[str, Field(description="Only images below this folder.")] = ""
@@ -80,13 +80,13 @@ class ListRequest(Filters):
 
 
 class SearchRequest(QueryRequest, Filters):
-    top_k: Annotated[int, Field(ge=1, le=MOST, description="Results wanted.")] = 10
+    top_k: Annotated[int, Field(ge=1, le=MOST, description="Number of results.")] = 10
     rerank: Annotated[
         int | None, Field(ge=0, le=MOST, description="Candidates to rerank; 0 for none; null for the server's preset.")
     ] = None
     method: Annotated[
         RerankWith | None,
-        Field(description="What reranks: pair scores, SuperGlobal's descriptors, or both; null for the preset's."),
+        Field(description="Reranking method: pair scores (cvnet), superglobal, or both; null for the preset's."),
     ] = None
     rerank_full: Annotated[
         int | None,
@@ -124,49 +124,52 @@ class Login(BaseModel):
 class ImageEntry(BaseModel):
     id: str
     path: str
-    taken: Annotated[str | None, Field(description="When, as 2019-06-15T12:00:00 by the camera's clock.")]
+    taken: Annotated[str | None, Field(description="By the camera's clock, as 2019-06-15T12:00:00; null if unknown.")]
 
 
 class Result(ImageEntry):
     """A gallery image in a ranking. `rank` and `before` count from 1."""
 
     rank: int
-    score: Annotated[float, Field(description="What the ranking is by.")]
-    similarity: Annotated[float, Field(description="Of the global descriptors.")]
-    refined: Annotated[float | None, Field(description="SuperGlobal's similarity, where it took part.")]
-    rerank_score: Annotated[float | None, Field(description="The pair score, where the pair was scored.")]
-    pooled_score: Annotated[float | None, Field(description="The pair score on pooled maps, where there is one.")]
-    before: Annotated[int | None, Field(description="Rank by similarity, or on the shortlist that was sent.")]
-    same_as: Annotated[str | None, Field(description="Id of the better result that this one is near-identical to.")]
+    score: Annotated[float, Field(description="Final score, which orders the results.")]
+    similarity: Annotated[float, Field(description="Similarity of the global descriptors.")]
+    refined: Annotated[float | None, Field(description="SuperGlobal's similarity; null if not computed.")]
+    rerank_score: Annotated[float | None, Field(description="Pair score at full resolution; null if not computed.")]
+    pooled_score: Annotated[float | None, Field(description="Pair score at half resolution; null if not computed.")]
+    before: Annotated[int | None, Field(description="Rank by similarity, or on the candidates of the request.")]
+    same_as: Annotated[
+        str | None,
+        Field(description="Id of the better result that this one is a near-duplicate of."),
+    ]
 
 
 class Missing(BaseModel):
-    """What was not searched, as the workers that hold it did not answer; others are taking their place."""
+    """Images that were not searched because shard workers did not answer. They are being restarted."""
 
     images: int
     workers: int
-    of: Annotated[int, Field(description="ShardWorkers that hold the gallery.")]
+    of: Annotated[int, Field(description="ShardShard workers in total.")]
 
 
 class Results(BaseModel):
     model_config = ConfigDict(serialize_by_alias=True)
 
-    query: Annotated[ImageEntry | None, Field(description="The gallery image that was asked with; null for an upload.")]
+    query: Annotated[ImageEntry | None, Field(description="The query if it is a gallery image; null for an upload.")]
     results: list[Result]
-    pairs: Annotated[int, Field(description="Pairs scored in full.")]
-    images: Annotated[int, Field(description="Images that were searched.")]
-    partial: Annotated[bool, Field(description="Whether images that were asked for could not be searched.")]
-    missing: Annotated[Missing | None, Field(description="How many; null where none is.")]
+    pairs: Annotated[int, Field(description="Pairs scored at full resolution.")]
+    images: Annotated[int, Field(description="Number of images searched.")]
+    partial: Annotated[bool, Field(description="True if some images could not be searched.")]
+    missing: Annotated[Missing | None, Field(description="How many; null if there are none.")]
     way: Annotated[
         Literal["exact", "ann"],
-        Field(serialization_alias="global", description="Among all of them, or candidates of an approximate index."),
+        Field(serialization_alias="global", description="Global search: exact, or by an approximate index (ann)."),
     ]
-    seconds: Annotated[dict[str, float], Field(description="Work by stage: features, global, pooled, rerank.")]
-    notice: Annotated[str | None, Field(description="What must be said of an untrained or demonstration model.")]
+    seconds: Annotated[dict[str, float], Field(description="Seconds by stage: features, global, pooled, rerank.")]
+    notice: Annotated[str | None, Field(description="Warning about an untrained or demonstration model.")]
 
 
 class Scores(BaseModel):
-    """Progress of a stream: pairs done, and the scores of those that were just done, by id."""
+    """Progress of a stream: pairs scored so far, and the newest scores by image id."""
 
     done: int
     total: int
@@ -180,7 +183,7 @@ class Descriptor(BaseModel):
 
 class ImageList(BaseModel):
     images: list[ImageEntry]
-    total: Annotated[int, Field(description="Images that match, of which these are a part.")]
+    total: Annotated[int, Field(description="Number of matching images, of which this is one page.")]
 
 
 class Span(BaseModel):
@@ -193,7 +196,7 @@ class Span(BaseModel):
 class GalleryDescription(BaseModel):
     images: int
     folders: Annotated[dict[str, int], Field(description="Folders with images directly in them, and how many.")]
-    taken: Annotated[Span | None, Field(description="When; null where no image has a date.")]
+    taken: Annotated[Span | None, Field(description="Dates of the oldest and newest image; null if unknown.")]
     model: str
     features_id: str
     max_side_px: int | None
@@ -203,7 +206,7 @@ class GalleryDescription(BaseModel):
 
 
 class ProblemDocument(BaseModel):
-    """RFC 9457."""
+    """An error, as a problem document of RFC 9457."""
 
     type: str
     title: str

@@ -1,4 +1,4 @@
-"""What can go wrong with a request, as RFC 9457 problem documents."""
+"""Errors of requests, as problem documents of RFC 9457."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cvnet_engine.console import printable
 from cvnet_engine.engine.errors import CvnetError, ImageError, RemovedError, ShardsLostError
 
 MEDIA_TYPE = "application/problem+json"
-INTERNAL = "internal"  # the kind of what is ours to mend
+INTERNAL = "internal"  # the kind of unexpected errors
 RETRY_AFTER_S = 5
 
 
@@ -36,7 +36,7 @@ class ProblemError(Exception):
 
 
 def invalid(errors: Sequence[Any]) -> ProblemError:
-    """Fields that do not fit, as Pydantic tells of them."""
+    """Invalid fields, from the errors of Pydantic."""
     details = (f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg'].removeprefix('Value error, ')}" for e in errors)
     return ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "; ".join(details))
 
@@ -50,7 +50,7 @@ def gone(detail: str) -> ProblemError:
 
 
 def problem_of(error: Exception) -> ProblemError:
-    """Any error as a problem. What is ours to mend keeps its details to itself: they are in the log."""
+    """Any error as a problem. Details of unexpected errors are in the log only."""
     match error:
         case ProblemError():
             return error
@@ -65,4 +65,4 @@ def problem_of(error: Exception) -> ProblemError:
         case CvnetError():
             return ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, "engine", str(error))
         case _:
-            return ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL, "the server failed; its log says more")
+            return ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL, "internal error; see the log of the server")

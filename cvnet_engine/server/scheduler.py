@@ -1,4 +1,4 @@
-"""Who may use the engines, and when: work in steps, on one thread, the jobs taking turns.
+"""Scheduler of the engines: one thread on which the jobs of all requests take turns, step by step.
 
 A job is an iterator whose every step is a piece of work (features of an image, a batch of pairs) that ends in an event.
 The thread takes one step of each job in turn, so a short job is done after its own few steps, however long the others.
@@ -67,7 +67,7 @@ class Scheduler:
             ProblemError: 503, where as many jobs as there may be are under way.
         """
         if len(self._jobs) >= self._capacity:
-            raise busy(f"{self._capacity} requests are under way, as many as there may be; try again later")
+            raise busy(f"{self._capacity} requests are running, which is the limit; try again later")
 
     def submit(self, steps: Iterator[Event], deliver: Callable[[Event], None]) -> Job:
         """Line up a job.
@@ -123,7 +123,7 @@ class Scheduler:
                     self._changed.wait_for(lambda: self._jobs or self._stopped)
 
     def close(self) -> None:
-        """Stop after the step under way; what was not done is told so."""
+        """Stop after the current step; jobs that remain end with a `busy` error."""
         with self._changed:
             self._stopped = True
             self._changed.notify()

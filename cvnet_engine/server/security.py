@@ -1,4 +1,4 @@
-"""Who may ask: the guard in front of the whole application."""
+"""Access control: the guard in front of the whole application."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class Access:
-    """Who is let in.
+    """Rules of access.
 
     Attributes:
-        host: what the server binds to; a name that it may be called by.
-        token: what a request has to bring, None where everyone on this machine may ask.
-        session: what the page's cookie holds instead of the token; another one each time the server starts.
+        host: address that the server binds to, also accepted as its name.
+        token: token that requests have to send; None if every user of this machine has access.
+        session: content of the page's cookie, used instead of the token; new at each start.
     """
 
     host: str
@@ -58,7 +58,7 @@ class Access:
         session = cookie_parser(headers.get("cookie", "")).get(cookie_of(headers), "")
         return (scheme.lower() == "bearer" and self.knows(credentials.strip())) or equal(session, self.session)
 
-    def goes_by(self, host: str) -> bool:
+    def answers_to(self, host: str) -> bool:
         """Whether a Host header names this server.
 
         A page elsewhere can point a name of its own at this machine (DNS rebinding), but no IP address.
@@ -136,7 +136,7 @@ class Guard:
             ProblemError: 400, 401 or 403.
         """
         host = headers.get("host", "")
-        if not self._access.goes_by(host):
+        if not self._access.answers_to(host):
             raise ProblemError(
                 HTTPStatus.BAD_REQUEST, "unknown-host", f"this server is not {host!r}; use its own address"
             )
@@ -147,6 +147,6 @@ class Guard:
             raise ProblemError(
                 HTTPStatus.UNAUTHORIZED,
                 "unauthorised",
-                "a token is needed, as in 'Authorization: Bearer TOKEN'",
+                "a token is required: send 'Authorization: Bearer TOKEN'",
                 {"WWW-Authenticate": "Bearer"},
             )

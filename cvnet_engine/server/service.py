@@ -1,4 +1,4 @@
-"""What requests share, and how a request follows its job."""
+"""State shared by all requests, and the job of a request."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class Service:
     def query(
         self, snapshot: Snapshot, id_: str | None, image: bytes | None, box: Box | None
     ) -> Callable[[], Features]:
-        """What finds the features of an upload, or of a gallery image: stored ones, unless a box is cut out of it.
+        """A function that returns the features of an upload or a gallery image; stored features unless there is a box.
 
         Raises:
             ProblemError: 404 no such image, 410 it has changed, 422 both or neither were sent.
         """
         if (id_ is None) == (image is None):
             raise ProblemError(
-                HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "expected either an image to be uploaded or an id"
+                HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "expected either an image to upload or an id"
             )
         max_side_px = snapshot.gallery.info.max_side_px
         if image is not None:
@@ -82,7 +82,7 @@ class Service:
 
         def expire() -> None:
             job.cancel()
-            late = ProblemError(HTTPStatus.GATEWAY_TIMEOUT, "deadline", "not done by the deadline; ask for fewer pairs")
+            late = ProblemError(HTTPStatus.GATEWAY_TIMEOUT, "deadline", "not finished by the deadline; lower rerank")
             queue.put_nowait(Finished(late))
 
         job = self.scheduler.submit(steps, deliver)

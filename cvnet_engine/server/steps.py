@@ -1,4 +1,4 @@
-"""What the engines do for a request, as the steps that the scheduler takes."""
+"""Jobs of the engines for a request, as steps for the scheduler."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ function showMissing(missing) {
 function described({ seconds, pairs, images, global: way }) {
   const search = way === "ann" ? "approximate search" : "search";
   const parts = [`features ${duration(seconds.features)}`, `${search} of ${plural(images, "image")} ${duration(seconds.global)}`];
-  if (seconds.pooled) parts.push(`a rough look ${duration(seconds.pooled)}`);
+  if (seconds.pooled) parts.push(`reranking at half resolution ${duration(seconds.pooled)}`);
   if (pairs) parts.push(`reranking of ${plural(pairs, "pair")} ${duration(seconds.rerank)}`);
   return parts.join(" · ");
 }
@@ -100,7 +100,7 @@ function ask({ id = "", file = null, box = null }) {
   $("asked").hidden = $("box-field").hidden = $("fold-field").hidden = !(id || file);
   $("photo").removeAttribute("src");
   $("frame").classList.remove("plain");
-  $("hint").textContent = "Draw a box on the photo to look for a part of it.";
+  $("hint").textContent = "Draw a box on the photo to search for that part only.";
   if (file) $("photo").src = URL.createObjectURL(file);
   if (id) $("photo").src = api.original(id);
   $("photo").alt = file ? `The query, ${file.name || "a pasted picture"}` : "The query, a photo of the gallery";
@@ -154,7 +154,7 @@ async function run() {
   $("browse").hidden = !asking;
   $("link").hidden = !query.id;
   $("more").hidden = $("progress").hidden = true;
-  $("heading").textContent = asking ? "What looks like it" : "Photos of the gallery";
+  $("heading").textContent = asking ? "Results" : "Photos of the gallery";
   try {
     $("results").ariaBusy = "true";
     await (asking ? find(signal) : browse(0, signal));
@@ -170,7 +170,7 @@ async function find(signal) {
   } catch (error) {
     if (signal.aborted || !hits.length || !(error.status >= 500)) throw error;
     complain(error.message); // by similarity the ranking stands
-    say("Ranked by similarity alone, as reranking did not end");
+    say("Ranked by similarity only: reranking did not finish");
   }
   if (!signal.aborted) $("progress").hidden = true;
 }
@@ -180,7 +180,7 @@ async function follow(signal) {
   const list = $("results");
   const fields = { ...filters(), rerank: $("rerank").value, method: $("method").value, top_k: RESULTS };
   hits = []; // those of an earlier query, which stay on the page until there are others
-  say("Looking at the photo…");
+  say("Searching…");
   const asked = { ...fields, image: query.file, id: query.id, box: query.box?.join(",") };
   for await (const [name, data] of api.search(asked, signal)) {
     if (signal.aborted) return;
@@ -210,7 +210,7 @@ async function browse(offset, signal) {
   if (!offset) list.replaceChildren();
   list.append(...shown.images.map((image) => photoCard(image, similar)));
   $("more").hidden = list.children.length >= shown.total;
-  say(shown.total ? `${plural(shown.total, "photo")}; choose one to see what looks like it` : "");
+  say(shown.total ? `${plural(shown.total, "photo")}; choose one to search with it` : "");
   if (!about.images) empty();
   else if (!shown.total) nothing();
 }
@@ -306,7 +306,7 @@ async function start() {
     return failed(error);
   }
   $("search").hidden = false;
-  $("about").textContent = `${plural(about.images, "photo")}, searched by what they show.`;
+  $("about").textContent = `${plural(about.images, "photo")}, searchable by image.`;
   $("banner").hidden = !about.notice;
   $("banner").querySelector("span").textContent = about.notice ?? "";
   $("footer").textContent = `cvnet-engine, ${about.model}`;

@@ -40,7 +40,7 @@ function date(taken) {
 
 const figure = (value) => (value == null ? "–" : value.toFixed(3));
 
-/** Cards of a ranking; where `fold`, near-identical results stand behind the best of them, out of sight at first. */
+/** Cards of a ranking; with `fold`, near-duplicates are hidden behind the best result of their group. */
 export function hitCards(hits, acts, fold) {
   if (!fold) return hits.map((hit) => hitCard(hit, acts));
   return hits.filter((hit) => !hit.same_as).flatMap((hit) => {
@@ -52,7 +52,7 @@ export function hitCards(hits, acts, fold) {
 }
 
 function unfolder(cards) {
-  const button = el("button", { type: "button", className: "same", textContent: `${cards.length} near-identical`, ariaExpanded: "false" });
+  const button = el("button", { type: "button", className: "same", textContent: `${cards.length} near-duplicates`, ariaExpanded: "false" });
   const show = (shown) => {
     button.ariaExpanded = String(shown);
     for (const card of cards) card.hidden = !shown;

@@ -312,7 +312,7 @@ def test_what_the_pair_score_does_not_confirm_is_no_duplicate(cli, bundle, galle
     words = ("--bundle", bundle, "--gallery", gallery, "--score 1 --html", tmp_path / "d.html")
     found = run(cli, "duplicates", *words)
     assert (found["exact"], found["similar"]) == ([], [])
-    assert "No photo is there more than once." in (tmp_path / "d.html").read_text()
+    assert "No duplicates." in (tmp_path / "d.html").read_text()
 
 
 def test_duplicates_by_another_model(cli, gallery, tmp_path):

@@ -174,7 +174,7 @@ def selectors(rule: str) -> list[str]:
 def test_a_fragment_escapes_what_comes_from_outside_and_says_that_nothing_was_found() -> None:
     html = render_fragment(Query(EVIL, None, ()), EVIL)
     assert "script" not in parsed(html).seen
-    assert "Nothing was found." in html
+    assert "No results." in html
     assert "Note" not in render_fragment(Query(EVIL, None, ()), None)
 
 

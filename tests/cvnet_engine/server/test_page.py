@@ -212,7 +212,7 @@ def test_past_the_deadline_the_ranking_by_similarity_stays(run, visit, photos):
     server.retriever.gate.clear()
     page.evaluate(IN_TWO_SECONDS)
     page.set_input_files("#file", photos[3])
-    expect(page.locator("#trouble")).to_contain_text("not done by the deadline")
+    expect(page.locator("#trouble")).to_contain_text("not finished by the deadline")
     expect(page.locator("#status")).to_contain_text("similarity alone")
     expect(page.locator(".hit .similarity").first).to_have_text("1.000")
 
@@ -224,7 +224,7 @@ def test_past_the_deadline_the_ranking_of_an_earlier_query_goes(run, visit, phot
     finished(page)
     page.evaluate(IN_TWO_SECONDS.replace('"2"', '"0.000001"'))
     page.set_input_files("#file", photos[4])
-    expect(page.locator("#trouble")).to_contain_text("not done by the deadline")
+    expect(page.locator("#trouble")).to_contain_text("not finished by the deadline")
     expect(page.locator(".hit")).to_have_count(0)
 
 
@@ -269,7 +269,7 @@ def test_near_identical_photos_are_folded(run, visit, gallery, photos, tmp_path,
     finished(page)
     shown = page.locator(".hit:visible")
     expect(shown).to_have_count(IMAGES)
-    more = page.get_by_role("button", name="2 near-identical")
+    more = page.get_by_role("button", name="2 near-duplicates")
     more.click()
     expect(more).to_have_attribute("aria-expanded", "true")
     expect(shown).to_have_count(IMAGES + 2)
@@ -282,7 +282,7 @@ def test_near_identical_photos_are_folded(run, visit, gallery, photos, tmp_path,
     more.press("Enter")
     expect(shown).to_have_count(IMAGES)
     page.locator("#options").evaluate("options => options.open = true")
-    page.get_by_label("Fold near-identical").uncheck()
+    page.get_by_label("Group near-duplicates").uncheck()
     expect(page.locator(".hit .same")).to_have_count(0)
     expect(shown).to_have_count(IMAGES + 2)
 
@@ -315,9 +315,9 @@ def test_without_a_date_there_is_nothing_to_filter_by(run, visit, tmp_path):
 def test_the_token_is_asked_for_once(run, visit):
     page = visit(run(token=TOKEN).url)
     expect(page.locator("#search")).to_be_hidden()
-    page.get_by_label("This server asks for a token").fill("wrong")
+    page.get_by_label("Access token of this server").fill("wrong")
     page.get_by_role("button", name="Log in").click()
-    expect(page.locator("#trouble")).to_contain_text("not the token")
+    expect(page.locator("#trouble")).to_contain_text("wrong token")
     require_accessible(page)
     page.locator("#token").fill(TOKEN)
     page.locator("#token").press("Enter")

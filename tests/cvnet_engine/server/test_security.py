@@ -19,14 +19,14 @@ def guarded(serve):
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:8080", "127.0.0.1:1", "[::1]:8080", "10.0.0.7", "box.lan:80"])
 def test_names_and_addresses_of_this_server(host):
-    assert Access("box.lan").goes_by(host)
+    assert Access("box.lan").answers_to(host)
 
 
 @pytest.mark.parametrize(
     "host", ["", "evil.example", "evil.example:8080", "localhost.evil.example", "[", "127.0.0.1.nip.io"]
 )
 def test_names_that_are_anothers(host):
-    assert not Access("box.lan").goes_by(host)
+    assert not Access("box.lan").answers_to(host)
 
 
 def test_a_rebound_name_gets_nothing(client):
