@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.multiprocessing.spawn import start_processes
 
-from cvnet_engine.benchmarks.contenders.allocator import keep_memory
+from cvnet_engine.benchmarks.methods.kept_memory import keep_memory
 
 MEETING = ".meeting"  # the file through which the processes find each other
 

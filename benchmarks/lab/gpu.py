@@ -26,7 +26,7 @@ from torch import Tensor
 
 from benchmarks.lab import commands
 from benchmarks.lab.commands import DepthOption, OutOption, WeightsOption
-from cvnet_engine.benchmarks.latency.photos import photo
+from cvnet_engine.benchmarks.latency.stages import photo
 from cvnet_engine.benchmarks.latency.timing import Rounds, take_turns
 from cvnet_engine.cvnet import checkpoint
 from cvnet_engine.cvnet.model import CVNet

@@ -9,9 +9,9 @@ from typing import Any
 import scenes
 from benchmarks.lab.frontier.report import from_json
 from benchmarks.lab.frontier.report import table as points_table
-from cvnet_engine.benchmarks.contenders.contender import KEEPING, PUBLISHED, REFERENCE
 from cvnet_engine.benchmarks.latency.records import Record
 from cvnet_engine.benchmarks.latency.report import Report
+from cvnet_engine.benchmarks.methods.method import KEEPING, PUBLISHED, REFERENCE
 from cvnet_engine.benchmarks.tables import Table, markdown, ms, replace_section, times
 from cvnet_engine.engine.files import write_atomically
 from cvnet_engine.engine.machine import Machine
@@ -191,7 +191,7 @@ def keeping_lines(records: list[Record], size: str) -> list[str]:
         return []
     return [
         "PyTorch spends much of its time on memory that the kernel clears. In a process that keeps what it frees "
-        f"(`benchmarks/contenders/allocator.py`; `eval --reference` does so): {'; '.join(filter(None, said))}.",
+        f"(`benchmarks/methods/kept_memory.py`; `eval --reference` does so): {'; '.join(filter(None, said))}.",
         "",
     ]
 

@@ -13,21 +13,9 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
-from cvnet_engine.benchmarks.contenders.apart import keeping_reference
-from cvnet_engine.benchmarks.contenders.contender import (
-    COMPILED,
-    KEEPING,
-    PUBLISHED,
-    REFERENCE,
-    Contender,
-    open_bundle,
-    open_reference,
-)
-from cvnet_engine.benchmarks.contenders.entrant import Agreement, Entrant, Field, enter
 from cvnet_engine.benchmarks.latency import memory
 from cvnet_engine.benchmarks.latency.costs import Network
 from cvnet_engine.benchmarks.latency.limits import Ceiling
-from cvnet_engine.benchmarks.latency.photos import photo
 from cvnet_engine.benchmarks.latency.records import Record, against, records_of
 from cvnet_engine.benchmarks.latency.report import Report
 from cvnet_engine.benchmarks.latency.stages import (
@@ -36,12 +24,24 @@ from cvnet_engine.benchmarks.latency.stages import (
     gallery_stages,
     image_stages,
     indexing_stage,
+    photo,
     scale_stages,
     search_stage,
     stock,
     whole_stages,
 )
 from cvnet_engine.benchmarks.latency.timing import Interval, take_passes
+from cvnet_engine.benchmarks.methods.candidate import Agreement, Candidate, Comparison, compare
+from cvnet_engine.benchmarks.methods.kept_memory import keeping_reference
+from cvnet_engine.benchmarks.methods.method import (
+    COMPILED,
+    KEEPING,
+    PUBLISHED,
+    REFERENCE,
+    Method,
+    open_bundle,
+    open_reference,
+)
 from cvnet_engine.engine import machine
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.contract import Array
@@ -80,7 +80,7 @@ class Run:
     options: Options
     folder: Path
     say: Callable[[str], None]
-    contenders: dict[str, Contender]
+    methods: dict[str, Method]
     ceiling: Ceiling = field(default_factory=Ceiling)
     records: list[Record] = field(default_factory=list)
     agreements: dict[str, dict[str, Agreement]] = field(default_factory=dict)
@@ -100,7 +100,7 @@ class Run:
         times = take_passes([stage.calls for stage in stages], self.options.budget_s, heard)
         threads = threads or self.options.threads
         for stage, by_method in zip(stages, times, strict=True):
-            self.records += records_of(stage, by_method, self.contenders, series, size, threads)
+            self.records += records_of(stage, by_method, self.methods, series, size, threads)
 
     def find(self, stage: str, size: str, method: str) -> Record:
         """The one record of a stage that has no count."""
@@ -112,8 +112,8 @@ def run(options: Options, command: str, say: Callable[[str], None]) -> Report:
     started = time.perf_counter()
     say("opening")
     with contextlib.ExitStack() as opened, tempfile.TemporaryDirectory(prefix="cvnet-bench-") as folder:
-        contenders, absent = open_all(options, opened)
-        bench = Run(options, Path(folder), say, contenders, absent=absent)
+        methods, absent = open_all(options, opened)
+        bench = Run(options, Path(folder), say, methods, absent=absent)
         bench.look()
         for size in options.sizes:
             measure_size(bench, size)
@@ -126,17 +126,17 @@ def run(options: Options, command: str, say: Callable[[str], None]) -> Report:
     return report(bench, command, time.perf_counter() - started)
 
 
-def open_all(options: Options, opened: contextlib.ExitStack) -> tuple[dict[str, Contender], dict[str, str]]:
+def open_all(options: Options, opened: contextlib.ExitStack) -> tuple[dict[str, Method], dict[str, str]]:
     """The reference first, then the bundles, each closed with `opened`; and why `torch.compile` is not among them."""
     first = Bundle(options.bundles[0])
-    contenders = [opened.enter_context(open_reference(first, options.threads))]
+    methods = [opened.enter_context(open_reference(first, options.threads))]
     absent = {}
     if options.compiled:
-        contenders.append(opened.enter_context(open_reference(first, options.threads, compiled=True)))
+        methods.append(opened.enter_context(open_reference(first, options.threads, compiled=True)))
     else:
         absent[COMPILED] = "not asked for: --compiled adds it, and minutes"
-    contenders += [opened.enter_context(open_bundle(path, options.threads)) for path in options.bundles]
-    return {contender.name: contender for contender in contenders}, absent
+    methods += [opened.enter_context(open_bundle(path, options.threads)) for path in options.bundles]
+    return {method.name: method for method in methods}, absent
 
 
 def measure_size(bench: Run, size: Size) -> None:
@@ -144,10 +144,10 @@ def measure_size(bench: Run, size: Size) -> None:
     label, network = label_of(size), network_of(bench.options)
     image = photo(*size, 0)
     bench.say(f"{label} agreement with PyTorch")
-    present = enter(list(bench.contenders.values()), photos(size))
-    note(bench, label, present)
-    engines = [entrant for entrant in present.entrants if not entrant.contender.is_reference]
-    reference, options = present.entrants[0], bench.options
+    compared = compare(list(bench.methods.values()), photos(size))
+    note(bench, label, compared)
+    engines = [candidate for candidate in compared.candidates if not candidate.method.is_reference]
+    reference, options = compared.candidates[0], bench.options
     with (
         contextlib.ExitStack() as opened,
         tempfile.TemporaryDirectory(dir=bench.folder) as folder,
@@ -155,8 +155,8 @@ def measure_size(bench: Run, size: Size) -> None:
     ):
         stages = [
             *image_stages(image),
-            *scale_stages(present.entrants, image, network),
-            *whole_stages(present.entrants, image, network, *({KEEPING: call} for call in keeping)),
+            *scale_stages(compared.candidates, image, network),
+            *whole_stages(compared.candidates, image, network, *({KEEPING: call} for call in keeping)),
         ]
         shelves = stock_all(engines, max(bench.options.shortlists), Path(folder))
         for shelf in shelves.values():
@@ -175,14 +175,14 @@ def photos(size: Size) -> list[Array]:
     return [photo(*size, seed) for seed in range(1 + KEYS)]
 
 
-def note(bench: Run, label: str, present: Field) -> None:
-    bench.agreements[label] = present.agreements
-    bench.absent |= {f"{name} at {label}": reason for name, reason in present.refused.items()}
+def note(bench: Run, label: str, compared: Comparison) -> None:
+    bench.agreements[label] = compared.agreements
+    bench.absent |= {f"{name} at {label}": reason for name, reason in compared.refused.items()}
 
 
-def stock_all(engines: Sequence[Entrant], images: int, folder: Path) -> dict[str, Shelf]:
+def stock_all(engines: Sequence[Candidate], images: int, folder: Path) -> dict[str, Shelf]:
     """A gallery for each bundle."""
-    return {e.contender.name: stock(e, images, folder / e.contender.name) for e in engines}
+    return {e.method.name: stock(e, images, folder / e.method.name) for e in engines}
 
 
 def project(bench: Run, stage: Stage, label: str) -> None:
@@ -231,11 +231,11 @@ def measure_search(bench: Run) -> None:
 def measure_growth(bench: Run) -> None:
     """Bundles at further sizes, up to the largest."""
     largest = max(bench.options.sizes, key=lambda size: size[0] * size[1])
-    engines = [c for c in bench.contenders.values() if not c.is_reference]
+    engines = [c for c in bench.methods.values() if not c.is_reference]
     for size in growth_sizes(largest):
-        present = enter(engines, photos(size))
-        bench.absent |= {f"{name} at {label_of(size)}": reason for name, reason in present.refused.items()}
-        stages = whole_stages(present.entrants, photo(*size, 0), network_of(bench.options))
+        compared = compare(engines, photos(size))
+        bench.absent |= {f"{name} at {label_of(size)}": reason for name, reason in compared.refused.items()}
+        stages = whole_stages(compared.candidates, photo(*size, 0), network_of(bench.options))
         bench.measure(stages, label_of(size), "size")
 
 
@@ -251,8 +251,8 @@ def measure_threads(bench: Run) -> None:
     for threads in thread_counts(bench.options.threads):
         with contextlib.ExitStack() as opened:
             engines = [opened.enter_context(open_bundle(path, threads)) for path in bench.options.bundles]
-            present = enter(engines, photos(size))
-            stages = whole_stages(present.entrants, photo(*size, 0), network)
+            compared = compare(engines, photos(size))
+            stages = whole_stages(compared.candidates, photo(*size, 0), network)
             bench.measure(stages, label_of(size), "threads", threads)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cvnet_engine.benchmarks.contenders.contender import KEEPING, PUBLISHED
-from cvnet_engine.benchmarks.contenders.entrant import Agreement
 from cvnet_engine.benchmarks.latency.records import Record
 from cvnet_engine.benchmarks.latency.report import Report
+from cvnet_engine.benchmarks.methods.candidate import Agreement
+from cvnet_engine.benchmarks.methods.method import KEEPING, PUBLISHED
 from cvnet_engine.benchmarks.tables import Table, markdown, ms, times
 
 

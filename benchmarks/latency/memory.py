@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cvnet_engine.benchmarks.contenders.contender import Contender, open_bundle, open_reference
-from cvnet_engine.benchmarks.latency.photos import photo
+from cvnet_engine.benchmarks.latency.stages import photo
+from cvnet_engine.benchmarks.methods.method import Method, open_bundle, open_reference
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.features import Features
@@ -31,18 +31,18 @@ def peaks(bundle: Path, of_reference: bool, image: Size, threads: int) -> dict[s
 
 def stage_peak(stage: str, bundle: Path, of_reference: bool, image: Size, threads: int) -> int:
     """Load the model, then look at one call."""
-    contender = open_reference(Bundle(bundle), threads) if of_reference else open_bundle(bundle, threads)
+    method = open_reference(Bundle(bundle), threads) if of_reference else open_bundle(bundle, threads)
     if stage == STAGES[0]:
-        query, key = (random_features(contender, image, seed) for seed in range(2))
-        return peak_growth(lambda: contender.retriever.score(query, [key]))
+        query, key = (random_features(method, image, seed) for seed in range(2))
+        return peak_growth(lambda: method.retriever.score(query, [key]))
     picture = photo(*image, 0)
-    return peak_growth(lambda: contender.retriever.extract(picture))
+    return peak_growth(lambda: method.retriever.extract(picture))
 
 
-def random_features(contender: Contender, image: Size, seed: int) -> Features:
-    """Maps as the contender's reranker takes them, of noise."""
+def random_features(method: Method, image: Size, seed: int) -> Features:
+    """Maps as the method's reranker takes them, of noise."""
     rng = np.random.default_rng(seed)
-    if contender.is_reference:
+    if method.is_reference:
         shapes = [(LOCAL_DIM, *map_size(image))]
     else:
         shapes = [(MAP_DIM, *size) for size in unit_map_sizes(map_size(image))]

@@ -9,9 +9,9 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cvnet_engine.benchmarks.contenders.contender import COMPILED, KEEPING, PUBLISHED, REFERENCE
 from cvnet_engine.benchmarks.latency.records import Record
 from cvnet_engine.benchmarks.latency.report import Report
+from cvnet_engine.benchmarks.methods.method import COMPILED, KEEPING, PUBLISHED, REFERENCE
 from cvnet_engine.engine.errors import BackendError, install_hint
 
 if TYPE_CHECKING:

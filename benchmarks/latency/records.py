@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
-from cvnet_engine.benchmarks.contenders.contender import Contender
 from cvnet_engine.benchmarks.latency.costs import Cost
 from cvnet_engine.benchmarks.latency.stages import Stage
 from cvnet_engine.benchmarks.latency.timing import Interval, ratio
+from cvnet_engine.benchmarks.methods.method import Method
 
 Key = tuple[str, str, str, str, int | None, int]
 
@@ -128,13 +128,13 @@ class Record:
 
 
 def records_of(
-    stage: Stage, times: dict[str, Interval], contenders: dict[str, Contender], series: str, size: str, threads: int
+    stage: Stage, times: dict[str, Interval], methods: dict[str, Method], series: str, size: str, threads: int
 ) -> list[Record]:
-    """A record a method, from times in seconds; methods that are no contender run in float32 by themselves."""
+    """A record a method, from times in seconds; methods that are no method run in float32 by themselves."""
     found = []
     for method, interval in times.items():
-        name = method if method in contenders else next((c for c in contenders if method.startswith(c)), None)
-        backend, precision = (contenders[name].backend, contenders[name].precision) if name else (method, "fp32")
+        name = method if method in methods else next((c for c in methods if method.startswith(c)), None)
+        backend, precision = (methods[name].backend, methods[name].precision) if name else (method, "fp32")
         ms = interval.scaled(1e3 / stage.items)
         ratios = {b: ratio(times[b], interval) for b in stage.baselines if b in times and b != method}
         speedups = {b: Speedup(r.median, r.low, r.high) for b, r in ratios.items()}

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cvnet_engine.benchmarks.contenders.entrant import Agreement
 from cvnet_engine.benchmarks.latency.limits import Ceiling
 from cvnet_engine.benchmarks.latency.records import Record
+from cvnet_engine.benchmarks.methods.candidate import Agreement
 from cvnet_engine.engine.errors import DatasetError
 from cvnet_engine.engine.machine import Machine
 

@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from cvnet_engine.benchmarks.contenders.contender import KEEPING, PUBLISHED, REFERENCE
-from cvnet_engine.benchmarks.contenders.entrant import Entrant
 from cvnet_engine.benchmarks.latency import costs
 from cvnet_engine.benchmarks.latency.costs import Cost, Network
 from cvnet_engine.benchmarks.latency.timing import Calls
+from cvnet_engine.benchmarks.methods.candidate import Candidate
+from cvnet_engine.benchmarks.methods.method import KEEPING, PUBLISHED, REFERENCE
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.gallery.indexing import IndexReport, index
@@ -35,6 +35,7 @@ ENGINE = "cvnet-engine"  # the method of what all bundles share
 INDEXED = 2  # images in one go of the indexing stage
 SEARCHED = 100  # images asked of a global search
 CHUNK = 16384  # descriptors made at once
+BLOCK_PX = 32  # of a synthetic photograph
 NO_CALLS: Calls = {}
 INFO = GalleryInfo(GALLERY_FORMAT, "benchmark", "benchmark", None)
 
@@ -80,16 +81,24 @@ def arithmetic(image: Array) -> Array:
     return np.ascontiguousarray(((image.astype(np.float32) / 255 - MEAN) / STD).transpose(2, 0, 1)[None])
 
 
+def photo(height: int, width: int, seed: int) -> Array:
+    """A synthetic photograph (height, width, 3) uint8, the same on every machine: coarse structure and grain."""
+    rng = np.random.default_rng(seed)
+    blocks = rng.integers(0, 256, (-(-height // BLOCK_PX), -(-width // BLOCK_PX), 3))
+    coarse = np.kron(blocks, np.ones((BLOCK_PX, BLOCK_PX, 1)))[:height, :width]
+    return np.clip(coarse + rng.normal(0, 20, coarse.shape), 0, 255).astype(np.uint8)
+
+
 def jpeg(image: Array) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(image[:, :, ::-1]).save(stream, "JPEG", quality=90)
     return stream.getvalue()
 
 
-def scale_stages(entrants: Sequence[Entrant], image: Array, network: Network) -> Iterator[Stage]:
+def scale_stages(candidates: Sequence[Candidate], image: Array, network: Network) -> Iterator[Stage]:
     """One image described at each scale, by everyone."""
-    retrievers = {entrant.contender.name: entrant.contender.retriever for entrant in entrants}
-    kind = entrants[0].contender.retriever.kind
+    retrievers = {candidate.method.name: candidate.method.retriever for candidate in candidates}
+    kind = candidates[0].method.retriever.kind
     for scale in IMAGE_SCALES:
         feeds = {"image": kind.network_input(image, scale)}
         whole = scale == 1
@@ -100,52 +109,52 @@ def scale_stages(entrants: Sequence[Entrant], image: Array, network: Network) ->
 
 
 def whole_stages(
-    entrants: Sequence[Entrant],
+    candidates: Sequence[Candidate],
     image: Array,
     network: Network,
     more_extract: Calls = NO_CALLS,
     more_pair: Calls = NO_CALLS,
 ) -> list[Stage]:
     """One image described and one pair scored, by everyone: what all else is made of."""
-    calls = {entrant.contender.name: partial(entrant.contender.retriever.extract, image) for entrant in entrants}
+    calls = {candidate.method.name: partial(candidate.method.retriever.extract, image) for candidate in candidates}
     cost, baselines = costs.extract(network, image.shape[:2]), (REFERENCE, KEEPING)
     extract = Stage("extract, all scales", "image", cost, {**calls, **more_extract}, baselines)
-    return [extract, pair_stage(entrants, image, more_pair)]
+    return [extract, pair_stage(candidates, image, more_pair)]
 
 
-def pair_stage(entrants: Sequence[Entrant], image: Array, more: Calls) -> Stage:
+def pair_stage(candidates: Sequence[Candidate], image: Array, more: Calls) -> Stage:
     """One pair; *published* extracts the candidate again for every pair, as the published loop does."""
     size = image.shape[:2]
     calls: dict[str, Callable[[], object]] = {
-        entrant.contender.name: partial(entrant.contender.retriever.score, entrant.query, entrant.keys[:1])
-        for entrant in entrants
+        candidate.method.name: partial(candidate.method.retriever.score, candidate.query, candidate.keys[:1])
+        for candidate in candidates
     }
-    if entrants[0].contender.is_reference:
-        calls[PUBLISHED] = partial(published_pair, entrants[0], image)
+    if candidates[0].method.is_reference:
+        calls[PUBLISHED] = partial(published_pair, candidates[0], image)
     return Stage("pair score", "pair", costs.pair(size, size), {**calls, **more}, (REFERENCE, PUBLISHED, KEEPING))
 
 
-def published_pair(reference: Entrant, image: Array) -> Array:
+def published_pair(reference: Candidate, image: Array) -> Array:
     """The published loop's step: a candidate's map, and the score."""
-    retriever = reference.contender.retriever
+    retriever = reference.method.retriever
     outputs = retriever.features.run({"image": normalise(image)})
     return retriever.score(reference.query, [Features(outputs["descriptor"][0], (outputs["map_0"][0],))])
 
 
 @dataclass(frozen=True)
 class Shelf:
-    """An engine entrant with a gallery on the disk that holds its keys over and over."""
+    """An engine candidate with a gallery on the disk that holds its keys over and over."""
 
-    entrant: Entrant
+    candidate: Candidate
     gallery: Gallery
 
     @property
     def retriever(self) -> Engines:
-        return self.entrant.contender.retriever
+        return self.candidate.method.retriever
 
     def rerank(self, k: int) -> Array:
         """Pair scores of the first k images."""
-        return self.retriever.score_rows(self.entrant.query, self.gallery, range(k))
+        return self.retriever.score_rows(self.candidate.query, self.gallery, range(k))
 
     def query(self, file: Path, k: int) -> Array:
         """A query image file to its reranked list."""
@@ -154,12 +163,12 @@ class Shelf:
             return searcher.find(query, Plan(top_k=k, rerank=k)).ranking.rows
 
 
-def stock(entrant: Entrant, images: int, folder: Path) -> Shelf:
+def stock(candidate: Candidate, images: int, folder: Path) -> Shelf:
     """Fill a gallery."""
     with GalleryWriter(folder, INFO) as writer:
         for row in range(images):
-            writer.put(Path(f"/{row}"), FileStamp(0, 0, ""), entrant.keys[row % len(entrant.keys)])
-    return Shelf(entrant, Gallery(folder))
+            writer.put(Path(f"/{row}"), FileStamp(0, 0, ""), candidate.keys[row % len(candidate.keys)])
+    return Shelf(candidate, Gallery(folder))
 
 
 def gallery_stages(
@@ -180,12 +189,12 @@ def gallery_stages(
     yield Stage("whole query", "query", cost, whole, (REFERENCE, PUBLISHED), count=longest)
 
 
-def indexing_stage(entrants: Sequence[Entrant], image: Array, network: Network, folder: Path) -> Stage:
+def indexing_stage(candidates: Sequence[Candidate], image: Array, network: Network, folder: Path) -> Stage:
     """Image files into a new gallery, reading and writing beside the extraction."""
     files = [folder / f"{row}.jpg" for row in range(INDEXED)]
     for file in files:
         file.write_bytes(jpeg(image))
-    calls = {e.contender.name: IndexingCall(e.contender.retriever, files, folder / e.contender.name) for e in entrants}
+    calls = {e.method.name: IndexingCall(e.method.retriever, files, folder / e.method.name) for e in candidates}
     return Stage("indexing", "image", costs.extract(network, image.shape[:2]), calls, (), items=INDEXED)
 
 

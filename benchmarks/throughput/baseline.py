@@ -17,8 +17,8 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from cvnet_engine.benchmarks.accuracy.database import Database
-from cvnet_engine.benchmarks.contenders.allocator import keep_memory
-from cvnet_engine.benchmarks.contenders.contender import open_reference
+from cvnet_engine.benchmarks.methods.kept_memory import keep_memory
+from cvnet_engine.benchmarks.methods.method import open_reference
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.contract import Array, Closing
 from cvnet_engine.engine.features import Features
@@ -41,7 +41,7 @@ class Job:
 
 
 class Baseline(Closing):
-    """The reference at work in a process of its own; as `Crew`."""
+    """The reference at work in a process of its own; as `WorkerPool`."""
 
     def __init__(self, job: Job, files: Sequence[Path]) -> None:
         """

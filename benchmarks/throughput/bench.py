@@ -15,17 +15,15 @@ from datetime import date
 from functools import partial
 from pathlib import Path
 
-from cvnet_engine.benchmarks.contenders.contender import REFERENCE, open_bundle
-from cvnet_engine.benchmarks.contenders.entrant import prepare
-from cvnet_engine.benchmarks.latency.photos import photo
 from cvnet_engine.benchmarks.latency.records import Speedup
-from cvnet_engine.benchmarks.latency.stages import jpeg, stock
+from cvnet_engine.benchmarks.latency.stages import jpeg, photo, stock
 from cvnet_engine.benchmarks.latency.timing import Interval, Rounds, ratio, take_turns
-from cvnet_engine.benchmarks.throughput import baseline, crew
+from cvnet_engine.benchmarks.methods.candidate import describe
+from cvnet_engine.benchmarks.methods.method import REFERENCE, open_bundle
+from cvnet_engine.benchmarks.throughput import baseline, worker_pool
 from cvnet_engine.benchmarks.throughput.baseline import Baseline
-from cvnet_engine.benchmarks.throughput.crew import Crew
 from cvnet_engine.benchmarks.throughput.report import INDEXING, SEARCH, Record, Report
-from cvnet_engine.benchmarks.throughput.spread import BATCH, Spread, spreads
+from cvnet_engine.benchmarks.throughput.worker_pool import BATCH, Spread, WorkerPool, spreads
 from cvnet_engine.engine import machine
 from cvnet_engine.engine.backends import known
 from cvnet_engine.engine.bundle import Bundle
@@ -50,7 +48,7 @@ class Way:
     """One way to do one kind of work, with whoever does it, and the files of a round."""
 
     spread: Spread
-    worker: Crew | Baseline
+    worker: WorkerPool | Baseline
     files: Sequence[Path]
 
 
@@ -94,7 +92,7 @@ def index_records(options: Options, bundle: Path, files: Sequence[Path]) -> list
         ways = [reference(opened, baseline.Job(bundle, options.threads), files)]
         for spread in spreads(options.threads):
             if spread.batch == 1 or not is_plan(bundle):
-                ways.append(Way(spread, opened.enter_context(Crew(crew.Job(bundle, spread))), files))
+                ways.append(Way(spread, opened.enter_context(WorkerPool(worker_pool.Job(bundle, spread))), files))
         return measured(INDEXING, bundle, ways)
 
 
@@ -105,16 +103,16 @@ def is_plan(bundle: Path) -> bool:
 
 def search_records(options: Options, bundle: Path, files: Sequence[Path], gallery: Path) -> list[Record]:
     """Of one image at a time, for pairs come in batches anyway; PyTorch has one query a round, it takes long enough."""
-    with open_bundle(bundle, options.threads) as contender:
-        entrant = prepare(contender, [photo(*options.size, number) for number in range(1 + KEYS)])
-        stock(entrant, options.shortlist, gallery).gallery.close()
+    with open_bundle(bundle, options.threads) as method:
+        candidate = describe(method, [photo(*options.size, number) for number in range(1 + KEYS)])
+        stock(candidate, options.shortlist, gallery).gallery.close()
     with contextlib.ExitStack() as opened:
         job = baseline.Job(bundle, options.threads, tuple(files[1 : 1 + KEYS]), options.shortlist)
         ways = [reference(opened, job, files[:1])]
         for spread in spreads(options.threads):
             if spread.batch == 1:
-                searching = crew.Job(bundle, spread, gallery, options.shortlist)
-                ways.append(Way(spread, opened.enter_context(Crew(searching)), files))
+                searching = worker_pool.Job(bundle, spread, gallery, options.shortlist)
+                ways.append(Way(spread, opened.enter_context(WorkerPool(searching)), files))
         return measured(SEARCH, bundle, ways)
 
 

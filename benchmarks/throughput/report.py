@@ -10,7 +10,7 @@ import numpy as np
 from cvnet_engine.benchmarks.latency.records import Speedup
 from cvnet_engine.benchmarks.latency.timing import Interval
 from cvnet_engine.benchmarks.tables import Table, markdown, ms, times
-from cvnet_engine.benchmarks.throughput.spread import Spread
+from cvnet_engine.benchmarks.throughput.worker_pool import Spread
 from cvnet_engine.engine.machine import Machine
 
 INDEXING, SEARCH = "indexing", "search"

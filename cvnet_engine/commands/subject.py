@@ -15,8 +15,8 @@ from cvnet_engine.benchmarks.accuracy.evaluation import Evaluation, Evaluator, F
 from cvnet_engine.benchmarks.accuracy.journal import Journal, image_facts
 from cvnet_engine.benchmarks.accuracy.projection import Workload, rates, workload
 from cvnet_engine.benchmarks.accuracy.ray_evaluation import complete_on_cluster
-from cvnet_engine.benchmarks.contenders.allocator import keep_memory
-from cvnet_engine.benchmarks.contenders.contender import identity_of, open_reference
+from cvnet_engine.benchmarks.methods.kept_memory import keep_memory
+from cvnet_engine.benchmarks.methods.method import identity_of, open_reference
 from cvnet_engine.commands.index import fill, fill_on_cluster
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.cluster import Cluster
@@ -127,24 +127,24 @@ class ReferenceSubject(Closing):
 
     def __init__(self, bundle: Bundle, threads: int | None, scales: Scales = IMAGE_SCALES) -> None:
         keep_memory()
-        self._contender = open_reference(bundle, threads).at(scales)
+        self._method = open_reference(bundle, threads).at(scales)
 
     def close(self) -> None:
-        self._contender.close()
+        self._method.close()
 
     def projection(self, task: Task, journal: Journal) -> tuple[Workload, float | None]:
-        task, identity = replace(task, rerank_full=None), self._contender.identity
+        task, identity = replace(task, rerank_full=None), self._method.identity
         images = [path for path in task.dataset.images if journal.get(image_facts(identity, path)) is None]
         work = remaining(Finished(task, identity, journal), images)
-        return work, rates(self._contender.retriever, task.dataset.images[0]).seconds(work) if work.images else 0.0
+        return work, rates(self._method.retriever, task.dataset.images[0]).seconds(work) if work.images else 0.0
 
     def evaluate(self, task: Task, journal: Journal) -> Timed:
         from cvnet_engine.benchmarks.accuracy.reference_collection import ReferenceCollection
 
-        task, identity, retriever = replace(task, rerank_full=None), self._contender.identity, self._contender.retriever
+        task, identity, retriever = replace(task, rerank_full=None), self._method.identity, self._method.retriever
         with console.progress("describing with PyTorch", len(task.dataset.images)) as advance:
             collection = ReferenceCollection(task.dataset, retriever, identity, journal, advance)
-        with console.progress(f"evaluating {self._contender.name}", len(task.queries)) as advance:
+        with console.progress(f"evaluating {self._method.name}", len(task.queries)) as advance:
             evaluation = Evaluator(collection, Finished(task, identity, journal)).run(lambda: retriever, advance)
         indexed = len(task.dataset.images)
         return evaluation, {"index": collection.seconds, "indexed": indexed, "queries": evaluation.seconds}

@@ -20,8 +20,7 @@ import numpy as np
 from benchmarks.lab.frontier.grid import DESCRIPTORS, SHORTLISTS, SIDES_PX, Point, arithmetic
 from benchmarks.lab.frontier.scores import MAPPED, EngineCache
 from cvnet_engine.benchmarks.accuracy.journal import Facts, Journal
-from cvnet_engine.benchmarks.latency.photos import photo
-from cvnet_engine.benchmarks.latency.stages import INFO, jpeg
+from cvnet_engine.benchmarks.latency.stages import INFO, jpeg, photo
 from cvnet_engine.benchmarks.latency.timing import Rounds, take_turns
 from cvnet_engine.engine.backends.native.engine import accelerated
 from cvnet_engine.engine.contract import Array

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 
 from benchmarks.lab.load.client import Answer, hang_up, send
-from cvnet_engine.benchmarks.latency.photos import photo
+from cvnet_engine.benchmarks.latency.stages import photo
 from cvnet_engine.benchmarks.serving import Request, Server, program
 
 SENDERS = 24  # requests at a constant rate that may be under way at once

@@ -20,7 +20,7 @@ from cvnet_engine.benchmarks.accuracy.evaluation import (
 from cvnet_engine.benchmarks.accuracy.journal import Journal
 from cvnet_engine.benchmarks.accuracy.protocol import SETUPS, ignored
 from cvnet_engine.benchmarks.accuracy.reference_collection import ReferenceCollection
-from cvnet_engine.benchmarks.contenders.reference import reference
+from cvnet_engine.benchmarks.methods.reference import reference
 from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.retrieval.pooling import Pooled
 from cvnet_engine.engine.retrieval.superglobal import Refinement, rerank

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.lab import gpu
-from cvnet_engine.benchmarks.latency.photos import photo
+from cvnet_engine.benchmarks.latency.stages import photo
 from cvnet_engine.engine.backends import open_engine
 from cvnet_engine.engine.backends import tensorrt as tensorrt_session
 from cvnet_engine.engine.errors import BackendError

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from cvnet_engine.benchmarks.contenders.contender import KEEPING, PUBLISHED, REFERENCE, open_bundle, open_reference
-from cvnet_engine.benchmarks.contenders.entrant import enter
 from cvnet_engine.benchmarks.latency import bench, changes, limits, plots
 from cvnet_engine.benchmarks.latency.document import document, tables
 from cvnet_engine.benchmarks.latency.limits import Ceiling, Limits
-from cvnet_engine.benchmarks.latency.photos import photo
 from cvnet_engine.benchmarks.latency.report import Report
+from cvnet_engine.benchmarks.latency.stages import photo
+from cvnet_engine.benchmarks.methods.candidate import compare
+from cvnet_engine.benchmarks.methods.method import KEEPING, PUBLISHED, REFERENCE, open_bundle, open_reference
 from cvnet_engine.benchmarks.tables import ms
 from cvnet_engine.cli import app
 from cvnet_engine.engine.bundle import Bundle
@@ -148,11 +148,11 @@ def test_a_wrong_result_is_not_timed(bundle):
 
     right = open_bundle(bundle, 2)
     wrong = replace(right, name="wrong", retriever=replace(right.retriever, reranker=Wrong(right.retriever.reranker)))
-    present = enter([open_reference(Bundle(bundle), 2), right, wrong], [photo(*SIZE, seed) for seed in range(2)])
-    assert [entrant.contender.name for entrant in present.entrants] == [REFERENCE, right.name]
-    assert list(present.refused) == ["wrong"]
-    assert "differs from PyTorch by 1.0e-02" in present.refused["wrong"]
-    assert present.agreements[right.name].score < 1e-5
+    compared = compare([open_reference(Bundle(bundle), 2), right, wrong], [photo(*SIZE, seed) for seed in range(2)])
+    assert [candidate.method.name for candidate in compared.candidates] == [REFERENCE, right.name]
+    assert list(compared.refused) == ["wrong"]
+    assert "differs from PyTorch by 1.0e-02" in compared.refused["wrong"]
+    assert compared.agreements[right.name].score < 1e-5
 
 
 def test_tables_show_every_record_once(report, written):

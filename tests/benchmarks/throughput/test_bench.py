@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cvnet_engine.benchmarks.contenders.contender import REFERENCE
 from cvnet_engine.benchmarks.latency.timing import Interval, Rounds
+from cvnet_engine.benchmarks.methods.method import REFERENCE
 from cvnet_engine.benchmarks.throughput import bench
 from cvnet_engine.benchmarks.throughput.bench import Way, is_plan, measured, speedup
-from cvnet_engine.benchmarks.throughput.crew import Crew, Job
 from cvnet_engine.benchmarks.throughput.indexing import INFO
 from cvnet_engine.benchmarks.throughput.report import INDEXING, SEARCH
-from cvnet_engine.benchmarks.throughput.spread import BATCH, Spread
+from cvnet_engine.benchmarks.throughput.worker_pool import BATCH, Job, Spread, WorkerPool
 from cvnet_engine.cli import app
 from cvnet_engine.commands.bench import run
 from cvnet_engine.engine.bundle import Bundle, write_manifest
@@ -81,33 +80,33 @@ def test_plans_take_no_batches(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("spread", [Spread(1, 2, 2, 1), Spread(BATCH, 1, 1, 1)])
-def test_a_crew_indexes_and_searches_every_file(tiny, tmp_path, spread):
+def test_a_pool_indexes_and_searches_every_file(tiny, tmp_path, spread):
     files = [photo(tmp_path / f"{seed}.jpg", seed=seed) for seed in range(5)]
     gallery = tmp_path / "gallery"
     with Engines.open(Bundle(tiny), 1) as retriever, GalleryWriter(gallery, INFO) as writer:
         for file in files:
             writer.put(file, STAMP, half(retriever.extract(load(file))))
     for job in (Job(tiny, spread), Job(tiny, spread, gallery, shortlist=2)):
-        with Crew(job) as crew:
-            crew.run(files)
-            assert len(crew.seconds) == len(files)
-            crew.run(files[:1])
-            assert len(crew.seconds) == len(files) + 1
-        assert all(seconds > 0 for seconds in crew.seconds)
+        with WorkerPool(job) as pool:
+            pool.run(files)
+            assert len(pool.seconds) == len(files)
+            pool.run(files[:1])
+            assert len(pool.seconds) == len(files) + 1
+        assert all(seconds > 0 for seconds in pool.seconds)
 
 
 def half(features: Features) -> Features:
     return replace(features, maps=tuple(m.astype("float16") for m in features.maps))
 
 
-def test_what_goes_wrong_in_a_crews_process_is_said(tiny, tmp_path):
+def test_what_goes_wrong_in_a_worker_process_is_reported(tiny, tmp_path):
     for file in tiny.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     manifest = Bundle(tiny).manifest
     graphs = {name: replace(graph, precision="int4") for name, graph in manifest.graphs.items()}
     write_manifest(replace(manifest, graphs=graphs), tmp_path)
     with pytest.raises(BackendError, match="int4"):
-        Crew(Job(tmp_path, Spread(1, 1, 1, 1)))
+        WorkerPool(Job(tmp_path, Spread(1, 1, 1, 1)))
 
 
 @pytest.mark.parametrize("change", [{"plot": Path("p.png")}, {"compiled": True}, {"compare": Path("old.json")}])

@@ -9,7 +9,7 @@ import pytest
 from cvnet_engine.benchmarks.latency.records import Speedup
 from cvnet_engine.benchmarks.latency.timing import Interval
 from cvnet_engine.benchmarks.throughput.report import INDEXING, SEARCH, Record, Report, best, document, table
-from cvnet_engine.benchmarks.throughput.spread import Spread
+from cvnet_engine.benchmarks.throughput.worker_pool import Spread
 from cvnet_engine.engine import machine
 
 ONE, TWO = Spread(1, 1, 1, 2), Spread(1, 2, 1, 1)

@@ -6,7 +6,7 @@ import pytest
 FREE_LARGE = """
 import ctypes, sys
 from pathlib import Path
-from cvnet_engine.benchmarks.contenders.allocator import keep_memory
+from cvnet_engine.benchmarks.methods.kept_memory import keep_memory
 if sys.argv[1] == "keep":
     keep_memory()
 libc = ctypes.CDLL(None)

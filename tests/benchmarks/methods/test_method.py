@@ -2,8 +2,8 @@
 
 import pytest
 
-from cvnet_engine.benchmarks.contenders.contender import open_bundle, open_reference
-from cvnet_engine.benchmarks.contenders.entrant import enter
+from cvnet_engine.benchmarks.methods.candidate import compare
+from cvnet_engine.benchmarks.methods.method import open_bundle, open_reference
 from cvnet_engine.engine.bundle import Bundle
 from tests.pictures import picture
 
@@ -14,6 +14,6 @@ def test_the_reference_has_the_bundles_descriptor(bundle, superglobal_bundle):
     with open_reference(Bundle(superglobal_bundle), 2) as reference, open_reference(Bundle(bundle), 2) as published:
         assert reference.identity != published.identity
         with open_bundle(superglobal_bundle, 2) as ours:
-            assert enter([reference, ours], images).refused == {}
-            refused = enter([published, ours], images).refused
+            assert compare([reference, ours], images).refused == {}
+            refused = compare([published, ours], images).refused
     assert "a descriptor by" in refused[ours.name]

@@ -1,4 +1,4 @@
-"""What takes part in a comparison: the engines of a bundle, or the PyTorch reference."""
+"""A method of retrieval to evaluate or time: the engines of a bundle, or the PyTorch reference."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from cvnet_engine.engine.geometry import GRAPH_NAMES, IMAGE_SCALES, Scales, form
 from cvnet_engine.engine.retrieval.engines import Engines
 
 REFERENCE, PUBLISHED, COMPILED = "PyTorch", "PyTorch published", "PyTorch compiled"
-KEEPING = "PyTorch, memory kept"  # see `benchmarks.contenders.apart`
+KEEPING = "PyTorch, memory kept"  # see `benchmarks.methods.kept_memory`
 
 
 @dataclass(frozen=True)
-class Contender(Closing):
-    """A model that is ready to run.
+class Method(Closing):
+    """A loaded model.
 
     Attributes:
-        identity: what its results depend on; contenders of equal identity give equal results.
+        identity: names everything that results depend on; methods of equal identity give equal results.
     """
 
     name: str
@@ -31,11 +31,11 @@ class Contender(Closing):
 
     @property
     def is_reference(self) -> bool:
-        """Whether it is the published model, whose maps are raw and stay in float32."""
+        """True for the published model, whose maps are raw and stay in float32."""
         return self.name.startswith(REFERENCE)
 
-    def at(self, scales: Scales) -> Contender:
-        """The same, describing images at other scales."""
+    def at(self, scales: Scales) -> Method:
+        """This method with other image scales."""
         if scales == self.retriever.scales:
             return self
         retriever = replace(self.retriever, scales=scales)
@@ -45,39 +45,39 @@ class Contender(Closing):
         self.retriever.close()
 
 
-def open_bundle(path: Path, threads: int | None) -> Contender:
-    """The engines of a bundle, under the name of its folder."""
+def open_bundle(path: Path, threads: int | None) -> Method:
+    """Open the engines of a bundle, named after its folder."""
     bundle = Bundle(path)
     manifest, name = bundle.manifest, path.resolve().name
     retriever = Engines.open(bundle, threads)
-    return Contender(name, manifest.backend, manifest.precision, identity_of(manifest), retriever)
+    return Method(name, manifest.backend, manifest.precision, identity_of(manifest), retriever)
 
 
 def identity_of(manifest: Manifest, scales: Scales = IMAGE_SCALES) -> str:
-    """What results of a bundle's engines depend on."""
+    """Identity of a bundle's engines."""
     graphs = (manifest.graphs[name] for name in GRAPH_NAMES)
     return scaled(" ".join([manifest.precision, *(f"{graph.backend}:{graph.sha256}" for graph in graphs)]), scales)
 
 
 def scaled(identity: str, scales: Scales) -> str:
-    """The identity of a model that describes images at these scales."""
+    """Identity of a model that describes images at these scales."""
     return identity if scales == IMAGE_SCALES else f"{identity} scales {format_scales(scales)}"
 
 
-def open_reference(bundle: Bundle, threads: int | None, compiled: bool = False) -> Contender:
-    """The PyTorch model whose weights the bundle was built from, in float32.
+def open_reference(bundle: Bundle, threads: int | None, compiled: bool = False) -> Method:
+    """Load the PyTorch model whose weights the bundle was built from, in float32.
 
     Args:
-        compiled: by `torch.compile`, for images of any size, which takes minutes when it is first used.
+        compiled: use `torch.compile` for images of any size; the first call takes minutes.
 
     Raises:
         BackendError: PyTorch is not installed.
-        WeightsError: the weights are gone, or are not what they were.
+        WeightsError: the weights are missing or have changed.
     """
     try:
         import torch
 
-        from cvnet_engine.benchmarks.contenders.reference import reference
+        from cvnet_engine.benchmarks.methods.reference import reference
         from cvnet_engine.cvnet import checkpoint
     except ImportError as error:
         raise BackendError(f"the reference needs PyTorch ({error}): {install_hint('export')}") from error
@@ -94,4 +94,4 @@ def open_reference(bundle: Bundle, threads: int | None, compiled: bool = False) 
     described = "" if manifest.descriptor == "cvnet" else f" {manifest.descriptor}"
     identity = f"PyTorch {torch.__version__} {device} {manifest.weights_digest}{described}"
     name = COMPILED if compiled else REFERENCE
-    return Contender(name, f"torch-{device}", "fp32", identity, reference(model, device))
+    return Method(name, f"torch-{device}", "fp32", identity, reference(model, device))

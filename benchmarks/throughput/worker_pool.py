@@ -11,17 +11,51 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from cvnet_engine.benchmarks.throughput.indexing import index_batches, index_files
-from cvnet_engine.benchmarks.throughput.spread import Spread
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.contract import Closing
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.engine.retrieval.searcher import Plan, Searcher
 
+BATCH = 4  # images described at once, where more than one is
+MOST = 4  # streams or processes, each of which has memory of its own
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How work is spread.
+
+    Attributes:
+        batch: images of one size that an engine describes at once.
+        streams: engines of each graph in a process, at work at the same time.
+        processes: with as many each.
+        threads: of the CPU, of each engine.
+    """
+
+    batch: int
+    streams: int
+    processes: int
+    threads: int
+
+    @property
+    def workers(self) -> int:
+        """Engines at work at the same time."""
+        return self.streams * self.processes
+
+    def __str__(self) -> str:
+        return f"batch {self.batch}, {self.streams} streams, {self.processes} processes, {self.threads} threads each"
+
+
+def spreads(threads: int) -> list[Spread]:
+    """One engine that has all threads, with one image and with several at once; then streams, processes, and both."""
+    each = [(1, 1), (MOST, 1), (1, MOST), (2, 2)] if threads >= MOST else [(1, 1), (threads, 1), (1, threads)]
+    single = [Spread(1, streams, processes, threads // (streams * processes)) for streams, processes in each]
+    return list(dict.fromkeys([single[0], Spread(BATCH, 1, 1, threads), *single[1:]]))
+
 
 @dataclass(frozen=True)
 class Job:
-    """What a crew does with image files: index them or, where there is a gallery, rerank its best for each."""
+    """What a pool does with image files: index them or, where there is a gallery, rerank its best for each."""
 
     bundle: Path
     spread: Spread
@@ -29,7 +63,7 @@ class Job:
     shortlist: int = 0
 
 
-class Crew(Closing):
+class WorkerPool(Closing):
     """Processes with their engines open. Every image takes its place in `seconds`, in no order."""
 
     def __init__(self, job: Job) -> None:
@@ -101,7 +135,7 @@ class Client:
         return time.perf_counter() - begun
 
 
-_worker: Indexer | Clients  # of a process of the crew
+_worker: Indexer | Clients  # of a process of the pool
 
 
 def prepare(job: Job) -> None:

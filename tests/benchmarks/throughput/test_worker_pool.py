@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cvnet_engine.benchmarks.throughput.spread import BATCH, Spread, spreads
+from cvnet_engine.benchmarks.throughput.worker_pool import BATCH, Spread, spreads
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 4, 6, 16, 64])

@@ -1,0 +1,96 @@
+"""Candidates of a benchmark: methods with features to score, admitted only if their results agree with PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cvnet_engine.benchmarks.methods.method import Method
+from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import BackendError, CvnetError, one_line
+from cvnet_engine.engine.features import Features
+from cvnet_engine.export.parity import TOLERANCE
+
+MAP_ROUNDING = 2e-5  # by which float16 maps may move a score, beyond what the engine does (decision 001 saw 1.2e-5)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method with its features of a query and of some database images (keys), all of one size."""
+
+    method: Method
+    query: Features
+    keys: list[Features]
+
+    def scores(self) -> Array:
+        """(len(keys),) float32."""
+        retriever = self.method.retriever
+        return np.array([retriever.score(self.query, [key])[0] for key in self.keys])
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Largest differences from the reference: of a pair score, and of a unit descriptor."""
+
+    score: float
+    descriptor: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The candidates at one image size.
+
+    Attributes:
+        candidates: those that agree, the reference first.
+        agreements: by method.
+        refused: method -> reason.
+    """
+
+    candidates: list[Candidate]
+    agreements: dict[str, Agreement]
+    refused: dict[str, str]
+
+
+def compare(methods: Sequence[Method], images: Sequence[Array]) -> Comparison:
+    """Describe the images (H, W, 3) uint8, query first, with every method; keep those that agree with the first.
+
+    Maps of bundles are in float16, as in a gallery.
+    """
+    reference = describe(methods[0], images)
+    candidates, agreements, refused = [reference], {}, {}
+    for method in methods[1:]:
+        try:
+            candidate = describe(method, images)
+            agreements[method.name] = agreement(candidate, reference)
+            candidates.append(candidate)
+        except (CvnetError, RuntimeError) as error:  # torch.compile raises RuntimeError
+            refused[method.name] = one_line(error)
+    return Comparison(candidates, agreements, refused)
+
+
+def describe(method: Method, images: Sequence[Array]) -> Candidate:
+    dtype = np.float32 if method.is_reference else np.float16
+    described = [method.retriever.extract(image) for image in images]
+    query, *keys = [Features(f.descriptor, tuple(m.astype(dtype) for m in f.maps)) for f in described]
+    return Candidate(method, query, keys)
+
+
+def agreement(candidate: Candidate, reference: Candidate) -> Agreement:
+    """Compare scores and descriptors with the reference.
+
+    Raises:
+        BackendError: the difference exceeds the tolerance of the precision.
+    """
+    score = float(np.abs(candidate.scores() - reference.scores()).max())
+    pairs = zip([candidate.query, *candidate.keys], [reference.query, *reference.keys], strict=True)
+    descriptor = max(float(np.linalg.norm(ours.descriptor - theirs.descriptor)) for ours, theirs in pairs)
+    tolerance = TOLERANCE[candidate.method.precision]
+    most_score, most_descriptor = tolerance["score"] + MAP_ROUNDING, tolerance["descriptor"]
+    if not (score <= most_score and descriptor <= most_descriptor):
+        raise BackendError(
+            f"a pair score differs from PyTorch by {score:.1e} and a descriptor by {descriptor:.1e}; expected at most "
+            f"{most_score:.0e} and {most_descriptor:.0e}: not timed"
+        )
+    return Agreement(score, descriptor)
