@@ -1,4 +1,4 @@
-"""Tables of results, as they are to be read."""
+"""Tables of results, and their Markdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people and plants fixed to the front."""
+"""Fixtures on the front: shutters, balconies, awnings, laundry, flags, pipes, ivy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands between camera and façade: people, lamps, vehicles, trees."""
+"""Occluders between camera and façade: people, lamps, vehicles, trees."""
 
 from __future__ import annotations
 

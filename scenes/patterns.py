@@ -1,4 +1,4 @@
-"""What is laid into or over the whole wall, under the windows."""
+"""Patterns laid into or over the whole wall, under the windows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written or painted on the front."""
+"""Signs and lettering on the front."""
 
 from __future__ import annotations
 

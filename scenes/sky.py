@@ -1,4 +1,4 @@
-"""What is behind everything: sky, and the far skyline."""
+"""The background: sky and distant skyline."""
 
 from __future__ import annotations
 

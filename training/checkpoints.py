@@ -1,4 +1,4 @@
-"""Where a stage of training stands, on disk: stopped at any moment, it goes on from there."""
+"""Checkpoints of a training stage, from which an interrupted stage resumes."""
 
 from __future__ import annotations
 

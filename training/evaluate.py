@@ -1,4 +1,4 @@
-"""How far training has come: mAP of the narrow model on generated scenes, by the published evaluation loop.
+"""mAP of a model in training on generated scenes, by the published evaluation loop.
 
 `python -m training.evaluate FOLDER DATA_DIR` generates the validation scenes in DATA_DIR where they are missing. The
 test scenes are for the end.

@@ -1,4 +1,4 @@
-"""Where the verification head starts from: a counter of matches that lie together, rather than noise.
+"""Initial weights of the verification head: a counter of spatially consistent matches instead of noise.
 
 From random weights the head does not come off the ground in the few thousand pairs that a CPU gets through: every
 group norm takes the mean of a pair's evidence away and scales what is left, and with that goes how much there is. Here

@@ -1,4 +1,4 @@
-"""Losses on pairs of views: what shows one thing should be alike, and unlike the rest of the batch."""
+"""Losses on pairs of views: features of the same point are pulled together, others pushed apart."""
 
 from __future__ import annotations
 

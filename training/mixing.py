@@ -1,4 +1,4 @@
-"""What a pair score on pooled maps says of the one at full size: `python -m training.mixing DATA_DIR`.
+"""Regression of full-resolution pair scores on coarse ones: `python -m training.mixing DATA_DIR`.
 
 On the validation scenes, over the best 100 candidates of every query: the line of least squares from one to the other.
 No label is used. `engine.retrieval.ranking.POOLED_WEIGHT` is `RERANK_WEIGHT` times its slope, so that a ranking by
@@ -65,5 +65,5 @@ def pair_scores(dataset: Dataset, retriever: Engines) -> tuple[Array, Array]:
 
 
 if __name__ == "__main__":
-    with commands.told_in_a_line():
+    with commands.errors_as_one_line():
         typer.run(main)

@@ -1,4 +1,4 @@
-"""Several processes that train one model: each has a thread, its own batches, and the mean of all gradients.
+"""Data-parallel training in several processes of one thread each, which average their gradients.
 
 Two processes of one thread get further than one of two threads on a machine that has other work to do.
 """

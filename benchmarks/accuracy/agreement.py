@@ -1,4 +1,4 @@
-"""Two evaluations of one data set held against each other: precision of scores, APs and order."""
+"""Comparison of two evaluations of one data set: pair scores, APs and rankings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluating a model on a data set: mAP of the global ranking and of each reranked one, in E, M and H.
+"""Evaluation of a model on a data set: mAP of the global and of each reranked ranking, in E, M and H.
 
 When pairs are scored, the shortlist is counted separately for each setup after its ignored images are taken out, and
 each setup is reranked on its own; a pair that several shortlists share is scored once. SuperGlobal refines one list for
@@ -127,7 +127,7 @@ Timed = tuple[Evaluation, dict[str, float]]  # and the seconds of each stage, `i
 
 @dataclass(frozen=True)
 class Selected:
-    """Rows of other images, numbered anew."""
+    """Rows of other images, renumbered."""
 
     whole: Mapped
     rows: Array  # (n,) int64

@@ -1,4 +1,4 @@
-"""A journal of finished work, so that an evaluation that was killed goes on where it was.
+"""A journal of finished work, from which an interrupted evaluation resumes.
 
 One SQLite file. A row holds what came of one image or one query; its key is the SHA-256 of everything that this
 depends on (model, files, crop), so rows of another model, picture or crop are never found, and one file serves any
@@ -78,7 +78,7 @@ class Journal(Closing):
 
     def _refusal(self, error: Exception) -> DatasetError:
         return DatasetError(
-            f"{self._file}: journal not usable ({one_line(error)}); check the disk, or delete the file to start anew"
+            f"{self._file}: journal not usable ({one_line(error)}); check the disk, or delete the file to start again"
         )
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""How long an evaluation will take, from one image and one pair measured before it starts."""
+"""Estimated duration of an evaluation, from one image and one pair timed before it starts."""
 
 from __future__ import annotations
 

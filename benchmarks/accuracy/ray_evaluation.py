@@ -1,4 +1,4 @@
-"""Evaluating by a Ray cluster: its workers do queries, this process writes the journal."""
+"""Evaluation on a Ray cluster: its workers compute queries, this process writes the journal."""
 
 from __future__ import annotations
 

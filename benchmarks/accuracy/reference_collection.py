@@ -1,4 +1,4 @@
-"""A data set's database as the PyTorch reference sees it."""
+"""The database of a data set as described by the PyTorch reference."""
 
 from __future__ import annotations
 

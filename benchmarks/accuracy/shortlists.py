@@ -1,4 +1,4 @@
-"""A query's shortlists, one for each length and setup, and what their reranking needs and comes to."""
+"""Shortlists of a query for each length and setup: the rows to score, and the final rankings."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ Collections of descriptors are generated and both ways of search timed in turn. 
                 drawn by the first, `VIEWS` photographs of it by the second.
     stretched   the same spectrum over more directions, as many times as the demonstration model has fewer of them than
                 there could be.
-    random      uniform on the sphere: nothing to be learnt, the worst there is.
+    random      uniform on the sphere: no structure to learn, the worst case.
 
 A query is one photograph more of some place. Directions lie along the axes; an index learns its own in any case.
 """
@@ -178,7 +178,7 @@ def written(file: Path, rows: Array) -> Block:
 
 
 def measure(folder: Path, kind: Kind, spectrum: Spectrum, images: int, wanted: float, queries: int) -> Measured:
-    """Generate a collection, build its index, search it both ways in turn. For a process of its own.
+    """Generate a collection, build its index, search it both ways in turn. Runs in a fresh process.
 
     The approximate search comes first: it reads rows that the exact one has not just brought into memory and caches.
     """
@@ -274,12 +274,12 @@ def row(m: Measured) -> tuple[str, ...]:
 
 
 def main(
-    like: Annotated[Path, typer.Option(help="Gallery whose descriptors the generated ones are like.")],
-    folder: Annotated[Path, typer.Option(help="Where collections are generated, and removed again.")],
+    like: Annotated[Path, typer.Option(help="Gallery whose spectrum the generated descriptors follow.")],
+    folder: Annotated[Path, typer.Option(help="Folder for generated collections; they are removed afterwards.")],
     out: OutOption,
     images: Annotated[str, typer.Option(help="Sizes, ascending.")] = "100000,1000000",
     kinds: Annotated[str, typer.Option(help=f"Which of {', '.join(KINDS)}.")] = ",".join(KINDS),
-    recall: Annotated[float, typer.Option(help="Recall@100 that is asked for.")] = 0.99,
+    recall: Annotated[float, typer.Option(help="Target recall@100.")] = 0.99,
     queries: Annotated[int, typer.Option(help="Searches of each kind.")] = 100,
 ) -> None:
     """Generate collections, index and search each, and write the table."""
@@ -304,5 +304,5 @@ def main(
 
 
 if __name__ == "__main__":
-    with commands.told_in_a_line():
+    with commands.errors_as_one_line():
         typer.run(main)

@@ -1,4 +1,4 @@
-"""Queries against a gallery while another process appends to it, and the same alone."""
+"""Times of queries while another process appends to the gallery, and without it."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def writer(path: Path, photographs: Path) -> Iterator[Connection]:
 
 
 def append(path: Path, photographs: Path, parent: Connection) -> None:
-    """Append images until told to stop; for a process of its own."""
+    """Append images until the parent sends a message; the target of a process."""
     with Gallery(photographs) as gallery:
         info, shown = gallery.info, [gallery.features(row) for row in range(min(APPENDED, len(gallery)))]
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""What the benchmarks' commands have in common: options, the head of a report, and the files it goes to."""
+"""Harness of the laboratory's commands: shared options, the head of a report, and its output files."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from cvnet_engine.engine.errors import CvnetError
 from cvnet_engine.engine.files import write_atomically
 
 DataDirOption = Annotated[
-    Path, typer.Option("--data-dir", help="Folder of data sets; generated ones are made there where missing.")
+    Path, typer.Option("--data-dir", help="Folder of data sets; missing generated ones are written there.")
 ]
 DatasetsOption = Annotated[
     list[str], typer.Option("--dataset", help="Name of a data set, or of generated scenes: demo, test.")
 ]
 OutOption = Annotated[Path, typer.Option("--out", help="Writes OUT.json and OUT.md.")]
 CalibrationOption = Annotated[
-    Path | None, typer.Option("--calibration", help="Folder of images for int8; validation scenes if left out.")
+    Path | None,
+    typer.Option("--calibration", help="Calibration images for int8; default: validation scenes."),
 ]
 WeightsOption = Annotated[str, typer.Option("--weights", help="As for 'build'.")]
 DepthOption = Annotated[int, typer.Option("--depth", help="As for 'build'.")]
@@ -33,8 +34,8 @@ ThreadsOption = Annotated[int, typer.Option("--threads", min=1)]
 
 
 @contextlib.contextmanager
-def told_in_a_line() -> Iterator[None]:
-    """What is the input's or the machine's fault ends the program with a line that says so."""
+def errors_as_one_line() -> Iterator[None]:
+    """Turn a CvnetError into a one-line message and exit."""
     try:
         yield
     except CvnetError as error:
@@ -42,7 +43,7 @@ def told_in_a_line() -> Iterator[None]:
 
 
 def head(module: str) -> dict[str, Any]:
-    """By which command a report is made, when and where."""
+    """Command, date and machine of a report."""
     return {
         "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
         "date": date.today().isoformat(),
@@ -51,16 +52,16 @@ def head(module: str) -> dict[str, Any]:
 
 
 def head_line(report: Mapping[str, Any]) -> str:
-    """The same as a line of Markdown."""
+    """The head of a report as a line of Markdown."""
     return f"{report['machine']['cpu']}; {report['date']}; `{report['command']}`"
 
 
 def write(out: Path, report: Mapping[str, Any], markdown: str) -> None:
-    """OUT.json and OUT.md."""
+    """Write OUT.json and OUT.md."""
     write_atomically(beside(out, ".json"), json.dumps(report, indent=2) + "\n")
     write_atomically(beside(out, ".md"), markdown)
 
 
 def beside(out: Path, suffix: str) -> Path:
-    """OUT with a suffix, whatever dots it has in its name."""
+    """Append a suffix to OUT; dots in its name are kept."""
     return out.with_name(f"{out.name}{suffix}")

@@ -1,4 +1,4 @@
-"""Galleries of any size, generated: a shortlist of photographed scenes with coded maps, among random descriptors.
+"""Generated galleries of any size: a shortlist of photographs with compressed maps among random descriptors.
 
 DIR/shortlist-512/          the scenes, and the gallery that `index` makes of them
 DIR/scale-100000.gallery/   a hundred thousand images, theirs evenly spread among them
@@ -43,7 +43,7 @@ SHORTLIST = 100  # photographs
 MAPS = "coded:24"
 SCENES, VIEWS, SEED = 26, 4, 606
 STAMP = FileStamp(1_000_000, 1_700_000_000_000_000_000, "")
-NO_MAPS: Size = (2, 2)  # positions that an image without maps is said to have
+NO_MAPS: Size = (2, 2)  # map size recorded for an image without maps
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def generate(path: Path, images: int, photographs: Path, done: Callable[[int], N
 def keep_code(code: Path, kept: Path) -> None:
     """Copy the code of photographs' maps to the gallery that has them; one that is there must be the same."""
     if kept.exists() and kept.read_bytes() != code.read_bytes():
-        raise GalleryError(f"{kept.parent}: begun with other photographs than {code.parent}; delete it to start anew")
+        raise GalleryError(f"{kept.parent}: begun with other photographs than {code.parent}; delete it to start again")
     shutil.copyfile(code, kept)
 
 

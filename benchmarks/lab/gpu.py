@@ -82,7 +82,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Record:
+class GpuTime:
     """What a stage took by one method, `n` times; `speedup` is the baseline's median over its own."""
 
     stage: str
@@ -97,7 +97,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Report:
+class GpuReport:
     """The whole comparison; `checks` and `absent` by method, the latter with the reasons."""
 
     command: str
@@ -107,11 +107,11 @@ class Report:
     model: str
     checks: dict[str, Check]
     absent: dict[str, str]
-    records: list[Record]
+    records: list[GpuTime]
 
 
 @dataclass(frozen=True)
-class Method:
+class GpuMethod:
     """One way from normalised images to pair scores. Its tensors are where it likes them; calls end when it has."""
 
     precision: str
@@ -121,7 +121,7 @@ class Method:
     to_host: Callable[[Any], Array]
 
 
-def torch_method(model: CVNet, precision: str, device: str, compiled: bool) -> Method:
+def torch_method(model: CVNet, precision: str, device: str, compiled: bool) -> GpuMethod:
     """The published model; float16 by autocast, which keeps what would overflow in float32."""
     model = model.to(device)
     backbone = torch.compile(model.backbone) if compiled else model.backbone
@@ -138,7 +138,7 @@ def torch_method(model: CVNet, precision: str, device: str, compiled: bool) -> M
         logits = [reranker(query, key[None]) for key in keys]  # one pair at a time, as published
         return torch.cat(logits).float().softmax(dim=1)[:, 1]
 
-    return Method(
+    return GpuMethod(
         precision,
         load=lambda images: torch.from_numpy(images).to(device),
         features=partial(finished, backbone),
@@ -147,7 +147,7 @@ def torch_method(model: CVNet, precision: str, device: str, compiled: bool) -> M
     )
 
 
-def engine_method(features: Engine, reranker: Engine, precision: str, keeps_query: bool = True) -> Method:
+def engine_method(features: Engine, reranker: Engine, precision: str, keeps_query: bool = True) -> GpuMethod:
     """Two engines, host to host."""
 
     def describe(images: Array) -> tuple[Array, list[Array]]:
@@ -160,7 +160,7 @@ def engine_method(features: Engine, reranker: Engine, precision: str, keeps_quer
             reranker.upload(query_feeds)  # which does nothing from the second time on
         return reranker.run(query_feeds | {f"key_{s}": m for s, m in enumerate(keys)})["score"]
 
-    return Method(precision, load=lambda images: images, features=describe, score=score, to_host=lambda array: array)
+    return GpuMethod(precision, load=lambda images: images, features=describe, score=score, to_host=lambda array: array)
 
 
 def convert(model: CVNet, calibration: list[Array], folder: Path) -> dict[str, dict[str, Path]]:
@@ -176,20 +176,20 @@ def convert(model: CVNet, calibration: list[Array], folder: Path) -> dict[str, d
     return files
 
 
-def cuda_provider(files: dict[str, Path], precision: str) -> Method:
+def cuda_provider(files: dict[str, Path], precision: str) -> GpuMethod:
     features, reranker = (
         OnnxRuntimeEngine(files[name], cuda=True, threads=usable_cpus()) for name in ("features", "reranker")
     )
     return engine_method(features, reranker, precision)
 
 
-def tensorrt(files: dict[str, Path], precision: str, size: Size, batch: int, variant: Variant) -> Method:
+def tensorrt(files: dict[str, Path], precision: str, size: Size, batch: int, variant: Variant) -> GpuMethod:
     features, reranker = planned(files, size, batch, PlanOptions(), variant.half_keys)
     engines = TensorRtEngine(features, variant.cuda_graphs), TensorRtEngine(reranker, variant.cuda_graphs)
     return engine_method(engines[0], engines[1], precision, variant.keeps_query)
 
 
-def tensorrt_rtx(files: dict[str, Path], precision: str, size: Size, batch: int, variant: Variant) -> Method:
+def tensorrt_rtx(files: dict[str, Path], precision: str, size: Size, batch: int, variant: Variant) -> GpuMethod:
     options = PlanOptions(targets=resolve([CURRENT]))
     features, reranker = planned(files, size, batch, options, variant.half_keys)
     engines = TensorRtRtxEngine(features, variant.cuda_graphs), TensorRtRtxEngine(reranker, variant.cuda_graphs)
@@ -213,9 +213,11 @@ def planned(files: dict[str, Path], size: Size, batch: int, options: PlanOptions
     return plan_of("features", files["features"]), plan_of("reranker", reranker)
 
 
-def openers(model: CVNet, files: dict[str, dict[str, Path]], size: Size, batch: int) -> dict[str, Callable[[], Method]]:
+def openers(
+    model: CVNet, files: dict[str, dict[str, Path]], size: Size, batch: int
+) -> dict[str, Callable[[], GpuMethod]]:
     """Every method by name, not opened yet."""
-    found: dict[str, Callable[[], Method]] = {}
+    found: dict[str, Callable[[], GpuMethod]] = {}
     for precision in ("fp32", "fp16"):
         found[f"PyTorch eager {precision}"] = partial(torch_method, model, precision, "cuda", compiled=False)
         found[f"torch.compile {precision}"] = partial(torch_method, model, precision, "cuda", compiled=True)
@@ -236,7 +238,7 @@ class Outcome:
     scores: Array
 
 
-def outcome(method: Method, images: Array) -> Outcome:
+def outcome(method: GpuMethod, images: Array) -> Outcome:
     """The first image against the others."""
     query, query_maps = method.features(method.load(images[:1]))
     keys, key_maps = method.features(method.load(images[1:]))
@@ -244,7 +246,7 @@ def outcome(method: Method, images: Array) -> Outcome:
     return Outcome(descriptors, method.to_host(method.score(query_maps, key_maps)))
 
 
-def check(method: Method, images: Array, want: Outcome) -> Check:
+def check(method: GpuMethod, images: Array, want: Outcome) -> Check:
     """
     Raises:
         BackendError: beyond what the precision allows.
@@ -263,10 +265,10 @@ def check(method: Method, images: Array, want: Outcome) -> Check:
 
 
 def open_and_check(
-    openers: dict[str, Callable[[], Method]], images: Array, want: Outcome
-) -> tuple[dict[str, Method], dict[str, Check], dict[str, str]]:
+    openers: dict[str, Callable[[], GpuMethod]], images: Array, want: Outcome
+) -> tuple[dict[str, GpuMethod], dict[str, Check], dict[str, str]]:
     """The methods that work, how far each is from the reference, and why the others are missing."""
-    methods: dict[str, Method] = {}
+    methods: dict[str, GpuMethod] = {}
     checks: dict[str, Check] = {}
     absent: dict[str, str] = {}
     for name, opener in openers.items():
@@ -280,7 +282,7 @@ def open_and_check(
     return methods, checks, absent
 
 
-def measure(methods: dict[str, Method], images: Array, repeats: int) -> list[Record]:
+def measure(methods: dict[str, GpuMethod], images: Array, repeats: int) -> list[GpuTime]:
     """One record per stage and method: latency of one image and one pair, then of a batch of each."""
     calls: dict[str, dict[str, Callable[[], Any]]] = {}
     batch = len(images) - 1
@@ -291,7 +293,7 @@ def measure(methods: dict[str, Method], images: Array, repeats: int) -> list[Rec
         calls.setdefault(f"features, {batch} images", {})[name] = partial(method.features, many)
         calls.setdefault("score, 1 pair", {})[name] = partial(method.score, query, key)
         calls.setdefault(f"score, {batch} pairs", {})[name] = partial(method.score, query, keys)
-    records: list[Record] = []
+    records: list[GpuTime] = []
     size = "x".join(map(str, images.shape[2:]))
     for stage, by_method in calls.items():
         times = take_turns(by_method, Rounds(warm_up=3, fewest=repeats, most=repeats))
@@ -300,11 +302,11 @@ def measure(methods: dict[str, Method], images: Array, repeats: int) -> list[Rec
             backend, _, precision = name.rpartition(" ")
             times_ms = (1e3 * interval.median, 1e3 * interval.p95)
             speedup = baseline_s / interval.median
-            records.append(Record(stage, size, backend, precision, *times_ms, repeats, BASELINE, speedup))
+            records.append(GpuTime(stage, size, backend, precision, *times_ms, repeats, BASELINE, speedup))
     return records
 
 
-def markdown(report: Report) -> str:
+def markdown(report: GpuReport) -> str:
     """The report as tables."""
     lines = [
         f"# {', '.join(report.machine['cuda_devices'])}",
@@ -344,7 +346,7 @@ def main(
     typer.echo(markdown(report))
 
 
-def run(weights: str, depth: int, size: Size, batch: int, repeats: int) -> Report:
+def run(weights: str, depth: int, size: Size, batch: int, repeats: int) -> GpuReport:
     torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32, for PyTorch as for TensorRT
     model = checkpoint.load(weights, depth)
     images = np.concatenate([normalise(photo(*size, seed)) for seed in range(1 + batch)])
@@ -354,7 +356,7 @@ def run(weights: str, depth: int, size: Size, batch: int, repeats: int) -> Repor
         files = convert(model, calibration, Path(folder))
         methods, checks, absent = open_and_check(openers(model, files, size, batch), images, want)
         records = measure(methods, images, repeats)
-    return Report(
+    return GpuReport(
         **commands.head("benchmarks.lab.gpu"),
         torch=torch.__version__,
         model=f"ResNet-{depth} {weights}",

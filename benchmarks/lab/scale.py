@@ -1,8 +1,8 @@
-"""What a gallery takes as it grows: `python -m benchmarks.lab.scale --bundle DIR --folder DIR --out FILE`.
+"""Cost of a gallery by its size: `python -m benchmarks.lab.scale --bundle DIR --folder DIR --out FILE`.
 
-Galleries are generated (`benchmarks.lab.generated`), each opened, searched and reranked in a process of its own,
-then asked again and again while another process appends to it: seconds, memory, and how both grow. A run that was
-stopped goes on with the shards that it has written; the report is written after each gallery.
+Galleries are generated (`benchmarks.lab.generated`). A new process opens, searches and reranks each, then queries it
+while another process appends to it: seconds, memory, and their growth. An interrupted run resumes with the shards that
+it has written; the report is written after each gallery.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Measured:
 
 
 def measure(path: Path, queries: int, rounds: int, photographs: Photographs, bundle: Path) -> Measured:
-    """Open a gallery, search it, rerank, and append to it. For a process of its own."""
+    """Open a gallery, search it, rerank, and append to it. Runs in a fresh process."""
     bare = private_bytes()
     gallery, open_s, open_cpu_s = timed(lambda: Gallery(path))
     opened = private_bytes()
@@ -225,7 +225,7 @@ def beside_table(found: list[Measured]) -> Table:
     return Table("Reranking, alone and while another process appends", columns, rows)
 
 
-class Told:
+class Progress:
     """Progress on standard error: a line for each tenth of the work."""
 
     def __init__(self, work: str, total: int) -> None:
@@ -238,8 +238,8 @@ class Told:
 
 
 def main(
-    bundle: Annotated[Path, typer.Option(help="The model that photographs are described and pairs scored with.")],
-    folder: Annotated[Path, typer.Option(help="Where galleries are generated; each is removed once it is measured.")],
+    bundle: Annotated[Path, typer.Option(help="Bundle that extracts features and scores pairs.")],
+    folder: Annotated[Path, typer.Option(help="Folder for generated galleries; each is removed afterwards.")],
     out: OutOption,
     images: Annotated[str, typer.Option(help="Sizes, ascending.")] = "10000,100000,1000000",
     queries: Annotated[int, typer.Option(help="Searches timed after the first.")] = 20,
@@ -247,12 +247,12 @@ def main(
     side: Annotated[int, typer.Option(help="Longest side of the photographs, px.")] = 512,
 ) -> None:
     """Generate galleries, measure each, and write the tables."""
-    indexed = Told("indexing photographs", SHORTLIST)
+    indexed = Progress("indexing photographs", SHORTLIST)
     photographs = photograph(folder, bundle, side, lambda _: indexed.advance(1))
     found: list[Measured] = []
     for count in map(int, images.split(",")):
         path = folder / f"scale-{count}.gallery"
-        generate(path, count, photographs.gallery, Told(f"generating {count:,} images", count).advance)
+        generate(path, count, photographs.gallery, Progress(f"generating {count:,} images", count).advance)
         typer.echo(f"measuring {count:,} images", err=True)
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
             found.append(pool.submit(measure, path, queries, rounds, photographs, bundle).result())
@@ -273,5 +273,5 @@ def write(found: list[Measured], out: Path) -> None:
 
 
 if __name__ == "__main__":
-    with commands.told_in_a_line():
+    with commands.errors_as_one_line():
         typer.run(main)

@@ -1,4 +1,4 @@
-"""Every stage of retrieval, timed: bundles beside the PyTorch reference, at several image sizes.
+"""Times of every stage of retrieval: bundles beside the PyTorch reference, at several image sizes.
 
 All methods of a stage take turns in one run. A method whose results differ from the reference's is not timed.
 """

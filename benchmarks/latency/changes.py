@@ -1,4 +1,4 @@
-"""Two runs of `bench` held against each other: what got faster or slower beyond noise."""
+"""Changes between two runs of `bench` that exceed noise."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Counted cost of each stage: floating-point operations, and the bytes that cannot but move.
+"""Operations and bytes of each stage, counted from shapes.
 
 A multiplication and an addition are two operations. Bytes are inputs read once and outputs written once, weights
-included; what a program moves beyond that is its own affair. A pair score is counted in the factored form (decision
+included; further traffic of a program is not counted. A pair score is counted in the factored form (decision
 001), whatever form computes it, so that all methods are held against one figure; a method that needs fewer operations
 than that can pass 100 % of a limit.
 """

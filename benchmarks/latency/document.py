@@ -1,4 +1,4 @@
-"""A report of `bench` to be read: its heading, its tables, and both as one document."""
+"""The report of `bench` for reading: heading, tables, Markdown."""
 
 from __future__ import annotations
 

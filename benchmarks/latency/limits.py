@@ -1,4 +1,4 @@
-"""What this processor can do at best, measured on the spot: matrix products and copying."""
+"""Limits of this processor, measured during the run: matrix products and memory copies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Peak memory of one call, looked at in a process of its own."""
+"""Peak memory of one call, measured in a fresh process."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def random_features(method: Method, image: Size, seed: int) -> Features:
 
 def peak_growth(call: Callable[[], object]) -> int:
     """Bytes by which a call raises the peak of resident memory over what is in use before it."""
-    ctypes.CDLL(None).malloc_trim(0)  # what loading left behind is not ours to hide in
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from what is in use now
+    ctypes.CDLL(None).malloc_trim(0)  # returns memory freed by loading, so it does not hide growth
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to current use
     before = status_bytes("VmHWM")
     call()
     return status_bytes("VmHWM") - before

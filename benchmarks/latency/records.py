@@ -1,4 +1,4 @@
-"""What a run of `bench` measured, one record a stage, image size and method."""
+"""Records of `bench`: one per stage, image size and method."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run of `bench`, whole: what is written as JSON, and what tables, plots and comparisons are made from."""
+"""A complete run of `bench`: its JSON, and the source of tables, plots and comparisons."""
 
 from __future__ import annotations
 

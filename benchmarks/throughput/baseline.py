@@ -1,6 +1,6 @@
-"""PyTorch on the same files: its data loader reads, decodes and scales, the reference model does the rest.
+"""PyTorch on the same files: a data loader reads, decodes and scales; the reference model does the rest.
 
-In a process of its own, which keeps freed memory (decision 005): the same computation at its fastest.
+Runs in another process that keeps freed memory (decision 005), the fastest setting for this computation.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Job:
 
 
 class Baseline(Closing):
-    """The reference at work in a process of its own; as `WorkerPool`."""
+    """The reference in another process, with the interface of `WorkerPool`."""
 
     def __init__(self, job: Job, files: Sequence[Path]) -> None:
         """

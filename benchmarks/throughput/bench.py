@@ -1,4 +1,4 @@
-"""Images indexed and queries answered a second, from their files, by how the work is spread; beside PyTorch.
+"""Images indexed and queries answered per second, by how the work is spread, beside PyTorch.
 
 All ways of a bundle take turns. Each has its engines open from the beginning, and as much to do as it can take.
 """
@@ -22,7 +22,7 @@ from cvnet_engine.benchmarks.methods.candidate import describe
 from cvnet_engine.benchmarks.methods.method import REFERENCE, open_bundle
 from cvnet_engine.benchmarks.throughput import baseline, worker_pool
 from cvnet_engine.benchmarks.throughput.baseline import Baseline
-from cvnet_engine.benchmarks.throughput.report import INDEXING, SEARCH, Record, Report
+from cvnet_engine.benchmarks.throughput.report import INDEXING, SEARCH, Rate, ThroughputReport
 from cvnet_engine.benchmarks.throughput.worker_pool import BATCH, Spread, WorkerPool, spreads
 from cvnet_engine.engine import machine
 from cvnet_engine.engine.backends import known
@@ -52,10 +52,10 @@ class Way:
     files: Sequence[Path]
 
 
-def run(options: Options, command: str, say: Callable[[str], None]) -> Report:
+def run(options: Options, command: str, say: Callable[[str], None]) -> ThroughputReport:
     """The whole benchmark. `say` hears what is being measured."""
     started, load = time.perf_counter(), os.getloadavg()[0]
-    records: list[Record] = []
+    records: list[Rate] = []
     with tempfile.TemporaryDirectory(prefix="cvnet-bench-") as folder:
         files = write_photos(options, Path(folder))
         for bundle in options.bundles:
@@ -64,7 +64,7 @@ def run(options: Options, command: str, say: Callable[[str], None]) -> Report:
             say(f"{bundle.resolve().name}: search")
             records += search_records(options, bundle, files, Path(folder) / bundle.resolve().name)
     manifest = Bundle(options.bundles[0]).manifest
-    return Report(
+    return ThroughputReport(
         command=command,
         date=date.today().isoformat(),
         machine=machine.describe(),
@@ -87,7 +87,7 @@ def write_photos(options: Options, folder: Path) -> list[Path]:
     return files
 
 
-def index_records(options: Options, bundle: Path, files: Sequence[Path]) -> list[Record]:
+def index_records(options: Options, bundle: Path, files: Sequence[Path]) -> list[Rate]:
     with contextlib.ExitStack() as opened:
         ways = [reference(opened, baseline.Job(bundle, options.threads), files)]
         for spread in spreads(options.threads):
@@ -101,7 +101,7 @@ def is_plan(bundle: Path) -> bool:
     return known(Bundle(bundle).manifest.graphs["features"].backend).suffix == ".plan"
 
 
-def search_records(options: Options, bundle: Path, files: Sequence[Path], gallery: Path) -> list[Record]:
+def search_records(options: Options, bundle: Path, files: Sequence[Path], gallery: Path) -> list[Rate]:
     """Of one image at a time, for pairs come in batches anyway; PyTorch has one query a round, it takes long enough."""
     with open_bundle(bundle, options.threads) as method:
         candidate = describe(method, [photo(*options.size, number) for number in range(1 + KEYS)])
@@ -120,7 +120,7 @@ def reference(opened: contextlib.ExitStack, job: baseline.Job, files: Sequence[P
     return Way(Spread(1, 1, 1, job.threads), opened.enter_context(Baseline(job, files)), files)
 
 
-def measured(work: str, bundle: Path, ways: Sequence[Way]) -> list[Record]:
+def measured(work: str, bundle: Path, ways: Sequence[Way]) -> list[Rate]:
     """A record for each way, the reference's first: they take turns."""
     calls = {str(number): partial(way.worker.run, way.files) for number, way in enumerate(ways)}
     times = take_turns(calls, ROUNDS).values()
@@ -128,7 +128,7 @@ def measured(work: str, bundle: Path, ways: Sequence[Way]) -> list[Record]:
     manifest, name = Bundle(bundle).manifest, bundle.resolve().name
     who = [(REFERENCE, "torch", "fp32"), *[(name, manifest.backend, manifest.precision)] * (len(ways) - 1)]
     return [
-        Record(
+        Rate(
             work,
             *whose,
             way.spread,

@@ -1,4 +1,4 @@
-"""Images from their files into a gallery, timed one by one."""
+"""Indexing from image files into a gallery, with the time of each image."""
 
 from __future__ import annotations
 

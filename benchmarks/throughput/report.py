@@ -1,4 +1,4 @@
-"""A run of `bench --throughput`: what it measured, as JSON and to be read."""
+"""A run of `bench --throughput`: JSON and tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cvnet_engine.engine.machine import Machine
 
 INDEXING, SEARCH = "indexing", "search"
 NOTE = (
-    "Each process has that many streams, each stream engines of its own with that many threads. A second: images, or "
+    "Each process has that many streams, each stream its own engines with that many threads. Per second: images or "
     "queries; in brackets the slowest and the fastest round. p50 and p99: from when a file's turn comes until its "
     "features are stored, or its list is reranked. Times as fast: than PyTorch in the same rounds, where a data loader "
     "of one process feeds the reference model, which stores nothing, keeps freed memory and has candidates' features."
@@ -23,7 +23,7 @@ NOTE = (
 
 
 @dataclass(frozen=True)
-class Record:
+class Rate:
     """One way to do one kind of work.
 
     Attributes:
@@ -63,7 +63,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Report:
+class ThroughputReport:
     """Where, when and with what a run was made.
 
     Attributes:
@@ -82,12 +82,12 @@ class Report:
     trained: bool
     size: str
     shortlist: int
-    records: tuple[Record, ...]
+    records: tuple[Rate, ...]
 
     @property
-    def best(self) -> list[Record]:
+    def best(self) -> list[Rate]:
         """The fastest of each method at each kind of work."""
-        groups: dict[tuple[str, str], list[Record]] = {}
+        groups: dict[tuple[str, str], list[Rate]] = {}
         for record in self.records:
             groups.setdefault((record.work, record.method), []).append(record)
         return [max(group, key=lambda record: record.per_second.median) for group in groups.values()]
@@ -101,13 +101,13 @@ class Report:
         }
 
 
-def document(report: Report) -> str:
+def document(report: ThroughputReport) -> str:
     """The whole report in Markdown."""
     lines = "\n\n".join([*heading(report), *best(report)])
     return f"# What cvnet-engine gets through\n\n{lines}\n\n{markdown(table(report))}\n{NOTE}\n"
 
 
-def heading(report: Report) -> list[str]:
+def heading(report: ThroughputReport) -> list[str]:
     """Where, when and with what: a few lines."""
     machine = report.machine
     return [
@@ -117,12 +117,12 @@ def heading(report: Report) -> list[str]:
     ]
 
 
-def best(report: Report) -> list[str]:
+def best(report: ThroughputReport) -> list[str]:
     """A line for each method at each kind of work."""
     return [f"{r.work}, {r.method}: fastest with {r.spread}: {r.per_second.median:.3g} a second" for r in report.best]
 
 
-def table(report: Report) -> Table:
+def table(report: ThroughputReport) -> Table:
     """A row a record."""
     columns = (
         "work", "method", "batch", "streams", "processes", "threads each",
@@ -132,7 +132,7 @@ def table(report: Report) -> Table:
     return Table(title, columns, tuple(map(row, report.records)), NOTE)
 
 
-def row(r: Record) -> tuple[str, ...]:
+def row(r: Rate) -> tuple[str, ...]:
     spread, rate = r.spread, r.per_second
     return (
         r.work,

@@ -1,4 +1,4 @@
-"""Processes that index and search as a bundle's users do, spread in one way."""
+"""Worker pools that index or search as users of a bundle do, with work spread over processes, streams and threads."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.engine.retrieval.searcher import Plan, Searcher
 
-BATCH = 4  # images described at once, where more than one is
-MOST = 4  # streams or processes, each of which has memory of its own
+BATCH = 4  # images per extraction of the batched variant
+MOST = 4  # streams or processes; each needs its own memory
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def spreads(threads: int) -> list[Spread]:
 
 @dataclass(frozen=True)
 class Job:
-    """What a pool does with image files: index them or, where there is a gallery, rerank its best for each."""
+    """The work of a pool on image files: indexing or, given a gallery, searching and reranking."""
 
     bundle: Path
     spread: Spread
@@ -64,7 +64,7 @@ class Job:
 
 
 class WorkerPool(Closing):
-    """Processes with their engines open. Every image takes its place in `seconds`, in no order."""
+    """Worker processes with open engines. `seconds` collects the time of every image, in no order."""
 
     def __init__(self, job: Job) -> None:
         """
@@ -81,7 +81,7 @@ class WorkerPool(Closing):
             raise
 
     def run(self, files: Sequence[Path]) -> None:
-        """Deal with all files, an equal share of them in each process."""
+        """Process all files, an equal share per process."""
         shares = [files[number :: len(self._pools)] for number in range(len(self._pools))]
         for done in [pool.submit(work, share) for pool, share in zip(self._pools, shares, strict=True)]:
             self.seconds += done.result()
@@ -92,7 +92,7 @@ class WorkerPool(Closing):
 
 
 class Indexer:
-    """One process's part in indexing."""
+    """Indexing in one worker process."""
 
     def __init__(self, job: Job) -> None:
         spread = job.spread
@@ -108,7 +108,7 @@ class Indexer:
 
 
 class Clients:
-    """One process's part in searching: as many clients as it has streams, each with a query under way all the time."""
+    """Searching in one worker process: a client per stream, each with one query at a time."""
 
     def __init__(self, job: Job, gallery: Path) -> None:
         opened = range(job.spread.streams)
@@ -135,7 +135,7 @@ class Client:
         return time.perf_counter() - begun
 
 
-_worker: Indexer | Clients  # of a process of the pool
+_worker: Indexer | Clients  # of this worker process
 
 
 def prepare(job: Job) -> None:

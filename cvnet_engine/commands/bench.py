@@ -17,7 +17,7 @@ from cvnet_engine.options import BenchOptions
 
 if TYPE_CHECKING:  # PyTorch is not loaded until it is needed
     from cvnet_engine.benchmarks.latency.report import Report
-    from cvnet_engine.benchmarks.throughput.report import Report as ThroughputReport
+    from cvnet_engine.benchmarks.throughput.report import ThroughputReport
 
 
 def run(options: BenchOptions) -> None:

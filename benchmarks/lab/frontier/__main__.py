@@ -1,17 +1,16 @@
-"""What every choice costs in accuracy, seconds and bytes: `python -m benchmarks.lab.frontier score|judge|time|report`.
+"""Accuracy, time and storage of every configuration: `python -m benchmarks.lab.frontier score|judge|time|report`.
 
-`score` computes descriptors and pair scores of whole data sets, which takes hours and goes on where it was stopped;
-`judge` makes accuracies of them, of every point of the grid that was scored. `time` times the stages that searching and
-indexing are made of, which wants a machine that does nothing else; `report` puts both together: accuracy against
-seconds and bytes.
+`score` computes descriptors and pair scores of whole data sets. It takes hours and resumes after an interruption.
+`judge` computes mAP of every scored point of the grid. `time` times the stages of searching and indexing and needs an
+idle machine. `report` combines both: accuracy against seconds and bytes.
 
     python -m benchmarks.lab.frontier score --data-dir data --dataset landmarks-mini --dataset test --work frontier
     python -m benchmarks.lab.frontier judge --data-dir data --dataset landmarks-mini --dataset test --work frontier
     python -m benchmarks.lab.frontier time --data-dir data --work frontier
     python -m benchmarks.lab.frontier report --work frontier --out benchmarks/results/frontier
 
-On another machine accuracies are about the same (decision 032), and `time` and `report` are all that it takes. What was
-judged elsewhere stays in the file of accuracies until `judge` has a score of its own.
+Accuracies are about the same on another machine (decision 032), so `time` and `report` suffice there. The file keeps
+accuracies of other machines until `judge` replaces them.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ from benchmarks.lab.frontier.accuracy_file import Accuracies, AccuracyFile
 from benchmarks.lab.frontier.grid import DESCRIPTORS, Point
 from benchmarks.lab.frontier.plot import draw
 from benchmarks.lab.frontier.points import JUDGED_BY, costed, judgements
-from benchmarks.lab.frontier.report import Report, at, presets
+from benchmarks.lab.frontier.report import FrontierReport, at, presets
 from benchmarks.lab.frontier.scores import EngineCache, Setting, Step, Work, settings
 from benchmarks.lab.frontier.stopping import stopping
 from benchmarks.lab.subject import load_or_generate, photos_for_int8
@@ -55,7 +54,7 @@ from cvnet_engine.engine.errors import DatasetError
 from cvnet_engine.engine.files import write_atomically
 from cvnet_engine.engine.presets import PRESETS
 
-TOLD_EVERY_S = 30
+PROGRESS_EVERY_S = 30
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -75,14 +74,14 @@ def score(
     depth: DepthOption = 50,
     threads: ThreadsOption = 2,
 ) -> None:
-    """Compute what is missing: descriptors at every scale, pair scores at full size and on pooled maps."""
+    """Compute missing descriptors at every scale, and missing pair scores at full and at coarse resolution."""
     with opened(data_dir, dataset, work, calibration, weights, depth, threads) as (found, done):
         steps: list[Step] = []
         for setting in found:
             if accelerated(setting.precision):
                 steps += done.left(setting)
             else:
-                tell(f"{setting.name}: left out, which this processor has no instructions for")
+                log(f"{setting.name}: skipped, this processor lacks its instructions")
         perform(steps)
 
 
@@ -95,9 +94,9 @@ def take_times(
     depth: DepthOption = 50,
     threads: ThreadsOption = 2,
 ) -> None:
-    """Time the stages that indexing and searching are made of, at every image size; minutes on an idle machine."""
+    """Time the stages of indexing and searching at every image size. Takes minutes; needs an idle machine."""
     with opened(data_dir, [], work, calibration, weights, depth, threads) as (_, done):
-        times.take(done.journal, done.engines, timed_by(weights, depth, threads), tell)
+        times.take(done.journal, done.engines, timed_by(weights, depth, threads), log)
 
 
 @app.command()
@@ -111,7 +110,7 @@ def judge(
     depth: DepthOption = 50,
     threads: ThreadsOption = 2,
 ) -> None:
-    """Write every point's mAP, as it follows from the scores; what was not scored to the end stays as it was judged."""
+    """Compute mAP of every fully scored point; earlier results of other points are kept."""
     model = digest(weights, depth)
     before = accuracy_file.read(accuracy, model) if accuracy.exists() else AccuracyFile([], model, {})
     with opened(data_dir, dataset, work, calibration, weights, depth, threads) as (found, done):
@@ -133,7 +132,7 @@ def accuracies_of(done: Work, settings: Sequence[Setting], before: Accuracies) -
     for setting in settings:
         for descriptor, maps in product(DESCRIPTORS, setting.maps):
             scored = done.has(setting, descriptor, maps)
-            tell(f"{setting.name}, {descriptor}, {maps}: {'judging' if scored else 'not scored to the end'}")
+            log(f"{setting.name}, {descriptor}, {maps}: {'judging' if scored else 'not scored to the end'}")
             if scored:
                 figures |= dict(accuracies(done, setting, descriptor, maps))
     exact = at(PRESETS["exact"], settings[-1].max_side_px)
@@ -157,14 +156,14 @@ def report(
     depth: DepthOption = 50,
     threads: ThreadsOption = 2,
 ) -> None:
-    """Write the frontier: what every point is worth, as it was judged, and costs, as its stages were timed."""
+    """Write the frontier: accuracy and cost of every point."""
     judged = accuracy_file.read(accuracy, digest(weights, depth))
     with Journal(work / "scores.sqlite") as journal:
         taken = times.taken(journal, timed_by(weights, depth, threads))
     points = {name: costed(found.points, taken) for name, found in judged.datasets.items()}
     stopped = {name: found.stopped for name, found in judged.datasets.items()}
     head = commands.head("benchmarks.lab.frontier")
-    content = Report(**head, judged=judged.heads, note=note, times=taken, datasets=points, stopped=stopped)
+    content = FrontierReport(**head, judged=judged.heads, note=note, times=taken, datasets=points, stopped=stopped)
     commands.write(out, content.to_json(), content.markdown())
     first, found = next(iter(points.items()))
     figure = draw(f"{first}, {threads} threads of {machine.cpu_name()}", found, presets(found), ".svg")
@@ -184,7 +183,7 @@ def opened(
 
 
 def timed_by(weights: str, depth: int, threads: int) -> Facts:
-    """What times depend on besides the grid."""
+    """Key of stored times: model, library, processor and threads."""
     return digest(weights, depth), version("openvino"), machine.cpu_name(), machine.cpu_features(), threads
 
 
@@ -195,23 +194,23 @@ def digest(weights: str, depth: int) -> str:
 
 
 def perform(steps: Sequence[Step]) -> None:
-    """Do all of them, telling now and then how far that is."""
+    """Run all steps and report progress now and then."""
     total, done = sum(step.cost for step in steps), 0.0
-    started = told = time.monotonic()
+    started = reported = time.monotonic()
     for step in steps:
         step.run()
         done += step.cost
         now = time.monotonic()
-        if now - told >= TOLD_EVERY_S or step is steps[-1]:
-            told, left_s = now, (now - started) * (total - done) / done
-            tell(f"{step.name}; {done / total:.1%} done, about {left_s / 60:.0f} min left")
+        if now - reported >= PROGRESS_EVERY_S or step is steps[-1]:
+            reported, left_s = now, (now - started) * (total - done) / done
+            log(f"{step.name}; {done / total:.1%} done, about {left_s / 60:.0f} min left")
 
 
-def tell(line: str) -> None:
+def log(line: str) -> None:
     sys.stderr.write(f"{time.strftime('%H:%M:%S')} {line}\n")
     sys.stderr.flush()
 
 
 if __name__ == "__main__":
-    with commands.told_in_a_line():
+    with commands.errors_as_one_line():
         app()

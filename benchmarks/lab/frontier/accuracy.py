@@ -1,4 +1,4 @@
-"""mAP of every point of the grid, from the scores that were kept, by the rules of `eval`."""
+"""mAP of every point of the grid, computed from stored scores by the rules of `eval`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file of all points' accuracies: made in hours, on several machines where need be, read wherever times are taken.
+"""File of the accuracies of all points: computed in hours, on several machines if needed, and kept.
 
 JSON with a line a point, so that two of them can be compared line by line.
 """

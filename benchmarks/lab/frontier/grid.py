@@ -1,4 +1,4 @@
-"""What the frontier is made of: every axis a plain list, and the points that they span."""
+"""Axes of the frontier as plain lists, and the points that they span."""
 
 from __future__ import annotations
 

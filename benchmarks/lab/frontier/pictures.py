@@ -1,4 +1,4 @@
-"""The pictures of a data set, as they are indexed and searched for with a longest side."""
+"""Images of a data set, limited to a longest side as in `index` and `search`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figure of the frontier: accuracy against seconds a query, and against bytes an image."""
+"""Figure of the frontier: accuracy against seconds per query, and against bytes per image."""
 
 from __future__ import annotations
 

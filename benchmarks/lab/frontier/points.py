@@ -1,4 +1,4 @@
-"""Points of the grid with what they are worth and what they cost, and those that no other one beats."""
+"""Points of the grid with accuracy and cost, and the Pareto frontier among them."""
 
 from __future__ import annotations
 

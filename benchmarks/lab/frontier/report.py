@@ -1,4 +1,4 @@
-"""The frontier as it is written: the points that matter, as JSON and as tables."""
+"""The report of the frontier: its presets and Pareto-optimal points, as JSON and tables."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Labelled = dict[str, Costed]
 
 
 @dataclass(frozen=True)
-class Report:
+class FrontierReport:
     """A run: how and where, and every point of each data set, of which presets are chosen on the first.
 
     `judged` says how and where accuracies were found, by each run of `judge`, `note` what else the machine was doing

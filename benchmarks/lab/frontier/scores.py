@@ -1,7 +1,7 @@
-"""What all accuracies of the frontier follow from, each computed once and kept: descriptors of every picture at every
-scale, and pair scores of every query with every image, at full size and on pooled maps.
+"""Stored work behind all accuracies of the frontier: descriptors of every image at every
+scale, and pair scores of every query with every image, at full and at coarse resolution.
 
-Work goes to a journal, a picture or a query at a time, so that it can be stopped at any moment and goes on.
+Each image or query is committed to a journal when it is done, so an interrupted run resumes there.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def settings(datasets: Sequence[Dataset], model: str, photos: Sequence[Array]) -
 
 
 class EngineCache(Closing):
-    """The engines of a model, by precision and descriptor, each made when it is first asked for."""
+    """Engines of a model by precision and descriptor, each opened on first use."""
 
     def __init__(self, weights: str, depth: int, photos: list[Array], threads: int) -> None:
         self._weights, self._depth, self._photos, self._threads = weights, depth, photos, threads
@@ -133,7 +133,7 @@ class EngineCache(Closing):
 
 @dataclass(frozen=True)
 class Step:
-    """A piece of work whose outcome is kept, and about how many operations of fp32 it takes as long as."""
+    """A unit of stored work; `cost` is its time in floating-point operations of fp32, roughly."""
 
     name: str
     cost: float
@@ -142,7 +142,7 @@ class Step:
 
 @dataclass
 class Work:
-    """Everything that is to be computed, and where it is kept."""
+    """The work to compute, and the journal that stores it."""
 
     journal: Journal
     engines: EngineCache
@@ -196,7 +196,7 @@ class Work:
         self.journal.put(setting.pair_facts(maps, query), pairs.scores(retriever, features))
 
     def _pairs(self, setting: Setting, maps: str) -> Pairs:
-        """A database in memory, no other one any more."""
+        """Load a database into memory; the previous one is dropped."""
         key = setting.name, setting.identity, maps
         if key not in self._loaded:
             self._loaded.clear()
@@ -205,7 +205,7 @@ class Work:
         return self._loaded[key]
 
     def features(self, setting: Setting, picture: Picture) -> Features:
-        """A picture's maps; the descriptor is of all scales and not needed for pairs."""
+        """Feature maps of an image; pairs need no descriptor."""
         maps = self.stored(setting.map_facts(picture))
         return Features(np.empty(0, np.float32), tuple(maps[f"map_{i}"] for i in range(len(AREA_SCALES))))
 
@@ -222,7 +222,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Pairs:
-    """A database's maps in memory as they come back from a gallery, whole and pooled."""
+    """Feature maps of a database in memory, decoded as from a gallery, at full and at coarse resolution."""
 
     whole: Database
     small: Database

@@ -1,4 +1,4 @@
-"""How many pairs are scored in full before no other could come among the best k, from the scores that were kept."""
+"""Number of pairs that early stopping scores in full, computed from stored scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What indexing and searching are made of, timed stage by stage: seconds and bytes of every point follow from these.
+"""Times of the stages of indexing and searching, from which seconds and bytes of every point are computed.
 
 The stages of an image size are taken in turn, so that a change of the machine's speed meets all. Pairs are scored by
 the real searcher on a real gallery, so that their times are those of reading, decoding, pooling and scoring together.

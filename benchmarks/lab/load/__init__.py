@@ -1,1 +1,1 @@
-"""`cvnet-engine serve` under load: what a client waits, what is refused, and that nothing is lost."""
+"""Load test of `cvnet-engine serve`: latency, refusals, and lost requests."""

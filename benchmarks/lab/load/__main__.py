@@ -23,7 +23,7 @@ from benchmarks.lab import commands
 from benchmarks.lab.commands import OutOption
 from benchmarks.lab.load.client import Answer
 from benchmarks.lab.load.phases import SAMPLE_S, Memory, Repeatedly, Writer, at_rate, by_crowd, by_quitters
-from benchmarks.lab.load.report import Phase, Report
+from benchmarks.lab.load.report import LoadReport, Phase
 from benchmarks.lab.load.traffic import LONG_SHORTLIST, SHORTLIST, Traffic
 from cvnet_engine.benchmarks.serving import Request, Server, program
 from cvnet_engine.engine.bundle import Bundle
@@ -68,7 +68,7 @@ def filled(folder: Path, data: str, bundle: Path) -> Path:
 
 def pressed(
     server: Server, writer: Writer, minutes: float, rate: float, index_every_s: float, model: str, note: str
-) -> Report:
+) -> LoadReport:
     """The four phases, one after the other."""
     traffic, memory, queue = Traffic(server.port), Memory(server), [0.0]
     mixed = traffic.mixed()
@@ -84,7 +84,7 @@ def pressed(
         overload = phase(f"{CROWD} clients", lambda: by_crowd(server.port, shared_out(CROWD, searches)))
     long = [traffic.streamed(number, LONG_SHORTLIST) for number in range(QUITTERS)]
     cancelled = by_quitters(server, long, LONG_SHORTLIST)
-    return Report(
+    return LoadReport(
         **commands.head("benchmarks.lab.load"),
         model=model,
         note=note,
@@ -111,5 +111,5 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    with commands.told_in_a_line():
+    with commands.errors_as_one_line():
         typer.run(main)

@@ -1,4 +1,4 @@
-"""Ways to press a server: at a constant rate, by a crowd that waits its turn, by clients that go away."""
+"""Load patterns: a constant rate, concurrent clients that retry, and clients that disconnect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A load run, whole: what is written as JSON, what the tables are made from, and whether it went as it must."""
+"""The report of a load run: JSON, tables, and the claims that must hold."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Report:
+class LoadReport:
     """A load run.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""What clients ask of the server: every kind of request that the page and programs send."""
+"""Requests of every kind that the search page and programs send."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What benchmarks' commands share: where a report goes, what it says of itself, and how an error is told."""
+"""The harness of the laboratory: output files, heads of reports, one-line errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_report_has_the_whole_command(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_an_error_of_the_input_is_a_line() -> None:
-    with pytest.raises(SystemExit, match=r"^no such data set$"), commands.told_in_a_line():
+    with pytest.raises(SystemExit, match=r"^no such data set$"), commands.errors_as_one_line():
         raise DatasetError("no such data set")
-    with pytest.raises(ZeroDivisionError), commands.told_in_a_line():
+    with pytest.raises(ZeroDivisionError), commands.errors_as_one_line():
         raise ZeroDivisionError

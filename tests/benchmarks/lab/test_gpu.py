@@ -71,7 +71,7 @@ def test_only_what_agrees_is_timed(images, reference, engines):
     ]
     assert {r.size for r in records} == {"64x96"}
     assert all(r.speedup == 1 for r in records if r.backend == "PyTorch eager")
-    text = gpu.markdown(gpu.Report("", "", {"cuda_devices": ["a GPU"]}, "", "", checks, absent, records))
+    text = gpu.markdown(gpu.GpuReport("", "", {"cuda_devices": ["a GPU"]}, "", "", checks, absent, records))
     assert text.startswith("# a GPU\n")
     assert "Not timed: missing fp32: not installed" in text
 

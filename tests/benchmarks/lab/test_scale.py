@@ -1,4 +1,4 @@
-"""What is measured of a generated gallery, and how it is told."""
+"""Measurements of a generated gallery, and their tables."""
 
 from __future__ import annotations
 

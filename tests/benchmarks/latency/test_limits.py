@@ -1,4 +1,4 @@
-"""What the machine's limits make of a stage's cost."""
+"""Shares of the machine's limits, from the cost of a stage."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What peak memory is measured on is what an engine takes."""
+"""Peak memory is measured on features that an engine accepts."""
 
 from types import SimpleNamespace
 

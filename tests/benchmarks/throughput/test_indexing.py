@@ -1,4 +1,4 @@
-"""What is timed is the work itself: everything is stored, and batches are described as single images are."""
+"""Timed indexing stores everything, and batches give the features of single images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of a run: the fastest way of each, percentiles, and plain values in JSON."""
+"""The report of a throughput run: the fastest spread, percentiles, plain values in JSON."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ import pytest
 
 from cvnet_engine.benchmarks.latency.records import Speedup
 from cvnet_engine.benchmarks.latency.timing import Interval
-from cvnet_engine.benchmarks.throughput.report import INDEXING, SEARCH, Record, Report, best, document, table
+from cvnet_engine.benchmarks.throughput.report import INDEXING, SEARCH, Rate, ThroughputReport, best, document, table
 from cvnet_engine.benchmarks.throughput.worker_pool import Spread
 from cvnet_engine.engine import machine
 
 ONE, TWO = Spread(1, 1, 1, 2), Spread(1, 2, 1, 1)
 
 
-def record(work: str, method: str, spread: Spread, rate: float, speedup: float | None = None) -> Record:
+def record(work: str, method: str, spread: Spread, rate: float, speedup: float | None = None) -> Rate:
     rates = Interval.of([rate * 0.9, rate, rate * 1.2])
     found = None if speedup is None else Speedup(speedup, speedup, speedup)
-    return Record(work, method, "openvino", "int8", spread, rates, tuple(n / 100 for n in range(1, 102)), found)
+    return Rate(work, method, "openvino", "int8", spread, rates, tuple(n / 100 for n in range(1, 102)), found)
 
 
 @pytest.fixture
-def report() -> Report:
+def report() -> ThroughputReport:
     records = (
         record(INDEXING, "PyTorch", ONE, 0.5),
         record(INDEXING, "r50", ONE, 2, 4),
         record(INDEXING, "r50", TWO, 3, 6),
         record(SEARCH, "r50", ONE, 0.2, 9),
     )
-    return Report(
+    return ThroughputReport(
         "cvnet-engine bench", "2026-11-29", machine.describe(), 1.5, 60.0, 2, "R50", True, "96x64", 4, records
     )
 

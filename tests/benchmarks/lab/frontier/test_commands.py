@@ -84,7 +84,7 @@ def test_what_another_machine_judged_stays_where_there_is_no_score(data, tmp_pat
 
 def test_from_scores_and_times_to_a_report(data, loaded, tmp_path, monkeypatch):
     common = ("--data-dir", data, "--work", tmp_path / "work", "--calibration", data / "small" / "jpg")
-    assert "small, 384 px, bf16: left out" in run("score", *common, "--dataset", "small")
+    assert "small, 384 px, bf16: skipped" in run("score", *common, "--dataset", "small")
     assert "timing images of 384 px" in run("time", *common)
     assert "timing" not in run("time", *common)
     judged = ("--accuracy", tmp_path / "accuracy.json")

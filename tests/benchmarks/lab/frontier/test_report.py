@@ -1,4 +1,4 @@
-"""Which points are kept, which are chosen, and how they are written; times that points are made up of."""
+"""Points kept and chosen for the report, and times composed of stages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.lab.frontier.accuracy_file import Accuracies, AccuracyFile
 from benchmarks.lab.frontier.grid import Point
 from benchmarks.lab.frontier.plot import draw, figure_of
 from benchmarks.lab.frontier.points import Costed, Judged, costed, judgements, loss, name, pareto
-from benchmarks.lab.frontier.report import FINE_ALONE, Report, at, chosen, parts, presets
+from benchmarks.lab.frontier.report import FINE_ALONE, FrontierReport, at, chosen, parts, presets
 from benchmarks.lab.frontier.times import Times
 from cvnet_engine.benchmarks.accuracy.journal import Journal
 from cvnet_engine.engine.errors import DatasetError
@@ -157,7 +157,7 @@ def grid():
 
 
 def test_a_report_has_what_matters_of_every_data_set():
-    report = Report(
+    report = FrontierReport(
         "the command",
         "2026-11-29",
         {"cpu": "a processor"},
@@ -184,7 +184,7 @@ def test_a_report_has_what_matters_of_every_data_set():
 
 def test_documents_have_presets_and_the_figure_once_there_are_any(tmp_path):
     assert readme.choices(tmp_path / "frontier.json") == ""
-    report = Report(
+    report = FrontierReport(
         "the command",
         "2026-11-29",
         {"cpu": "a processor", "cpu_features": ["avx2"]},

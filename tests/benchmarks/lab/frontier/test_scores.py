@@ -1,4 +1,4 @@
-"""What the frontier is made from is computed once, goes on where it was stopped, and ranks as `eval` does."""
+"""Stored scores are computed once, resume after an interruption, and rank as `eval` does."""
 
 from __future__ import annotations
 

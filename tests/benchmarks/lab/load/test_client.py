@@ -1,4 +1,4 @@
-"""What a client makes of answers, of refusals, and of servers that break off."""
+"""Clients: answers, refusals, and connections that break."""
 
 from __future__ import annotations
 

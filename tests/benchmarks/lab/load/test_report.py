@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.lab.load.client import LOST, Answer
 from benchmarks.lab.load.phases import Cancelled, Sample
-from benchmarks.lab.load.report import Phase, Report
+from benchmarks.lab.load.report import LoadReport, Phase
 from cvnet_engine.engine import machine
 
 GOOD = [Answer("search", 200, seconds) for seconds in (0.1, 0.2, 0.3)]
@@ -16,9 +16,9 @@ REFUSED = Answer("search", 503, 0.0, 5.0)
 MIB = 2**20
 
 
-def report(**changes) -> Report:
+def report(**changes) -> LoadReport:
     samples = [Sample(2.0 * n, (300 if n < 2 else 500 + n // 10) * MIB, 58 + n) for n in range(20)]
-    whole = Report(
+    whole = LoadReport(
         command="python -m benchmarks.lab.load",
         date="2026-11-24",
         machine=machine.describe(),
