@@ -38,7 +38,7 @@ class Backbone(nn.Module):
         self.whiten = nn.Linear(DESCRIPTOR_DIM, DESCRIPTOR_DIM)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """One scale of an image, described.
+        """Describe one scale of an image.
 
         Args:
             image: (B, 3, H, W) float32, BGR, normalised.
@@ -62,7 +62,7 @@ class Backbone(nn.Module):
         return x
 
     def feature_map(self, x: Tensor) -> Tensor:
-        """The local feature map (B, 1024, h, w), of what leaves the stem."""
+        """The local feature map (B, 1024, h, w) from the output of the stem."""
         x = self.trunk.layer2(self.trunk.layer1(x))  # (B, 512, H/8, W/8)
         *blocks, last = self.trunk.layer3
         for block in blocks:

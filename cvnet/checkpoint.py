@@ -17,7 +17,7 @@ from cvnet_engine.cvnet.model import CVNet
 from cvnet_engine.engine.errors import WeightsError
 
 PARTS = ("encoder_q.", "conv2ds.", "cv_learner.")  # of the model, as published names begin
-LISTED = 3  # tensors that a message names
+LISTED = 3  # number of tensors that a message lists
 # our name -> published name, first match wins
 RENAMINGS = [
     (r"backbone\.trunk\.conv1\.", r"encoder_q.stem.conv."),
@@ -57,11 +57,11 @@ def load(weights: str, depth: int, note: Callable[[str], None] = lambda _: None,
     Args:
         weights: path of a checkpoint (`model_state` inside a dict, or the dict itself), `demo` or `seeded[:N]`.
         depth: 50 or 101.
-        note: told in a line what of a file was left out.
+        note: called with one line about tensors of the file that are ignored.
         descriptor: see `CVNet`.
 
     Raises:
-        WeightsError: no such file, not a checkpoint, or tensors that are not this model's, named.
+        WeightsError: the file is missing, is not a checkpoint, or its tensors are not this model's.
     """
     if depth not in TRUNKS:
         raise WeightsError(f"depth {depth} is not a CVNet model: expected 50 or 101")
@@ -78,7 +78,7 @@ def load(weights: str, depth: int, note: Callable[[str], None] = lambda _: None,
 
 
 def is_built_in(weights: str) -> bool:
-    """Whether `weights` names a model that needs no file of the user's."""
+    """Tell if `weights` names a model that needs no checkpoint file."""
     return weights == demo.NAME or seeded.parse(weights) is not None
 
 
@@ -98,9 +98,9 @@ def built_in(weights: str, depth: int) -> dict[str, np.ndarray]:
 
 def assemble(state: Mapping[str, Tensor], depth: int, descriptor: str) -> CVNet:
     """`CVNet` holding the tensors of a checked `state`, by published name; floats become float32."""
-    with torch.device("meta"):  # no time spent on an initialisation that is overwritten at once
+    with torch.device("meta"):  # skips an initialisation that would be overwritten
         model = CVNet(depth, descriptor)
-    uncounted = torch.tensor(0)  # batches that a norm has seen: nothing reads it
+    uncounted = torch.tensor(0)  # num_batches_tracked of a norm, which nothing reads
     renamed = {ours: state.get(published_name(ours), uncounted) for ours in model.state_dict()}
     renamed = {name: t.float().contiguous() if t.is_floating_point() else t for name, t in renamed.items()}
     model.load_state_dict(renamed, assign=True)
@@ -110,10 +110,10 @@ def assemble(state: Mapping[str, Tensor], depth: int, descriptor: str) -> CVNet:
 def parts_of_model(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     """Tensors of the model's own parts by published name.
 
-    `module.` is DataParallel's; `globalmodel.` is what some call `encoder_q.`.
+    DataParallel adds `module.`; some checkpoints say `globalmodel.` for `encoder_q.`.
 
     Raises:
-        WeightsError: two tensors that come to one name.
+        WeightsError: two tensors map to one name.
     """
     state: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -145,7 +145,7 @@ def check(state: Mapping[str, Tensor], depth: int, source: str) -> None:
     (other,) = set(TRUNKS) - {depth}
     if weights_of(state) == weights_of(published_shapes(other)):
         raise WeightsError(
-            f"{source}: a ResNet-{other} checkpoint, where ResNet-{depth} was asked for; use --depth {other}"
+            f"{source}: a ResNet-{other} checkpoint, but ResNet-{depth} was requested; use --depth {other}"
         )
     listed = [
         f"{len(names)} {fault} ({', '.join(names[:LISTED])}{', ...' if len(names) > LISTED else ''})"
@@ -158,18 +158,18 @@ def check(state: Mapping[str, Tensor], depth: int, source: str) -> None:
 
 
 def weights_of(names: Iterable[str]) -> set[str]:
-    """Those that something is computed with; how many batches a norm has seen, nothing reads."""
+    """Names of tensors that are used; nothing reads num_batches_tracked."""
     return {name for name in names if not name.endswith("num_batches_tracked")}
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether these are floats in memory, of any width, without infinities and NaN."""
+    """Tell if a tensor is dense, floating and finite."""
     dense = tensor.layout == torch.strided and tensor.is_floating_point()
     return dense and bool(tensor.float().isfinite().all())
 
 
 def digest(model: CVNet) -> str:
-    """SHA-256 of every tensor under its published name: equal weights, equal digest, whatever the file."""
+    """SHA-256 over all tensors under their published names; equal weights in different files give equal digests."""
     sha = hashlib.sha256()
     for name, tensor in sorted((published_name(n), t) for n, t in model.state_dict().items()):
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

@@ -1,9 +1,8 @@
-"""The demonstration model: a small trained one that comes with the package (docs/demo-model.md).
+"""The demonstration model: small, trained and part of the package (docs/demo-model.md).
 
-It has the published tensors in the published shapes, most of them zero: a narrow network laid into the wide one. Of
-each tensor the file keeps the part that is not zero, its first channels and the middle of its kernel, matrices and
-kernels in float16, vectors in float32. Channels that are left out are zero behind every norm, and residual blocks
-that are left out add nothing.
+It is a narrow network stored in the published tensors and shapes, so most values are zero. For each tensor the file
+keeps the non-zero part: its first channels and the middle of its kernel, with matrices and kernels in float16 and
+vectors in float32. Omitted channels are zero after every norm, and omitted residual blocks add nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import numpy as np
 
 from cvnet_engine.engine.errors import WeightsError
 
-NAME = "demo"  # as `--weights` names it
+NAME = "demo"  # value of `--weights`
 DEPTH = 50
 FILE = Path(__file__).with_name("demo.npz")
 SHA256 = "884600e2c91bbcaced00ff516a6af1f329726a642e51e107d4593fa6e7973abd"
@@ -37,7 +36,7 @@ def read(file: Path, sha256: str) -> dict[str, np.ndarray]:
     """The stored parts by name.
 
     Raises:
-        WeightsError: no such file, or not the one with that digest.
+        WeightsError: the file is missing or has another digest.
     """
     try:
         content = file.read_bytes()
@@ -52,7 +51,7 @@ def read(file: Path, sha256: str) -> dict[str, np.ndarray]:
 
 
 def whole(name: str, shape: tuple[int, ...], part: np.ndarray | None) -> np.ndarray:
-    """A published tensor from its stored part: first channels, middle of the kernel; None where nothing is stored."""
+    """A published tensor from its stored part: first channels, middle of the kernel; None if nothing is stored."""
     if name.endswith("num_batches_tracked"):
         return np.array(0, np.int64)
     tensor = np.full(shape, 1.0 if name.endswith("running_var") else 0.0, np.float32)
@@ -62,6 +61,6 @@ def whole(name: str, shape: tuple[int, ...], part: np.ndarray | None) -> np.ndar
 
 
 def place(part: tuple[int, ...], shape: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Where a part lies in its tensor, (first, last + 1) of each axis: at the start of channels, amid a kernel."""
+    """Bounds (first, last + 1) of a part in its tensor per axis: first channels, middle of the kernel."""
     starts = [0 if axis < 2 else (size - kept) // 2 for axis, (kept, size) in enumerate(zip(part, shape, strict=True))]
     return [(start, start + kept) for start, kept in zip(starts, part, strict=True)]

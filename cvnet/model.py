@@ -1,4 +1,4 @@
-"""CVNet whole: the backbone that describes an image and the reranker that compares two."""
+"""The whole CVNet model: a backbone that describes an image and a reranker that compares two."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from cvnet_engine.cvnet.backbone import Backbone
 from cvnet_engine.cvnet.reranker import Reranker
 from cvnet_engine.cvnet.superglobal import SuperGlobal
 
-BACKBONES = {"cvnet": Backbone, "superglobal": SuperGlobal}  # by the descriptor that they make
+BACKBONES = {"cvnet": Backbone, "superglobal": SuperGlobal}  # by descriptor
 
 
 class CVNet(nn.Module):
-    """The published model in PyTorch, on any device; what every engine is measured against.
+    """The published model in PyTorch, on any device: the reference for every engine.
 
     Args:
         depth: 50 or 101, of the ResNet trunk.
-        descriptor: one of `BACKBONES`; either is made with the same weights.
+        descriptor: one of `BACKBONES`; both use the same weights.
     """
 
     def __init__(self, depth: int, descriptor: str = "cvnet") -> None:

@@ -69,7 +69,7 @@ class CorrelationLearner(nn.Module):
 
 
 class Reranker(nn.Module):
-    """Scores whether two feature maps show the same thing."""
+    """Scores a pair of feature maps for showing the same place or object."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """The seeded model: untrained weights, the same on every machine, from numpy's PCG64 alone.
 
-Nothing is learned; the scale of the values keeps activations finite through the residual stages. It serves
-parity, speed and tests, where a real checkpoint would be 110-180 MB to carry.
+The scale of the values keeps activations finite through the residual stages. It serves parity checks, benchmarks and
+tests without a real checkpoint of 110-180 MB.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from cvnet_engine.engine.errors import WeightsError
 
 
 def parse(weights: str) -> int | None:
-    """The seed of `seeded[:N]`, 0 where N is left out; None for anything else (a file).
+    """The seed of `seeded[:N]`, 0 without N; None for anything else (a file).
 
     Raises:
-        WeightsError: `seeded:` followed by something that is no whole number.
+        WeightsError: `seeded:` followed by anything but a whole number.
     """
     if not re.match(r"seeded(:|$)", weights):
         return None
@@ -36,7 +36,7 @@ def state_dict(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, np
 
 
 def generator(seed: int, name: str) -> np.random.Generator:
-    """A stream of its own for each name, so that one tensor's values do not depend on the others."""
+    """One random stream per name, so that a tensor's values do not depend on the others."""
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 

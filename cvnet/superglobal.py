@@ -1,7 +1,7 @@
 """SuperGlobal's descriptor, from CVNet's weights unchanged (Shao et al., ICCV 2023, section 3).
 
-Its trunk never lets an activation of the first three stages fall to zero, so none of its maps beyond the stem are
-CVNet's; only the weights are shared. The local feature map stays CVNet's, from a second pass behind the stem.
+Its trunk keeps activations of the first three stages above zero, so its maps after the stem differ from CVNet's.
+CVNet's local feature map therefore needs a second pass from the stem, with the same weights.
 
 Shape legend: B batch, H W image pixels, h w stage-4 positions (stride 32).
 """
@@ -15,21 +15,21 @@ from torchvision.models.resnet import Bottleneck
 
 from cvnet_engine.cvnet.backbone import Backbone
 
-FLOOR = 0.014  # of an activation, in place of ReLU's 0
-REGION, REGION_P = 5, 2.5  # positions a side of a region, and the exponent of its mean
+FLOOR = 0.014  # lower bound of an activation, 0 in a ReLU
+REGION, REGION_P = 5, 2.5  # side of a region in positions, and the exponent of its mean
 GLOBAL_P = 4.6  # exponent of the mean over the map; the checkpoint's own is not used
-SMALLEST = 1e-8  # what that mean reads for less
+SMALLEST = 1e-8  # lower bound of the values in that mean
 
 
 class SuperGlobal(Backbone):
-    """CVNet's backbone with SuperGlobal's descriptor in the place of its own; GeM's learned exponent is not used."""
+    """CVNet's backbone with SuperGlobal's descriptor. GeM's learned exponent is not used."""
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """One scale of an image, described.
+        """Describe one scale of an image.
 
         Args:
-            image: (B, 3, H, W) float32, BGR, normalised. Both H and W must come to three positions of stage 4 at
-                least (65 px).
+            image: (B, 3, H, W) float32, BGR, normalised. H and W must give at least three positions of
+                stage 4 (65 px).
 
         Returns:
             descriptor (B, 2048) of unit norm, and CVNet's local feature map (B, 1024, H/16, W/16), signed.
@@ -41,7 +41,7 @@ class SuperGlobal(Backbone):
         return self.described(self.stem(image))
 
     def described(self, x: Tensor) -> Tensor:
-        """The descriptor (B, 2048), of what leaves the stem."""
+        """The descriptor (B, 2048) from the output of the stem."""
         net = self.trunk
         for stage, inner, outer in (
             (net.layer1, FLOOR, FLOOR),
@@ -56,7 +56,7 @@ class SuperGlobal(Backbone):
 
 
 def bottleneck(block: Bottleneck, x: Tensor, inner: float, outer: float) -> Tensor:
-    """A residual block whose activations are clamped from below at `inner` within it and at `outer` behind its sum."""
+    """A residual block whose activations are clamped from below at `inner` inside it and at `outer` after its sum."""
     out = floored(block.bn1(block.conv1(x)), inner)
     out = floored(block.bn2(block.conv2(out)), inner)
     shortcut = x if block.downsample is None else block.downsample(x)
@@ -82,5 +82,5 @@ def global_mean(x: Tensor) -> Tensor:
 
 
 def over_scales(descriptors: Tensor) -> Tensor:
-    """Descriptors (S, D) of an image's scales, each of unit norm, to the image's: (D,) of unit norm."""
+    """Combine unit-norm descriptors (S, D) of an image's scales into one (D,) of unit norm."""
     return F.normalize(torch.amax(descriptors, dim=0), dim=0)

@@ -1,7 +1,7 @@
-"""Checkpoint files as they circulate: PyTorch's of any age, and safetensors. No code of a file is ever run.
+"""Reader of checkpoint files: any PyTorch format, and safetensors. It never executes code from a file.
 
-PyTorch's own restricted unpickler reads tensors and plain containers. Objects of other classes (a configuration, NumPy
-scalars) often lie beside them: each is read as a stand-in, which takes what it is given and does nothing.
+PyTorch's restricted unpickler reads tensors and plain containers. Checkpoints often contain objects of other classes
+(a configuration, NumPy scalars); each is replaced by a stand-in that ignores its data.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from torch import Tensor
 
 from cvnet_engine.engine.errors import WeightsError, one_line
 
-# how the unpickler refuses what is no tensor and no plain container; the first by the name of a class or function
+# messages of the unpickler about other objects; group 1 is the name of a class or function
 REFUSED = re.compile(r"Unsupported global: GLOBAL (\S+) was not|(?:Unsupported operand|Can only|Trying to) .*")
-FOREIGN_LIMIT = 100  # classes; each costs a reading from the start
+FOREIGN_LIMIT = 100  # classes; each one costs another pass over the file
 
 
 class Scalar:
@@ -33,7 +33,7 @@ class Scalar:
 
 
 class Record:
-    """Stands in for an object: makes a dict, the one kind of thing that the unpickler lets have items and a state."""
+    """Stands in for an object. It makes a dict, because the unpickler allows only a dict both items and a state."""
 
     def __new__(cls, *_: object) -> Any:
         return OrderedDict()
@@ -43,7 +43,7 @@ def load(path: Path) -> Any:
     """The content of a checkpoint, on the CPU.
 
     Raises:
-        WeightsError: no such file, or one that cannot be read, or not without running its code.
+        WeightsError: the file is missing, unreadable, or needs code to be run.
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such checkpoint; expected a .pyth/.pth/.safetensors file, 'demo' or 'seeded'")
@@ -61,10 +61,10 @@ def load(path: Path) -> Any:
 
 
 def require_checksums(path: Path) -> None:
-    """Raise ValueError where a zip file's content is not what was saved: PyTorch does not look at its checksums."""
+    """Raise ValueError if a zip file's checksums do not match. PyTorch does not check them."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            checked = any(entry.CRC for entry in archive.infolist())  # torch.save leaves them out if told to
+            checked = any(entry.CRC for entry in archive.infolist())  # torch.save can omit them
             damaged = archive.testzip() if checked else None
         if damaged:
             raise ValueError(f"the checksum of {damaged} differs")
@@ -89,13 +89,13 @@ def unpickled(path: Path) -> Any:
 
 
 def begins_as_saved(path: Path) -> bool:
-    """Whether a file begins as PyTorch's do: as a zip file, or before 1.6 as a pickle."""
+    """Tell if a file begins like PyTorch's: as a zip file, or as a pickle before version 1.6."""
     with path.open("rb") as stream:
         return stream.read(2).startswith((b"PK", b"\x80"))
 
 
 def refusal(path: Path, reasons: list[str]) -> str:
-    """What to say of a file with objects that cannot be passed over."""
+    """The error for a file with objects that cannot be replaced."""
     save = f"import torch; torch.save(torch.load({str(path)!r}, weights_only=False)['model_state'], 'tensors.pyth')"
     return (
         f"{path}: holds more than tensors and plain containers ({'; '.join(reasons)[:300]}), which is not read for "
@@ -118,7 +118,7 @@ def state_dict(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def count_tensors(content: Any) -> int:
-    """Tensors anywhere in a checkpoint's containers, each counted once."""
+    """Tensors anywhere in a checkpoint's containers, without counting one twice."""
     waiting, seen = [content], {}
     while waiting:
         item = waiting.pop()

@@ -1,7 +1,7 @@
 """The torch-free runtime: backends, images, galleries, retrieval.
 
-It reports to nobody. ONNX Runtime and OpenVINO would, from the moment they are imported; what keeps them from it has to
-be there before, whoever imports them, and so is here.
+It sends no telemetry. ONNX Runtime and OpenVINO would send it once imported, so this file disables it before any import
+of them.
 """
 
 import os

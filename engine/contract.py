@@ -1,4 +1,4 @@
-"""What an engine is, whatever runs it: named arrays in, named arrays out."""
+"""The interface of an engine: named arrays in, named arrays out."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Array = NDArray[Any]  # shapes and dtypes stand in comments and docstrings
 
 
 class Closing:
-    """What holds memory, files or threads until it is closed, and closes at the end of a `with` block."""
+    """Base of objects that hold memory, files or threads until `close` or the end of a `with` block."""
 
     def close(self) -> None:
-        """Release what is held; nothing else may be called afterwards."""
+        """Release all resources; no other method may be called afterwards."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:
@@ -47,13 +47,13 @@ class Engine(Protocol):
 
     @property
     def outputs(self) -> Mapping[str, TensorSpec]:
-        """Name -> dtype and shape of every array that comes back, in order."""
+        """Name -> dtype and shape of every output array, in order."""
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Every output by name.
 
         Raises:
-            BackendError: a feed that is missing, unknown, or of another dtype or shape than `inputs` says.
+            BackendError: a feed is missing or unknown, or its dtype or shape differs from `inputs`.
         """
 
     def close(self) -> None:
@@ -93,13 +93,13 @@ class EnginePool(Closing):
 
 @runtime_checkable
 class Uploading(Protocol):
-    """What engines have that copy their feeds to a device of their own."""
+    """Interface of engines that copy their feeds to a device."""
 
     def upload(self, feeds: Mapping[str, Array]) -> None:
-        """Begin to copy some of what later runs will be fed, from any thread, while another run goes on.
+        """Begin to copy feeds of later runs, from any thread, while another run goes on.
 
-        Runs that are fed the same arrays, the objects themselves, do not copy them again for as long as the device has
-        them: two of each input. So the arrays must not change.
+        A run with the same array objects does not copy them again while the device holds them. It holds two arrays per
+        input, and the arrays must not change.
         """
 
 

@@ -1,6 +1,6 @@
-"""What can go wrong, in one family: the command line catches `CvnetError` and prints its one line.
+"""Exceptions of the package. The command line catches `CvnetError` and prints its message.
 
-A message says what was got, what was expected and what to do, in that order and on one line.
+A message is one line: what happened, what was expected and what to do.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ MEMORY_RAN_OUT = re.compile(r"bad_alloc|allocate .*memory|allocate .* bytes|fail
 
 
 class CvnetError(Exception):
-    """Base of every error that is the input's or the machine's fault rather than ours."""
+    """Base of every error that the input or the machine causes."""
 
 
 class WeightsError(CvnetError):
-    """A checkpoint that is missing, damaged, or not the model that was asked for."""
+    """A checkpoint that is missing, damaged, or of another model than requested."""
 
 
 class ExportError(CvnetError):
@@ -28,11 +28,11 @@ class BundleError(CvnetError):
 
 
 class BackendError(CvnetError):
-    """A backend or device that was asked for and is not there, or refuses the graph or its inputs."""
+    """A requested backend or device is missing, or rejects the graph or its inputs."""
 
 
 class OutOfMemoryError(BackendError, MemoryError):
-    """A backend for which the memory does not suffice: nothing is wrong with its graph."""
+    """A backend ran out of memory; its graph is valid."""
 
 
 class ImageError(CvnetError):
@@ -60,13 +60,13 @@ class DatasetError(CvnetError):
 
 
 class CvnetWarning(UserWarning):
-    """Something is done in another way than was asked for; one line that says how, and how to have it as asked."""
+    """A request is carried out differently; the message says how, and how to get what was requested."""
 
 
 def backend_failure(error: Exception, message: str) -> BackendError:
-    """What to raise for a library's error: a BackendError with the message, or an OutOfMemoryError.
+    """Make the exception for a library's error: a BackendError with the message, or an OutOfMemoryError.
 
-    ONNX Runtime and OpenVINO have no type for the latter; only their messages say so.
+    ONNX Runtime and OpenVINO report exhausted memory in the text of the message only.
     """
     return OutOfMemoryError(OUT_OF_MEMORY) if MEMORY_RAN_OUT.search(str(error)) else BackendError(message)
 

@@ -1,7 +1,7 @@
-"""What a photo's EXIF block says: which side is up, when and where it was taken. Whatever is damaged is unknown.
+"""EXIF metadata of a photo: orientation, time and place. Damaged entries read as unknown.
 
-A block is a small TIFF file: directories of entries of 12 bytes, each a tag, a type, a count, and the value or where it
-is. So a TIFF file, and a camera's raw file made like one, serves as its own block.
+A block is a small TIFF file with directories of 12-byte entries: tag, type, count, and the value or its position. So a
+TIFF file, or a raw file with that structure, is its own EXIF block.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ ORIENTATION = 0x0112
 DATE_TIME, DATE_TIME_ORIGINAL, DATE_TIME_DIGITIZED = 0x0132, 0x9003, 0x9004
 EXIF_DIRECTORY, GPS_DIRECTORY = 0x8769, 0x8825
 LATITUDE_REF, LATITUDE, LONGITUDE_REF, LONGITUDE = 1, 2, 3, 4
-RATIONAL = 5  # a type: two unsigned integers of 32 bits, the first to be divided by the second
+RATIONAL = 5  # a type: two unsigned 32-bit integers, numerator and denominator
 DATE = re.compile(rb"(\d{4})[:-](\d\d)[:-](\d\d)[ T](\d\d):(\d\d):(\d\d)", re.ASCII)
 DATE_BYTES = 19
 EPOCH = datetime(1970, 1, 1)
 
-Directory = dict[int, int]  # tag -> where in the block its entry is
+Directory = dict[int, int]  # tag -> position of its entry in the block
 
 
 @dataclass(frozen=True)
 class Shot:
-    """When and where a photo was taken; None for what is not known.
+    """Time and place of a photo; None if unknown.
 
     `taken` is in seconds since 1970 by the camera's own clock, whatever its time zone; `place` is latitude and
     longitude in degrees, north and east positive.
@@ -44,17 +44,17 @@ class Block:
         self._main = self._directory(4)
 
     def __contains__(self, tag: int) -> bool:
-        """Whether the first directory has the tag."""
+        """Tell if the first directory has the tag."""
         return tag in self._main
 
     def number(self, tag: int) -> int | None:
-        """The first 16 bits of the first directory's value of a tag, which is all of a small one; None without it."""
+        """The first 16 bits of a tag's value in the first directory; None without the tag."""
         return self._integer("H", self._main[tag] + 8) if tag in self else None
 
     def orientation(self) -> int:
-        """Which of the eight ways the pixels lie, 1 (upright) where that is not said.
+        """EXIF orientation, 1 to 8; 1 (upright) if it is missing.
 
-        As `cv2.imread` reads it, from the first directory alone: Pillow asks XMP too, and trips over damaged EXIF.
+        Like `cv2.imread`, this reads the first directory only. Pillow reads XMP too, and fails on damaged EXIF.
         """
         return self.number(ORIENTATION) or 1
 
@@ -67,14 +67,15 @@ class Block:
         return Shot(taken, None if latitude is None or longitude is None else (latitude, longitude))
 
     def _integer(self, form: str, position: int) -> int:
-        """
+        """Read an integer of the struct format `form`.
+
         Raises:
             struct.error: the block ends before it.
         """
         return int(struct.unpack_from(f"{self._order}{form}", self._tiff, position)[0])
 
     def _directory(self, pointer: int) -> Directory:
-        """The directory whose position stands at `pointer`: as much of it as there is."""
+        """The directory whose position is stored at `pointer`; cut short if the block is."""
         found: Directory = {}
         if self._order is None:
             return found
@@ -99,7 +100,7 @@ class Block:
                 return None
             year, month, day, hour, minute, second = map(int, date.groups())
             return int((datetime(year, month, day, hour, minute, second) - EPOCH).total_seconds())
-        except (KeyError, struct.error, ValueError):  # not there; cut short; no such day
+        except (KeyError, struct.error, ValueError):  # missing; cut short; no such day
             return None
 
     def _degrees(
@@ -112,6 +113,11 @@ class Block:
             start = gps[reference] + 8
             sign = signs.index(self._tiff[start : start + 1])
             degrees = sum(n / d / unit for n, d, unit in zip(numbers[::2], numbers[1::2], (1, 60, 3600), strict=True))
-        except (KeyError, struct.error, ValueError, ZeroDivisionError):  # not there; cut short; neither; no number
+        except (
+            KeyError,
+            struct.error,
+            ValueError,
+            ZeroDivisionError,
+        ):  # missing, cut short or invalid
             return None
         return (-degrees if sign else degrees) if kind == RATIONAL and degrees <= limit else None

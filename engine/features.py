@@ -1,4 +1,4 @@
-"""What is known of one image: its descriptor, and its unit maps for the reranker."""
+"""Features of one image: its descriptor, and its feature maps for the reranker."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Features:
 
     Attributes:
         descriptor: (2048,) float32, unit norm.
-        maps: one (256, h_s, w_s) array for each area scale, unit norm per position; float32 as computed, as stored
-            see `engine.gallery.map_codec`.
+        maps: one (256, h_s, w_s) array per area scale, L2-normalised per position; float32 as computed. See
+            `engine.gallery.map_codec` for the stored form.
     """
 
     descriptor: Array
@@ -31,12 +31,13 @@ class Features:
 
     @property
     def is_finite(self) -> bool:
-        """Whether no value is infinite or NaN."""
+        """Tell if all values are finite."""
         return all(map(is_finite, (self.descriptor, *self.maps)))
 
 
 def is_finite(array: Array) -> bool:
-    """Whether no value of a floating array is infinite or NaN."""
-    if array.dtype == np.float16:  # by its exponent bits: NumPy would widen every value first, at 70 times the time
+    """Tell if all values of a floating array are finite."""
+    if array.dtype == np.float16:
+        # NumPy would widen every value first and take 70 times as long as this test of the exponent bits
         return bool((array.view(np.uint16) & 0x7C00).max(initial=0) < 0x7C00)
     return bool(np.isfinite(array).all())

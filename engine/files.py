@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there at all, and go by one name; only regular files are read."""
+"""Atomic writing, reading of regular files only, absolute paths, and the cache folder."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ KINDS = {
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
-}  # of what is no regular file
+}
 
 
 class IrregularFileError(OSError):
-    """What is no regular file, or a larger one than can be meant; `strerror` says which."""
+    """A path is not a regular file, or the file is too large; `strerror` says which."""
 
     def __init__(self, what: str, path: Path) -> None:
         super().__init__(0, what, str(path))
 
 
 def absolute(path: Path) -> Path:
-    """The path from the root, so that a file goes by one name wherever it is named from. Links are kept."""
+    """The path from the root, the same from any working directory. Links are kept."""
     folder = path.absolute().parent
     return (folder.resolve() if ".." in folder.parts else folder) / path.name
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file under a temporary name beside its place, sync it, and rename it there.
+    """Write a temporary file in the same folder, sync it, and rename it to `path`.
 
-    What is no plain file (/dev/stdout) is written to as it is; a link stays, and its target is replaced.
+    A path such as /dev/stdout is written to directly. A link stays, and its target is replaced.
     """
     with writing_atomically(path) as stream:
         stream.write(content.encode() if isinstance(content, str) else content)
@@ -45,7 +45,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def writing_atomically(path: Path) -> Iterator[BinaryIO]:
-    """As `write_atomically`, for what is written bit by bit; an error leaves the place as it was."""
+    """Like `write_atomically`, for writing in pieces; an error leaves `path` unchanged."""
     if path.exists() and not path.is_file():
         with path.open("wb") as stream:
             yield stream
@@ -63,10 +63,10 @@ def writing_atomically(path: Path) -> Iterator[BinaryIO]:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """A regular file, opened without waiting for whoever may be at the other end of another kind.
+    """Open a regular file. The call does not wait on a pipe or device.
 
     Raises:
-        IrregularFileError: anything else.
+        IrregularFileError: it is not a regular file.
         OSError: it cannot be opened.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
@@ -88,8 +88,8 @@ def read_text(path: Path) -> str:
     """The text of a regular file of at most `MOST_TEXT` bytes.
 
     Raises:
-        OSError: anything else; see `open_regular`.
-        UnicodeDecodeError: it is no UTF-8.
+        OSError: it is not such a file; see `open_regular`.
+        UnicodeDecodeError: it is not UTF-8.
     """
     with open_regular(path) as stream:
         data = stream.read(MOST_TEXT + 1)
@@ -99,12 +99,12 @@ def read_text(path: Path) -> str:
 
 
 def kind(mode: int) -> str:
-    """What is no regular file, in a word, by its `st_mode`."""
+    """Name the kind of an irregular file by its `st_mode`."""
     return KINDS.get(stat.S_IFMT(mode), "no file")
 
 
 def rename(source: Path, target: Path) -> None:
-    """Rename within a folder, replacing the target, and wait until the disk knows."""
+    """Rename within a folder, replacing the target, and sync the folder to disk."""
     source.replace(target)
     sync(target.parent)
 

@@ -1,4 +1,4 @@
-"""What this machine can run: processor, memory, CUDA devices, and the libraries that are installed."""
+"""Description of this machine: processor, memory, CUDA devices and installed libraries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypedDict
 
-# What inference libraries use.
+# Features that inference libraries use.
 CPU_FEATURES = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 COMPUTE_CAPABILITY = (75, 76)  # the driver's attributes of a device, major and minor
 CGROUP = Path("/sys/fs/cgroup")
@@ -55,7 +55,7 @@ def amx_refused() -> bool:
 
 
 def libraries() -> dict[str, str]:
-    """What the package asks for: distribution -> the first extra that brings it, empty where it always comes."""
+    """Required distributions -> the first extra that installs it, empty if it is always installed."""
     try:
         requirements = metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:  # run from its source
@@ -70,13 +70,13 @@ def libraries() -> dict[str, str]:
 
 
 def usable_cpus() -> int:
-    """CPUs this process may use: those it may run on, within its container's share of their time."""
+    """Number of CPUs that this process may use, within its container's quota."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(allowed, cpu_quota(CGROUP))))
 
 
 def cpu_quota(cgroup: Path) -> float:
-    """CPUs' worth of time that a cgroup (version 2) grants, infinite without a limit; more threads are throttled."""
+    """CPU quota of a cgroup (version 2), in CPUs; infinite without a limit. More threads are throttled."""
     try:
         quota, period = (cgroup / "cpu.max").read_text().split()
         return int(quota) / int(period)
@@ -85,7 +85,7 @@ def cpu_quota(cgroup: Path) -> float:
 
 
 def cuda_devices() -> list[str]:
-    """Names of the CUDA devices, asked of the driver itself; none where there is no driver."""
+    """Names of the CUDA devices as the driver reports them; empty without a driver."""
     driver = cuda_driver()
     count = ctypes.c_int()
     if driver is None or driver.cuDeviceGetCount(ctypes.byref(count)):
@@ -99,7 +99,7 @@ def cuda_devices() -> list[str]:
 
 
 def compute_capability() -> str | None:
-    """Of the first CUDA device, as in `8.9`; None where there is none."""
+    """Compute capability of the first CUDA device, such as `8.9`; None without a device."""
     driver, numbers = cuda_driver(), []
     if driver is None:
         return None
@@ -112,7 +112,7 @@ def compute_capability() -> str | None:
 
 
 def cuda_driver() -> Any:
-    """NVIDIA's driver library, initialised; None where there is none."""
+    """NVIDIA's driver library, initialised; None if it is missing or fails."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -138,13 +138,13 @@ def cpu_features() -> list[str]:
 
 
 def adds_bytes_exactly() -> bool:
-    """Whether libraries add up products of bytes in 32 bits here: x86 without VNNI does so in 16, which saturate."""
+    """Tell if int8 products are summed exactly, in 32 bits. x86 without VNNI uses 16 bits, which saturate."""
     features = cpu_features()
     return "avx2" not in features or "avx_vnni" in features or "avx512_vnni" in features
 
 
 def cpuinfo(field: str) -> str:
-    """A field of the first processor in /proc/cpuinfo; empty on systems without it."""
+    """A field of the first processor in /proc/cpuinfo; empty without that file."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,6 +1,6 @@
-"""Photos that the libraries of the extra `photos` decode: HEIC by libheif, raw files of cameras by LibRaw.
+"""Photo formats of the extra `photos`: HEIC through libheif, raw files through LibRaw.
 
-`engine.images` makes both formats of Pillow's; what decodes them is imported for the first such photo.
+`engine.images` registers both with Pillow. The decoding library is imported for the first such photo.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cvnet_engine.engine.errors import ImageError, install_hint
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
-HEIC, RAW = "HEIC", "CAMERA-RAW"  # by these names Pillow knows them
+HEIC, RAW = "HEIC", "CAMERA-RAW"  # names of the formats in Pillow
 LIBRARIES = {HEIC: ("HEIC photos", "pillow_heif"), RAW: ("raw files of cameras", "rawpy")}
 SUFFIXES = {
     ".arw": RAW,
@@ -38,7 +38,7 @@ RAW_MAGIC = (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW")  # of Olym
 
 
 def missing(format_name: str) -> str | None:
-    """What to say where the library that decodes a format is not installed; None where it is, or none is needed."""
+    """The error for a format whose decoding library is not installed; None if nothing is missing."""
     what, library = LIBRARIES.get(format_name, ("", None))
     if library is None or importlib.util.find_spec(library):
         return None
@@ -46,7 +46,8 @@ def missing(format_name: str) -> str | None:
 
 
 def load_library(format_name: str) -> Any:
-    """
+    """Import the library that decodes a format.
+
     Raises:
         ImageError: it is not installed.
     """
@@ -61,7 +62,7 @@ def is_heic(prefix: bytes) -> bool:
 
 
 def open_heic(stream: IO[bytes], name: str | bytes) -> ImageFile:
-    """A HEIC photo, upright: libheif turns it, and the tag of its EXIF block is taken out.
+    """Open a HEIC photo upright: libheif rotates it and removes the orientation from its EXIF block.
 
     Raises:
         ImageError: libheif is not installed.

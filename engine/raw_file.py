@@ -1,4 +1,4 @@
-"""A camera's raw file, opened by LibRaw as an image of Pillow's."""
+"""Pillow image file for raw files of cameras, read through LibRaw."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from PIL import Image, ImageFile
 from cvnet_engine.engine.exif import Block
 from cvnet_engine.engine.photo_formats import RAW, TIFF_MAGIC, load_library
 
-HEAD_BYTES = 65536  # of a raw file: its first directory is within
+HEAD_BYTES = 65536  # enough for the first directory of a raw file
 
-# Tags that tell a raw file made like a TIFF from a TIFF.
+# Tags that distinguish a TIFF-based raw file from a TIFF.
 SUBFILE_TYPE, COMPRESSION, SUBDIRECTORIES, DNG_VERSION = 0x00FE, 0x0103, 0x014A, 0xC612
-REDUCED = 1  # a SUBFILE_TYPE: the picture in full is in a subdirectory
+REDUCED = 1  # a SUBFILE_TYPE: the full picture is in a subdirectory
 MAKERS_COMPRESSIONS = (32767, 32770, 34713, 65535)  # of Sony, Samsung, Nikon, Pentax
 
-MIN_PREVIEW_SIDE_PX = 1024  # of a preview's longer side: what `index` shrinks photos to unless told otherwise
-FLIPS = {3: 3, 5: 8, 6: 6}  # LibRaw's word for how a picture lies -> EXIF's
+MIN_PREVIEW_SIDE_PX = 1024  # of a preview's longer side: the default size to which `index` shrinks photos
+FLIPS = {3: 3, 5: 8, 6: 6}  # LibRaw's orientation -> EXIF's
 
 
 def is_raw(head: bytes) -> bool:
-    """Whether a file that `may_be_raw` is, by its first `HEAD_BYTES`."""
+    """Tell if a file that `may_be_raw` is raw, from its first `HEAD_BYTES`."""
     if not head.startswith(TIFF_MAGIC):
         return True
     block = Block(head)
@@ -37,22 +37,23 @@ def is_raw(head: bytes) -> bool:
 
 
 class RawFile(ImageFile.ImageFile):
-    """A raw file of a camera: its JPEG preview where that is large enough, else the sensor's values developed.
+    """A raw file of a camera: its JPEG preview if that is large enough, else the developed sensor values.
 
-    The preview is the camera's own picture, as photos of it are known, and there in a tenth of the time; only where
-    `MIN_PREVIEW_SIDE_PX` would show that it is small is the file developed, with the camera's white balance.
+    The preview is the camera's own rendering and loads in a tenth of the time. If its longer side is below
+    `MIN_PREVIEW_SIDE_PX`, the file is developed with the camera's white balance.
     """
 
     format = RAW
     format_description = "raw file of a camera"
 
     def _open(self) -> None:
-        """
+        """Read the headers and choose the preview or the sensor values.
+
         Raises:
             SyntaxError: the file is a TIFF.
             ImageError: LibRaw is not installed.
-            OSError: the file is damaged, or of a camera that LibRaw does not know.
-            DecompressionBombError: the sensor has more pixels than an image may, whatever part of them is shown.
+            OSError: the file is damaged, or LibRaw does not know the camera.
+            DecompressionBombError: the sensor has more pixels than Pillow's limit.
         """
         assert self.fp
         head = self.fp.read(HEAD_BYTES)
@@ -79,10 +80,10 @@ class RawFile(ImageFile.ImageFile):
 
 
 def open_preview(library: Any, raw: Any, data: bytes) -> Image.Image | None:
-    """The JPEG that a raw file brings, where it is large enough.
+    """The JPEG preview in a raw file; None if it is missing or too small.
 
     Raises:
-        OSError: the file ends before it does.
+        OSError: the preview is cut short.
     """
     try:
         preview = raw.extract_thumb()
@@ -93,14 +94,14 @@ def open_preview(library: Any, raw: Any, data: bytes) -> Image.Image | None:
     image = Image.open(io.BytesIO(preview.data), formats=("JPEG",))
     if max(image.size) < MIN_PREVIEW_SIDE_PX:
         return None
-    # LibRaw may put EXIF before it; what is missing at its end, it leaves to what the memory held
+    # LibRaw may prepend EXIF, and fills a missing end with uninitialised memory
     if preview.data[len(preview.data) // 2 :] not in data:
         raise OSError("the preview is cut short")
     return image
 
 
 def develop(library: Any, raw: Any) -> Image.Image:
-    """The picture from the sensor's values, as it lies on the sensor."""
+    """Develop the sensor values, without rotation."""
     try:
         return Image.fromarray(raw.postprocess(use_camera_wb=True, user_flip=0, output_bps=8))
     except library.LibRawError as error:
@@ -113,7 +114,7 @@ def raw_failure(error: Exception) -> OSError:
 
 
 def exif_of(raw: Any, preview: Image.Image | None) -> bytes:
-    """An EXIF block for a raw file that is no TIFF: the preview's, else what LibRaw knows."""
+    """An EXIF block for a raw file that is not TIFF-based: the preview's, else one with LibRaw's metadata."""
     if preview and "exif" in preview.info:
         return bytes(preview.info["exif"])
     exif = Image.Exif()

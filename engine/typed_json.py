@@ -1,4 +1,4 @@
-"""JSON into frozen dataclasses, every field checked for its type."""
+"""Parser from JSON to frozen dataclasses that checks the type of each field."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ Record = TypeVar("Record")
 
 
 def parse(text: str, record: type[Record]) -> Record:
-    """JSON as a dataclass of int, float, str, bool, `dict[str, X]`, `tuple[X, ...]`, dataclasses, or any | None.
+    """Parse JSON into a dataclass.
+
+    Fields may be int, float, str, bool, `dict[str, X]`, `tuple[X, ...]`, dataclasses, or any of these or None.
 
     Raises:
-        ValueError: no JSON, nested too deeply, a field that is missing, unknown or of another type, or a number that is
-            not finite.
+        ValueError: the text is not JSON or is nested too deeply; a field is missing, unknown or of another type; or a
+            number is not finite.
     """
     try:
         content = json.loads(text)
@@ -27,7 +29,7 @@ def parse(text: str, record: type[Record]) -> Record:
 
 
 def typed(value: Any, kind: Any, name: str) -> Any:
-    """`value` as a `kind`; an error calls it by `name`."""
+    """Convert `value` to the type `kind`; errors call it `name`."""
     if isinstance(kind, types.UnionType):  # something | None
         return None if value is None else typed(value, get_args(kind)[0], name)
     expected = dict if is_dataclass(kind) else get_origin(kind) or kind
@@ -48,7 +50,7 @@ def typed(value: Any, kind: Any, name: str) -> Any:
 
 
 def made(content: dict[str, Any], record: Any, name: str) -> Any:
-    """A dataclass of a JSON object's fields."""
+    """Make a dataclass from a JSON object."""
     kinds = get_type_hints(record)
     required = {field.name for field in fields(record) if field.default is MISSING}
     odd = sorted((required - content.keys()) | (content.keys() - kinds.keys()))

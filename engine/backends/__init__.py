@@ -1,7 +1,7 @@
-"""Every backend in one table, and `open_engine`, which opens a graph's file on one of them.
+"""The table of backends, and `open_engine`, which opens a graph's file on one of them.
 
-A new backend is a module beside this one and a row here: building, opening, choosing, `doctor` and the command line's
-help read the table.
+A new backend needs a module in this package and a row here. Building, opening, choosing, `doctor` and `--help` read
+the table.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # NumPy is not loaded for the command line's help
 
 
 def computes(*precisions: str, **instead: str) -> dict[str, str]:
-    """Precision asked for -> precision computed in: the same, but for those in `instead`."""
+    """Map each requested precision to the computed one: the same, except for those in `instead`."""
     return dict(zip(precisions, precisions, strict=True)) | instead
 
 
@@ -35,17 +35,18 @@ class Backend:
     """One way to run a graph.
 
     Attributes:
-        precisions: graph -> precision asked for -> precision that it is computed in.
-        suffix: of the file it runs: a graph, a compiled plan, or the reranker's bare weights.
+        precisions: graph -> requested precision -> precision of the computation.
+        suffix: file suffix of a graph, a compiled plan, or the reranker's weights.
         device: `cpu` or `cuda`.
-        extra: of the package, that brings it; empty where none is needed.
-        is_here: whether it is installed; whether its device is there is another question.
-        open: a file, the precision of its arithmetic where the file leaves that open, CPU threads -> an engine.
-        bind: what files made here, for some targets, are bound to, for the manifest; nothing where they run anywhere.
-        require_bound: raises CvnetError where files bound so cannot run here.
-        takes_device: whether it runs on the device that is here.
-        resolve_targets: what `--targets` says -> GPU architectures to compile for ahead of time, on any machine; None
-            where a file is made on the machine that runs it.
+        extra: the package extra that installs the backend; empty if none is needed.
+        is_here: tells if the backend is installed; its device may still be missing.
+        open: file, precision of the arithmetic, CPU threads -> engine. The precision is ignored if the file fixes it.
+        bind: targets -> the GPU and library versions that a file built here requires, for the manifest; empty if the
+            file runs anywhere.
+        require_bound: raises CvnetError if a file with these requirements cannot run here.
+        takes_device: tells if the backend supports this machine's device.
+        resolve_targets: values of `--targets` -> GPU architectures to compile for, on any machine; None if a file is
+            compiled on the machine that runs it.
     """
 
     name: str
@@ -152,7 +153,7 @@ def installed(module: str) -> Callable[[], bool]:
 
 BACKENDS = {
     backend.name: backend
-    for backend in (  # the preferred ones of a device first
+    for backend in (  # per device, the preferred backend first
         Backend(
             "native",
             {"reranker": computes("fp32", "bf16", "int8")},
@@ -226,29 +227,29 @@ def open_engine(file: Path, backend: str, precision: str = "fp32", threads: int 
 
     Args:
         file: of the backend's `suffix`.
-        precision: of the arithmetic, where the file leaves it open, as it does on OpenVINO and the native engine.
-        threads: CPU threads; by default, and at most, as many as this process may use.
+        precision: of the arithmetic; used by OpenVINO and the native engine only, because other files fix it.
+        threads: CPU threads; the default and the maximum are the CPUs that this process may use.
 
     Raises:
-        BackendError: the backend or its device is not there, or does not take the file.
+        BackendError: the backend or its device is missing, or the backend rejects the file.
     """
     return known(backend).open(file, precision, usable_threads(threads))
 
 
 def usable_threads(threads: int | None) -> int:
-    """As many threads as are asked for and processors are there for; more would wait for each other."""
+    """The requested threads, at most one per usable CPU; more would wait for each other."""
     usable = machine.usable_cpus()
     if threads and threads > usable:
-        note = f"{threads} threads were asked for; {usable} are used, one for each processor that this process may use"
+        note = f"{threads} threads were requested; {usable} are used, one per CPU that this process may use"
         warnings.warn(note, CvnetWarning, stacklevel=2)
     return min(threads or usable, usable)
 
 
 def known(backend: str) -> Backend:
-    """A backend by name.
+    """Look up a backend by name.
 
     Raises:
-        BackendError: there is none of that name.
+        BackendError: the name is unknown.
     """
     if backend not in BACKENDS:
         raise BackendError(f"backend {backend!r} is unknown; expected one of {', '.join(BACKENDS)}")

@@ -1,4 +1,4 @@
-"""Which backends this machine can run, and which of them are worth having here."""
+"""Backends that this machine can run, and the extras worth installing here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from cvnet_engine.engine.backends import BACKENDS
 
 
 def candidates(graph: str) -> list[str]:
-    """Backends to choose from for a graph: the GPU's best where there is one, else all of the processor's."""
+    """Backends to choose from for a graph: the best one for the GPU if there is a GPU, else all CPU backends."""
     on_gpu = usable("cuda", graph) if machine.cuda_devices() else []
     return on_gpu[:1] or usable("cpu", graph)
 
@@ -21,7 +21,7 @@ def usable(device: str, graph: str) -> list[str]:
 
 
 def reason() -> str:
-    """Why `candidates` are those."""
+    """Explain the choice of `candidates`."""
     devices = machine.cuda_devices()
     if not devices:
         return "no NVIDIA GPU on this machine"
@@ -41,18 +41,18 @@ def reason() -> str:
 
 
 def tensorrt_extra() -> str:
-    """Of the two TensorRTs the one to install for this GPU: where both run on it, that of PyPI alone."""
+    """The TensorRT to install for this GPU. TensorRT for RTX comes first because PyPI alone provides it."""
     return "tensorrt-rtx" if BACKENDS["tensorrt-rtx"].takes_device() else "tensorrt"
 
 
 def useful_extras() -> list[str]:
-    """Extras of the package that this machine has a use for."""
+    """Extras of the package that are useful on this machine."""
     if machine.cuda_devices():
         return [tensorrt_extra(), "gpu", "export"]
     return [*dict.fromkeys(b.extra for b in BACKENDS.values() if b.device == "cpu" and b.extra), "export"]
 
 
 def missing_extras() -> list[str]:
-    """Those of `useful_extras` that are not installed, wholly or in part."""
+    """Useful extras of which a library is missing."""
     missing = {extra for library, extra in machine.libraries().items() if not machine.installed_version(library)}
     return [extra for extra in useful_extras() if extra in missing]

@@ -1,4 +1,4 @@
-"""CUDA as the TensorRT engines use it: streams, events, tensors' memory, graphs. Through NVIDIA's cuda-bindings."""
+"""CUDA streams, events, tensor memory and graphs for the TensorRT engines, through NVIDIA's cuda-bindings."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Shape = tuple[int, ...]
 
 
 class Stream:
-    """Work of the device that is done in order; work on several streams overlaps."""
+    """A queue of device work, done in order. Work on several streams may overlap."""
 
     def __init__(self, cudart: Any) -> None:
         self._cudart = cudart
         self.handle = checked(cudart.cudaStreamCreateWithFlags(cudart.cudaStreamNonBlocking))
 
     def wait(self, event: Event) -> None:
-        """Have what follows on this stream wait for an event on another."""
+        """Make later work on this stream wait for an event on another."""
         checked(self._cudart.cudaStreamWaitEvent(self.handle, event.handle, 0))
 
     def synchronise(self) -> None:
@@ -55,8 +55,8 @@ class Buffer:
 
     Attributes:
         device: address; 0 before the first `reserve`.
-        moves: how often it has changed.
-        copied: what was uploaded last has arrived.
+        moves: number of times that the address has changed.
+        copied: event after the last upload.
     """
 
     def __init__(self, cudart: Any) -> None:
@@ -67,7 +67,7 @@ class Buffer:
         self.copied = Event(cudart)
 
     def reserve(self, shape: Shape, dtype: np.dtype[Any]) -> Array:
-        """The host's memory as an array of this shape; the device has room for as much."""
+        """Return host memory as an array of this shape, with device memory of the same size."""
         size_bytes = max(int(np.prod(shape)) * dtype.itemsize, 1)  # an empty tensor needs an address too
         if size_bytes > self._size_bytes:
             self._release()
@@ -98,20 +98,20 @@ class Buffer:
         device, host = self.device, self._host
         self._size_bytes = self.device = self._host = 0
         self.moves += 1
-        checked(self._cudart.cudaFree(device))  # both take address 0 for nothing to do
+        checked(self._cudart.cudaFree(device))  # both ignore address 0
         checked(self._cudart.cudaFreeHost(host))
 
 
 class Input:
-    """An input's two buffers: one that runs read, and one that is filled meanwhile, from any thread.
+    """An input's two buffers: runs read one while any thread fills the other.
 
-    Arrays that were sent are known again by identity, and are not copied a second time while a buffer has them.
+    A sent array is recognised by identity and is not copied again while a buffer holds it.
     """
 
     def __init__(self, cudart: Any, dtype: np.dtype[Any], copies: Stream) -> None:
         """
         Args:
-            copies: the stream for what is uploaded.
+            copies: the stream for uploads.
         """
         self._dtype, self._copies = dtype, copies
         self._lock = Lock()
@@ -120,7 +120,7 @@ class Input:
         self._in_filled: Array | None = None
 
     def send(self, array: Array) -> None:
-        """Begin to copy an array to the device, for a later `take` of this very array, which is not to change."""
+        """Begin to copy an array to the device for a later `take` of the same object, which must not change."""
         with self._lock:
             if array is not self._in_read and array is not self._in_filled:
                 self._in_filled = None
@@ -128,9 +128,9 @@ class Input:
                 self._in_filled = array
 
     def take(self, array: Array) -> Buffer:
-        """The buffer that an array is in, or on its way to: it is copied unless it was sent before.
+        """Return the buffer that holds the array or receives it. The array is copied unless it was sent before.
 
-        No run may be under way that reads the buffer taken before.
+        No run may still read the buffer that was taken before.
         """
         with self._lock:
             if array is self._in_filled:
@@ -152,12 +152,12 @@ class Input:
 
 
 class Graph:
-    """Work captured off a stream, which is launched as one. It holds for the addresses that the work was given."""
+    """Work captured from a stream and launched as one. It is valid for the memory addresses of the captured work."""
 
     def __init__(self, cudart: Any, stream: Stream, enqueue: Callable[[], None]) -> None:
         """
         Args:
-            enqueue: puts the work on the stream; while it is captured, none of it is done.
+            enqueue: puts the work on the stream; the capture records it without running it.
         """
         self._cudart = cudart
         mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal  # other threads may allocate meanwhile
@@ -165,7 +165,9 @@ class Graph:
         try:
             enqueue()
         finally:
-            ended = cudart.cudaStreamEndCapture(stream.handle)  # whatever happened: else the stream stays captured
+            ended = cudart.cudaStreamEndCapture(
+                stream.handle
+            )  # after a failure too: else the stream stays in capture mode
         graph = checked(ended)
         try:
             self._executable = checked(cudart.cudaGraphInstantiate(graph, 0))
@@ -180,7 +182,7 @@ class Graph:
 
 
 def import_cudart() -> Any:
-    """The CUDA runtime's Python module, or a BackendError that says how to get it."""
+    """Import the CUDA runtime's Python module; the BackendError says how to install it."""
     try:
         from cuda.bindings import runtime
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""ONNX Runtime as an engine, on the CPU or on CUDA, and never silently on the other one."""
+"""Engine on ONNX Runtime, on the CPU or on CUDA. It fails rather than falling back from CUDA to the CPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cvnet_engine.engine.contract import Array, Closing, TensorSpec, check_feeds
 from cvnet_engine.engine.errors import BackendError, backend_failure, install_hint, one_line
 
 DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int64)": "int64"}
-# Where CUDA was asked for, these may stay on the CPU: they compute shapes, a few integers each.
+# These may run on the CPU when CUDA is requested: they compute shapes, a few integers each.
 SHAPE_OPS = frozenset(
     {
         "Shape",
@@ -78,11 +78,11 @@ class OnnxRuntimeEngine(Closing):
         self._session = None
 
     def _assert_on_cuda(self, graph: Path) -> None:
-        """ONNX Runtime falls back to the CPU without a word: for the whole session, or node by node."""
+        """Raise BackendError if ONNX Runtime fell back to the CPU, for the session or for single nodes."""
         actual = self._session.get_providers()[0]
         if actual != "CUDAExecutionProvider":
             raise BackendError(
-                f"{graph}: CUDA was asked for and ONNX Runtime chose {actual}; "
+                f"{graph}: CUDA was requested, but ONNX Runtime chose {actual}; "
                 "check the driver with 'cvnet-engine doctor'"
             )
         strays = {
@@ -93,13 +93,13 @@ class OnnxRuntimeEngine(Closing):
         } - SHAPE_OPS
         if strays:
             raise BackendError(
-                f"{graph}: {', '.join(sorted(strays))} would run on the CPU where CUDA was asked for; "
+                f"{graph}: {', '.join(sorted(strays))} would run on the CPU although CUDA was requested; "
                 "build the bundle again with --backend onnxruntime"
             )
 
 
 def import_onnxruntime() -> Any:
-    """The module, or a BackendError that says how to get it."""
+    """Import the module; the BackendError says how to install it."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -110,7 +110,7 @@ def import_onnxruntime() -> Any:
 
 
 def load_cuda_libraries(ort: Any) -> None:
-    """Load CUDA and cuDNN from the packages that the 'gpu' extra brings; what it says of failures is no result."""
+    """Load CUDA and cuDNN from the packages that the 'gpu' extra brings; its failure messages go to stderr."""
     with contextlib.redirect_stdout(sys.stderr):
         ort.preload_dlls()
 

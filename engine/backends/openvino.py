@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU as an engine; in bfloat16 arithmetic where that was asked for and the processor has it."""
+"""Engine on OpenVINO's CPU plug-in, in float32, int8, or bfloat16 if the processor supports it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cvnet_engine.engine.errors import BackendError, backend_failure, install_hi
 from cvnet_engine.engine.machine import usable_cpus
 
 WEIGHT_MAX = 64  # of int8, without VNNI: two products with bytes are added in 16 bits, 2 * 255 * 64 < 2^15
-PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # ours -> OpenVINO's, where a graph is not quantised
+PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # ours -> OpenVINO's, for nodes that are not quantised
 
 
 class OpenVinoEngine(Closing):
@@ -26,7 +26,8 @@ class OpenVinoEngine(Closing):
             "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
-            "ENABLE_CPU_PINNING": threads == usable_cpus(),  # engines of fewer threads would all be on the first cores
+            "ENABLE_CPU_PINNING": threads
+            == usable_cpus(),  # engines with fewer threads would all share the first cores
         }
         core = openvino.Core()
         try:
@@ -38,7 +39,9 @@ class OpenVinoEngine(Closing):
             raise backend_failure(error, message) from error
         actual = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if actual != PRECISIONS[precision]:
-            raise BackendError(f"{graph}: this processor runs {actual} where {precision} was asked for; build for fp32")
+            raise BackendError(
+                f"{graph}: this processor computes in {actual} although {precision} was requested; build for fp32"
+            )
         self.inputs = {port.any_name: spec(port) for port in source.inputs}  # a compiled int8 model knows fewer axes
         self.outputs = {port.any_name: spec(port) for port in source.outputs}
         self._request: Any = model.create_infer_request()
@@ -57,9 +60,10 @@ class OpenVinoEngine(Closing):
 
 
 def require_weights_that_fit(graph: Path, model: Any) -> None:
-    """
+    """Check the int8 weights of a model against this processor.
+
     Raises:
-        BackendError: its weights are of 8 bits, whose products this processor would add up to wrong sums.
+        BackendError: products of 8-bit weights would overflow 16-bit sums on this processor.
     """
     if machine.adds_bytes_exactly():
         return
@@ -70,13 +74,13 @@ def require_weights_that_fit(graph: Path, model: Any) -> None:
 
 
 def cause(error: RuntimeError) -> str:
-    """What OpenVINO says went wrong, without the lines on where in its source that was noticed."""
+    """The cause in an OpenVINO message, without the lines that name its source files."""
     lines = [line for line in str(error).splitlines() if not line.startswith(("Exception from ", "Check '"))]
     return one_line(" ".join(line.strip() for line in lines if line.strip()) or error)
 
 
 def spec(port: Any) -> TensorSpec:
-    """A port's dtype and shape; OpenVINO keeps no names of free axes, so each gets one of its own."""
+    """A port's dtype and shape. OpenVINO drops the names of free axes, so each gets a generated one."""
     axes = tuple(
         axis.get_length() if axis.is_static else f"{port.any_name}_{number}"
         for number, axis in enumerate(port.get_partial_shape())
@@ -85,7 +89,7 @@ def spec(port: Any) -> TensorSpec:
 
 
 def import_openvino() -> Any:
-    """The module, or a BackendError that says how to get it."""
+    """Import the module; the BackendError says how to install it."""
     try:
         import openvino
     except ImportError as error:

@@ -1,11 +1,11 @@
-"""TensorRT as an engine: a plan run at any shape within its optimisation profiles, and only on the GPU it is made for.
+"""Engine on TensorRT. A plan takes any shape within its optimisation profiles, on the GPU model it was built for.
 
 Device and pinned host memory (`engine.backends.cuda`) stay between calls and grow when a call needs more. Works with
-TensorRT 10.12 to 10.16 and 11; TensorRT for RTX (`tensorrt_rtx`) is the same engine but for how its library is imported
-and its context made.
+TensorRT 10.12 to 10.16 and 11. The engine on TensorRT for RTX (`tensorrt_rtx`) differs in importing the library and
+creating the context.
 
-Objects of TensorRT are annotated throughout: tests/engine/backends/tensorrt_contract.py reads the annotations and
-asks the real bindings for every name that is used here.
+All TensorRT objects are annotated, because tests/engine/backends/tensorrt_contract.py reads the annotations and checks
+every name that is used here against the real bindings.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ MOST_CAPTURES = 8  # of four sizes of images, either buffer of their inputs
 class TensorRtEngine(Closing):
     """An `Engine` that runs a plan on the first CUDA device.
 
-    What `upload` is given is copied while a run goes on. Inputs that a plan takes in float16 may be fed in any floating
-    type: they are rounded on the host, so that half the bytes are copied.
+    Arrays given to `upload` are copied while a run goes on. Float16 inputs accept any floating type and are rounded on
+    the host, which halves the bytes to copy from float32.
     """
 
     def __init__(self, plan: Path, cuda_graphs: bool = False) -> None:
         """
         Args:
-            cuda_graphs: launch a run like an earlier one as one CUDA graph. Off by default: a new shape then costs a
-                context and a capture, and nobody has measured what a graph saves.
+            cuda_graphs: launch repeated runs as CUDA graphs. Off by default: each new shape costs a context and a
+                capture, and the saving has not been measured.
 
         Raises:
-            BackendError: no GPU, TensorRT or cuda-bindings here, or a plan that this TensorRT does not take.
+            BackendError: no GPU, TensorRT or cuda-bindings here, or this TensorRT rejects the plan.
         """
         require_device()
         tensorrt, self._cudart = self._import_library(), import_cudart()
@@ -72,7 +72,7 @@ class TensorRtEngine(Closing):
         self._memory: list[Input | Buffer] = [*self._received.values(), *self._results.values()]
 
     def upload(self, feeds: Mapping[str, Array]) -> None:
-        """Begin to copy what later runs will be fed, see `engine.contract.Uploading`."""
+        """Begin to copy feeds of later runs, see `engine.contract.Uploading`."""
         for name, array in feeds.items():
             self._received[name].send(array)
 
@@ -90,7 +90,7 @@ class TensorRtEngine(Closing):
             for name, view in views.items():
                 self._results[name].download(view.nbytes, self._runs)
         finally:
-            self._runs.synchronise()  # after a failure too: what is on the stream reads and writes memory
+            self._runs.synchronise()  # after a failure too: queued work reads and writes this memory
         return {name: view.copy() for name, view in views.items()}
 
     def close(self) -> None:
@@ -103,7 +103,7 @@ class TensorRtEngine(Closing):
             memory.free()
         for stream in (self._copies, self._runs):
             stream.destroy()
-        del self._captures, self._context, self._engine, self._runtime  # in this order, as TensorRT asks for
+        del self._captures, self._context, self._engine, self._runtime  # TensorRT requires this order
 
     def _import_library(self) -> Any:
         return import_tensorrt()
@@ -112,7 +112,7 @@ class TensorRtEngine(Closing):
         return engine.create_execution_context()
 
     def _start(self, setting: Setting) -> dict[str, Array]:
-        """Put a run on its stream. Returns the results on the host by name, once they are downloaded."""
+        """Put a run on its stream. The returned host arrays are valid once they are downloaded."""
         if self._captures is None:
             assert self._context is not None
             return self._enqueue(self._context, setting)
@@ -122,7 +122,7 @@ class TensorRtEngine(Closing):
             captured.graph.launch(self._runs)
             return captured.views
         context = self._require_room(self._captures.create_context())
-        views = self._enqueue(context, setting)  # a run before its capture, as TensorRT asks for
+        views = self._enqueue(context, setting)  # TensorRT requires a run before the capture
         graph = Graph(self._cudart, self._runs, lambda: self._execute(context))
         self._captures.drop_moved(self._moves)
         self._captures.keep(setting, Captured(context, graph, views))
@@ -130,7 +130,7 @@ class TensorRtEngine(Closing):
 
     @property
     def _moves(self) -> int:
-        """How often the memory of a tensor has moved."""
+        """Number of times that the memory of any tensor has moved."""
         return sum(memory.moves for memory in self._memory)
 
     def _enqueue(self, context: trt.IExecutionContext, setting: Setting) -> dict[str, Array]:
@@ -184,7 +184,7 @@ class TensorRtEngine(Closing):
 
 @dataclass(frozen=True)
 class Setting:
-    """What a run depends on: the optimisation profile, and each input's shape and device address."""
+    """The inputs of a captured run: optimisation profile, and each input's shape and device address."""
 
     profile: int
     shapes: tuple[tuple[str, Shape], ...]
@@ -193,7 +193,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Captured:
-    """A run captured: the context, which the graph needs, and the results on the host by name."""
+    """A captured run: its context, which the graph needs, and the results on the host by name."""
 
     context: trt.IExecutionContext
     graph: Graph
@@ -201,10 +201,10 @@ class Captured:
 
 
 class Captures:
-    """The runs of `MOST_CAPTURES` settings, those of the latest runs.
+    """The captured runs of the `MOST_CAPTURES` latest settings.
 
-    A graph holds for what its context was set to, so each has a context of its own that is never set again. As one run
-    goes on at a time, all contexts work in the same device memory.
+    A graph is valid for the settings of its context, so each graph keeps its own context unchanged. All contexts share
+    one block of device memory, because one run goes on at a time.
     """
 
     def __init__(self, tensorrt: Any, engine: trt.ICudaEngine, cudart: Any) -> None:
@@ -212,7 +212,7 @@ class Captures:
         self._strategy = tensorrt.ExecutionContextAllocationStrategy.USER_MANAGED
         self._size_bytes = engine.device_memory_size_v2
         self._memory = int(checked(cudart.cudaMalloc(self._size_bytes)))
-        self._kept: dict[Setting, Captured] = {}  # the one used last at the end
+        self._kept: dict[Setting, Captured] = {}  # least recently used first
         self._moves = 0
 
     def create_context(self) -> trt.IExecutionContext | None:
@@ -223,7 +223,7 @@ class Captures:
         return context
 
     def drop_moved(self, moves: int) -> None:
-        """Drop all graphs where memory has moved since the last call, which would be read and written at old places."""
+        """Drop all graphs if memory has moved since the last call: they would use the old addresses."""
         if moves != self._moves:
             self._clear()
         self._moves = moves
@@ -253,7 +253,7 @@ class Captures:
 
 
 def profiles(engine: trt.ICudaEngine, inputs: Sequence[str]) -> list[Profile]:
-    """What shapes each optimisation profile of an engine takes."""
+    """The range of shapes of each optimisation profile of an engine."""
     found: list[Profile] = []
     for index in range(engine.num_optimization_profiles):
         ranges = {name: engine.get_tensor_profile_shape(name, index) for name in inputs}  # smallest, best, largest
@@ -262,10 +262,10 @@ def profiles(engine: trt.ICudaEngine, inputs: Sequence[str]) -> list[Profile]:
 
 
 def choose_profile(profiles: Sequence[Profile], shapes: Mapping[str, Shape]) -> int:
-    """The index of the tightest profile that takes these shapes: the one of the smallest largest inputs.
+    """Choose the tightest profile that takes these shapes: the one whose largest inputs are the smallest.
 
     Raises:
-        BackendError: none takes them; names the tensor, its shape and the ranges.
+        BackendError: no profile takes them; the message names the tensor, its shape and the ranges.
     """
     misfits = [[name for name, shape in shapes.items() if not within(shape, *profile[name])] for profile in profiles]
     fitting = [index for index, names in enumerate(misfits) if not names]
@@ -288,9 +288,9 @@ def x_joined(shape: Shape) -> str:
 
 
 def specs(tensorrt: Any, engine: trt.ICudaEngine, mode: trt.TensorIOMode) -> dict[str, TensorSpec]:
-    """An engine's inputs or outputs. A plan does not keep the names of free axes, so each gets one of its own.
+    """An engine's inputs or outputs. A plan drops the names of free axes, so each gets a generated one.
 
-    An input in float16 is said to take any floating type.
+    A float16 input is declared as any floating type.
     """
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     found = {}
@@ -309,12 +309,12 @@ def specs(tensorrt: Any, engine: trt.ICudaEngine, mode: trt.TensorIOMode) -> dic
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What a plan is bound to, as kept in the bundle's manifest."""
+    """The GPU and library versions that a plan requires, as stored in the bundle's manifest."""
 
     gpu: str
     compute_capability: str
     tensorrt: str
-    cuda: str  # the newest that the driver serves
+    cuda: str  # newest version that the driver supports
 
 
 def fingerprint() -> Fingerprint:
@@ -336,9 +336,9 @@ def fingerprint() -> Fingerprint:
 
 
 def check_fingerprint(built: Fingerprint, here: Fingerprint) -> None:
-    """Raise BundleError where a plan built on one machine cannot serve on another.
+    """Raise BundleError if a plan built on one machine cannot run on another.
 
-    GPU, compute capability and TensorRT are equal, and the driver serves at least the CUDA it was built with.
+    GPU, compute capability and TensorRT must be equal. The driver must support the CUDA version of the build.
     """
     differing = [
         f"{field.name.replace('_', ' ')} {getattr(here, field.name)} (built for {getattr(built, field.name)})"
@@ -355,12 +355,12 @@ def check_fingerprint(built: Fingerprint, here: Fingerprint) -> None:
 
 
 def bind() -> dict[str, str]:
-    """This machine's fingerprint, as a manifest keeps it."""
+    """This machine's fingerprint for a manifest."""
     return asdict(fingerprint())
 
 
 def require_bound(gpu: Mapping[str, str]) -> None:
-    """Raise BundleError where plans of the fingerprint `gpu` cannot serve here."""
+    """Raise BundleError if plans with the fingerprint `gpu` cannot run here."""
     check_fingerprint(Fingerprint(**gpu), fingerprint())
 
 
@@ -369,10 +369,10 @@ def version_tuple(version: str) -> tuple[int, ...]:
 
 
 def require_device() -> str:
-    """The first CUDA device's name. TensorRT may crash without one, so it is asked for before anything else.
+    """The first CUDA device's name. Call it before TensorRT, which may crash without a device.
 
     Raises:
-        BackendError: there is none.
+        BackendError: there is no CUDA device.
     """
     devices = cuda_devices()
     if not devices:
@@ -384,7 +384,7 @@ def require_device() -> str:
 
 
 def import_tensorrt() -> Any:
-    """The module, or a BackendError that says how to get it."""
+    """Import the module; the BackendError says how to install it."""
     try:
         import tensorrt
     except ImportError as error:
@@ -397,9 +397,9 @@ def import_tensorrt() -> Any:
 
 @cache
 def error_log(tensorrt: Any) -> Any:
-    """The logger of a TensorRT module, which keeps the errors in `errors`, so that they can become exceptions.
+    """The logger of a TensorRT module. It collects messages in `errors`, from which exceptions are made.
 
-    One a process: TensorRT goes on telling the first that it was given. Clear `errors` before what may fail.
+    There is one per process, because TensorRT keeps using its first logger. Clear `errors` before a call that may fail.
     """
 
     class ErrorLog(tensorrt.ILogger):  # type: ignore[misc]
@@ -415,5 +415,5 @@ def error_log(tensorrt: Any) -> Any:
 
 
 def first_error(log: Any) -> str:
-    """The first error logged, which is the cause of those behind it, in one line."""
+    """The first logged error in one line; it caused the later ones."""
     return " ".join(log.errors[0].split())[:300] if log.errors else "it gave no reason"

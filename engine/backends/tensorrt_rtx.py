@@ -1,7 +1,7 @@
-"""TensorRT for RTX as an engine: plans compiled ahead of time for a list of GPU architectures, on any machine.
+"""Engine on TensorRT for RTX. Any machine can build plans ahead of time for a list of GPU architectures.
 
-The kernels themselves are compiled where a plan runs, for the card that is there and for shapes as they come; they are
-kept among the user's caches. Works with TensorRT for RTX 1.7.
+The library compiles kernels for the GPU and the shapes when a plan runs, and keeps them in the user's cache folder.
+Works with TensorRT for RTX 1.7.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class TensorRtRtxEngine(TensorRtEngine):
     def __init__(self, plan: Path, cuda_graphs: bool = False) -> None:
         """
         Args:
-            cuda_graphs: let the library capture runs and launch them as CUDA graphs, as it sees fit. Off by default:
-                nobody has measured what it saves.
+            cuda_graphs: let the library capture runs and launch them as CUDA graphs. Off by default: the saving
+                has not been measured.
 
         Raises:
             BackendError: see `TensorRtEngine`.
@@ -46,20 +46,20 @@ class TensorRtRtxEngine(TensorRtEngine):
     def _create_context(self, engine: trt.ICudaEngine, plan: Path) -> trt.IExecutionContext | None:
         tensorrt = import_tensorrt_rtx()
         config: trt.IRuntimeConfig = engine.create_runtime_config()
-        # a new shape runs on kernels for any shape until those for it are compiled, beside it
+        # a new shape runs on generic kernels while its own kernels are compiled in the background
         config.dynamic_shapes_kernel_specialization_strategy = tensorrt.DynamicShapesKernelSpecializationStrategy.LAZY
         if self._whole_graphs:
             config.cuda_graph_strategy = tensorrt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         kernels: trt.IRuntimeCache = config.create_runtime_cache()
         self._kernels, self._kernels_file = kernels, kernels_file(plan)
-        with contextlib.suppress(OSError):  # none yet, or nowhere to keep them
+        with contextlib.suppress(OSError):  # no kernels yet, or no writable cache
             private_folder(self._kernels_file.parent)
-            kernels.deserialize(self._kernels_file.read_bytes())  # it takes none of another GPU, driver or version
+            kernels.deserialize(self._kernels_file.read_bytes())  # others than this GPU's and driver's are ignored
         config.set_runtime_cache(kernels)
         return engine.create_execution_context(config)
 
     def close(self) -> None:
-        """Keep the kernels that were compiled, where that is possible, and give back device and host memory."""
+        """Save the compiled kernels if the cache is writable, and free device and host memory."""
         kernels: trt.IRuntimeCache = self._kernels
         with contextlib.suppress(OSError, BackendError):
             private_folder(self._kernels_file.parent)
@@ -68,7 +68,7 @@ class TensorRtRtxEngine(TensorRtEngine):
 
 
 def kernels_file(plan: Path) -> Path:
-    """Where the kernels of a plan are kept: not beside it, where other machines may read it and nobody write."""
+    """The cache file of a plan's kernels. A bundle may be shared or read-only, so it is not kept there."""
     digest = hashlib.sha256(plan.read_bytes()).hexdigest()[:16]
     return cache_folder() / f"{plan.stem}-{digest}-{machine.compute_capability()}.kernels"
 
@@ -77,10 +77,10 @@ def kernels_file(plan: Path) -> Path:
 
 
 def resolve(targets: Sequence[str]) -> tuple[str, ...]:
-    """The architectures to compile for, each once: those named, `current` being this machine's, or the default.
+    """Architectures to compile for, without repeats; `current` means this machine's. None named means the default.
 
     Raises:
-        BackendError: one that TensorRT for RTX does not compile for, or `current` without a GPU that it takes.
+        BackendError: an unsupported architecture, or `current` without a supported GPU.
     """
     named = [here() if target == CURRENT else target for target in targets] or DEFAULT_TARGETS
     for target in named:
@@ -99,7 +99,7 @@ def here() -> str:
     """The architecture of this machine's GPU.
 
     Raises:
-        BackendError: there is none, or one that TensorRT for RTX does not take.
+        BackendError: there is no GPU, or TensorRT for RTX does not support it.
     """
     device = require_device()
     target = architecture()
@@ -112,7 +112,7 @@ def here() -> str:
 
 
 def architecture() -> str:
-    """The first CUDA device's, as in `sm89`; empty where there is none."""
+    """The first CUDA device's architecture, such as `sm89`; empty without a device."""
     capability = machine.compute_capability()
     return f"sm{capability.replace('.', '')}" if capability else ""
 
@@ -122,10 +122,10 @@ def takes_device() -> bool:
 
 
 def set_targets(tensorrt: Any, config: trt.IBuilderConfig, targets: Sequence[str]) -> None:
-    """Have the builder compile for some of `TARGETS`.
+    """Set the architectures that the builder compiles for.
 
     Raises:
-        BackendError: another one.
+        BackendError: one is not in `TARGETS`.
     """
     config.num_compute_capabilities = len(targets)
     for index, target in enumerate(targets):
@@ -137,12 +137,12 @@ def set_targets(tensorrt: Any, config: trt.IBuilderConfig, targets: Sequence[str
 
 
 def bind(targets: Sequence[str]) -> dict[str, str]:
-    """What plans for these targets are bound to, as a manifest keeps it."""
+    """The targets and library version that plans require, for a manifest."""
     return {"targets": ",".join(targets), "tensorrt_rtx": import_tensorrt_rtx().__version__}
 
 
 def require_bound(gpu: Mapping[str, str]) -> None:
-    """Raise BackendError where there is no GPU for plans bound to `gpu`, BundleError where it is another one."""
+    """Raise BackendError without a supported GPU, BundleError if GPU or library differ from those in `gpu`."""
     target = here()
     differing = []
     if target not in gpu["targets"].split(","):
@@ -157,7 +157,7 @@ def require_bound(gpu: Mapping[str, str]) -> None:
 
 
 def import_tensorrt_rtx() -> Any:
-    """The module, or a BackendError that says how to get it."""
+    """Import the module; the BackendError says how to install it."""
     try:
         import tensorrt_rtx
     except ImportError as error:
