@@ -82,7 +82,7 @@ class OnnxRuntimeEngine(Closing):
         actual = self._session.get_providers()[0]
         if actual != "CUDAExecutionProvider":
             raise BackendError(
-                f"{graph}: CUDA was requested, but ONNX Runtime chose {actual}; "
+                f"{graph}: CUDA was asked for and ONNX Runtime chose {actual}; "
                 "check the driver with 'cvnet-engine doctor'"
             )
         strays = {

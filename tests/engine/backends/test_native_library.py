@@ -193,5 +193,5 @@ def test_threads_beyond_the_processors_are_not_started(monkeypatch):
     monkeypatch.setattr(backends.machine, "usable_cpus", lambda: 2)
     assert backends.usable_threads(None) == backends.usable_threads(2) == 2
     assert backends.usable_threads(1) == 1
-    with pytest.warns(CvnetWarning, match="1000 threads were asked for; 2 are used"):
+    with pytest.warns(CvnetWarning, match="1000 threads were requested; 2 are used"):
         assert backends.usable_threads(1000) == 2

@@ -77,7 +77,7 @@ class FakeOnnxRuntime:
 @pytest.mark.parametrize(
     ("providers", "strays", "message"),
     [
-        (["CPUExecutionProvider"], [], "CUDA was requested, but ONNX Runtime chose CPUExecutionProvider"),
+        (["CPUExecutionProvider"], [], "CUDA was asked for and ONNX Runtime chose CPUExecutionProvider"),
         (["CUDAExecutionProvider"], ["Shape", "GridSample"], "GridSample would run on the CPU"),
         (["CUDAExecutionProvider"], ["Shape", "Gather"], None),
     ],
