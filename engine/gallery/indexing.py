@@ -35,8 +35,9 @@ READERS = 2  # threads more than the engines serve: they read and decode, and ar
 class IndexReport:
     """What became of each image: `added`, `updated` (its content changed) and `unchanged` counts, failures by path.
 
-    `skipped` are files that were not taken for images, and why; `score_drift` is what maps kept in fewer than 16 bits a
-    value do to pair scores, measured on the last images, `fidelity` what a learnt code does to the gallery's first.
+    `skipped` are files that were not taken for images, and why; `score_drift` is the largest change of a
+    pair score by compressed maps, measured on the last images, `fidelity` what
+    compression does to the gallery's first images.
     """
 
     added: int = 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,6 @@ from cvnet_engine.engine.geometry import AREA_SCALES, MAP_DIM
 CODE_FILE = "map-code.npz"
 LEARN_FROM = 32  # images
 LEARN_POSITIONS = 30_000  # of their maps, of each scale
-TRY_POSITIONS = 3_000  # that sizes of a code are tried on
 MOST_BYTES = 128  # a position
 LEAST_ENERGY = 1e-12  # that a share is taken of
 ORTHONORMAL = 1e-4  # largest difference of products of a rotation's columns from 0 and 1
@@ -36,31 +34,8 @@ class LearntCodec:
 
     @classmethod
     def learn(cls, sample: Sequence[Features], position_bytes: int) -> LearntCodec:
-        """The codes of images like those of the sample."""
-        return cls.of_vectors(vectors_of(sample, LEARN_POSITIONS), position_bytes)
-
-    @classmethod
-    def keeping(cls, energy: float, sample: Sequence[Features]) -> LearntCodec:
-        """The codes of as few bytes a position as keep that share of the energy of images like those of the sample.
-
-        Raises:
-            GalleryError: `MOST_BYTES` do not.
-        """
-        few, many = (vectors_of(sample, count) for count in (TRY_POSITIONS, LEARN_POSITIONS))
-        sizes = range(1, MOST_BYTES + 1)
-        likely = bisect_left(sizes, energy, key=lambda size: cls.of_vectors(few, size).energy(few))
-        for position_bytes in sizes[likely:]:
-            codec = cls.of_vectors(many, position_bytes)
-            if codec.energy(many) >= energy:
-                return codec
-        raise GalleryError(
-            f"no code of up to {MOST_BYTES} bytes a position keeps {energy:.2%} of these images; ask for less"
-        )
-
-    @classmethod
-    def of_vectors(cls, vectors: Sequence[Array], position_bytes: int) -> LearntCodec:
-        """The codes of vectors like those of `vectors_of`."""
-        return cls(tuple(learn(of_scale, position_bytes) for of_scale in vectors))
+        """Fit a code per scale to the maps of sample images."""
+        return cls(tuple(learn(vectors, position_bytes) for vectors in vectors_of(sample, LEARN_POSITIONS)))
 
     @property
     def position_bytes(self) -> int:

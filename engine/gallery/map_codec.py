@@ -1,4 +1,4 @@
-"""A unit map as the bytes that a gallery keeps: 16 bits a value, 8 with a scale per position, or a learnt code."""
+"""Storage of feature maps in a gallery: float16, or compressed to a few bytes per position."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.gallery.learnt_codec import LEARN_FROM, MOST_BYTES, LearntCodec
 from cvnet_engine.engine.geometry import MAP_DIM
 
-INT8_MAX = 127
-CODED = "coded"  # the kinds `coded:N`, N bytes a position, and `coded:P%`, as few as keep P percent of the energy
+CODED = "coded"  # the kinds `coded:N`, N bytes per position
 CODED_BYTES = 24
-KINDS = f"float16, int8, {CODED}, {CODED}:BYTES or {CODED}:PERCENT%"
+KINDS = f"float16, {CODED} or {CODED}:BYTES"
 
 
 class MapCodec(Protocol):
@@ -45,35 +44,20 @@ class HalfCodec:
         return np.frombuffer(data, np.float16).reshape(MAP_DIM, height, width)
 
 
-class EightBitCodec:
-    """`int8`: values (256, h, w), each position's largest at 127, then the scales (h, w) float32 that undo it."""
-
-    def encode(self, _scale: int, unit_map: Array) -> bytes:
-        scales = np.abs(unit_map).max(axis=0).astype(np.float32) / INT8_MAX  # (h, w)
-        values = np.rint(unit_map / np.where(scales > 0, scales, 1)).astype(np.int8)
-        data: bytes = values.tobytes() + scales.tobytes()
-        return data
-
-    def decode(self, _scale: int, data: bytes, height: int, width: int) -> Array:
-        count = MAP_DIM * height * width
-        values = np.frombuffer(data, np.int8, count).reshape(MAP_DIM, height, width)
-        return values * np.frombuffer(data, np.float32, offset=count).reshape(height, width)
-
-
 def parse_kind(text: str) -> str:
     """The kind of maps as a gallery notes it, `coded` being `coded:24`.
 
     Raises:
         ValueError: there is no such kind.
     """
-    if text in ("float16", "int8"):
+    if text == "float16":
         return text
     if text == CODED:
         return f"{CODED}:{CODED_BYTES}"
-    size = re.fullmatch(rf"{CODED}:(?:([1-9]\d*)|([1-9]\d?(?:\.\d*[1-9])?)%)", text, re.ASCII)
-    if size and (size[2] or int(size[1]) <= MOST_BYTES):
+    size = re.fullmatch(rf"{CODED}:([1-9]\d*)", text, re.ASCII)
+    if size and int(size[1]) <= MOST_BYTES:
         return text
-    raise ValueError(f"maps {text!r}: expected {KINDS}, at most {MOST_BYTES} bytes a position, under 100 percent")
+    raise ValueError(f"maps {text!r}: expected {KINDS}, at most {MOST_BYTES} bytes per position")
 
 
 def kind_wanted(text: str) -> str:
@@ -94,14 +78,8 @@ def is_learnt(kind: str) -> bool:
 
 
 def learn_codec(kind: str, first: Sequence[Features]) -> LearntCodec:
-    """The codec of a learnt kind, from the first images of a gallery.
-
-    Raises:
-        GalleryError: no code keeps as much of them as the kind says.
-    """
+    """The codec of a compressed kind, fitted to the first images of a gallery."""
     _, _, size = kind.partition(":")
-    if size.endswith("%"):
-        return LearntCodec.keeping(float(size[:-1]) / 100, first[:LEARN_FROM])
     return LearntCodec.learn(first[:LEARN_FROM], int(size))
 
 
@@ -109,6 +87,4 @@ def open_codec(kind: str, folder: Path, digest: str) -> MapCodec:
     """The codec of a gallery's maps; see `LearntCodec.load` for what is raised."""
     if kind == "float16":
         return HalfCodec()
-    if kind == "int8":
-        return EightBitCodec()
     return LearntCodec.load(folder, digest) if digest else LearntCodec()

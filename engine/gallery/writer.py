@@ -210,11 +210,7 @@ class GalleryWriter(Closing):
         return is_learnt(self.info.maps) and not self.info.code
 
     def learn(self, first: Sequence[Features], score: Score | None = None) -> None:
-        """Learn the code that the gallery's maps will be kept in, from its first images, and note what it does to them.
-
-        Raises:
-            GalleryError: no code keeps as much of them as is wanted.
-        """
+        """Fit the compression of the gallery's maps to its first images, and note its fidelity."""
         codec = learn_codec(self.info.maps, first)
         self.keep_maps_by(codec, Fidelity.of(codec, first, score))
 

@@ -621,24 +621,22 @@ def test_index_with_another_max_side(cli, bundle, gallery, query):
     assert_one_line(cli("index", query, "--bundle", bundle, "--gallery", gallery, "--max-side 512"), "--max-side 1024")
 
 
-def test_index_in_8_bits_and_search(cli, bundle, data, gallery, query, tmp_path):
+def test_index_with_compressed_maps_and_search(cli, bundle, data, gallery, query, tmp_path):
     command = ("index", data, "--bundle", bundle, "--gallery", tmp_path / "g")
-    result = cli(*command, "--maps int8 --json", tmp_path / "i.json")
+    result = cli(*command, "--maps coded:64 --json", tmp_path / "i.json")
     assert result.code == 0, result.err
-    assert 0 < json.loads((tmp_path / "i.json").read_text())["score_drift"] < 0.01
+    assert 0 < json.loads((tmp_path / "i.json").read_text())["score_drift"] < 0.1
     assert "maps kept so change a pair score by" in result.out
     assert cli(*command).code == 0  # the gallery keeps its kind
-    assert_one_line(cli(*command, "--maps float16"), "keeps maps as int8; got --maps float16")
-    assert_one_line(
-        cli(*command, "--maps int4"), "maps 'int4': expected float16, int8, coded, coded:BYTES or coded:PERCENT%"
-    )
+    assert_one_line(cli(*command, "--maps float16"), "keeps maps as coded:64; got --maps float16")
+    assert_one_line(cli(*command, "--maps int8"), "maps 'int8': expected float16, coded or coded:BYTES")
     scores = []
     for folder in (gallery, tmp_path / "g"):
         searched = ("search", query, "--bundle", bundle, "--gallery", folder, "--json", tmp_path / "s.json")
         assert cli(*searched).code == 0
         (found,) = json.loads((tmp_path / "s.json").read_text())
         scores.append({Path(hit["path"]).name: hit["rerank_score"] for hit in found["results"]})
-    assert scores[0] == pytest.approx(scores[1], abs=0.01)
+    assert scores[0] == pytest.approx(scores[1], abs=0.1)
     assert scores[0] != scores[1]
 
 

@@ -37,7 +37,7 @@ OPTIONS = (  # a command, and options that make no sense or are at the edge of i
     f"{SEARCH} --rerank-with nothing",
     *(f"{SEARCH} --rerank-full {n}" for n in (-1, 0, 10**9, 2**63, "half")),
     *(f"{INDEX} --max-side {n}" for n in (-1, 1, 16, 10**12, "all", 512)),
-    *(f"{INDEX} --maps {kind}" for kind in ("int4", "INT8", "''", "int8")),
+    *(f"{INDEX} --maps {kind}" for kind in ("int8", "CODED", "''", "coded:0")),
     *(f"{EVAL} --rerank {n}" for n in (-1, "5,x", "1e3", ",", "''", 10**30, "5,5,0")),
     *(f"{EVAL} --rerank 5 --rerank-full {n}" for n in (-1, 0, 10**30, "''")),
     f"{EVAL} --distractors photos/0.jpg",

@@ -285,7 +285,13 @@ def test_other_fields_than_gallery_json_has(tmp_path, change):
 
 @pytest.mark.parametrize(
     "change",
-    [{"max_side_px": 1004}, {"max_side_px": None}, {"features_id": "x"}, {"maps": "int8"}, {"scales": [0.7071, 1.0]}],
+    [
+        {"max_side_px": 1004},
+        {"max_side_px": None},
+        {"features_id": "x"},
+        {"maps": "coded:8"},
+        {"scales": [0.7071, 1.0]},
+    ],
 )
 def test_fields_of_another_gallery_are_noticed(tmp_path, change):
     """A query shrunk to another side than the gallery's images would score otherwise, and nothing would say so."""

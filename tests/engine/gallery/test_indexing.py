@@ -11,12 +11,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from threading import Barrier, Lock
 
-import numpy as np
 import pytest
 
 from cvnet_engine.engine.bundle import Bundle
@@ -28,7 +26,7 @@ from cvnet_engine.engine.gallery.indexing import IndexReport, find, find_images,
 from cvnet_engine.engine.gallery.info import GalleryInfo
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
-from cvnet_engine.engine.images import decode, load
+from cvnet_engine.engine.images import decode
 from cvnet_engine.engine.retrieval.engines import Engines
 from tests.engine.fakes import INFO, FakeRetriever
 from tests.hostile.tiny import write_bundle
@@ -374,19 +372,3 @@ def test_sources_without_images(tmp_path, source):
     (tmp_path / "file").touch()
     with pytest.raises(ImageError):
         find_images([tmp_path / source])
-
-
-# ------------------------------------------------------------------------------------------------ 8-bit maps
-
-
-@pytest.mark.parametrize("maps", ["float16", "int8"])
-def test_what_8_bits_do_to_scores_is_reported(photos, tmp_path, maps):
-    report = IndexReport()
-    with GalleryWriter(tmp_path / "g", replace(INFO, maps=maps)) as writer:
-        index(find_images([photos]), FakeRetriever(), writer, None, report)
-    assert (report.score_drift is None) == (maps == "float16")
-    assert report.score_drift is None or 0 < report.score_drift < 1e-3
-    stored = Gallery(tmp_path / "g").features(0).maps[-1]
-    computed = FakeRetriever().extract(load(sorted(photos.iterdir())[0])).maps[-1]
-    assert stored.dtype == ("float32" if maps == "int8" else "float16")
-    np.testing.assert_allclose(stored, computed, atol=0.02)

@@ -151,7 +151,7 @@ def test_a_damaged_part_is_named_and_kept(photos, tmp_path):
 def test_parts_of_another_making_or_list_have_other_folders(photos, tmp_path):
     folders = {
         part.folder
-        for change in ({}, {"max_side_px": 512}, {"maps": "int8"}, {"features_id": "x"}, {"scales": (1.0,)})
+        for change in ({}, {"max_side_px": 512}, {"maps": "coded:24"}, {"features_id": "x"}, {"scales": (1.0,)})
         for length in (4, 3)
         for part in cut(photos[:length], photos, tmp_path, replace(INFO, **change), images=4)
     }
