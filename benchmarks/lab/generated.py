@@ -131,7 +131,7 @@ def write_shard(file: Path, start: int, rows: Array, photographs: Mapping[int, W
                 insert_belongings(transaction, image.id, photographs[image.id].belongings)
         set_count(transaction, len(images))
         mark_changed(transaction)
-    state = read_contents(shard, FORMAT).state
+    state = read_contents(shard).state
     shard.close()
     assert state is not None
     write_columns(file, state, Columns.of_images(images))

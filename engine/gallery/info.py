@@ -17,8 +17,6 @@ from cvnet_engine.engine.gallery.map_codec import parse_kind
 from cvnet_engine.engine.geometry import DESCRIPTOR_NAMES, IMAGE_SCALES, Scales, format_scales, require_scales
 
 FORMAT = 3
-STATELESS = 2  # the format before: its shards do not say whether their images have changed
-UNCOUNTED = 1  # and the one before that: nor how many they hold
 INFO = "gallery.json"
 MOST_SHARDS = 100_000  # their names have five digits
 
@@ -64,16 +62,16 @@ class GalleryInfo:
 
 @dataclass(frozen=True)
 class StoredInfo(GalleryInfo):
-    """What is in the file: `checksum` is None in a gallery from before there was one."""
+    """The content of `gallery.json`: the gallery's making and its checksum."""
 
-    checksum: int | None = None
+    checksum: int = 0
 
     def unpacked(self) -> GalleryInfo:
         """
         Raises:
             ValueError: it is not what was stored.
         """
-        if self.checksum not in (None, checksum(self)):
+        if self.checksum != checksum(self):
             raise ValueError("checksum differs")
         return GalleryInfo(**{field.name: getattr(self, field.name) for field in fields(GalleryInfo)})
 
@@ -89,7 +87,7 @@ def read_info(path: Path) -> GalleryInfo:
     file = path / INFO
     try:
         info = typed_json.parse(read_text(file), StoredInfo)
-        if info.format not in (UNCOUNTED, STATELESS, FORMAT):
+        if info.format != FORMAT:
             raise ValueError(f"format is {info.format}")
         if not 0 <= info.shards <= MOST_SHARDS:
             raise ValueError(f"shards is {info.shards}; expected at most {MOST_SHARDS}")
@@ -106,7 +104,8 @@ def read_info(path: Path) -> GalleryInfo:
         raise GalleryError(f"{file}: not readable ({error.strerror}); check the folder and its disk") from error
     except (GalleryError, ValueError) as error:
         raise GalleryError(
-            f"{file}: not of a gallery of format {FORMAT} ({one_line(error)}); index the images into a new gallery"
+            f"{file}: not of a gallery of format {FORMAT} ({one_line(error)}); index the images into a new gallery: "
+            "'cvnet-engine index IMAGES --bundle BUNDLE --gallery NEW'"
         ) from error
 
 

@@ -101,7 +101,7 @@ class Gallery(Closing):
         """The columns of the last shard."""
         number = len(self._connections.files) - 1
         with self._connections.use(number) as shard, translated_errors(file), snapshot(shard):
-            contents = read_contents(shard, self.info.format)
+            contents = read_contents(shard)
             self._contents.append(contents)
             columns = open_columns(file, contents)
             if columns is None:
@@ -217,7 +217,7 @@ class Gallery(Closing):
                     raise ValueError("its row is missing, or another one")
                 maps = read_maps(shard, image.id, image.map_size, decode)
             except ValueError as error:
-                if read_contents(shard, self.info.format) != self._contents[number]:
+                if read_contents(shard) != self._contents[number]:
                     self.stamp(row)  # raises where the image is no longer there
                     raise RemovedError(f"{self.paths[row]}: has changed since; open the gallery again") from error
                 leave_note(self.path)

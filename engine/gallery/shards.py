@@ -19,7 +19,6 @@ from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.errors import GalleryError, one_line
 from cvnet_engine.engine.features import is_finite
 from cvnet_engine.engine.files import rename, require_regular
-from cvnet_engine.engine.gallery.info import STATELESS, UNCOUNTED
 from cvnet_engine.engine.gallery.map_codec import MapCodec
 from cvnet_engine.engine.geometry import AREA_SCALES, DESCRIPTOR_DIM, MAP_DIM, Size, unit_map_sizes
 
@@ -125,16 +124,15 @@ class StoredImage:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a shard says of itself: how many images it holds, and their state, None where it keeps none."""
+    """A shard's own record: the number of its images, and their state, which every change of them replaces."""
 
     images: int
-    state: int | None
+    state: int
 
 
-def read_contents(shard: sqlite3.Connection, format_: int) -> Contents:
-    """What a shard of a gallery of this format says of itself; earlier ones say less."""
-    (images,) = shard.execute(SELECT_COUNT).fetchone() if format_ > UNCOUNTED else (0,)
-    (state,) = shard.execute(SELECT_STATE).fetchone() if format_ > STATELESS else (None,)
+def read_contents(shard: sqlite3.Connection) -> Contents:
+    (images,) = shard.execute(SELECT_COUNT).fetchone()
+    (state,) = shard.execute(SELECT_STATE).fetchone()
     return Contents(images, state)
 
 

@@ -50,7 +50,7 @@ def damaged_columns(path: Path, info: GalleryInfo) -> dict[Path, str]:
     for file in filter(Path.exists, shard_files(path, info.shards)):
         try:
             with contextlib.closing(connect(file, readonly=True)) as shard, translated_errors(file):
-                columns = open_columns(file, read_contents(shard, info.format)) or Columns.of_images([])
+                columns = open_columns(file, read_contents(shard)) or Columns.of_images([])
             for place in range(len(columns)):
                 columns.require_descriptor(place)
         except GalleryError:  # the shard itself is named already

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cvnet_engine.engine.errors import GalleryError
-from cvnet_engine.engine.gallery.info import UNCOUNTED, GalleryInfo
+from cvnet_engine.engine.gallery.info import GalleryInfo
 from cvnet_engine.engine.gallery.map_codec import MapCodec, open_codec
 from cvnet_engine.engine.gallery.shards import (
     OF_AN_IMAGE,
@@ -56,14 +56,14 @@ def walk(path: Path, info: GalleryInfo) -> Iterator[Whole | Damaged]:
             if not file.exists():
                 raise GalleryError(f"{file}: missing from the gallery")
             with contextlib.closing(connect(file, readonly=True)) as shard, translated_errors(file):
-                yield from walk_shard(file, shard, info, codec)
+                yield from walk_shard(file, shard, codec)
         except GalleryError as error:
             yield Damaged(file, str(error).removeprefix(f"{file}: "))
 
 
-def walk_shard(file: Path, shard: sqlite3.Connection, info: GalleryInfo, codec: MapCodec) -> Iterator[Whole | Damaged]:
+def walk_shard(file: Path, shard: sqlite3.Connection, codec: MapCodec) -> Iterator[Whole | Damaged]:
     with snapshot(shard):
-        (count,) = (0,) if info.format == UNCOUNTED else shard.execute(SELECT_COUNT).fetchone()
+        (count,) = shard.execute(SELECT_COUNT).fetchone()
         ids = [id_ for (id_,) in shard.execute("SELECT id FROM images ORDER BY id")]
         there = {name for (name,) in shard.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     tables = [table for table in OF_AN_IMAGE if table in there]  # a shard from before lacks some

@@ -20,7 +20,7 @@ from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.gallery.columns import Columns, open_columns, write_columns
 from cvnet_engine.engine.gallery.connections import Connections
 from cvnet_engine.engine.gallery.fidelity import Fidelity, Score
-from cvnet_engine.engine.gallery.info import FORMAT, INFO, GalleryInfo, read_info, require_equal, write_info
+from cvnet_engine.engine.gallery.info import INFO, GalleryInfo, read_info, require_equal, write_info
 from cvnet_engine.engine.gallery.learnt_codec import LearntCodec
 from cvnet_engine.engine.gallery.map_codec import MapCodec, is_learnt, learn_codec, open_codec
 from cvnet_engine.engine.gallery.shards import (
@@ -109,7 +109,7 @@ class GalleryWriter(Closing):
                 self._add_shard(file)
         if self.is_unlearnt and self._known:
             raise GalleryError(f"{self.path}: its {INFO} lacks the code of its maps; copy it back from a backup")
-        if (self.info.format, self.info.shards) != (FORMAT, len(self._shards.files)):
+        if self.info.shards != len(self._shards.files):
             self._write_info()
         if self._damaged:
             self.repairs.append(f"maps of {len(self._damaged)} images were damaged")
@@ -117,7 +117,7 @@ class GalleryWriter(Closing):
         self._clear_note()
 
     def _write_info(self) -> None:
-        self.info = replace(self.info, format=FORMAT, shards=len(self._shards.files))
+        self.info = replace(self.info, shards=len(self._shards.files))
         with translated_errors(self.path):
             write_info(self.path, self.info)
 
@@ -132,7 +132,7 @@ class GalleryWriter(Closing):
         self._shards.files.append(file)
         with self._shards.use(number) as shard, translated_errors(file):
             shard.executescript(SCHEMA)  # what a shard of an earlier format lacks
-            contents = read_contents(shard, FORMAT)
+            contents = read_contents(shard)
             columns = None if suspected else open_columns(file, contents)
             if columns is None:
                 self._unkept.add(number)
@@ -327,7 +327,7 @@ class GalleryWriter(Closing):
                 self._shards.use(number) as shard,
                 translated_errors(file),
             ):
-                contents = read_contents(shard, FORMAT)
+                contents = read_contents(shard)
                 images = [parse_image(columns) for columns in shard.execute(SELECT_IMAGES)]
                 if contents.state is not None:
                     write_columns(file, contents.state, Columns.of_images(images))

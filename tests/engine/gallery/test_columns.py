@@ -40,7 +40,7 @@ def kept(gallery: Path) -> list[bool]:
     found = []
     for number in range(len(list(gallery.glob("*.sqlite")))):
         shard = connect(shard_file(gallery, number), readonly=True)
-        found.append(open_columns(shard_file(gallery, number), read_contents(shard, INFO.format)) is not None)
+        found.append(open_columns(shard_file(gallery, number), read_contents(shard)) is not None)
         shard.close()
     return found
 
@@ -217,20 +217,6 @@ def test_a_link_in_the_place_of_unfinished_columns_is_not_written_through(galler
     put(gallery, 4, seed=8)
     assert (tmp_path / "mine").read_text() == "kept"
     require_whole(gallery, [0, 1, 2, 3, 8])
-
-
-def test_a_gallery_of_the_format_before_gets_its_columns_by_the_next_writer(gallery):
-    for number in range(3):
-        shard = sqlite3.connect(shard_file(gallery, number))
-        shard.execute("DROP TABLE state")
-        shard.close()
-        columns_file(shard_file(gallery, number)).unlink()
-    info = (gallery / "gallery.json").read_text()
-    (gallery / "gallery.json").write_text(info.replace('"format": 3', '"format": 2'))
-    require_whole(gallery, [0, 1, 2, 3, 4])
-    GalleryWriter(gallery, INFO).close()
-    assert kept(gallery) == [True, True, True]
-    require_whole(gallery, [0, 1, 2, 3, 4])
 
 
 def test_verify_names_columns_in_which_a_descriptor_is_damaged_and_repair_makes_them_anew(gallery):

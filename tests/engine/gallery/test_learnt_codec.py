@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.gallery import indexing
 from cvnet_engine.engine.gallery.fidelity import SCORED, kept
 from cvnet_engine.engine.gallery.indexing import IndexReport, find_images, index
-from cvnet_engine.engine.gallery.info import read_info
+from cvnet_engine.engine.gallery.info import read_info, write_info
 from cvnet_engine.engine.gallery.learnt_codec import CODE_FILE, LearntCodec, vectors_of
 from cvnet_engine.engine.gallery.map_code import MapCode
 from cvnet_engine.engine.gallery.reader import Gallery
@@ -96,8 +95,7 @@ def test_a_code_that_is_damaged_or_gone_is_one_line_and_nothing_is_overwritten(t
 
 def test_a_gallery_whose_note_of_the_code_is_gone_is_not_written_to(tmp_path):
     folder = write(tmp_path / "g")
-    info = json.loads((folder / "gallery.json").read_text())
-    (folder / "gallery.json").write_text(json.dumps(info | {"code": "", "checksum": None}))
+    write_info(folder, replace(read_info(folder), code=""))
     with pytest.raises(GalleryError, match="lacks the code of its maps"):
         GalleryWriter(folder, CODED)
     with Gallery(folder) as gallery:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sqlite3
@@ -127,26 +126,6 @@ def test_a_gallery_without_its_json_is_not_mixed_with_another(photos, tmp_path):
     (tmp_path / "g" / "gallery.json").unlink()
     with pytest.raises(GalleryError, match=r"its gallery\.json is missing; copy it back"):
         GalleryWriter(tmp_path / "g", INFO)
-
-
-def test_a_gallery_of_the_format_before_is_read_and_brought_up_to_date(photos, tmp_path):
-    run(photos, tmp_path / "g")
-    whole = contents(tmp_path / "g")
-    for number in range(3):
-        execute(tmp_path / "g", "DROP TABLE contents", "DROP INDEX maps_images", shard=number)
-    info = json.loads((tmp_path / "g" / "gallery.json").read_text())
-    del info["shards"], info["checksum"]
-    (tmp_path / "g" / "gallery.json").write_text(json.dumps(info | {"format": 1}))
-    assert contents(tmp_path / "g").keys() == whole.keys()
-
-    assert run(photos, tmp_path / "g")[0] == []
-    assert json.loads((tmp_path / "g" / "gallery.json").read_text())["format"] == 3
-    execute(tmp_path / "g", "DELETE FROM images WHERE id = 1")
-    with pytest.raises(GalleryError, match=r"1\.jpg: features damaged in the gallery \(its row is missing"):
-        contents(tmp_path / "g")
-    columns_file(shard(tmp_path / "g", 0)).unlink()  # all rows are read
-    with pytest.raises(GalleryError, match="holds 1 of 2 images"):
-        Gallery(tmp_path / "g")
 
 
 def test_a_shard_that_is_no_database_is_to_be_moved_away(photos, tmp_path):
