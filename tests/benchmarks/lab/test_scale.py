@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.lab.appending import Beside
 from benchmarks.lab.generated import Photographs, generate
-from benchmarks.lab.scale import Measured, Told, beside_table, growth_table, measure, query_near, slope
+from benchmarks.lab.scale import Measured, Progress, beside_table, growth_table, measure, query_near, slope
 
 ROOT = Path(__file__).parents[3]
 
@@ -71,7 +71,7 @@ def test_what_a_writer_does_to_queries_is_told():
 
 
 def test_progress_is_a_line_for_each_tenth(capsys):
-    told = Told("work", 40)
+    told = Progress("work", 40)
     for _ in range(40):
         told.advance(1)
     assert capsys.readouterr().err.splitlines() == [f"work: {tenth}0%" for tenth in range(1, 11)]
