@@ -57,7 +57,7 @@ PRESETS: dict[PresetName, Preset] = {
     "exact": Preset(),
     "balanced": Preset("int8", 768, (1.0,), "coded:24", rerank_full=30),
     "fast": Preset("int8", 512, (1.0,), "coded:16", rerank_full=20),
-}  # decision 032
+}  # docs/decisions/reranking-and-presets.md
 
 
 def named(name: str) -> Preset:

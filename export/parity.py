@@ -29,7 +29,7 @@ TOLERANCE = {
     "fp32": {"descriptor": 1e-5, "map": 1e-4, "logits": 1e-4, "score": 1e-5},
     "bf16": {"descriptor": 5e-2, "map": 1e-1, "logits": 1e-1, "score": 1e-2},
     "fp16": {"descriptor": 3e-2, "map": 5e-2, "logits": 5e-2, "score": 5e-3},
-    "int8": {"descriptor": 1e-1, "map": 5e-1, "logits": 5e-1, "score": 1e-1},  # decision 007
+    "int8": {"descriptor": 1e-1, "map": 5e-1, "logits": 5e-1, "score": 1e-1},  # docs/decisions/graphs-and-precision.md
 }
 HALF_KEYS = {"logits": 1e-4, "score": 2e-5}  # more, for an engine that rounds the maps of keys to float16
 

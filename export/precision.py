@@ -11,7 +11,7 @@ float16. Types are chosen by operator, as safe by default: what is not named her
   them is, so that a value is cast once and at its source.
 - An `Add` is float16 where both summands are.
 - `NORMS` are float16 where what they read is: how InstanceNormalization adds up inside is the runtime's affair
-  (decision 018), and BatchNormalization is only its scale and shift behind it.
+  (docs/decisions/graphs-and-precision.md), and BatchNormalization is only its scale and shift behind it.
 - A `Clip` is float16 where what it reads is and float16 holds its bound in full: SuperGlobal's floor of activations is
   such a one, the bounds of GeM and of norms are not.
 - All else is an island in float32: GeM (Clip, Pow, ReduceMean, Pow: its cube overflows float16 from 41 on), the

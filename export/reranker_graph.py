@@ -3,7 +3,7 @@
 `export.reranker` has the formula. Here the correlation and all behind it lie channels first, in two views of the same
 memory: `[B, C, K, hq, wq]`, on which a kernel (1, k, k) convolves over the query's positions, and
 `[B, C, hk, wk, Q]`, on which one of (k, k, 1) convolves over the key's. So nothing is transposed but the keys' maps,
-and sizes are read off tensors instead of computed. Three operators stand for what takes many (decision 018): a max
+and sizes are read off tensors instead of computed. Three operators stand for what takes many: a max
 pool of window 1 takes every other position, InstanceNormalization of groups in a row is GroupNorm before its scale and
 shift, and BatchNormalization is that scale and shift.
 

@@ -19,21 +19,20 @@ from cvnet_engine.engine.machine import Machine
 ROOT = Path(__file__).resolve().parents[2]
 README, DOCUMENT, RESULTS = ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "benchmarks" / "results"
 COMMAND = "python -m benchmarks.lab.readme"
-SPEED, PRESETS = "speed", "presets"  # README's sections
+SPEED = "speed"  # README's section
 STAGES = {
     "pair score": "score of a pair",
     "extract, all scales": "features of an image, all scales",
     "rerank": "rerank of {count}",
     "whole query": "whole query, best {count} reranked",
 }  # of `bench`, in words
-README_ROWS = (
-    ("whole query", REFERENCE),
-    ("pair score", REFERENCE),
-    ("pair score", KEEPING),
-    ("extract, all scales", REFERENCE),
-    ("extract, all scales", KEEPING),
-)  # stage, and what it is held against
-THE_SAME = "the same, PyTorch keeping its memory"
+README_NAMES = {
+    "pair score": "score a pair",
+    "extract, all scales": "describe an image",
+    "whole query": "query, best {count} reranked",
+    "indexing": "index an image, file to gallery",
+}
+README_STAGES = ("pair score", "extract, all scales", "whole query", "indexing")
 MODELS = {
     "demo": ", demonstration model",
     "seeded": ", untrained model: the figures show agreement, not quality",
@@ -47,10 +46,8 @@ def main() -> None:
 
 
 def updated(readme: str) -> str:
-    """README with both tables written again."""
-    for section, text in ((SPEED, headline(RESULTS)), (PRESETS, choices(RESULTS / "frontier.json"))):
-        readme = replace_section(readme, section, COMMAND, text)
-    return readme
+    """README with its table written again."""
+    return replace_section(readme, SPEED, COMMAND, headline(RESULTS))
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -59,40 +56,34 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def headline(results: Path) -> str:
-    """README's table: a row for each of `README_ROWS`, a column a method."""
+    """README's table: the stages a user waits for, PyTorch and every precision, and the opening of a large gallery."""
     report = Report.from_json(results / "cpu.json")
     records, size = stage_records(report)
-    longest = {stage: row for (stage, _), row in grouped([r for r in records if r.size == size]).items()}
     ours = engines(records)
     rows = []
-    for stage, baseline in README_ROWS:
-        row = longest[stage]
-        name = STAGES[stage].format(count=row[REFERENCE].count) if baseline == REFERENCE else THE_SAME
-        cells = (f"{ms(row[method].ms.median)}: {times(row[method].speedups[baseline].median)}×" for method in ours)
-        rows.append((name, cell(row[baseline]), *cells))
+    for stage in README_STAGES:
+        row = {r.method: r for r in records if (r.stage, r.size) == (stage, size)}
+        name = README_NAMES[stage].format(count=row[ours[0]].count)
+        rows.append((name, cell(row.get(REFERENCE)), *(readme_cell(row[method]) for method in ours)))
+    scale = read(results / "scale.json")
+    largest = scale["galleries"][-1]
+    opened = f"gallery of {largest['images']:,} generated descriptors opened ({scale['date']})"
+    rows.append((opened, "", *[ms(1000 * largest["open_s"])] * len(ours)))
     table = markdown(Table("", ("", "PyTorch", *ours), tuple(rows)), text_columns=1)
-    return f"{circumstances(report, size)}\n\n{table}"
+    return "\n".join([circumstances(report, size), "", table, *keeping_lines(records, size)])
 
 
-def choices(file: Path) -> str:
-    """What presets are worth and cost on photos, and the figure; nothing where it has not been measured."""
-    if not file.is_file():
-        return ""
-    report = read(file)
-    dataset, found = next(iter(report["datasets"].items()))
-    lead = (
-        f"What `--preset` chooses among ([search](docs/search.md#presets)): {dataset}, demonstration model, "
-        f"{processor(report['machine'])}, {report['date']}:"
-    )
-    figure = f"![{FRONTIER_FIGURE}](benchmarks/results/frontier.svg)"
-    return f"{lead}\n\n{presets_table(found)}\n{figure}\n"
+def readme_cell(record: Record) -> str:
+    """Milliseconds, and the ratio to PyTorch if it was timed."""
+    ratio = f" ({times(record.speedups[REFERENCE].median)}×)" if REFERENCE in record.speedups else ""
+    return f"{ms(record.ms.median)}{ratio}"
 
 
 def circumstances(report: Report, size: str) -> str:
     """On what, when, with what: a sentence above a table of times."""
     return (
         f"{report.threads} threads of an {processor(report.machine)}, {report.date}, {report.model}, "
-        f"images of {size} px; milliseconds, and times as fast as PyTorch."
+        f"images of {size} px: milliseconds, and speed-up over PyTorch in the same run."
     )
 
 

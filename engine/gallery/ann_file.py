@@ -32,7 +32,7 @@ FORMAT = 1
 IMAGE = np.dtype([("shard", "<i4"), ("id", "<i8"), ("checksum", "<u4")])
 MOST_LINE = 1 << 16  # bytes
 MOST_GONE = 0.1  # of its images, before recall is no longer what was measured
-MOST_ADDED = 0.25  # of the gallery's; to pick more out takes longer than to scan all (decision 034)
+MOST_ADDED = 0.25  # of the gallery's; to pick more out takes longer than to scan all
 AGAIN = "search is exact until 'cvnet-engine gallery ann' makes it anew"
 
 

@@ -12,9 +12,9 @@ import cv2
 import pytest
 
 from cvnet_engine import Bundle, index
-from docs.files import ROOT
 from scenes import build_scene, choose_view, render
 
+ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "python.md").read_text(), re.MULTILINE | re.DOTALL)
 VIEWS = 4
 

@@ -289,7 +289,7 @@ def quantisation(file):
 
 
 def test_int8_as_onnxruntime_quantises(int8_graph, bundle, tmp_path):
-    """The same scales and weights from its own tool, which rounds a sum's other summand too (decision 014)."""
+    """The same scales and weights from its own tool, which rounds a sum's other summand too."""
     activations, weights = quantisation(int8_graph)
     nodes = onnx.load(int8_graph).graph.node
     restored = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}

@@ -17,7 +17,7 @@ PAIR = {f"{side}_{s}": (1, MAP_DIM, *size) for side in ("query", "key") for s, s
 TRACED_BYTES = {
     "fp32": 1.2731e9,
     "fp16": 0.9198e9,
-}  # handed on by the graph that PyTorch's exporter made (decision 018)
+}  # handed on by the graph that PyTorch's exporter made
 
 
 def computing_nodes(graph):

@@ -81,7 +81,7 @@ def parts(found: Sequence[Costed]) -> dict[str, Labelled]:
     """The points of a data set that matter, by what they have in common."""
     return {
         "Presets": presets(found),
-        "What the rule of decision 032 chooses on this data set": chosen(found),
+        "What the rule chooses on this data set": chosen(found),
         "Nothing is cheaper a query and better": numbered(pareto(found, lambda c: c.query_s)),
         "Nothing takes fewer bytes an image and is better": numbered(pareto(found, lambda c: c.image_bytes)),
         "Few pairs in full, all else as published": numbered(few_in_full(found)),

@@ -74,7 +74,7 @@ def test_a_graph_that_fails_while_running_is_one_line(bundle, pair):
 
 @pytest.mark.parametrize(("threads", "pinned"), [(1, False), (4, True)])
 def test_threads_are_pinned_only_where_they_are_all(tmp_path, monkeypatch, threads, pinned):
-    """Pinned engines of one thread each would all run on the first core (decision 031)."""
+    """Pinned engines of one thread each would all run on the first core."""
     monkeypatch.setattr("cvnet_engine.engine.backends.openvino.usable_cpus", lambda: 4)
     graph = write_bundle(tmp_path / "tiny") / "descriptor.onnx"
     with OpenVinoEngine(graph, "fp32", threads) as engine:
