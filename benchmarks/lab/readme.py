@@ -280,7 +280,7 @@ def frontier(report: dict[str, Any]) -> str:
         "## Accuracy against seconds and bytes",
         "",
         "The demonstration model: mAP in percent; Medium points lost against `exact`, with the standard error over "
-        "queries; seconds a query and an image indexed, made up of stages timed one after the other on photos of "
+        "queries; seconds per query and per indexed image, summed from stages timed one after the other on photos of "
         f"1024x768 px; `index` does several at once. {processor(report['machine'])}, {report['date']}. "
         f"{report['note']}",
         "",
