@@ -5,7 +5,7 @@ has not seen: on those that it has, its features are better than they will be. O
 once; pairs are drawn from what is kept. Most wrong keys are pictures whose descriptors are most like the query's.
 
 Labels only draw the pairs. The head learns how many matches of a pair agree on one shift, not whether the pair is
-right: of look-alikes, that teaches it what happens to tell these scenes apart (docs/decisions/011).
+right: of look-alikes, that teaches it what happens to tell these scenes apart (docs/demo-model.md).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from cvnet_engine.engine.errors import BackendError, CvnetError, one_line
 from cvnet_engine.engine.features import Features
 from cvnet_engine.export.parity import TOLERANCE
 
-MAP_ROUNDING = 2e-5  # by which float16 maps may move a score, beyond what the engine does (decision 001 saw 1.2e-5)
+MAP_ROUNDING = 2e-5  # by which float16 maps may move a score, beyond what the engine does (1.2e-5 at most so far)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """PyTorch on the same files: a data loader reads, decodes and scales; the reference model does the rest.
 
-Runs in another process that keeps freed memory (decision 005), the fastest setting for this computation.
+Runs in another process that keeps freed memory, the fastest setting for this computation.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ idle machine. `report` combines both: accuracy against seconds and bytes.
     python -m benchmarks.lab.frontier time --data-dir data --work frontier
     python -m benchmarks.lab.frontier report --work frontier --out benchmarks/results/frontier
 
-Accuracies are about the same on another machine (decision 032), so `time` and `report` suffice there. The file keeps
+Accuracies are about the same on another machine, so `time` and `report` suffice there. The file keeps
 accuracies of other machines until `judge` replaces them.
 """
 
