@@ -71,10 +71,11 @@ def test_what_is_not_there_is_seen(tmp_path):
     document.write_text("# A heading: `x`\n[a](a.md#a-heading-x) [b](b.md) [c](#d) [e](https://f.g)")
     assert list(dead_links(document)) == ["b.md", "#d"]
     document.write_text(
-        "`engine/no.py`, `engine/files.py`, python docs/no.py, `engine.absent`, `engine.files.write_atomically`, `engine`, "
-        "python -m benchmarks.no, `python -m scenes`, `python -m benchmarks.lab.readme`"
+        "`engine/no.py`, `engine/files.py`, python docs/no.py, `engine.nowhere`, "
+        "`engine.files.write_atomically`, `engine`, python -m benchmarks.no, "
+        "`python -m scenes`, `python -m benchmarks.lab.readme`"
     )
-    assert list(missing(document)) == ["engine/no.py", "docs/no.py", "engine.absent", "benchmarks.no"]
+    assert list(missing(document)) == ["engine/no.py", "docs/no.py", "engine.nowhere", "benchmarks.no"]
 
 
 def test_every_decision_is_in_the_index_once():
