@@ -1,4 +1,4 @@
-"""Where the program starts: Ctrl-C is provided for before anything that takes time is imported."""
+"""Entry point of the program: handles Ctrl-C before anything that takes time is imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each graph takes and gives, whatever file it comes in and whatever runs it."""
+"""Inputs and outputs of each graph, the same for every file format and backend."""
 
 from __future__ import annotations
 

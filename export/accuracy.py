@@ -1,4 +1,4 @@
-"""What reduced precision costs from image to score, on the user's own photos."""
+"""The cost of reduced precision, from image to pair score, measured on the user's own photos."""
 
 from __future__ import annotations
 

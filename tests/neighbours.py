@@ -1,4 +1,4 @@
-"""Which images of a shortlist have neighbours that rounding cannot change."""
+"""Images of a shortlist whose neighbours rounding cannot change."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 
@@ -27,6 +28,7 @@ PHRASES = (
     "in its stead",
     "is no result",
 )
+QUESTION_WORDS = {"What", "Whether", "Which", "Who", "Where", "When", "How"}
 FORBIDDEN = re.compile(rf"\b(?:{'|'.join(PHRASES)})\b", re.IGNORECASE)
 WRITTEN = [file for file in DOCUMENTS if ROOT / "benchmarks" not in file.parents]  # not by a benchmark
 
@@ -43,3 +45,16 @@ def test_documents_use_plain_words(file):
 
 def test_a_phrase_is_found_across_lines():
     assert list(phrases_in("What is\nsaid of canewood, Anew.")) == ["is said", "Anew"]
+
+
+SOURCES = sorted(
+    file
+    for package in ("engine", "export", "cvnet", "benchmarks", "cvnet_engine", "scenes", "training", "tests")
+    for file in (ROOT / package).rglob("*.py")
+)
+
+
+def test_no_module_docstring_begins_with_a_question_word():
+    first = {file: (ast.get_docstring(ast.parse(file.read_text())) or ".").split()[0] for file in SOURCES}
+    assert len(first) > 300
+    assert [str(file) for file, word in first.items() if word in QUESTION_WORDS] == []

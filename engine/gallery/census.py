@@ -1,4 +1,4 @@
-"""How much a gallery holds, and the space that it takes."""
+"""Statistics of a gallery: numbers of images, and the space that they take."""
 
 from __future__ import annotations
 

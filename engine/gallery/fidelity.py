@@ -1,4 +1,4 @@
-"""What keeping maps in a few bytes does to them, and to the scores of pairs."""
+"""The loss by compressed maps: explained variance, and the change of pair scores."""
 
 from __future__ import annotations
 

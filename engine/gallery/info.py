@@ -1,4 +1,4 @@
-"""What made a gallery, kept in its `gallery.json`; only features of equal making can be mixed."""
+"""The settings that a gallery was made with, stored in `gallery.json`; features of other settings cannot be mixed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When and where images were taken, as a shard keeps it: a row for each image whose EXIF has been looked at.
+"""EXIF date and place of images as a shard stores them: one row for each image whose EXIF metadata has been read.
 
 Nothing that is computed depends on it: a row that is damaged counts as missing, and the next `index` puts it in anew.
 """

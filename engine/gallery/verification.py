@@ -1,4 +1,4 @@
-"""Whether everything in a gallery is as it was written; and taking out what is not."""
+"""Verification of everything that a gallery stores, and removal of damaged images."""
 
 from __future__ import annotations
 

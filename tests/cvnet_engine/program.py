@@ -1,4 +1,4 @@
-"""What the program says and how it ends, for tests."""
+"""The program run for tests: its output and its exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of a model, once, wherever something is made with it; progress in lines; text that is safe to show."""
+"""Console output: one warning per model, progress in lines, and text that is safe to print."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a machine has: processors within a container's share, memory, libraries."""
+"""Facts about the machine: processors within a container's limit, memory, libraries."""
 
 import numpy as np
 import pytest

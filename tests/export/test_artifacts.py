@@ -1,4 +1,4 @@
-"""Which backend computes what in which precision, told before any work."""
+"""Each backend and its precision are announced before any work."""
 
 from types import SimpleNamespace
 

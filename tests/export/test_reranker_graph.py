@@ -1,4 +1,4 @@
-"""How lean the reranker's graph is: layers as a real parser counts them, transposes, bytes handed from node to node."""
+"""The reranker's graph stays small: layers as a real parser counts them, transposes, bytes between nodes."""
 
 import math
 from collections import Counter

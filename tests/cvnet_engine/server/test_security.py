@@ -1,4 +1,4 @@
-"""Who is let in, what a browser is told, and what the guard turns away."""
+"""Access to the server: tokens, the headers that browsers receive, and requests that are refused."""
 
 from __future__ import annotations
 

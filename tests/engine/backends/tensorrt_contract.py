@@ -1,4 +1,4 @@
-"""What our source asks of TensorRT and of the CUDA runtime, and whether the real bindings have it.
+"""The names that our source uses of TensorRT and of the CUDA runtime, looked up in the real bindings.
 
 `uses` reads source code. It knows the modules by their names (`trt`, `tensorrt`, `cudart`, `_cudart`), objects by
 annotations and constructor calls, and lists every name that is read, called, set or overridden. An object of TensorRT

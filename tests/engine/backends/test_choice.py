@@ -1,4 +1,4 @@
-"""What a machine can run is what 'auto' chooses from, and the reason is told."""
+"""Backend 'auto' chooses among those that the machine can run, and gives the reason."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""What the tests of galleries index."""
+"""Photos for the tests of galleries."""
 
 from pathlib import Path
 

@@ -362,7 +362,7 @@ def test_links_keep_their_name(photos, tmp_path):
 def test_a_folder_of_photos_that_are_not_read_here_says_what_they_need(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     (tmp_path / "holiday.heic").touch()
-    with pytest.raises(ImageError, match=r"no images; .*; 1 passed over: HEIC photos need pillow_heif; install it"):
+    with pytest.raises(ImageError, match="1 passed over: HEIC photos need pillow_heif: run pip install"):
         find_images([tmp_path])
 
 

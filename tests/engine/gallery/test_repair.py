@@ -1,4 +1,4 @@
-"""What is missing from a gallery or damaged in it is noticed, and taken in anew by the next `index`."""
+"""Missing and damaged parts of a gallery are noticed, and the next `index` restores them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When and where photos were taken stands in the gallery, also in one that was made before dates were kept."""
+"""Galleries store the date and place of photos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens to a ranking, on examples made by hand."""
+"""Rankings are reordered as the formulas say, on examples made by hand."""
 
 from __future__ import annotations
 
