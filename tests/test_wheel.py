@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -25,12 +26,16 @@ def run(*command: object, cwd: Path) -> str:
     return done.stdout
 
 
+def build(target: str, out: Path, source: Path) -> Path:
+    """The wheel or source distribution (`sdist`) of a folder, written to `out`."""
+    run(sys.executable, "-m", "hatchling", "build", "-t", target, "-d", out, cwd=source)
+    (file,) = out.glob("*.whl" if target == "wheel" else "*.tar.gz")
+    return file
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder, cwd=ROOT)
-    (file,) = folder.glob("*.whl")
-    return file
+    return build("wheel", tmp_path_factory.mktemp("wheel"), ROOT)
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +64,14 @@ def test_the_wheel_holds_the_packages_and_no_results(wheel):
         "cvnet_engine/server/page/index.html",
     }
     assert needed | {"cvnet_engine/py.typed", "cvnet_engine/engine/py.typed"} <= set(names)
+
+
+def test_the_source_distribution_makes_the_same_wheel(wheel, tmp_path):
+    with tarfile.open(build("sdist", tmp_path / "sdist", ROOT)) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.glob("cvnet_engine-*")
+    again = build("wheel", tmp_path / "wheel", source)
+    assert sorted(zipfile.ZipFile(again).namelist()) == sorted(zipfile.ZipFile(wheel).namelist())
 
 
 def test_doctor_and_a_search_from_the_wheel(program, bundle, tmp_path):
