@@ -8,10 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from cvnet_engine import console
 from cvnet_engine.cli import main
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.retrieval.engines import Engines
 from tests.cvnet_engine.program import Cli, Result
+
+
+@pytest.fixture(autouse=True)
+def warn_again() -> None:
+    """A warning that is shown once per process is shown once per test."""
+    console.warn_once.cache_clear()
 
 
 @pytest.fixture(scope="session")

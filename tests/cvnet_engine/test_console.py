@@ -26,7 +26,6 @@ def test_each_model_says_what_it_is(seeded: Manifest) -> None:
 
 
 def test_the_notice_is_said_once(seeded: Manifest, capsys: pytest.CaptureFixture[str]) -> None:
-    console.warn_once.cache_clear()
     for _ in range(2):
         console.warn_of_model(replace(seeded, weights="demo", trained=True))
     assert capsys.readouterr().out.count("demonstration model") == 1

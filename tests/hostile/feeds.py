@@ -7,7 +7,6 @@ from pathlib import Path
 
 from cvnet_engine.engine.backends.native.engine import PRECISIONS
 from cvnet_engine.engine.backends.native.library import library
-from cvnet_engine.engine.geometry import MAP_DIM
 from tests.engine.backends.native_fuzz import fuzzed
 from tests.hostile.trial import Case
 
@@ -21,7 +20,7 @@ class Feeds:
 
         def read(_: Path) -> object:
             """The scores are right, and malformed feeds refused: anything else raises."""
-            with fuzzed(precision, library(), MAP_DIM, seed) as fuzz:
+            with fuzzed(precision, library(), seed) as fuzz:
                 fuzz.step()
             return "as it should be"
 

@@ -264,7 +264,7 @@ class Weights:
 
 
 def see_weights(file: Path) -> object:
-    return digest(*(tensor.tobytes() for tensor in weights.load(file).tensors))
+    return digest(*(tensor.tobytes() for tensor in weights.load(file)))
 
 
 def see_journal(file: Path) -> object:

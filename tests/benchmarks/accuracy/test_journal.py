@@ -70,7 +70,7 @@ def test_damage_is_named(tmp_path):
 
 def test_something_else_than_a_journal(tmp_path):
     (tmp_path / "j.sqlite").write_text("no database " * 100)
-    with pytest.raises(DatasetError, match="delete the file to start anew"):
+    with pytest.raises(DatasetError, match="delete the file to start again"):
         Journal(tmp_path / "j.sqlite")
 
 

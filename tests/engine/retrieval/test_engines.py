@@ -20,7 +20,7 @@ from cvnet_engine.engine.contract import Array, Closing, TensorSpec
 from cvnet_engine.engine.errors import BackendError, ImageError
 from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.geometry import GRAPH_NAMES, IMAGE_SCALES
-from cvnet_engine.engine.retrieval import retriever
+from cvnet_engine.engine.retrieval import engines
 from cvnet_engine.engine.retrieval.descriptors import DESCRIPTORS
 from cvnet_engine.engine.retrieval.engines import Engines, open_graph
 from cvnet_engine.engine.signatures import SIGNATURES
@@ -231,7 +231,7 @@ def test_an_open_that_fails_half_way_closes_what_it_opened(bundle, monkeypatch):
             raise BackendError("no such device")
         return Spy(closed, name)
 
-    monkeypatch.setattr(retriever, "open_graph", open_graph)
+    monkeypatch.setattr(engines, "open_graph", open_graph)
     with pytest.raises(BackendError, match="no such device"):
         Engines.open(Bundle(bundle))
     assert sorted(closed) == ["descriptor", "features"]
@@ -244,8 +244,8 @@ def test_streams_are_engines_of_the_image_graphs_that_share_the_threads(bundle, 
         asked.append((name, threads))
         return Spy(closed, name)
 
-    monkeypatch.setattr(retriever, "open_graph", open_graph)
-    monkeypatch.setattr(retriever, "usable_threads", lambda threads: threads or 16)
+    monkeypatch.setattr(engines, "open_graph", open_graph)
+    monkeypatch.setattr(engines, "usable_threads", lambda threads: threads or 16)
     with Engines.open(Bundle(bundle), 7, streams=3) as opened:
         assert opened.streams == 3
     assert asked == [*[("descriptor", 2)] * 3, *[("features", 2)] * 3, ("reranker", 7)]
@@ -265,8 +265,8 @@ def test_a_graph_is_opened_in_the_precision_that_its_file_has(bundle, monkeypatc
     features = replace(opened.manifest.graphs["features"], backend="openvino", precision="int8")
     opened.manifest.graphs["features"] = features
     asked = []
-    monkeypatch.setattr(retriever, "open_engine", lambda _file, *how: asked.append(how) or Spy([], ""))
-    monkeypatch.setattr(retriever, "require_signature", lambda *_: None)
+    monkeypatch.setattr(engines, "open_engine", lambda _file, *how: asked.append(how) or Spy([], ""))
+    monkeypatch.setattr(engines, "require_signature", lambda *_: None)
     open_graph(opened, "features", threads=3)
     open_graph(opened, "descriptor", threads=3)
     assert asked == [("openvino", "int8", 3), ("onnxruntime", "fp32", 3)]
