@@ -1,12 +1,12 @@
-"""A shard's images by column, kept in a file beside it so that a gallery opens without reading its rows.
+"""Columns files: caches beside the shards that let a gallery open without reading every row.
 
     shard-00000.columns   `HEADER`, padded to 64 KiB
-                          descriptors (n, 2048) float32, then the same in float16: for memory maps
-                          table (n,) of `ENTRY`, then the paths, one after the other
+                          descriptors (n, 2048) float32, then the same in float16; memory-mapped
+                          table (n,) of `ENTRY`, then the concatenated paths
 
-The shard is the truth, and the file can be done without. It counts where it names the shard's state, a random number
-that every change of the shard's images replaces in the same transaction. What is read at opening, all but the
-descriptors, has a checksum; a descriptor is checked where it is used, by its row's.
+A columns file is ignored unless its state number matches the shard's, which every change of the shard's images
+replaces in the same transaction. Table and paths are read on opening and have a checksum; each descriptor is checked
+on use, against the checksum of its row.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from cvnet_engine.engine.geometry import DESCRIPTOR_DIM
 
 MAGIC = b"cvnetcol"
 HEADER = struct.Struct("<8sqqqI")  # MAGIC, the shard's state, images, bytes of paths, CRC-32 of these, table and paths
-HEADER_BYTES = 65536  # a whole number of pages, however large a system has them
+HEADER_BYTES = 65536  # a multiple of every system's page size
 ENTRY = np.dtype([(name, "<i8") for name in ("id", "height", "width", "checksum", "name_end")])
 HALF_BYTES, ROW_BYTES = 2 * DESCRIPTOR_DIM, 4 * DESCRIPTOR_DIM
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Images of a shard in the order of their ids.
+    """Images of a shard, in ascending order of id.
 
     Attributes:
-        table: (n,) of `ENTRY`: columns of the image's row, and where its path ends in `names`.
-        names: the paths, one after the other.
+        table: (n,) of `ENTRY`: columns of the image's row, and the end of its path in `names`.
+        names: concatenated paths, in the file system's encoding.
         descriptors: (n, 2048) float32, unit norm.
-        halves: the same in float16; None where they come from rows.
+        halves: the same in float16; None if read from the shard's rows.
         release: see `Block`.
     """
 
@@ -66,26 +66,26 @@ class Columns:
         return len(self.table)
 
     def first(self, count: int) -> Columns:
-        """Of the first images alone."""
+        """Return the columns of the first `count` images."""
         table = self.table[:count]
         names = self.names[: int(table["name_end"][-1:].sum())]
         halves = None if self.halves is None else self.halves[:count]
         return replace(self, table=table, names=names, descriptors=self.descriptors[:count], halves=halves)
 
     def name(self, place: int) -> bytes:
-        """The path of an image, in the file system's own encoding."""
+        """Return the path of an image, in the file system's encoding."""
         start = self.table["name_end"][place - 1] if place else 0
         return self.names[start : self.table["name_end"][place]]
 
     def each_name(self) -> Iterator[bytes]:
-        """The path of every image."""
+        """Yield the path of each image, in the file system's encoding."""
         start = 0
         for end in self.table["name_end"].tolist():
             yield self.names[start:end]
             start = end
 
     def require_descriptor(self, place: int) -> None:
-        """Raise ValueError where an image's descriptor is damaged here."""
+        """Raise ValueError if the descriptor of an image is damaged."""
         id_, height, width, stored, _ = self.table[place].item()
         data = self.descriptors[place].tobytes()
         descriptor = parse_descriptor(id_, self.name(place), height, width, data, stored)
@@ -93,7 +93,7 @@ class Columns:
             raise ValueError("its descriptor in 16 bits is another")
 
     def require_sound(self) -> None:
-        """Raise ValueError where the table and the paths are none that `of_images` makes."""
+        """Raise ValueError if table and paths are inconsistent."""
         ids, ends = self.table["id"], self.table["name_end"]
         in_order = (np.diff(ids) > 0).all() and (np.diff(ends, prepend=0) >= 0).all()
         sizes_fit = (self.table["height"] > 1).all() and (self.table["width"] > 1).all()
@@ -106,14 +106,14 @@ def columns_file(shard: Path) -> Path:
 
 
 def write_columns(shard: Path, state: int, columns: Columns) -> None:
-    """Keep a shard's columns beside it.
+    """Write the columns file of a shard.
 
     Raises:
-        OSError: they cannot be written; what was there before still is.
+        OSError: it cannot be written; an existing file is unchanged.
     """
     file = columns_file(shard)
     unfinished = file.with_suffix(".columns-new")
-    unfinished.unlink(missing_ok=True)  # a killed writer's, or a link of someone's
+    unfinished.unlink(missing_ok=True)  # left by a killed writer, or a planted link
     try:
         with unfinished.open("xb") as stream:
             sizes = len(columns), len(columns.names)
@@ -130,7 +130,7 @@ def write_columns(shard: Path, state: int, columns: Columns) -> None:
 
 
 def open_columns(shard: Path, contents: Contents) -> Columns | None:
-    """What is kept beside a shard, its descriptors mapped into memory; None where that is not of these contents."""
+    """Open the columns file of a shard, descriptors memory-mapped; None if it is missing, stale or damaged."""
     try:
         with open_regular(columns_file(shard)) as stream:
             return map_columns(stream, contents)
@@ -139,9 +139,10 @@ def open_columns(shard: Path, contents: Contents) -> Columns | None:
 
 
 def map_columns(stream: BinaryIO, contents: Contents) -> Columns:
-    """
+    """Parse a columns file, descriptors memory-mapped.
+
     Raises:
-        ValueError: the file is not of these contents, or damaged outside of descriptors.
+        ValueError: the file is stale, or damaged outside the descriptors.
     """
     magic, state, count, name_bytes, stored = HEADER.unpack(stream.read(HEADER.size))
     if (magic, state, count) != (MAGIC, contents.state, contents.images):
@@ -170,6 +171,6 @@ def map_columns(stream: BinaryIO, contents: Contents) -> Columns:
 
 
 def crc(state: int, table: Array, names: bytes) -> int:
-    """CRC-32 of what is read at opening; it tells the state and both lengths, too."""
+    """Return the CRC-32 of header, table and paths."""
     head = HEADER.pack(MAGIC, state, len(table), len(names), 0)
     return zlib.crc32(names, zlib.crc32(table.tobytes(), zlib.crc32(head)))

@@ -1,4 +1,4 @@
-"""A gallery opened for reading."""
+"""Galleries opened for reading."""
 
 from __future__ import annotations
 
@@ -49,24 +49,25 @@ from cvnet_engine.engine.retrieval.pooling import Pooled, pooled
 
 
 class Gallery(Closing):
-    """A gallery opened for reading: a snapshot of the images committed by then.
+    """A gallery opened for reading: a snapshot of the images committed at that moment.
 
-    Rows are numbered 0..n-1 in the order in which the images were indexed. Of a shard whose columns are kept,
-    descriptors are mapped into memory and rows are looked at when they are used; of any other, every row is read now.
+    Rows are numbered 0..n-1 in the order in which the images were indexed. If a shard has an up-to-date columns file,
+    its descriptors are memory-mapped and each is checked on use; otherwise all its rows are read while opening.
 
     Attributes:
-        paths: of the images, by row.
+        paths: path of each image, by row.
         descriptors: (n, 2048) float32, unit norm.
     """
 
     def __init__(self, path: Path, only: ShardRange | None = None) -> None:
-        """
+        """Open the gallery.
+
         Args:
-            only: the shards to open, whose rows are then numbered from 0; None for all.
+            only: shards to open, with rows numbered from 0; None for all.
 
         Raises:
-            GalleryError: no gallery there, another format, or damage.
-            ShardsLostError: the gallery no longer has these shards as they were.
+            GalleryError: the folder is not a gallery, has another format, or is damaged.
+            ShardsLostError: images of the shards in `only` were removed or changed.
         """
         self.path = path
         self.info = read_info(path)
@@ -89,16 +90,16 @@ class Gallery(Closing):
         self._table = Table(shards)
         self.paths = Paths(self._table)
         blocks = [Block(columns.descriptors, columns.halves, columns.release) for columns in shards]
-        # no method: files in a cycle would stay mapped, and on the disk when replaced, until Python looks for cycles
+        # not a method: a reference cycle would keep the files mapped until the next garbage collection
         self.descriptors = Descriptors(blocks, partial(require_descriptor, self._table, self._connections.files))
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """The gallery in a folder, as it is now."""
+        """Open the gallery in a folder."""
         return cls(Path(path))
 
     def _open_shard(self, file: Path) -> Columns:
-        """The columns of the last shard."""
+        """Return the columns of `file`, the last of the connections' shards."""
         number = len(self._connections.files) - 1
         with self._connections.use(number) as shard, translated_errors(file), snapshot(shard):
             contents = read_contents(shard)
@@ -117,18 +118,18 @@ class Gallery(Closing):
         return len(self._table)
 
     def shard_ranges(self, count: int) -> list[ShardRange]:
-        """All shards as opened, in at most `count` ranges of about as many images each."""
+        """Divide the shards into at most `count` ranges with about the same number of images."""
         return split_shards(self.path.absolute(), self._table.shards, count)
 
     @property
     def shards(self) -> Sequence[Columns]:
-        """What is known of the images, shard by shard."""
+        """Columns of each shard."""
         return self._table.shards
 
     def approximate(self) -> Approximate | None:
-        """What finds candidates for global search, where the gallery keeps an index for that.
+        """Return the gallery's approximate index for global search.
 
-        None where it keeps none; with a note, where that is damaged or no longer the gallery's.
+        None if there is no index, or if it is damaged or stale, which also issues a CvnetWarning.
         """
         try:
             kept = AnnFile.load(self.path)
@@ -138,16 +139,16 @@ class Gallery(Closing):
             return None
 
     def names(self) -> Iterator[bytes]:
-        """Every path in the file system's own encoding, by row."""
+        """Yield the path of each row, in the file system's encoding."""
         return self._table.names()
 
     def map_size(self, row: int) -> Size:
-        """Positions (h, w) of the row's full-scale map."""
+        """Return the positions (h, w) of a row's full-scale map."""
         return self._table.entry(row).map_size
 
     @property
     def taken(self) -> Array:
-        """When each image was taken (n,) datetime64[s], by its camera's clock; NaT where that is not known.
+        """Time at which each image was taken by the camera's clock, (n,) datetime64[s]; NaT if unknown.
 
         Raises:
             GalleryError: the shards cannot be read.
@@ -156,7 +157,7 @@ class Gallery(Closing):
 
     @property
     def places(self) -> Array:
-        """Where each image was taken (n, 2) float64: latitude and longitude in degrees, NaN where that is not known.
+        """Latitude and longitude of each image in degrees, (n, 2) float64; NaN if unknown.
 
         Raises:
             GalleryError: the shards cannot be read.
@@ -172,7 +173,7 @@ class Gallery(Closing):
             for number, columns in enumerate(self._table.shards):
                 with self._connections.use(number) as shard:
                     shots = read_shots(shard)
-                for id_, row in zip(columns.table["id"].tolist(), rows, strict=False):  # takes no row too many
+                for id_, row in zip(columns.table["id"].tolist(), rows, strict=False):  # ids first: takes no extra row
                     shot = shots.get(id_)
                     if shot and shot.taken is not None:
                         taken[row] = np.datetime64(shot.taken, "s")
@@ -181,7 +182,7 @@ class Gallery(Closing):
         return taken, places
 
     def stamp(self, row: int) -> FileStamp:
-        """What the row's file looked like when it was last indexed.
+        """Return the stamp of a row's file when it was last indexed.
 
         Raises:
             RemovedError: the image is no longer in the gallery.
@@ -194,20 +195,20 @@ class Gallery(Closing):
         return FileStamp(*stored)
 
     def features(self, row: int) -> Features:
-        """The row's features, maps as the gallery's codec gives them.
+        """Read the features of a row.
 
         Raises:
-            RemovedError: the image has gone or changed since the gallery was opened.
-            GalleryError: what is stored is damaged.
+            RemovedError: the image was removed or changed since the gallery was opened.
+            GalleryError: the stored features are damaged.
         """
         return self.decoded(row, self._codec.decode)
 
     def pooled(self) -> Pooled | PooledCodes:
-        """The same images with pooled maps, see `engine.retrieval.pooling.pooled`."""
+        """Return the same images with maps at coarse resolution, see `engine.retrieval.pooling.pooled`."""
         return PooledCodes(self, self._codec) if isinstance(self._codec, LearntCodec) else Pooled(self)
 
     def decoded(self, row: int, decode: Decode) -> Features:
-        """`features`, with that in place of maps which their bytes are decoded to."""
+        """Read the features of a row, with `decode` instead of the gallery's codec; raises as `features`."""
         entry, descriptor = self._table.entry(row), self.descriptors[row]
         number = entry.location.shard
         with self._connections.use(number) as shard, translated_errors(self.path), snapshot(shard):
@@ -218,7 +219,7 @@ class Gallery(Closing):
                 maps = read_maps(shard, image.id, image.map_size, decode)
             except ValueError as error:
                 if read_contents(shard) != self._contents[number]:
-                    self.stamp(row)  # raises where the image is no longer there
+                    self.stamp(row)  # raises RemovedError if the image was removed
                     raise RemovedError(f"{self.paths[row]}: has changed since; open the gallery again") from error
                 leave_note(self.path)
                 raise GalleryError(damage(self.paths[row], error)) from error
@@ -230,9 +231,10 @@ class Gallery(Closing):
 
 @dataclass(frozen=True)
 class PooledCodes:
-    """A gallery's images with pooled maps: pooled before they are rotated, which has fewer values to take and to make.
+    """Images of a gallery with compressed maps, at coarse resolution.
 
-    A rotation leaves means and norms what they are, so these are the pooled maps of what is decoded.
+    Maps are pooled before the PCA rotation, which is cheaper because there are fewer values. The result is the same
+    because a rotation commutes with means and preserves norms.
     """
 
     gallery: Gallery
@@ -247,10 +249,10 @@ class PooledCodes:
 
 
 def require_descriptor(table: Table, files: Sequence[Path], row: int) -> None:
-    """Raise GalleryError where a row's descriptor is not the stored one; the file that has it is done without.
+    """Raise GalleryError if a row's memory-mapped descriptor is damaged, and delete that columns file.
 
     Args:
-        files: the shards of the table.
+        files: shards of the table.
     """
     number, place = table.place(row)
     try:

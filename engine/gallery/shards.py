@@ -1,4 +1,4 @@
-"""One file of a gallery: an SQLite database of images and their maps, each row with its checksum."""
+"""Shards of a gallery: SQLite databases of images and their feature maps, with a checksum per row."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from cvnet_engine.engine.gallery.map_codec import MapCodec
 from cvnet_engine.engine.geometry import AREA_SCALES, DESCRIPTOR_DIM, MAP_DIM, Size, unit_map_sizes
 
 REPAIR = "run 'cvnet-engine index' with the gallery's images again: it takes in anew what is damaged or missing"
-PAGE_BYTES = 65536  # a map is hundreds of KiB: large pages mean fewer of them
-CODED_PAGE_BYTES = 4096  # a coded one is tens: what large pages leave empty behind each would double its space
-READER_BYTES = 65536  # what a reader may write beside a shard, with room to spare
+PAGE_BYTES = 65536  # a float16 map takes hundreds of KiB
+CODED_PAGE_BYTES = 4096  # a compressed map takes tens of KiB; the unused rest of large pages would double that
+READER_BYTES = 65536  # free space that a reader needs for SQLite's WAL index, generously
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS images (
@@ -61,7 +61,7 @@ CREATE TABLE IF NOT EXISTS taken (
     checksum INTEGER NOT NULL       -- of every other column
 );
 """
-OF_AN_IMAGE = ("maps", "taken")  # tables of rows of an image: `image` is the first column, `checksum` the last
+OF_AN_IMAGE = ("maps", "taken")  # tables that refer to an image: first column `image`, last column `checksum`
 IMAGE_COLUMNS = "id, path, height, width, descriptor, checksum, size, mtime_ns, digest"
 SELECT_IMAGES = f"SELECT {IMAGE_COLUMNS} FROM images ORDER BY id"
 SELECT_IMAGE = f"SELECT {IMAGE_COLUMNS} FROM images WHERE id = ?"
@@ -71,31 +71,35 @@ SELECT_COUNT = "SELECT CAST(coalesce(max(images), 0) AS INTEGER) FROM contents"
 SELECT_STATE = "SELECT CAST(max(number) AS INTEGER) FROM state"
 # images that have all their maps
 SELECT_WHOLE = f"SELECT image FROM maps GROUP BY image HAVING count(*) = {len(AREA_SCALES)}"
-BROKEN = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)  # no tables, damage, no database
+BROKEN = (
+    sqlite3.SQLITE_ERROR,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+)  # tables missing, damaged, not a database
 UNIT_TOLERANCE = 1e-3  # of a descriptor's squared norm
 TEMPORARY = "SQLITE_TMPDIR"
-DAMAGED = "damaged"  # a note beside the shards that a reader leaves: the next writer looks at every row and map
+DAMAGED = "damaged"  # marker file that a reader creates on damage; makes the next writer check every row and map
 
 Decode = Callable[[int, bytes, int, int], Array]  # as `MapCodec.decode`
-Belongings = Mapping[str, Sequence[Sequence[Any]]]  # table -> an image's rows there, without `image` and `checksum`
+Belongings = Mapping[str, Sequence[Sequence[Any]]]  # table -> rows of one image, without `image` and `checksum`
 
 
 @dataclass(frozen=True)
 class FileStamp:
-    """What tells whether a file has changed: bytes, modification time, SHA-256."""
+    """Size in bytes, modification time and SHA-256 of a file, to detect changes."""
 
     size: int
     mtime_ns: int
     digest: str
 
     def fits(self, status: os.stat_result) -> bool:
-        """Whether size and time say that a file is still the same."""
+        """Return True if size and modification time are unchanged."""
         return (status.st_size, status.st_mtime_ns) == (self.size, self.mtime_ns)
 
 
 @dataclass(frozen=True)
 class Location:
-    """Where an image's row is."""
+    """Shard number and row id of an image."""
 
     shard: int
     id: int
@@ -103,7 +107,12 @@ class Location:
 
 @dataclass(frozen=True)
 class StoredImage:
-    """A row of `images`: the file, positions (h, w) of its full-scale map, descriptor (2048,) float32 of unit norm."""
+    """A row of table `images`.
+
+    Attributes:
+        map_size: positions (h, w) of the full-scale map.
+        descriptor: (2048,) float32, unit norm.
+    """
 
     id: int
     path: Path
@@ -113,18 +122,18 @@ class StoredImage:
 
     @property
     def name(self) -> bytes:
-        """The path as it is stored."""
+        """The path in the file system's encoding, as stored."""
         return os.fsencode(self.path)
 
     @property
     def checksum(self) -> int:
-        """Of what a row keeps, but for the stamp."""
+        """CRC-32 of the row without the file's stamp."""
         return checksum(self.id, self.name, *self.map_size, self.descriptor.tobytes())
 
 
 @dataclass(frozen=True)
 class Contents:
-    """A shard's own record: the number of its images, and their state, which every change of them replaces."""
+    """Number of images that a shard should hold, and its state: a random number that every change replaces."""
 
     images: int
     state: int
@@ -137,15 +146,18 @@ def read_contents(shard: sqlite3.Connection) -> Contents:
 
 
 def mark_changed(transaction: sqlite3.Connection) -> None:
-    """To be called in each transaction that adds, replaces or removes images: what is kept of them elsewhere is old."""
+    """Give the shard a new state, which makes caches of it stale.
+
+    Call it in every transaction that adds, replaces or removes images.
+    """
     transaction.execute("UPDATE state SET number = random()")
 
 
 def parse_image(columns: Sequence[Any]) -> StoredImage:
-    """A row of `SELECT_IMAGES`.
+    """Parse a row of `SELECT_IMAGES`.
 
     Raises:
-        ValueError: it is not what a writer stored.
+        ValueError: the row is damaged.
     """
     id_, name, height, width, data, stored, *stamp = columns
     descriptor = parse_descriptor(id_, name, height, width, data, stored)
@@ -153,10 +165,10 @@ def parse_image(columns: Sequence[Any]) -> StoredImage:
 
 
 def parse_descriptor(id_: Any, name: Any, height: Any, width: Any, data: Any, stored: Any) -> Array:
-    """The descriptor (2048,) float32 of a row of `images`, by its first columns and their checksum.
+    """Return the descriptor (2048,) float32 of a row of `images`, after checking the row against its checksum.
 
     Raises:
-        ValueError: they are not what a writer stored.
+        ValueError: the row is damaged.
     """
     if checksum(id_, name, height, width, data) != stored:
         raise ValueError("checksum differs")
@@ -172,29 +184,29 @@ def parse_descriptor(id_: Any, name: Any, height: Any, width: Any, data: Any, st
 
 
 def read_image(shard: sqlite3.Connection, id_: int) -> StoredImage | None:
-    """A row of `images`, None where there is none.
+    """Read a row of `images`; return None if it does not exist.
 
     Raises:
-        ValueError: it is not what a writer stored.
+        ValueError: the row is damaged.
     """
     columns = shard.execute(SELECT_IMAGE, (id_,)).fetchone()
     return parse_image(columns) if columns else None
 
 
 def read_maps(shard: sqlite3.Connection, id_: int, map_size: Size, decode: Decode) -> tuple[Array, ...]:
-    """An image's maps, or whatever else the codec makes of their bytes.
+    """Read the maps of an image, one array per scale, as `decode` returns them.
 
     Raises:
-        ValueError: they are not what a writer stored.
+        ValueError: maps are missing or damaged.
     """
     return parse_maps(shard.execute(SELECT_MAPS, (id_,)).fetchall(), id_, map_size, decode)
 
 
 def parse_maps(rows: Sequence[tuple[Any, ...]], id_: int, map_size: Size, decode: Decode) -> tuple[Array, ...]:
-    """The maps of an image's rows of `maps`, in the order of their scales.
+    """Decode an image's rows of table `maps`, in ascending order of scale.
 
     Raises:
-        ValueError: they are not what a writer stored.
+        ValueError: maps are missing or damaged.
     """
     expected = [(id_, scale, MAP_DIM, *size) for scale, size in enumerate(unit_map_sizes(map_size))]
     if [row[:5] for row in rows] != expected:
@@ -206,7 +218,7 @@ def parse_maps(rows: Sequence[tuple[Any, ...]], id_: int, map_size: Size, decode
         _, scale, _, height, width, data = columns
         if not isinstance(data, bytes):
             raise ValueError("a map is none")
-        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at below
+        with np.errstate(over="ignore", invalid="ignore"):  # checked below
             maps.append(decode(scale, data, height, width))
     if not all(map(is_finite, maps)):
         raise ValueError("values that are no finite numbers")
@@ -214,7 +226,7 @@ def parse_maps(rows: Sequence[tuple[Any, ...]], id_: int, map_size: Size, decode
 
 
 def has_maps(shard: sqlite3.Connection, image: StoredImage, codec: MapCodec) -> bool:
-    """Whether an image's maps are what a writer stored."""
+    """Return True if all maps of an image are present and undamaged."""
     try:
         read_maps(shard, image.id, image.map_size, codec.decode)
     except ValueError:
@@ -223,13 +235,13 @@ def has_maps(shard: sqlite3.Connection, image: StoredImage, codec: MapCodec) -> 
 
 
 def insert_image(shard: sqlite3.Connection, image: StoredImage) -> None:
-    """What `parse_image` reads, in the place of what the row held."""
+    """Insert or replace a row of `images`."""
     columns = image.id, image.name, *astuple(image.stamp), *image.map_size, image.descriptor.tobytes(), image.checksum
     shard.execute("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", columns)
 
 
 def insert_belongings(shard: sqlite3.Connection, id_: int, belongings: Belongings) -> None:
-    """An image's rows in `OF_AN_IMAGE`, in the place of those that there were."""
+    """Replace all rows that belong to an image in the tables of `OF_AN_IMAGE`."""
     delete_belongings(shard, [id_])
     for table, rows in belongings.items():
         for columns in rows:
@@ -243,7 +255,7 @@ def delete_belongings(shard: sqlite3.Connection, ids: Sequence[int]) -> None:
 
 
 def delete_orphans(shard: sqlite3.Connection) -> None:
-    """Rows of images that are not there."""
+    """Delete rows that refer to images that do not exist."""
     for table in OF_AN_IMAGE:
         shard.execute(f"DELETE FROM {table} WHERE image NOT IN (SELECT id FROM images)")
 
@@ -254,7 +266,7 @@ def set_count(shard: sqlite3.Connection, images: int) -> None:
 
 
 def shard_files(path: Path, recorded: int) -> list[Path]:
-    """Shards in order, up to the last one that is recorded or there; any of them may be missing."""
+    """Return all shard files in order, up to the last recorded or existing one; any of them may be missing."""
     there = [int(file.stem[-5:]) + 1 for file in path.glob(f"shard-{'[0-9]' * 5}.sqlite")]
     return [shard_file(path, number) for number in range(max([recorded, *there]))]
 
@@ -264,7 +276,7 @@ def shard_file(path: Path, number: int) -> Path:
 
 
 def create_shard(file: Path, page_bytes: int = PAGE_BYTES) -> sqlite3.Connection:
-    """A new shard; it gets its name once its tables are there, so a kill leaves no shard without them."""
+    """Create and open a shard. It is renamed into place once complete, so a kill leaves no shard without tables."""
     unfinished = file.with_suffix(".new")
     with translated_errors(file):
         unfinished.unlink(missing_ok=True)
@@ -274,23 +286,23 @@ def create_shard(file: Path, page_bytes: int = PAGE_BYTES) -> sqlite3.Connection
         set_count(connection, 0)
         connection.commit()
         connection.close()
-        for left_behind in ("-wal", "-shm"):  # by a shard that was moved away: SQLite would put its rows into this one
+        for left_behind in ("-wal", "-shm"):  # of a shard that was moved away: SQLite would apply them here
             Path(f"{file}{left_behind}").unlink(missing_ok=True)
         rename(unfinished, file)
     return connect(file)
 
 
 def connect(file: Path, readonly: bool = False) -> sqlite3.Connection:
-    """A shard opened; `synchronous = FULL` makes a commit wait for the disk."""
+    """Open a shard. A commit returns once it is synced to disk (`synchronous = FULL`)."""
     with translated_errors(file):
-        require_regular(file, file.stat())  # SQLite would wait for whoever writes into a pipe
+        require_regular(file, file.stat())  # opening a named pipe would block
         if not readonly:
             connection = sqlite3.connect(file, check_same_thread=False)
             require_plain_tables(connection)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             return connection
-        # A reader of a WAL shard writes an index beside it; where it cannot, the shard must be one that nobody changes.
+        # Reading in WAL mode writes an index file beside the shard. If that is impossible, open it as immutable.
         log = Path(f"{file}-wal")
         logged = log.exists() and log.stat().st_size > 0
         locked = not os.access(file.parent, os.W_OK)
@@ -307,7 +319,7 @@ def connect(file: Path, readonly: bool = False) -> sqlite3.Connection:
 
 @contextlib.contextmanager
 def snapshot(shard: sqlite3.Connection) -> Iterator[None]:
-    """Reads within see one state of the shard."""
+    """Make all reads within the block see the same state of the shard."""
     shard.execute("BEGIN")
     try:
         yield
@@ -316,7 +328,7 @@ def snapshot(shard: sqlite3.Connection) -> Iterator[None]:
 
 
 def require_plain_tables(connection: sqlite3.Connection) -> None:
-    """Raise DatabaseError where a shard has views, triggers or virtual tables, whose reading and writing runs more."""
+    """Raise DatabaseError if a shard has views, triggers or virtual tables, which could run code of their author."""
     odd = "SELECT name FROM sqlite_master WHERE type NOT IN ('table', 'index') OR sql LIKE 'CREATE VIRTUAL%'"
     found = connection.execute(odd).fetchone()
     if found:
@@ -337,15 +349,15 @@ def damage(what: Path, reason: object) -> str:
 
 
 def leave_note(path: Path) -> None:
-    """Have the next writer look at every row and map of the gallery, where this process may write there."""
+    """Mark the gallery as damaged so that the next writer checks every row and map; ignored if not writable."""
     with contextlib.suppress(OSError):
-        flags = os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # no link, and no pipe that keeps us waiting
+        flags = os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # follow no link, wait for no pipe
         os.close(os.open(path / DAMAGED, flags, 0o666))
 
 
 @contextlib.contextmanager
 def temporary_files_in(folder: Path) -> Iterator[None]:
-    """SQLite's temporary files, which have no name once they are open, go there: /tmp may be small, and shared."""
+    """Make SQLite put its temporary files into a folder, because /tmp may be too small for a shard."""
     before = os.environ.get(TEMPORARY)
     os.environ[TEMPORARY] = str(folder)
     try:
@@ -359,10 +371,14 @@ def temporary_files_in(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def translated_errors(path: Path) -> Iterator[None]:
-    """SQLite's and the system's errors as GalleryError."""
+    """Translate SQLite's and the operating system's errors into GalleryError."""
     try:
         yield
-    except (sqlite3.Error, OSError, UnicodeDecodeError) as error:  # the last where SQLite's own messages are damaged
+    except (
+        sqlite3.Error,
+        OSError,
+        UnicodeDecodeError,
+    ) as error:  # UnicodeDecodeError: SQLite's messages can quote damaged text
         full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or getattr(error, "errno", None) in (
             errno.ENOSPC,
             errno.EDQUOT,

@@ -1,4 +1,4 @@
-"""A gallery opened for adding images, by one process at a time."""
+"""The writer of a gallery: adds, replaces and removes images; one process at a time."""
 
 from __future__ import annotations
 
@@ -56,16 +56,21 @@ IMAGES_PER_SHARD = 4096  # about 10 GiB at 1024x768 px
 
 
 class GalleryWriter(Closing):
-    """A gallery opened for adding images, by one process at a time.
+    """A gallery opened for writing. A file lock allows one writer at a time.
 
-    `repairs` says in a few words each what was missing; the images concerned are new ones again.
+    Attributes:
+        info: settings of the gallery.
+        codec: encodes feature maps for storage.
+        repairs: one short text per problem found while opening, such as a missing shard. The images concerned
+            count as not indexed.
     """
 
     def __init__(self, path: Path, info: GalleryInfo, images_per_shard: int = IMAGES_PER_SHARD) -> None:
-        """Open the gallery, or start it.
+        """Open the gallery, or create it.
 
         Raises:
-            GalleryError: another writer holds it, or it was made with something else than `info`.
+            GalleryInUseError: another process is writing to it.
+            GalleryError: it was created with settings other than `info`, or a file of it is missing.
         """
         self.path, self.info = path, info
         self._images_per_shard = images_per_shard
@@ -80,9 +85,9 @@ class GalleryWriter(Closing):
                 f"{path}: another process is writing to this gallery; wait for it, or stop it"
             ) from error
         self._shards = Connections()
-        self._known: dict[bytes, tuple[int, int]] = {}  # shard and id, by the path in the file system's own encoding
+        self._known: dict[bytes, tuple[int, int]] = {}  # encoded path -> shard number, row id
         self._damaged: set[Path] = set()
-        self._unkept: set[int] = set()  # shards whose columns are not kept as they are
+        self._unkept: set[int] = set()  # numbers of shards whose columns file is stale
         self.repairs: list[str] = []
         try:
             self._start()
@@ -127,11 +132,14 @@ class GalleryWriter(Closing):
         self._unkept.add(len(self._shards.files) - 1)
 
     def _open_shard(self, file: Path, suspected: bool) -> None:
-        """Take note of a shard's images: by its columns or, where these are old or damage is suspected, row by row."""
+        """Register a shard's images, from its columns file if that is up to date and no damage is suspected.
+
+        Otherwise every row is read and checked.
+        """
         number = len(self._shards.files)
         self._shards.files.append(file)
         with self._shards.use(number) as shard, translated_errors(file):
-            shard.executescript(SCHEMA)  # what a shard of an earlier format lacks
+            shard.executescript(SCHEMA)  # creates tables that shards of earlier versions lack
             contents = read_contents(shard)
             columns = None if suspected else open_columns(file, contents)
             if columns is None:
@@ -142,7 +150,7 @@ class GalleryWriter(Closing):
                 self._known.update((name, (number, id_)) for name, id_ in zip(names, ids, strict=True))
 
     def _look_at_rows(self, number: int, shard: sqlite3.Connection, count: int, suspected: bool) -> None:
-        """Take note of a shard's images and of what is damaged; rows that cannot be trusted are removed."""
+        """Register a shard's images and the damaged ones; delete rows that fail their checksum."""
         whole = {id_ for (id_,) in shard.execute(SELECT_WHOLE)}
         found, removed = 0, []
         for columns in shard.execute(SELECT_IMAGES):
@@ -171,16 +179,17 @@ class GalleryWriter(Closing):
 
     @classmethod
     def reopen(cls, path: Path) -> GalleryWriter:
-        """The writer of a gallery that is there, whatever made it.
+        """Open an existing gallery with its own settings.
 
         Raises:
-            GalleryError: there is none, or another writer holds it.
+            GalleryInUseError: another process is writing to it.
+            GalleryError: the folder is not a gallery.
         """
         return cls(path, read_info(path))
 
     @property
     def paths(self) -> list[Path]:
-        """Every image, in the order of the rows."""
+        """Paths of all images, in the order of the rows."""
         return [Path(os.fsdecode(name)) for name in self._known]
 
     def __len__(self) -> int:
@@ -191,11 +200,11 @@ class GalleryWriter(Closing):
 
     @property
     def damaged(self) -> list[Path]:
-        """Images whose maps are missing or damaged, until they are put in anew."""
+        """Images whose maps are missing or damaged; an image leaves the list when it is stored again."""
         return sorted(self._damaged)
 
     def stamp(self, path: Path) -> FileStamp | None:
-        """What the file looked like when it was indexed, None for one that is to be put in (anew)."""
+        """Return the file's stamp at indexing time; None if the image is not stored or is damaged."""
         name = os.fsencode(path)
         if name not in self._known or path in self._damaged:
             return None
@@ -206,16 +215,16 @@ class GalleryWriter(Closing):
 
     @property
     def is_unlearnt(self) -> bool:
-        """Whether there is a code to be learnt before the first image is put in."""
+        """True if the map compression must be fitted before the first image can be stored."""
         return is_learnt(self.info.maps) and not self.info.code
 
     def learn(self, first: Sequence[Features], score: Score | None = None) -> None:
-        """Fit the compression of the gallery's maps to its first images, and note its fidelity."""
+        """Fit the compression of the gallery's maps to its first images and record its fidelity."""
         codec = learn_codec(self.info.maps, first)
         self.keep_maps_by(codec, Fidelity.of(codec, first, score))
 
     def keep_maps_by(self, codec: LearntCodec, fidelity: Fidelity | None) -> None:
-        """Keep the maps of all images to come by this code."""
+        """Store the maps of all images with this codec."""
         self.codec = codec
         with translated_errors(self.path):
             code = codec.save(self.path)
@@ -223,17 +232,17 @@ class GalleryWriter(Closing):
         self._write_info()
 
     def is_dated(self, path: Path) -> bool:
-        """Whether the EXIF of an image that is there has been looked at: galleries from before have no dates."""
+        """Return True if the EXIF metadata of a stored image has been read; earlier versions did not read it."""
         number, id_ = self._known[os.fsencode(path)]
         with self._shards.use(number) as shard, translated_errors(self.path):
             return has_shot(shard, id_)
 
     def put(self, path: Path, stamp: FileStamp, features: Features, shot: Shot | None = None) -> None:
-        """Add an image, or replace what is known of it; on return it is on the disk.
+        """Add or replace an image. It is synced to disk on return.
 
         Raises:
-            GalleryError: features that are no finite numbers, a full disk, or a damaged gallery; what was stored
-                before still is.
+            GalleryError: the features are not finite, the disk is full or the gallery is damaged. What was stored
+                before is unchanged.
         """
         if not features.is_finite:
             raise GalleryError(f"{path}: features that are no finite numbers; build the bundle again, in fp32")
@@ -242,7 +251,11 @@ class GalleryWriter(Closing):
         self.store(image, {"maps": maps, "taken": [shot_columns(shot)] if shot else []})
 
     def store(self, image: StoredImage, belongings: Belongings) -> None:
-        """As `put`, from rows that are as a gallery of the same making keeps them; `image.id` is given anew."""
+        """Add or replace an image from rows encoded for this gallery; `image.id` is ignored.
+
+        Raises:
+            GalleryError: the disk is full or the gallery is damaged.
+        """
         path, name = image.path, image.name
         number, id_ = self._known.get(name) or self._next_place()
         with self._shards.use(number) as shard, translated_errors(self.path), shard as transaction:
@@ -258,9 +271,9 @@ class GalleryWriter(Closing):
             self._clear_note()
 
     def remove(self, paths: Iterable[Path], done: Callable[[int], None] = lambda _: None) -> None:
-        """Take images out, a transaction a shard; `done(n)` is called when n are gone from the disk.
+        """Remove images, in one transaction per shard; `done(n)` is called after each commit with its number of images.
 
-        Their space is used for images to come; `compact` gives it back.
+        New images reuse the space; `compact` returns it to the file system.
         """
         by_shard: dict[int, list[Path]] = defaultdict(list)
         for path in paths:
@@ -280,13 +293,13 @@ class GalleryWriter(Closing):
         self._clear_note()
 
     def compact(self, done: Callable[[int], None] = lambda _: None) -> None:
-        """Give the space of removed images back, shard by shard; `done(1)` is called after each.
+        """Return the space of removed images to the file system, shard by shard; `done(1)` is called after each.
 
-        A shard is copied to the gallery's own folder and back in one transaction, for which the disk must have twice
-        its size free; readers go on meanwhile, and a kill leaves it as it was.
+        Each shard is rewritten in one transaction, which temporarily needs twice its size on the gallery's disk.
+        Readers are not blocked, and a kill leaves the shard unchanged.
 
         Raises:
-            GalleryError: a full disk.
+            GalleryError: the disk is full.
         """
         with translated_errors(self.path), temporary_files_in(self.path):
             for number in range(len(self._shards.files)):
@@ -297,7 +310,7 @@ class GalleryWriter(Closing):
                 done(1)
 
     def touch(self, path: Path, stamp: FileStamp, shot: Shot | None = None) -> None:
-        """Record a new modification time of a file whose content is as it was; what its EXIF says, if it was read."""
+        """Record the new modification time of a file with unchanged content, and its EXIF metadata if given."""
         name = os.fsencode(path)
         number, id_ = self._known[name]
         with self._shards.use(number) as shard, translated_errors(self.path), shard as transaction:
@@ -306,7 +319,7 @@ class GalleryWriter(Closing):
                 put_shot(transaction, id_, shot)
 
     def _next_place(self) -> tuple[int, int]:
-        """Shard and id of the next free row, in a new shard where the last one is full."""
+        """Return shard number and row id for a new image; create a shard if the last one is full."""
         last = len(self._shards.files) - 1
         if last >= 0:
             with self._shards.use(last) as shard, translated_errors(self.path):
@@ -315,11 +328,11 @@ class GalleryWriter(Closing):
                 return last, last_id + 1
         self._keep_columns()
         self._add_shard(shard_file(self.path, last + 1))
-        self._write_info()  # before it holds anything, so that it is missed if it goes
+        self._write_info()  # before it holds images, so that its loss is noticed
         return last + 1, 0
 
     def _keep_columns(self) -> None:
-        """Write the columns of shards that have changed; where that is impossible, they are done without."""
+        """Write the columns files of changed shards. Errors are ignored because these files are only caches."""
         for number in sorted(self._unkept):
             file = self._shards.files[number]
             with (
