@@ -1,9 +1,9 @@
-"""A gallery's approximate index, kept in a file beside its shards.
+"""Approximate indexes of galleries, stored in a file beside the shards.
 
     approximate.index   a line of JSON, `About`; then an npz of the inverted file's arrays and of `images`, (n,) `IMAGE`
 
-It names each image by shard, id and the checksum of its row, which covers path and descriptor. So it need not know what
-writers do: an image that has been added since is one that it lacks, one that was replaced or removed one that is gone.
+The file identifies each image by shard, id and the checksum of its row, which covers path and descriptor. Comparing
+these with the shards shows which images were added, replaced or removed since it was built.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ ANN = "approximate.index"
 FORMAT = 1
 IMAGE = np.dtype([("shard", "<i4"), ("id", "<i8"), ("checksum", "<u4")])
 MOST_LINE = 1 << 16  # bytes
-MOST_GONE = 0.1  # of its images, before recall is no longer what was measured
-MOST_ADDED = 0.25  # of the gallery's; to pick more out takes longer than to scan all
+MOST_GONE = 0.1  # of the indexed images; beyond it, recall is no longer as measured
+MOST_ADDED = 0.25  # of the gallery's images; beyond it, a full scan is faster
 AGAIN = "search is exact until 'cvnet-engine gallery ann' makes it anew"
 
 
 @dataclass(frozen=True)
 class About:
-    """What an approximate index is worth.
+    """Quality and cost of an approximate index.
 
     Attributes:
-        digest: SHA-256 of all else in the file.
-        images: how many it covers.
-        wanted: recall@100 that was asked for.
-        recall: that was measured, the mean over `queries` images of the gallery, each left out of its own results;
-            `recall_error` is the standard error of that mean.
+        digest: SHA-256 of the rest of the file.
+        images: number of images in the index.
+        wanted: requested recall@100.
+        recall: measured recall@100, the mean over `queries` images of the gallery, each excluded from its own results.
+        recall_error: standard error of that mean.
         probes, candidates: see `Effort`.
     """
 
@@ -66,10 +66,10 @@ class About:
 
 @dataclass(frozen=True)
 class AnnFile:
-    """An approximate index as it is kept.
+    """An approximate index as stored.
 
     Attributes:
-        images: (n,) of `IMAGE`, in the order of the gallery's rows; those that the inverted file numbers.
+        images: (n,) of `IMAGE`, the image of each descriptor in the inverted file, in the order of the gallery's rows.
     """
 
     about: About
@@ -78,7 +78,7 @@ class AnnFile:
 
     @classmethod
     def of(cls, built: Built, wanted: float, shards: Sequence[Columns]) -> AnnFile:
-        """Of an index that was built of all images of these shards."""
+        """Wrap an index that was built from all images of these shards."""
         trial, images = built.trial, images_of(shards)
         about = About(
             format=FORMAT,
@@ -94,7 +94,7 @@ class AnnFile:
         return cls(about, built.file, images)
 
     def save(self, gallery: Path) -> About:
-        """Keep it beside a gallery's shards, in the place of another; what it says of itself."""
+        """Write the file into a gallery's folder, replacing an existing one; return its header."""
         quantizer = self.file.quantizer
         stream = io.BytesIO()
         np.savez(
@@ -114,12 +114,10 @@ class AnnFile:
 
     @classmethod
     def load(cls, gallery: Path) -> AnnFile | None:
-        """
-        Returns:
-            None where the gallery has none.
+        """Read the approximate index of a gallery; return None if it has none.
 
         Raises:
-            GalleryError: it is damaged, or not readable.
+            GalleryError: the file is damaged or not readable.
         """
         file = gallery / ANN
         try:
@@ -138,9 +136,10 @@ class AnnFile:
             raise GalleryError(f"{file}: damaged, or not readable ({one_line(error)}); {AGAIN}") from error
 
     def opened(self, shards: Sequence[Columns]) -> Approximate:
-        """
+        """Match the index with the current images of the gallery.
+
         Raises:
-            GalleryError: too many of its images have gone from the gallery, or too many were added.
+            GalleryError: too many images were removed, replaced or added since it was built.
         """
         rows = rows_of(self.images, shards)
         gone = np.count_nonzero(rows < 0)
@@ -149,13 +148,13 @@ class AnnFile:
         unknown = np.ones(sum(map(len, shards)), bool)
         unknown[rows[rows >= 0]] = False
         added = np.flatnonzero(unknown)
-        if len(added) > MOST_ADDED * len(unknown):  # not how many: a server would note it anew whenever there are more
+        if len(added) > MOST_ADDED * len(unknown):  # no exact count: a server would warn again at each change
             raise GalleryError(f"{ANN}: more than {MOST_ADDED:.0%} of the images were added since; {AGAIN}")
         return Approximate(Scanner(self.file), rows, added, self.about.effort)
 
 
 def digest(about: About, data: bytes | memoryview) -> str:
-    """SHA-256 of an index: of what it says of itself, but for this, and of its arrays."""
+    """Return the SHA-256 of an index: of its header without `digest`, and of its arrays."""
     head = json.dumps(asdict(replace(about, digest=""))).encode()
     return hashlib.sha256(head + hashlib.sha256(data).digest()).hexdigest()
 
@@ -177,7 +176,7 @@ def read_images(arrays: Mapping[str, Array], about: About) -> Array:
 
 
 def images_of(shards: Sequence[Columns]) -> Array:
-    """(n,) of `IMAGE`: what tells a gallery's images apart, by row."""
+    """Return the identity of each row of a gallery, (n,) of `IMAGE`."""
     images = np.empty(sum(map(len, shards)), IMAGE)
     start = 0
     for number, columns in enumerate(shards):
@@ -188,7 +187,7 @@ def images_of(shards: Sequence[Columns]) -> Array:
 
 
 def rows_of(images: Array, shards: Sequence[Columns]) -> Array:
-    """(n,) int64: the row that each of `images` has in a gallery now, -1 where there is none."""
+    """Return the current row of each of `images` in a gallery, (n,) int64; -1 if it was removed or replaced."""
     rows = np.full(len(images), -1)
     bounds = np.searchsorted(images["shard"], np.arange(len(shards) + 1))
     start = 0

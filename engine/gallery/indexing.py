@@ -1,4 +1,4 @@
-"""Indexing: every image of a list into a gallery, each once, resumable at any point."""
+"""Indexing: extraction and storage of the features of a list of images; can be stopped and resumed at any point."""
 
 from __future__ import annotations
 
@@ -27,17 +27,20 @@ from cvnet_engine.engine.images import EXPECTED, SUFFIXES, decode, limit_side, r
 from cvnet_engine.engine.photo_formats import missing
 from cvnet_engine.engine.retrieval.engines import Engines, on_gpu
 
-MOST_STREAMS = 4  # images described at once: each takes memory of its own, 0.6 GB at 1024x768 px in float32
-READERS = 2  # threads more than the engines serve: they read and decode, and are ready when an engine is
+MOST_STREAMS = 4  # images extracted at once, each with 0.6 GB of memory at 1024x768 px in float32
+READERS = 2  # additional threads, which read and decode so that no engine waits for an image
 
 
 @dataclass
 class IndexReport:
-    """What became of each image: `added`, `updated` (its content changed) and `unchanged` counts, failures by path.
+    """Result of indexing.
 
-    `skipped` are files that were not taken for images, and why; `score_drift` is the largest change of a
-    pair score by compressed maps, measured on the last images, `fidelity` what
-    compression does to the gallery's first images.
+    Attributes:
+        added, updated, unchanged: number of images; updated ones have new content.
+        failed: images that could not be indexed, and why.
+        skipped: files that were passed over, and why.
+        score_drift: largest change of a pair score by compressed maps, measured on the last indexed images.
+        fidelity: loss by compressed maps, measured on the gallery's first images.
     """
 
     added: int = 0
@@ -50,13 +53,13 @@ class IndexReport:
 
     @property
     def usable(self) -> int:
-        """Images of the list that are in the gallery now."""
+        """Number of images of the list that are in the gallery."""
         return self.added + self.updated + self.unchanged
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A file as it was found: its stamp, what its EXIF says, and its features where they had to be extracted."""
+    """A file that was read: its stamp, its EXIF metadata, and its features, None if its content is unchanged."""
 
     stamp: FileStamp
     shot: Shot
@@ -71,11 +74,13 @@ def index(
     report: IndexReport,
     done: Callable[[Path], None] = lambda _: None,
 ) -> None:
-    """Bring the gallery up to date with the files, in their order; `report` is kept current, `done` called after each.
+    """Bring the gallery up to date with the files, in their order.
+
+    `report` is updated and `done` is called after each image. An image that cannot be read, or that is too large for
+    the memory, is added to `report.failed`.
 
     Raises:
-        GalleryError: the gallery cannot be written, for instance on a full disk. An unreadable image is no
-            error, nor is one that is too much for the memory; it goes to the report.
+        GalleryError: the gallery cannot be written, for instance because the disk is full.
     """
     assert retriever.scales == writer.info.scales
     intake = Intake(writer, retriever.score, report, done)
@@ -101,7 +106,7 @@ def index(
 
 @dataclass(frozen=True)
 class Extracted:
-    """What a gallery is to keep of an image."""
+    """An image with extracted features, to be stored."""
 
     path: Path
     stamp: FileStamp
@@ -110,9 +115,10 @@ class Extracted:
 
 
 class Intake:
-    """Features on their way into a gallery; the first wait until the code of its maps has been learnt from them.
+    """Queue in front of a gallery: holds the first images back until the map compression has been fitted to them.
 
-    `last` are those of the last few images.
+    Attributes:
+        last: features of the last `SCORED` images.
     """
 
     def __init__(self, writer: GalleryWriter, score: Score, report: IndexReport, done: Callable[[Path], None]) -> None:
@@ -127,7 +133,7 @@ class Intake:
             self.store()
 
     def store(self) -> None:
-        """Put in what waits."""
+        """Store all images in the queue."""
         if self._waiting and self._writer.is_unlearnt:
             self._writer.learn([image.features for image in self._waiting], self._score)
         while self._waiting:
@@ -140,9 +146,10 @@ class Intake:
 
 
 def streams(bundle: Bundle, threads: int | None, max_side_px: int | None) -> int:
-    """How many images to describe at once: a CPU's threads do more for an image each than together for one.
+    """Return the number of images to extract at once.
 
-    A GPU takes one after the other, and so does a CPU where images may be of any size, for their memory.
+    On a CPU, one thread per image is faster than all threads on one image. It is 1 on a GPU, and also without a size
+    limit, because the memory per image is then unbounded.
     """
     if max_side_px is None or on_gpu(bundle):
         return 1
@@ -152,7 +159,7 @@ def streams(bundle: Bundle, threads: int | None, max_side_px: int | None) -> int
 def look_ahead(
     paths: Iterable[Path], retriever: Engines, writer: GalleryWriter, max_side_px: int | None
 ) -> Iterator[tuple[Path, Future[Seen | None]]]:
-    """Files looked at in the background, as many at once as the retriever serves and a few more, yielded in order."""
+    """Read files and extract their features in a thread pool; yield the results in the order of `paths`."""
     turns = Semaphore(retriever.streams)
 
     def describe(data: bytes) -> Features:
@@ -176,14 +183,18 @@ def look_ahead(
 
 
 def look(path: Path, known: FileStamp | None, dated: bool, describe: Callable[[bytes], Features]) -> Seen | None:
-    """The file, or None where size and time say that it has not changed and its EXIF has been looked at.
+    """Read a file and extract its features if its content is new.
 
     Args:
-        known: the file as it was indexed, None where it has to be described.
-        describe: a file's bytes -> its image's features.
+        known: stamp of the file when it was indexed; None if its features must be extracted.
+        dated: its EXIF metadata is already in the gallery.
+        describe: extracts features from the bytes of a file.
+
+    Returns:
+        None if size and modification time are unchanged and the EXIF metadata is in the gallery.
 
     Raises:
-        ImageError: the file cannot be read or is no usable image.
+        ImageError: the file cannot be read or is not a usable image.
     """
     try:
         status = path.stat()
@@ -201,29 +212,29 @@ def look(path: Path, known: FileStamp | None, dated: bool, describe: Callable[[b
 
 @dataclass(frozen=True)
 class Found:
-    """Files of some sources: the images, and why every other one was passed over; absolute, in order, no doubles."""
+    """Images found in the sources, and the reason for each file that was passed over; absolute unique paths in order."""
 
     images: list[Path]
     skipped: dict[Path, str]
 
 
 def find_images(sources: Iterable[Path]) -> list[Path]:
-    """The images that `find` finds."""
+    """Return the images in the sources; raises as `find`."""
     return find(sources).images
 
 
 @dataclass(frozen=True)
 class Patterns:
-    """Which files of a folder are wanted: those that match any of `include`, where there are any, and no `exclude`.
+    """Selection of files in a folder: those that match any of `include` (all if empty) and none of `exclude`.
 
-    Shell patterns, matched with a file's name and with its path below the folder, whose separators `*` matches too.
+    Shell patterns, matched against the file's name and against its path relative to the folder; `*` also matches `/`.
     """
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
     def objection(self, path: Path, folder: Path) -> str | None:
-        """Why a file of a folder is passed over; None for one that is wanted."""
+        """Return the reason for passing over a file of a folder; None if it is selected."""
         names = (path.name, str(path.relative_to(folder)))
 
         def match(patterns: tuple[str, ...]) -> bool:
@@ -238,10 +249,10 @@ EVERYTHING = Patterns()
 
 
 def find(sources: Iterable[Path], patterns: Patterns = EVERYTHING) -> Found:
-    """Image files: each named file whatever its ending, each named folder searched throughout for what is wanted.
+    """Find the images in the sources. Files are taken whatever their suffix; folders are searched recursively.
 
     Raises:
-        ImageError: a source that does not exist or is neither file nor folder, or sources without a single image.
+        ImageError: a source does not exist or is neither a file nor a folder, or there is no image in the sources.
     """
     images: dict[Path, None] = {}
     skipped: dict[Path, str] = {}
@@ -257,10 +268,10 @@ def find(sources: Iterable[Path], patterns: Patterns = EVERYTHING) -> Found:
 
 
 def is_folder(source: Path) -> bool:
-    """Whether a source is a folder rather than a file.
+    """Return True for a folder, False for a file.
 
     Raises:
-        ImageError: it is neither, or not there.
+        ImageError: the source does not exist, or is neither.
     """
     expected = "expected an image file or a folder of them"
     try:
@@ -273,7 +284,7 @@ def is_folder(source: Path) -> bool:
 
 
 def walk(folder: Path, patterns: Patterns = EVERYTHING) -> Found:
-    """Files in a folder and those below it, but for folders that are hidden or linked, which are passed over whole."""
+    """Find the images in a folder and its subfolders, except hidden folders and links to folders."""
     images: list[Path] = []
     skipped: dict[Path, str] = {}
     folders = [folder]
@@ -297,7 +308,7 @@ def walk(folder: Path, patterns: Patterns = EVERYTHING) -> Found:
 
 
 def objection(entry: os.DirEntry[str]) -> str | None:
-    """Why an entry of a folder is passed over; None for an image and for a folder to search."""
+    """Return the reason for passing over a folder's entry; None for an image or a folder to search."""
     if entry.name.startswith("."):
         return "hidden"
     try:

@@ -1,4 +1,4 @@
-"""The settings that a gallery was made with, stored in `gallery.json`; features of other settings cannot be mixed."""
+"""Settings of a gallery, stored in `gallery.json`. All features of a gallery must have the same settings."""
 
 from __future__ import annotations
 
@@ -23,13 +23,18 @@ MOST_SHARDS = 100_000  # their names have five digits
 
 @dataclass(frozen=True)
 class GalleryInfo:
-    """What a gallery's features were made with, and how many shards it has.
+    """Settings of a gallery and its number of shards.
 
-    `features_id` is `Manifest.features_id`, `max_side_px` the limit on an image's longer side before extraction,
-    `descriptor` is one of `DESCRIPTOR_NAMES`, `maps` how maps are kept (see `engine.gallery.map_codec`), `code` the
-    SHA-256 of what a learnt kind goes by, empty until that is learnt, and `fidelity` what that does to the images that
-    it was learnt from, None where it is not known; `shards` are those that may hold images, `scales` those of
-    `IMAGE_SCALES` that images are described at.
+    Attributes:
+        features_id: `Manifest.features_id` of the bundle.
+        weights: `Manifest.weights` of the bundle.
+        max_side_px: limit on an image's longer side before extraction; None for no limit.
+        maps: how feature maps are stored, see `engine.gallery.map_codec`.
+        shards: number of shards that may hold images.
+        code: SHA-256 of the map compression's parameters; empty for float16, and until they are fitted.
+        descriptor: one of `DESCRIPTOR_NAMES`.
+        scales: image scales at which features are extracted, a subset of `IMAGE_SCALES`.
+        fidelity: loss by compressed maps, measured on the images that the compression was fitted to; None if unknown.
     """
 
     format: int
@@ -47,11 +52,11 @@ class GalleryInfo:
     def made_with(
         cls, manifest: Manifest, max_side_px: int | None, maps: str, scales: Scales = IMAGE_SCALES
     ) -> GalleryInfo:
-        """Of a gallery that is made with a bundle."""
+        """Return the settings of a new gallery for a bundle."""
         return cls(FORMAT, "", "", max_side_px, maps, scales=scales).by(manifest)
 
     def by(self, manifest: Manifest) -> Self:
-        """The same, were it made with this bundle."""
+        """Return a copy with the model of a bundle."""
         return replace(
             self,
             features_id=manifest.features_id,
@@ -62,14 +67,15 @@ class GalleryInfo:
 
 @dataclass(frozen=True)
 class StoredInfo(GalleryInfo):
-    """The content of `gallery.json`: the gallery's making and its checksum."""
+    """The content of `gallery.json`: the settings and their checksum."""
 
     checksum: int = 0
 
     def unpacked(self) -> GalleryInfo:
-        """
+        """Return the settings after checking their checksum.
+
         Raises:
-            ValueError: it is not what was stored.
+            ValueError: the checksum differs.
         """
         if self.checksum != checksum(self):
             raise ValueError("checksum differs")
@@ -77,7 +83,7 @@ class StoredInfo(GalleryInfo):
 
 
 def checksum(info: GalleryInfo) -> int:
-    """CRC-32 of what scores depend on: another `max_side_px` would change them without a word."""
+    """Return the CRC-32 of the settings that scores depend on, because an edited one would change scores silently."""
     code = [info.code] if info.code else []
     scales = [] if info.scales == IMAGE_SCALES else info.scales
     return zlib.crc32(json.dumps([info.features_id, info.max_side_px, info.maps, *code, *scales]).encode())
@@ -115,17 +121,17 @@ def write_info(path: Path, info: GalleryInfo) -> None:
 
 
 def kind_of(path: Path) -> str:
-    """How a gallery which is there keeps maps, the default for a new one."""
+    """Return how an existing gallery stores maps; the default for a new one."""
     return read_info(path).maps if (path / INFO).exists() else "float16"
 
 
 def scales_of(path: Path) -> Scales:
-    """The scales of a gallery which is there, the published ones for a new one."""
+    """Return the image scales of an existing gallery; the published ones for a new one."""
     return read_info(path).scales if (path / INFO).exists() else IMAGE_SCALES
 
 
 def require_equal(gallery: GalleryInfo, wanted: GalleryInfo, path: Path) -> None:
-    """Raise GalleryError where features of `wanted` would not belong beside the gallery's."""
+    """Raise GalleryError if features made with the settings `wanted` cannot be added to the gallery."""
     if gallery.descriptor != wanted.descriptor:
         raise GalleryError(
             f"{path}: holds {DESCRIPTOR_NAMES[gallery.descriptor]}'s descriptors; the bundle makes "

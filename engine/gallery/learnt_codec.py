@@ -1,4 +1,4 @@
-"""The codes of a gallery's maps, one for each area scale, learnt from its first images and kept beside its shards."""
+"""Codec of compressed maps: one compression per area scale, fitted to a gallery's first images."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from cvnet_engine.engine.geometry import AREA_SCALES, MAP_DIM
 
 CODE_FILE = "map-code.npz"
 LEARN_FROM = 32  # images
-LEARN_POSITIONS = 30_000  # of their maps, of each scale
-MOST_BYTES = 128  # a position
-LEAST_ENERGY = 1e-12  # that a share is taken of
-ORTHONORMAL = 1e-4  # largest difference of products of a rotation's columns from 0 and 1
+LEARN_POSITIONS = 30_000  # sample positions per scale
+MOST_BYTES = 128  # per position
+LEAST_ENERGY = 1e-12  # avoids division by zero
+ORTHONORMAL = 1e-4  # tolerance on the inner products of a rotation's columns
 
 
 @dataclass(frozen=True)
 class LearntCodec:
-    """`coded:N`: N bytes a position, by a code for each scale; none of them while they are still to be learnt."""
+    """`coded:N`: N bytes per position. `codes` has one compression per area scale, and is empty before fitting."""
 
     codes: tuple[MapCode, ...] = ()
 
     @classmethod
     def learn(cls, sample: Sequence[Features], position_bytes: int) -> LearntCodec:
-        """Fit a code per scale to the maps of sample images."""
+        """Fit one compression per scale to the maps of sample images."""
         return cls(tuple(learn(vectors, position_bytes) for vectors in vectors_of(sample, LEARN_POSITIONS)))
 
     @property
@@ -42,9 +42,9 @@ class LearntCodec:
         return max(code.position_bytes for code in self.codes)
 
     def energy(self, vectors: Sequence[Array]) -> float:
-        """The share of energy that is kept of `vectors_of` images, the mean over scales.
+        """Return the explained variance of vectors from `vectors_of`, the mean over scales.
 
-        Of a position's energy that is what lies in the direction of its decoded vector: their squared cosine.
+        For a position of unit norm, it is the squared cosine between the vector and its decoded version.
         """
         shares = []
         for scale, of_scale in enumerate(vectors):
@@ -61,11 +61,11 @@ class LearntCodec:
         return self._code(scale).decode(data, height, width)
 
     def coordinates(self, scale: int, data: bytes, height: int, width: int) -> Array:
-        """What `rotate` makes an image's map of a scale of; see `MapCode.coordinates`."""
+        """Decompress a map to PCA coordinates, see `MapCode.coordinates`."""
         return self._code(scale).coordinates(data, height, width)
 
     def rotate(self, coordinates: Sequence[Array]) -> tuple[Array, ...]:
-        """An image's maps, of coordinates (d_s, h_s, w_s) float32 for each scale."""
+        """Rotate the PCA coordinates of each scale, (d_s, h_s, w_s) float32, back to maps (256, h_s, w_s)."""
         return tuple(code.rotate(of_scale) for code, of_scale in zip(self.codes, coordinates, strict=True))
 
     def _code(self, scale: int) -> MapCode:
@@ -74,7 +74,7 @@ class LearntCodec:
         return self.codes[scale]
 
     def save(self, folder: Path) -> str:
-        """Write it beside a gallery's shards; the file's SHA-256."""
+        """Write the parameters into a gallery's folder; return the file's SHA-256."""
         arrays: dict[str, Array] = {}
         for scale, code in enumerate(self.codes):
             arrays[f"rotation_{scale}"] = code.rotation
@@ -87,9 +87,10 @@ class LearntCodec:
 
     @classmethod
     def load(cls, folder: Path, digest: str) -> LearntCodec:
-        """
+        """Read the parameters from a gallery's folder.
+
         Raises:
-            GalleryError: the file is missing, or not the one of this SHA-256.
+            GalleryError: the file is missing, damaged, or its SHA-256 is not `digest`.
         """
         file = folder / CODE_FILE
         remedy = "copy it back from a backup, or index the images into a new gallery"
@@ -108,7 +109,7 @@ class LearntCodec:
 
 
 def vectors_of(sample: Sequence[Features], most: int) -> list[Array]:
-    """Vectors (n, 256) float32 of positions of the images' maps for each scale, `most` of them, chosen at random."""
+    """Return, for each scale, at most `most` random positions of the images' maps as vectors (n, 256) float32."""
     rng = np.random.default_rng(0)
     chosen = []
     for maps in zip(*(features.maps for features in sample), strict=True):
@@ -118,9 +119,10 @@ def vectors_of(sample: Sequence[Features], most: int) -> list[Array]:
 
 
 def read_code(arrays: Mapping[str, Array], scale: int) -> MapCode:
-    """
+    """Parse the parameters of one scale.
+
     Raises:
-        ValueError: it is none that `learn` makes.
+        ValueError: they are invalid.
     """
     rotation, bits, levels = (arrays[f"{name}_{scale}"] for name in ("rotation", "bits", "levels"))
     if [array.dtype.name for array in (rotation, bits, levels)] != ["float32", "uint8", "float32"]:

@@ -1,9 +1,9 @@
-"""A unit map in a few bytes a position: rotated, its leading dimensions each coded by a scalar, unit norm again after.
+"""Compression of feature maps: PCA rotation and scalar quantisation to a few bytes per position.
 
-A code is learnt from vectors like those that it will keep. The rotation is that of their principal components about
-the origin. Bits go one at a time to the dimension where the next one saves most: reverse water-filling, with the loss
-of the best scalar quantiser of b bits for a Gaussian (Max, Quantizing for Minimum Distortion, 1960, table I; a quarter
-for each bit beyond). Levels are then fitted to the values themselves by Lloyd's method.
+Decoded vectors are normalised again. The parameters are fitted to sample vectors. The rotation is an uncentred PCA.
+Bits are assigned greedily to the dimension whose error the next bit reduces most (reverse water-filling), with the
+distortion of the optimal b-bit scalar quantiser of a Gaussian (Max, Quantizing for Minimum Distortion, 1960, table I;
+each further bit divides it by four). The levels are then fitted to the sample by Lloyd's method.
 """
 
 from __future__ import annotations
@@ -21,19 +21,28 @@ from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.geometry import MAP_DIM
 
 BYTE = 8
-LOSS = (1.0, 0.3634, 0.1175, 0.03454, 0.009497, 0.002499, 2.5e-3 / 4, 2.5e-3 / 16, 2.5e-3 / 64)  # of 0 to 8 bits
+LOSS = (
+    1.0,
+    0.3634,
+    0.1175,
+    0.03454,
+    0.009497,
+    0.002499,
+    2.5e-3 / 4,
+    2.5e-3 / 16,
+    2.5e-3 / 64,
+)  # mean squared error of 0 to 8 bits
 LLOYD_ROUNDS = 30
-LEAST_NORM = 1e-12  # of a decoded vector before it is divided by it
+LEAST_NORM = 1e-12  # avoids division by zero
 
 
 @dataclass(frozen=True)
 class MapCode:
-    """A code for the maps of one area scale.
+    """Compression parameters for the maps of one area scale.
 
     Attributes:
-        rotation: (256, d) float32, orthonormal columns; the d dimensions that bits are spent on. Of a code that
-            decodes to D dimensions, see `reduced`, it is (D, d).
-        levels: for each of the d, the values (2^b,) float32 that it is kept as, ascending.
+        rotation: (256, d) float32, orthonormal columns: the d principal directions that have bits.
+        levels: for each of the d dimensions, its quantisation levels (2^b,) float32, ascending.
     """
 
     rotation: Array
@@ -41,7 +50,7 @@ class MapCode:
 
     @cached_property
     def places(self) -> tuple[tuple[int, int], ...]:
-        """For each dimension the byte that it is in, and its lowest bit there."""
+        """For each dimension, the index of its byte and its lowest bit in that byte."""
         return places_of([len(levels).bit_length() - 1 for levels in self.levels])
 
     @property
@@ -50,20 +59,20 @@ class MapCode:
 
     @cached_property
     def dimensions(self) -> list[slice]:
-        """For each byte the dimensions that are in it."""
+        """For each byte, the dimensions stored in it."""
         edges = np.searchsorted([byte for byte, _ in self.places], np.arange(self.position_bytes + 1)).tolist()
         return list(starmap(slice, pairwise(edges)))
 
     @cached_property
     def tables(self) -> Array:
-        """(d, 256) float32: each dimension's value for every byte."""
+        """Decoding table (d, 256) float32: the level of each dimension for every value of its byte."""
         byte = np.arange(1 << BYTE)
         return np.stack(
             [levels[(byte >> shift) % len(levels)] for levels, (_, shift) in zip(self.levels, self.places, strict=True)]
         )
 
     def encode(self, unit_map: Array) -> bytes:
-        """A map (256, h, w) floating as (bytes, h, w) uint8."""
+        """Compress a floating-point map (256, h, w) to the bytes of an array (position_bytes, h, w) uint8."""
         values = self.rotation.T @ unit_map.reshape(MAP_DIM, -1).astype(np.float32)  # (d, h * w)
         codes = np.zeros((self.position_bytes, values.shape[1]), np.uint8)
         for row, levels, (byte, shift) in zip(values, self.levels, self.places, strict=True):
@@ -72,11 +81,11 @@ class MapCode:
         return codes.tobytes()
 
     def decode(self, data: bytes, height: int, width: int) -> Array:
-        """The map (256, h, w) float32 of `encode`d bytes, unit norm at each position; (D, h, w) where it is reduced."""
+        """Decompress to a map (256, h, w) float32, unit norm at each position."""
         return self.rotate(self.coordinates(data, height, width))
 
     def coordinates(self, data: bytes, height: int, width: int) -> Array:
-        """What `rotate` makes the map of: (d, h, w) float32, unit norm at each position."""
+        """Decompress to PCA coordinates (d, h, w) float32, unit norm at each position; `rotate` makes the map of them."""
         codes = np.frombuffer(data, np.uint8).reshape(self.position_bytes, height * width)
         values = np.empty((len(self.levels), height * width), np.float32)
         for dimensions, byte in zip(self.dimensions, codes.astype(np.intp), strict=True):
@@ -85,14 +94,14 @@ class MapCode:
         return values.reshape(-1, height, width)
 
     def rotate(self, coordinates: Array) -> Array:
-        """The map (256, h, w) float32, or (D, h, w), of coordinates (d, h, w) float32."""
+        """Rotate PCA coordinates (d, h, w) float32 back to a map (256, h, w) float32."""
         columns = coordinates.reshape(len(coordinates), -1)
         rotated: Array = product(self.rotation, columns) if is_ready() else self.rotation @ columns
         return rotated.reshape(-1, *coordinates.shape[1:])
 
 
 def learn(vectors: Array, position_bytes: int) -> MapCode:
-    """The code of `position_bytes` a position for vectors (n, 256) float32 of unit norm like these."""
+    """Fit a compression to `position_bytes` bytes per position to sample vectors (n, 256) float32 of unit norm."""
     moments, axes = np.linalg.eigh(vectors.T @ vectors / np.float32(len(vectors)))
     bits = share_bits(moments, position_bytes)
     order = [dimension for byte in pack(bits) for dimension in byte]
@@ -102,7 +111,7 @@ def learn(vectors: Array, position_bytes: int) -> MapCode:
 
 
 def share_bits(moments: Array, position_bytes: int) -> list[int]:
-    """Bits for each dimension, given its second moment (n,); they fit into the bytes without parting a dimension's."""
+    """Return the bits of each dimension, given their second moments (n,); no dimension crosses a byte boundary."""
     bits = [0] * len(moments)
     savings = [(-saving(moment, 0), dimension) for dimension, moment in enumerate(moments.tolist())]
     heapq.heapify(savings)
@@ -117,12 +126,12 @@ def share_bits(moments: Array, position_bytes: int) -> list[int]:
 
 
 def saving(moment: float, bits: int) -> float:
-    """What one more bit takes off a dimension's mean squared error."""
+    """Return the decrease of a dimension's mean squared error by one more bit."""
     return moment * (LOSS[bits] - LOSS[bits + 1])
 
 
 def pack(bits: Sequence[int]) -> list[list[int]]:
-    """Dimensions by the byte that they go into: the widest first, each into the first byte with room."""
+    """Distribute dimensions over bytes, first fit decreasing; return the dimensions of each byte."""
     bytes_: list[list[int]] = []
     used: list[int] = []
     place, width = 0, BYTE
@@ -140,7 +149,7 @@ def pack(bits: Sequence[int]) -> list[list[int]]:
 
 
 def places_of(widths: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Byte and lowest bit of each dimension, of these widths in `pack`'s order: the next byte when one is full."""
+    """Return byte and lowest bit of each dimension, given the widths in bits in the order of `pack`."""
     found, byte, bit = [], 0, 0
     for width in widths:
         if bit + width > BYTE:
@@ -151,7 +160,7 @@ def places_of(widths: Sequence[int]) -> tuple[tuple[int, int], ...]:
 
 
 def fit_levels(values: Array, count: int) -> Array:
-    """`count` levels (count,) float32, ascending, near to values (n,) in the mean square: Lloyd's method."""
+    """Fit ascending levels (count,) float32 to values (n,) with least mean squared error, by Lloyd's method."""
     ordered = np.sort(values.astype(np.float64))
     sums = np.concatenate([[0], np.cumsum(ordered)])
     levels = np.quantile(ordered, (np.arange(count) + 0.5) / count)

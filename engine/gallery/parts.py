@@ -1,8 +1,8 @@
-"""Indexing by parts: each part of a list of images becomes a gallery of its own, which then joins the one asked for.
+"""Parts: slices of an image list, each indexed into a small gallery that is then copied into the target gallery.
 
-A part is made in a folder of its own, by the same code that indexes anything else; so many processes can make parts, on
-all machines that share the folder, and whoever goes on with a part that was left behind finds what is done. A part that
-is made is never changed, and is there until all of it is in the gallery: both steps can be stopped at any moment.
+Many processes can index parts at the same time, on all machines that share the gallery's folder. Both steps can be
+interrupted at any moment: an unfinished part is resumed by the next process that takes it, and a finished part is
+never changed, and is deleted only after all of its images are in the target gallery.
 """
 
 from __future__ import annotations
@@ -28,35 +28,37 @@ from cvnet_engine.engine.geometry import IMAGE_SCALES
 from cvnet_engine.engine.retrieval.engines import Engines
 
 PARTS = "parts"  # folder in a gallery
-MADE = "made.json"  # in the folder of a part that is whole
-IMAGES_PER_PART = 64  # a minute of work for a worker; what a killed one has done of them is kept
+MADE = "made.json"  # in the folder of a finished part
+IMAGES_PER_PART = 64  # about a minute of work for a worker
 
 
 @dataclass(frozen=True)
 class Part:
-    """Images that are indexed together, and the folder where."""
+    """Images that are indexed together, and the folder of their small gallery."""
 
     folder: Path
     paths: tuple[Path, ...]
 
     @property
     def gallery(self) -> Path:
-        """The one that it is to join."""
+        """Folder of the target gallery."""
         return self.folder.parent.parent
 
     @property
     def is_made(self) -> bool:
-        """Whether it has all of the images: one that was cut when the gallery held more of them may not.
+        """True if the part is finished and covers all of `paths`.
+
+        A part finished by an earlier run can lack images that were in the target gallery at that time.
 
         Raises:
-            GalleryError: what is noted of it is damaged.
+            GalleryError: the part's record is damaged.
         """
         return (self.folder / MADE).exists() and set(read_made(self).images).issuperset(map(str, self.paths))
 
 
 @dataclass(frozen=True)
 class Made:
-    """What is noted of a part once it is whole: its images, and of those that could not be read, why."""
+    """Record of a finished part: its images, and a reason per image that could not be read."""
 
     images: tuple[str, ...]
     failed: dict[str, str]
@@ -69,9 +71,9 @@ def cut(
     info: GalleryInfo,
     images: int = IMAGES_PER_PART,
 ) -> list[Part]:
-    """The list in parts of so many images, of which those that are not `wanted` are left out.
+    """Cut a list into parts of `images` images each, then leave out the images that are not in `wanted`.
 
-    Equal lists for galleries of one making have equal folders, however much of them a gallery has by then.
+    The folder of a part depends only on the list and the gallery's settings, so a later run finds unfinished parts.
     """
     stretches = (paths[start : start + images] for start in range(0, len(paths), images))
     return [
@@ -88,10 +90,11 @@ def folder_of(paths: Iterable[Path], gallery: Path, info: GalleryInfo) -> Path:
 
 
 def make(part: Part, info: GalleryInfo, retriever: Engines) -> None:
-    """Index a part, or what is missing of it.
+    """Index a part, or the rest of it.
 
     Raises:
-        GalleryError: another process is at it, or the disk is full.
+        GalleryInUseError: another process is indexing it.
+        GalleryError: the disk is full.
     """
     report = IndexReport()
     with GalleryWriter(part.folder, replace(info, code="")) as writer:
@@ -103,7 +106,7 @@ def make(part: Part, info: GalleryInfo, retriever: Engines) -> None:
 
 
 def take_in(part: Part, writer: GalleryWriter, report: IndexReport) -> None:
-    """Copy a part that is made into the gallery and remove its folder; what became of each image goes to the report.
+    """Copy a finished part into the gallery, delete its folder, and add its images to the report.
 
     Raises:
         GalleryError: the part is damaged, or the gallery cannot be written.
@@ -114,10 +117,10 @@ def take_in(part: Part, writer: GalleryWriter, report: IndexReport) -> None:
                 f"{part.folder}: {found.path} is damaged ({found.reason}); remove this folder and run the command again"
             )
         path, stamp = found.image.path, found.image.stamp
-        if path not in part.paths:  # it is in the gallery
+        if path not in part.paths:  # already in the gallery
             continue
         known, held = path in writer, writer.stamp(path)
-        same = held is not None and held.digest == stamp.digest  # as after a kill in here
+        same = held is not None and held.digest == stamp.digest  # for instance copied before a kill
         if held != stamp or not writer.is_dated(path):
             writer.store(found.image, found.belongings)
         report.unchanged += same
@@ -129,7 +132,7 @@ def take_in(part: Part, writer: GalleryWriter, report: IndexReport) -> None:
 
 
 def discard(part: Part) -> None:
-    """Remove the folder of a part that is in the gallery; what a kill leaves of it is a part that can be made."""
+    """Delete the folder of a part, its record first, so that after a kill the rest counts as unfinished."""
     if part.folder.exists():
         for file in (part.folder / MADE, *shard_files(part.folder, recorded=0), part.folder / INFO):
             file.unlink(missing_ok=True)
@@ -149,13 +152,16 @@ def read_made(part: Part) -> Made:
 def stale(
     paths: Iterable[Path], writer: GalleryWriter, report: IndexReport, done: Callable[[Path], None]
 ) -> list[Path]:
-    """Images that are not in the gallery, or whose file has another size or time; the others are unchanged."""
+    """Return the images that are missing from the gallery, or whose file has another size or modification time.
+
+    The others are added to the report as unchanged, and `done` is called after each of them.
+    """
     found = []
     for path in paths:
         known = writer.stamp(path)
         try:
             unchanged = known is not None and known.fits(path.stat())
-        except OSError:  # a part's worker says what is wrong
+        except OSError:  # the worker that indexes its part reports the error
             unchanged = False
         if unchanged and writer.is_dated(path):
             report.unchanged += 1
