@@ -1,16 +1,15 @@
-"""A gallery: a folder of SQLite shards that keeps every image's features, so that they are computed once.
+"""Galleries: folders that store the features of images, so that each image is processed only once.
 
-    GALLERY/gallery.json       what made it: the model and the image size limit; how many shards it has
-    GALLERY/shard-00000.sqlite one row an image in `images`, one row a map in `maps`; how many images, in `contents`;
-                               one row an image whose EXIF was looked at, in `taken`
-    GALLERY/shard-00000.columns  what opening needs of the shard, written once it has been; it can be done without
-    GALLERY/map-code.npz       what coded maps are read by
-    GALLERY/writer.lock        held by the one writer
-    GALLERY/damaged            left by a reader that met damage, until a writer has mended it
+    GALLERY/gallery.json         settings, such as the model and the image size limit, and the number of shards
+    GALLERY/shard-00000.sqlite   tables `images` (one row per image), `maps` (one row per feature map), `contents`
+                                 (number of images), `state` and `taken` (EXIF date and place)
+    GALLERY/shard-00000.columns  cache of the shard for fast opening, see `columns`
+    GALLERY/map-code.npz         parameters of compressed maps, see `learnt_codec`
+    GALLERY/approximate.index    index for approximate search (optional), see `ann_file`
+    GALLERY/parts/               images that a cluster is indexing, see `parts`
+    GALLERY/writer.lock          file lock that allows one writer at a time
+    GALLERY/damaged              marker created by a reader that found damage, removed by the writer that repaired it
 
-An image is committed in one transaction and synced to disk before the next one; a kill at any moment costs
-the image in flight and nothing else. Readers may read while the writer writes.
-
-The shards are the truth. Columns (see `columns`) count where they name the state that their shard is in; of any other
-shard, rows are read. Descriptors stay on the disk, mapped into memory, and each is checked when its row is used.
+Each image is committed in one transaction and synced to disk before the next one, so a kill loses at most the images
+in progress. Readers and the writer do not block each other.
 """

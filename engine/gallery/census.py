@@ -1,4 +1,4 @@
-"""Statistics of a gallery: numbers of images, and the space that they take."""
+"""Statistics of a gallery: number of images and disk space."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from cvnet_engine.engine.gallery.shards import REPAIR, connect, shard_files, tra
 
 @dataclass(frozen=True)
 class Census:
-    """Counts and sizes.
+    """Statistics of a gallery.
 
     Attributes:
-        stored_bytes: of all the gallery's files.
-        free_bytes: of them, what images that were removed have left, for `compact` to give back.
-        changed: when a file of the gallery was last written.
+        stored_bytes: size of all files of the gallery.
+        free_bytes: part of it that removed images have left unused; `compact` frees it.
+        changed: time at which a shard was last written.
     """
 
     images: int
@@ -30,7 +30,7 @@ class Census:
 
 
 def count(path: Path, info: GalleryInfo) -> Census:
-    """Count what is there, without reading features.
+    """Compute the statistics of a gallery without reading features.
 
     Raises:
         GalleryError: a shard is missing or cannot be read.
@@ -52,7 +52,7 @@ def count(path: Path, info: GalleryInfo) -> Census:
 
 
 def size(file: Path) -> int:
-    """Bytes; none of a log that its last reader has just taken away."""
+    """Return the size of a file in bytes; 0 if it is gone, because SQLite's last reader deletes its log."""
     try:
         return file.stat().st_size
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Connections to a gallery's shards: opened when they are needed, a bounded number of them kept."""
+"""Connections to a gallery's shards: opened on use, a bounded number kept open."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from pathlib import Path
 from cvnet_engine.engine.contract import Closing
 from cvnet_engine.engine.gallery.shards import connect
 
-MOST_KEPT = 64  # each takes three files of the thousand or so that a process may have open
+MOST_KEPT = 64  # each takes three of the process's file descriptors, often limited to 1024
 
 
 class Connections(Closing):
-    """A connection to each of a gallery's shards; any thread may use any of them, several the same one."""
+    """A thread-safe pool of connections to a gallery's shards; several threads may use the same shard."""
 
     def __init__(self, readonly: bool = False) -> None:
         self.files: list[Path] = []
         self._readonly = readonly
         self._lock = threading.Lock()
-        self._kept: dict[int, sqlite3.Connection] = {}  # the longest unused first
+        self._kept: dict[int, sqlite3.Connection] = {}  # least recently used first
         self._closed = False
 
     @contextlib.contextmanager
     def use(self, shard: int) -> Iterator[sqlite3.Connection]:
-        """
+        """Lend a connection to a shard, for one thread at a time.
+
         Raises:
-            GalleryError: the shard is not accessible, or none.
+            GalleryError: the shard is not accessible, or not a database.
             sqlite3.ProgrammingError: the connections have been closed.
         """
         with self._lock:
@@ -51,7 +52,7 @@ class Connections(Closing):
             unused.close()
 
     def close(self) -> None:
-        """Close those that are not in use; the others are closed by whoever uses them."""
+        """Close all connections; those in use are closed when they are returned."""
         with self._lock:
             self._closed = True
             kept = list(self._kept.values())

@@ -1,4 +1,4 @@
-"""A gallery's maps kept in another way, in a gallery of their own."""
+"""Conversion of a gallery: its images copied into another gallery that stores maps in another way."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def convert(
     done: Callable[[int], None] = lambda _: None,
     score: Score | None = None,
 ) -> None:
-    """Copy what the writer's gallery has not, or has of another file, its maps kept as that gallery keeps them.
+    """Copy all images that the writer's gallery lacks or has in another version, encoding maps with its codec.
 
-    Where its code is still to be learnt, that is done from the first images, whose pairs are scored by `score`; as
-    `copy` else.
+    If the codec is not fitted yet, it is fitted to the first images; `score` then measures the change of pair scores.
+    Otherwise as `copy`.
     """
     codec = open_codec(info.maps, source, info.code)
     if writer.is_unlearnt:
@@ -45,7 +45,7 @@ def features(found: Whole, codec: MapCodec) -> Features:
 
 
 def kept_otherwise(belongings: Belongings, source: MapCodec, target: MapCodec) -> Belongings:
-    """An image's rows with its maps in the target's code."""
+    """Return an image's rows with its maps encoded by the target's codec."""
     maps = [
         (scale, channels, *size, target.encode(scale, source.decode(scale, data, *size)))
         for scale, channels, *size, data in belongings["maps"]

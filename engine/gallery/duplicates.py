@@ -1,4 +1,4 @@
-"""Photos that a gallery has more than once: the same file, and the same photo edited, shrunk or compressed anew."""
+"""Duplicates in a gallery: identical files, and near-duplicates, which are edited, resized or recompressed photos."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from cvnet_engine.engine.retrieval.engines import Collection, Engines
 from cvnet_engine.engine.retrieval.ranking import NEAR_DUPLICATE
 
 LEAST_SIMILARITY, LEAST_SCORE = NEAR_DUPLICATE, 0.5  # measured, see docs/galleries.md
-BLOCK, TILE = 256, 8192  # descriptors that are compared at once, and with how many: 8 MB of products
+BLOCK, TILE = 256, 8192  # descriptors compared at once: 8 MB of similarities
 
 
 @dataclass(frozen=True)
 class Match:
-    """Two rows whose descriptors are similar, with their pair score, which confirms it."""
+    """Two rows with similar descriptors, confirmed by their pair score."""
 
     one: int
     other: int
@@ -29,14 +29,14 @@ class Match:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows, ascending, each of which is matched with another one of them, and the matches."""
+    """A group of near-duplicates: its rows, ascending, and the matches that connect them."""
 
     rows: tuple[int, ...]
     matches: tuple[Match, ...]
 
 
 def identical(digests: Sequence[str]) -> list[tuple[int, ...]]:
-    """Rows of equal files, by their SHA-256; only those that are more than one."""
+    """Return the groups of rows with equal SHA-256 digests, two rows or more per group."""
     rows: dict[str, list[int]] = defaultdict(list)
     for row, digest in enumerate(digests):
         rows[digest].append(row)
@@ -51,15 +51,15 @@ def near(
     least_score: float = LEAST_SCORE,
     done: Callable[[int], None] = lambda _: None,
 ) -> list[Group]:
-    """Groups of near-duplicates among some rows (n,) int64 of a collection.
+    """Return the groups of near-duplicates among some rows (n,) int64 of a collection.
 
-    Every two rows are compared by descriptor. Of those that are similar, only what would join two groups is scored: a
-    series of a thousand shots takes a thousand pair scores, not half a million.
+    All pairs are compared by descriptor. A similar pair is scored only if it would join two groups, so a series of
+    1,000 similar photos needs far fewer than its 499,500 pair scores.
 
     Args:
         done: `done(n)` is called after each n rows.
     """
-    groups = np.arange(len(rows))  # (n,) the group of each, named after one of its members
+    groups = np.arange(len(rows))  # (n,) the group of each row: the position of one of its members
     matches: list[Match] = []
     for first, alike in similar(collection.descriptors, rows, least_similarity):
         for one, (others, similarities) in enumerate(alike, first):
@@ -76,7 +76,7 @@ def near(
 
 
 def collected(rows: Array, groups: Array, matches: Sequence[Match]) -> list[Group]:
-    """The groups of more than one row."""
+    """Return the groups with more than one row."""
     group_of = dict(zip(rows.tolist(), groups.tolist(), strict=True))
     members: dict[int, list[int]] = defaultdict(list)
     matched: dict[int, list[Match]] = defaultdict(list)
@@ -90,10 +90,11 @@ def collected(rows: Array, groups: Array, matches: Sequence[Match]) -> list[Grou
 def similar(
     descriptors: Array | Descriptors, rows: Array, least: float
 ) -> Iterator[tuple[int, list[tuple[Array, Array]]]]:
-    """For each of some rows (n,) of unit descriptors, the places in `rows` after it whose rows are that similar.
+    """Find the pairs among `rows` (n,) with a similarity of at least `least`, block by block to bound the memory.
 
-    Block by block: the first place of a block, and for each of its places those found (k,) int64 and their similarities
-    (k,) float32, the most similar first. No matrix is larger than a block by a tile.
+    Yields:
+        The position in `rows` of the first row of a block; and for each row of the block, the later positions (k,)
+        int64 of similar rows, with their similarities (k,) float32, most similar first.
     """
     for first in range(0, len(rows), BLOCK):
         block = descriptors[rows[first : first + BLOCK]]  # (b, 2048)
@@ -108,7 +109,7 @@ def similar(
 
 
 def by_similarity(parts: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
-    """Places (k,) and similarities (k,) of all parts, the most similar first."""
+    """Concatenate positions (k,) and similarities (k,) of all parts, most similar first."""
     if not parts:
         return np.empty(0, np.int64), np.empty(0, np.float32)
     places, similarities = (np.concatenate(columns) for columns in zip(*parts, strict=True))

@@ -1,4 +1,4 @@
-"""A gallery's features in files that other programs read: NumPy's npz, and Parquet."""
+"""Export of a gallery's features to NumPy's npz and to Parquet."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from cvnet_engine.engine.geometry import AREA_SCALES, DESCRIPTOR_DIM, format_sca
 from cvnet_engine.engine.retrieval.blocks import Descriptors
 
 CHUNK = 4096  # descriptors in memory at once: 32 MiB
-GROUP, GROUP_WITH_MAPS = 4096, 16  # rows of a Parquet row group
+GROUP, GROUP_WITH_MAPS = 4096, 16  # rows per Parquet row group
 Done = Callable[[int], None]
 
 
 def write_npz(gallery: Gallery, stream: IO[bytes], with_maps: bool, done: Done = lambda _: None) -> None:
-    """An npz of `paths` (n,) and `digests` (n,) text, `descriptors` (n, 2048) float32, and what made them.
+    """Write an npz of `paths` (n,) and `digests` (n,) text, `descriptors` (n, 2048) float32, and the settings.
 
     With maps, image i has `maps/i/0` to `maps/i/2`, (256, h, w) float16, which `numpy.load` reads one at a time.
     `done(n)` is called after each n images.
@@ -47,7 +47,7 @@ def write_npz(gallery: Gallery, stream: IO[bytes], with_maps: bool, done: Done =
 def write_member(
     archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], parts: Iterable[Array]
 ) -> None:
-    """An array of an npz, written part by part."""
+    """Write an array of an npz part by part."""
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
         np.lib.format.write_array_header_2_0(member, header)
@@ -60,15 +60,15 @@ def chunks(descriptors: Descriptors) -> Iterator[Array]:
 
 
 def maps(gallery: Gallery, row: int) -> list[Array]:
-    """Three maps (256, h, w) float16; from a gallery of 8 bits they are rounded once more, by far less."""
+    """Return the three maps (256, h, w) of an image as float16; compressed maps are decoded to float32 and rounded."""
     return [array.astype(np.float16) for array in gallery.features(row).maps]
 
 
 def write_parquet(gallery: Gallery, stream: IO[bytes], with_maps: bool, done: Done = lambda _: None) -> None:
-    """A Parquet file, a row an image: `path`, `digest`, `descriptor`; what made them in the schema's metadata.
+    """Write a Parquet file with `path`, `digest` and `descriptor` per image, and the settings as schema metadata.
 
-    With maps, `map_0` to `map_2` are the bytes of float16 arrays whose shapes are in `map_0_shape` to `map_2_shape`. A
-    path that is no text has U+FFFD for what is none. `done(n)` is called after each n images.
+    With maps, `map_0` to `map_2` are the bytes of float16 arrays, whose shapes are in `map_0_shape` to `map_2_shape`.
+    Bytes of a path that are not UTF-8 become U+FFFD. `done(n)` is called after each n images.
 
     Raises:
         GalleryError: pyarrow is not installed, or stored features are damaged.
@@ -103,7 +103,7 @@ def write_parquet(gallery: Gallery, stream: IO[bytes], with_maps: bool, done: Do
 
 
 def made_by(gallery: Gallery) -> dict[str, str | int]:
-    """What only features of the same can be compared with."""
+    """Return the settings that must be equal for features to be comparable."""
     info = gallery.info
     return {
         "features_id": info.features_id,

@@ -1,4 +1,4 @@
-"""The loss by compressed maps: explained variance, and the change of pair scores."""
+"""Loss by compressed maps: explained variance, and the change of pair scores."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from cvnet_engine.engine.gallery.map_codec import MapCodec
 
 SCORED = 8  # images whose pairs are scored
 
-Score = Callable[[Features, Sequence[Features]], Array]  # a query and keys -> pair scores (n,), as `Retriever.score`
+Score = Callable[[Features, Sequence[Features]], Array]  # query, candidates -> pair scores (n,); see `Retriever.score`
 
 
 @dataclass(frozen=True)
 class ScoreChange:
-    """By how much pair scores change when the keys' maps are kept so: the mean and the largest of so many pairs."""
+    """Absolute change of pair scores when the database images' maps are compressed: mean and maximum over `pairs`."""
 
     pairs: int
     mean: float
@@ -28,10 +28,12 @@ class ScoreChange:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """What a learnt code does to the images that it was learnt from.
+    """Loss by compressed maps, measured on the images that the compression was fitted to.
 
-    `energy` is the share that it keeps, see `LearntCodec.energy`; `scores` is None where there was no model to score
-    pairs with.
+    Attributes:
+        position_bytes: bytes per position.
+        energy: explained variance, see `LearntCodec.energy`.
+        scores: change of pair scores; None if there was no model to compute them.
     """
 
     position_bytes: int
@@ -54,7 +56,7 @@ class Fidelity:
 
 
 def score_change(score: Score, codec: MapCodec, sample: Sequence[Features]) -> ScoreChange:
-    """What keeping the key's maps so does to pair scores, of each image with itself and with the next."""
+    """Measure the change of pair scores, with each image as the query against itself and the next image."""
     changes = []
     for number, query in enumerate(sample):
         for key in sample[number : number + 2]:
@@ -64,6 +66,6 @@ def score_change(score: Score, codec: MapCodec, sample: Sequence[Features]) -> S
 
 
 def kept(features: Features, codec: MapCodec) -> Features:
-    """Features as they come back from a gallery."""
+    """Return features after encoding and decoding their maps."""
     maps = (codec.decode(scale, codec.encode(scale, m), *m.shape[1:]) for scale, m in enumerate(features.maps))
     return replace(features, maps=tuple(maps))

@@ -90,7 +90,7 @@ def taken_within(taken: Array, first: str | None = None, last: str | None = None
 
 
 def day(text: str) -> np.datetime64:
-    """A year, month or day, in units of these."""
+    """Parse a year, month or day into a datetime64 of that unit."""
     try:
         if not DAY.fullmatch(text):
             raise ValueError(text)

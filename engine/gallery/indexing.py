@@ -212,7 +212,7 @@ def look(path: Path, known: FileStamp | None, dated: bool, describe: Callable[[b
 
 @dataclass(frozen=True)
 class Found:
-    """Images found in the sources, and the reason for each file that was passed over; absolute unique paths in order."""
+    """Images found in the sources, and the reason for each skipped file; absolute unique paths, in order."""
 
     images: list[Path]
     skipped: dict[Path, str]

@@ -85,7 +85,7 @@ class MapCode:
         return self.rotate(self.coordinates(data, height, width))
 
     def coordinates(self, data: bytes, height: int, width: int) -> Array:
-        """Decompress to PCA coordinates (d, h, w) float32, unit norm at each position; `rotate` makes the map of them."""
+        """Decompress to PCA coordinates (d, h, w) float32, unit norm at each position, the input of `rotate`."""
         codes = np.frombuffer(data, np.uint8).reshape(self.position_bytes, height * width)
         values = np.empty((len(self.levels), height * width), np.float32)
         for dimensions, byte in zip(self.dimensions, codes.astype(np.intp), strict=True):

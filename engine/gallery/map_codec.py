@@ -21,21 +21,21 @@ KINDS = f"float16, {CODED} or {CODED}:BYTES"
 
 
 class MapCodec(Protocol):
-    """One way to keep maps; `scale` is 0, 1, 2 for area scales 0.25, 0.5, 1."""
+    """A way to store feature maps; `scale` is 0, 1, 2 for area scales 0.25, 0.5, 1."""
 
     def encode(self, scale: int, unit_map: Array) -> bytes:
-        """A map (256, h, w) floating as bytes."""
+        """Encode a floating-point map (256, h, w)."""
 
     def decode(self, scale: int, data: bytes, height: int, width: int) -> Array:
-        """The map (256, h, w) float16 or float32 of `encode`d bytes.
+        """Decode to a map (256, h, w) float16 or float32.
 
         Raises:
-            ValueError: there are more or fewer of them.
+            ValueError: the number of bytes does not fit the size.
         """
 
 
 class HalfCodec:
-    """`float16`: the values (256, h, w) themselves."""
+    """`float16`: the uncompressed values (256, h, w)."""
 
     def encode(self, _scale: int, unit_map: Array) -> bytes:
         return unit_map.astype(np.float16).tobytes()
@@ -45,10 +45,10 @@ class HalfCodec:
 
 
 def parse_kind(text: str) -> str:
-    """The kind of maps as a gallery notes it, `coded` being `coded:24`.
+    """Return the canonical form of a kind of maps: `coded` becomes `coded:24`.
 
     Raises:
-        ValueError: there is no such kind.
+        ValueError: unknown kind.
     """
     if text == "float16":
         return text
@@ -61,10 +61,10 @@ def parse_kind(text: str) -> str:
 
 
 def kind_wanted(text: str) -> str:
-    """The kind that a user names.
+    """Parse a kind of maps given by the user.
 
     Raises:
-        GalleryError: there is no such kind.
+        GalleryError: unknown kind.
     """
     try:
         return parse_kind(text)
@@ -73,18 +73,18 @@ def kind_wanted(text: str) -> str:
 
 
 def is_learnt(kind: str) -> bool:
-    """Whether maps of a kind are kept by a code that is learnt from the gallery's first images."""
+    """Return True for compressed maps, whose codec must be fitted to the gallery's first images."""
     return kind.startswith(CODED)
 
 
 def learn_codec(kind: str, first: Sequence[Features]) -> LearntCodec:
-    """The codec of a compressed kind, fitted to the first images of a gallery."""
+    """Fit the codec of a compressed kind to the first images of a gallery."""
     _, _, size = kind.partition(":")
     return LearntCodec.learn(first[:LEARN_FROM], int(size))
 
 
 def open_codec(kind: str, folder: Path, digest: str) -> MapCodec:
-    """The codec of a gallery's maps; see `LearntCodec.load` for what is raised."""
+    """Open the codec of a gallery's maps; raises as `LearntCodec.load`."""
     if kind == "float16":
         return HalfCodec()
     return LearntCodec.load(folder, digest) if digest else LearntCodec()

@@ -1,4 +1,4 @@
-"""Galleries of one making into one."""
+"""Merging of galleries that have the same settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cvnet_engine.engine.geometry import format_scales
 
 @dataclass
 class Merge:
-    """What became of the images that were merged: counts, and by path the reason of what was damaged and left out."""
+    """Result of a merge: numbers of images, and the reason for each damaged image or shard that was left out."""
 
     added: int = 0
     updated: int = 0
@@ -27,7 +27,7 @@ class Merge:
 def merge(
     source: Path, info: GalleryInfo, writer: GalleryWriter, report: Merge, done: Callable[[int], None] = lambda _: None
 ) -> None:
-    """Copy what a gallery has that the writer's has not, or has of an older file, row for row; as `copy` else."""
+    """Copy all images that the writer's gallery lacks or has from an older version of the file; otherwise as `copy`."""
     copy(source, info, writer, report, lambda held, found: held.mtime_ns >= found.mtime_ns, done=done)
 
 
@@ -40,16 +40,16 @@ def copy(
     rows: Callable[[Belongings], Belongings] = lambda belongings: belongings,
     done: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Copy images of a gallery, a transaction each; those that are there already are left where they serve.
+    """Copy the images of a gallery, one transaction per image. An interrupted copy can be repeated.
 
-    What was copied before a kill is unchanged the next time. `report` is kept current, `done(1)` called after each.
+    `report` is updated and `done(1)` is called after each image.
 
     Args:
-        serves: whether what the writer's gallery has of a file will do for what the source has of it.
-        rows: an image's rows in the source -> those that are stored.
+        serves: takes the stamps of a file in the writer's gallery and in the source; True if the former is kept.
+        rows: converts the rows of an image before they are stored.
 
     Raises:
-        GalleryError: the writer's gallery cannot be written, for instance on a full disk.
+        GalleryError: the writer's gallery cannot be written, for instance because the disk is full.
     """
     for found in walk(source, info):
         if not isinstance(found, Whole):
@@ -67,7 +67,7 @@ def copy(
 
 
 def require_one_making(galleries: dict[Path, GalleryInfo]) -> None:
-    """Raise GalleryError where two galleries were not made by one model, image size, scales and kind of maps."""
+    """Raise GalleryError unless all galleries have the same model, image size limit, scales and storage of maps."""
     (first, expected), *others = galleries.items()
     for path, info in others:
         for what, mine, theirs in (

@@ -1,4 +1,4 @@
-"""Indexing by a Ray cluster: its workers make parts, this process puts them into the gallery."""
+"""Indexing on a Ray cluster: the workers index parts, and this process copies them into the gallery."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from cvnet_engine.engine.gallery.learnt_codec import LEARN_FROM
 from cvnet_engine.engine.gallery.parts import IMAGES_PER_PART, Part, cut, discard, make, stale, take_in
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 
-LEFT_BEHIND_S = 30  # until a worker of a run that was killed has let go of its part
-AHEAD = 2  # parts made for each worker that may wait for one before them
+LEFT_BEHIND_S = 30  # time for a worker of a killed run to release its part
+AHEAD = 2  # parts per worker that may be finished before it is their turn to be copied
 
 
 class PartWorker(Worker):
-    """Makes parts."""
+    """A worker that indexes parts."""
 
     def make(self, part: Part, info: GalleryInfo) -> Part:
-        """Make a part, or what is missing of it, and return it.
+        """Index a part, or the rest of it, and return it.
 
         Raises:
-            CvnetError: it cannot be made.
+            CvnetError: the part cannot be indexed.
         """
         given_up = time.monotonic() + LEFT_BEHIND_S
         while True:
@@ -46,7 +46,7 @@ class PartWorker(Worker):
                 return part
 
     def describe(self, paths: Sequence[Path], max_side_px: int | None) -> list[Features]:
-        """Features of those of the images that can be read."""
+        """Extract the features of images, leaving out those that cannot be read."""
         found = []
         for path in paths:
             with contextlib.suppress(ImageError):
@@ -54,7 +54,7 @@ class PartWorker(Worker):
         return found
 
     def score(self, query: Features, keys: Sequence[Features]) -> Array:
-        """Pair scores (n,) of a query and its keys."""
+        """Return the pair scores (n,) of a query and n candidates."""
         return self.retriever.score(query, keys)
 
 
@@ -70,12 +70,12 @@ def index_on_cluster(
     """Bring the gallery up to date with the files, in their order, as `indexing.index` does.
 
     Raises:
-        BackendError: Ray is not here, or not to be reached.
-        CvnetError: a part could not be made; those before it are in the gallery.
+        BackendError: Ray is not installed, or the cluster cannot be reached.
+        CvnetError: a part could not be indexed; the parts before it are in the gallery.
     """
     wanted = stale(paths, writer, report, done)
     for part in cut(paths, set(wanted), writer.path, writer.info, images_per_part):
-        if not part.paths:  # taken in by a run that was killed then
+        if not part.paths:  # copied by a run that was killed before it deleted the part
             discard(part)
     if not wanted:
         return
@@ -96,10 +96,10 @@ def index_on_cluster(
 
 
 def sample(paths: Sequence[Path], info: GalleryInfo, workers: Crew) -> list[Features]:
-    """Features of the first images, from which the code of their maps is learnt.
+    """Extract the features of the first images, to fit the map compression.
 
     Raises:
-        ImageError: none of them can be read.
+        ImageError: none of these images can be read.
     """
     first = paths[:LEARN_FROM]
     workers.give("describe", first, info.max_side_px)
@@ -110,10 +110,10 @@ def sample(paths: Sequence[Path], info: GalleryInfo, workers: Crew) -> list[Feat
 
 
 def made_in_order(parts: Sequence[Part], info: GalleryInfo, workers: Crew) -> Iterator[Part]:
-    """Parts as they are to be taken in, each once it is made; workers are at most `AHEAD` parts each before it.
+    """Have the workers index parts, and yield each when finished, in order; at most `AHEAD` parts per worker wait.
 
     Raises:
-        CvnetError: one could not be made.
+        CvnetError: a part could not be indexed.
     """
     made = {part.folder for part in parts if part.is_made}
     waiting = deque(number for number, part in enumerate(parts) if part.folder not in made)

@@ -1,4 +1,4 @@
-"""Consecutive shards of a gallery, to be opened by several processes as one process saw them."""
+"""Ranges of consecutive shards, which other processes open in the state that one process saw."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cvnet_engine.engine.gallery.columns import Columns
 
 @dataclass(frozen=True)
 class ShardState:
-    """State of a shard when the gallery was opened: the number of images, and the CRC-32 of their table."""
+    """State of a shard when the gallery was opened: number of images, and CRC-32 of their table."""
 
     images: int
     checksum: int
@@ -38,7 +38,7 @@ class ShardRange:
         return sum(held.images for held in self.shards)
 
     def cut(self, opened: Sequence[Columns]) -> list[Columns]:
-        """The columns of these shards without images that were added since.
+        """Return the columns of these shards without images that were added since.
 
         Raises:
             ShardsLostError: images were removed or changed.
@@ -54,7 +54,7 @@ def state_of(columns: Columns) -> ShardState:
 
 
 def split_shards(gallery: Path, shards: Sequence[Columns], count: int) -> list[ShardRange]:
-    """All shards of a gallery in `count` ranges of about as many images, or fewer."""
+    """Divide the shards of a gallery into at most `count` ranges with about the same number of images."""
     total, before = sum(map(len, shards)), 0
     numbers: dict[int, list[int]] = defaultdict(list)  # of shards, by range
     for number, columns in enumerate(shards):

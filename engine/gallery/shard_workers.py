@@ -1,6 +1,6 @@
-"""A gallery searched by a Ray cluster: each shard worker searches some shards and scores their pairs.
+"""Search on a Ray cluster: shard workers that each search some shards of a gallery and compute their pair scores.
 
-Bundle and gallery lie in folders that every machine of the cluster sees under the same paths. This process reads the
+Every machine of the cluster must see bundle and gallery under the same paths. The calling process reads only the
 tables of the gallery; the workers scan descriptors and read maps.
 """
 
@@ -31,7 +31,7 @@ from cvnet_engine.engine.retrieval.sharded import AHEAD, ShardedSearcher
 
 RANGES_KEPT = 4  # per worker: the newest, and those that running searches started with
 PAUSE_S = 2.0  # before a worker that died is restarted
-# calls that a worker runs at once, by kind: a search does not wait for pairs
+# concurrent calls per worker, by kind, so that a search does not wait for pair scores
 GROUPS = {"search": 1, "score": AHEAD}
 GROUP_OF = {"open": "search", "search": "search", "descriptors": "search", "score": "score"}
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Opened:
-    """Shards laid out for search; `pooled` has their maps at half resolution."""
+    """Opened shards of a worker; `pooled` has their maps at coarse resolution."""
 
     gallery: Gallery
     pooled: Mapped
@@ -47,7 +47,7 @@ class Opened:
 
 
 class ShardWorker(Worker):
-    """Searches shards of galleries, several calls at once."""
+    """A worker that searches shards of galleries; handles several calls at once."""
 
     def __init__(self, bundle: Path, threads: int) -> None:
         super().__init__(bundle, threads)
@@ -55,7 +55,7 @@ class ShardWorker(Worker):
         self._opened = lru_cache(RANGES_KEPT)(self._open)
 
     def watch(self) -> None:
-        """Never returns, so that a caller waiting for it gets an error when the process dies."""
+        """Block forever, so that a caller waiting for it gets an error when the process dies."""
         threading.Event().wait()
 
     def open(self, shards: ShardRange) -> None:
@@ -80,7 +80,7 @@ class ShardWorker(Worker):
 
         Raises:
             ShardsLostError: the shards have changed.
-            GalleryError: it cannot be read.
+            GalleryError: the gallery cannot be read.
         """
         gallery = Gallery(shards.gallery, shards)
         index = DescriptorIndex(gallery.descriptors)
@@ -93,7 +93,8 @@ class RestartedWorker:
     """A shard worker that a thread restarts whenever its process dies."""
 
     def __init__(self, hire: Callable[[], Any]) -> None:
-        """
+        """Start the worker in the background.
+
         Args:
             hire: makes a Ray actor of `ShardWorker`, which may have to wait for free CPUs.
         """
@@ -132,7 +133,7 @@ class RestartedWorker:
             logger.warning("a shard worker is down (%s); restarting it", reason)
 
     def lose(self, worker: Any) -> None:
-        """Note that a worker did not answer."""
+        """Record that a worker did not answer."""
         if self.actor is worker:
             self.actor = None
 
@@ -171,7 +172,7 @@ class WorkerShards:
         return self._ask("score", query, rows, coarse)
 
     def _ask(self, method: str, *arguments: Any) -> Future[Any]:
-        """Call a method of the worker."""
+        """Call a method of the worker; the future raises ShardsLostError if the worker died."""
         answer: Future[Any] = Future()
         worker = self._worker.actor
         if worker is None:
@@ -202,7 +203,7 @@ class ShardWorkers:
     send: Callable[[Features], Any]
 
     def searcher(self, gallery: Gallery) -> ShardedSearcher:
-        """A searcher of a gallery, its shards divided among the workers.
+        """Return a searcher of a gallery whose shards are divided among the workers.
 
         Raises:
             GalleryError: a worker cannot read its shards.
@@ -239,7 +240,7 @@ def shard_workers(bundle: Bundle, cluster: Cluster) -> Iterator[ShardWorkers]:
 
 
 def raised(error: BaseException) -> Exception | None:
-    """The error that a method of a worker raised, which Ray wraps; None if the worker died."""
+    """Return the error that a method of a worker raised, which Ray wraps; None if the worker died."""
     import ray
 
     return error.cause if isinstance(error, ray.exceptions.RayTaskError) else None

@@ -1,4 +1,4 @@
-"""Images of all of a gallery's shards, numbered through."""
+"""Table of a gallery's images: consecutive row numbers over all shards."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cvnet_engine.engine.geometry import Size
 
 @dataclass(frozen=True)
 class Entry:
-    """An image: where its row is, its path as the file system has it, and what else its row has: see `StoredImage`."""
+    """A row of the table: location, path in the file system's encoding; map size and checksum as in `StoredImage`."""
 
     location: Location
     name: bytes
@@ -26,7 +26,7 @@ class Entry:
 
 
 class Table:
-    """The shards' columns, one after the other; row 0 is the first image of the first."""
+    """Columns of all shards as one table; row 0 is the first image of the first shard."""
 
     def __init__(self, shards: Sequence[Columns]) -> None:
         self.shards = shards
@@ -36,7 +36,7 @@ class Table:
         return self._starts[-1]
 
     def place(self, row: int) -> tuple[int, int]:
-        """A row's shard, and its place in there."""
+        """Return the shard number of a row, and its position in that shard."""
         row = range(len(self))[row]
         shard = bisect_right(self._starts, row) - 1
         return shard, row - self._starts[shard]
@@ -47,13 +47,13 @@ class Table:
         return Entry(Location(shard, id_), self.shards[shard].name(place), (height, width), checksum)
 
     def names(self) -> Iterator[bytes]:
-        """Every path in the file system's own encoding, by row."""
+        """Yield the path of each row, in the file system's encoding."""
         for columns in self.shards:
             yield from columns.each_name()
 
 
 class Paths(Sequence[Path]):
-    """The paths of a table, decoded one by one when they are looked at; equal to a list of the same."""
+    """Paths of a table, decoded on access; equal to a list of the same paths."""
 
     def __init__(self, table: Table) -> None:
         self._table = table

@@ -1,4 +1,4 @@
-"""Images whose files have vanished: deleted, or on a disk that is not there at the moment?"""
+"""Missing files of a gallery's images: deleted ones, and ones that may be on a disk that is not mounted."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Vanished:
-    """What has become of images that are not where they were.
+    """Missing files of a gallery.
 
     Attributes:
-        deleted: gone from a folder that is there.
-        doubtful: gone with all that the gallery has from there, by the nearest folder that is left.
-        unknown: neither there nor gone, as on a disk that does not answer, and why.
+        deleted: missing from a folder where other images of the gallery still exist.
+        doubtful: missing together with all other images there, by nearest existing folder; maybe an unmounted disk.
+        unknown: files that could not be checked, for instance because the disk does not respond, and why.
     """
 
     deleted: list[Path]
@@ -24,15 +24,15 @@ class Vanished:
 
 
 def vanished(paths: Iterable[Path]) -> Vanished:
-    """Look for every file.
+    """Check every file and classify the missing ones.
 
-    A file counts as deleted where the nearest folder that is left above it still has an image of the gallery, its own
-    or further below, on the folder's own disk. Nothing else tells a deleted folder from a disk that is not mounted,
-    whose mount point is an empty folder, or none.
+    A missing file counts as deleted if its nearest existing parent folder still contains an image of the gallery,
+    directly or in a subfolder, on the same disk. Otherwise its disk may just not be mounted: the mount point is then
+    empty or missing.
     """
     gone: list[Path] = []
     unknown: dict[Path, str] = {}
-    living: set[Path] = set()  # folders of images that are there
+    living: set[Path] = set()  # folders of existing images
     for path in paths:
         try:
             path.stat()
@@ -55,12 +55,12 @@ def vanished(paths: Iterable[Path]) -> Vanished:
 
 
 def nearest(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
+    """Return the folder, or its nearest existing parent."""
     return next(above for above in (folder, *folder.parents) if above.is_dir())
 
 
 def disk(folder: Path) -> int:
-    """What the file system is known by, -1 for one that has gone since."""
+    """Return the device number of a folder; -1 if it does not exist."""
     try:
         return folder.stat().st_dev
     except OSError:

@@ -18,17 +18,17 @@ from cvnet_engine.engine.gallery.writer import GalleryWriter
 
 @dataclass
 class Verification:
-    """How many images are whole; of what is not, by path of the image or the shard, the reason."""
+    """Result of verification: number of undamaged images, and the reason for each damaged image or file."""
 
     whole: int = 0
     damaged: dict[Path, str] = field(default_factory=dict)
 
 
 def verify(path: Path, done: Callable[[int], None] = lambda _: None) -> Verification:
-    """Read every row of a gallery; damage is noted for the next writer, as by any reader that meets it.
+    """Read and check everything that a gallery stores; mark it as damaged for the next writer if necessary.
 
     Raises:
-        GalleryError: no gallery there.
+        GalleryError: the folder is not a gallery.
     """
     found = Verification()
     info = read_info(path)
@@ -45,7 +45,7 @@ def verify(path: Path, done: Callable[[int], None] = lambda _: None) -> Verifica
 
 
 def damaged_columns(path: Path, info: GalleryInfo) -> dict[Path, str]:
-    """Files of columns in which a descriptor is another than its row says, and why; the next writer makes them anew."""
+    """Return the columns files with a damaged descriptor, and why; the next writer rewrites them."""
     found = {}
     for file in filter(Path.exists, shard_files(path, info.shards)):
         try:
@@ -53,7 +53,7 @@ def damaged_columns(path: Path, info: GalleryInfo) -> dict[Path, str]:
                 columns = open_columns(file, read_contents(shard)) or Columns.of_images([])
             for place in range(len(columns)):
                 columns.require_descriptor(place)
-        except GalleryError:  # the shard itself is named already
+        except GalleryError:  # the damaged shard is reported already
             continue
         except ValueError as error:
             found[columns_file(file)] = str(error)
@@ -61,7 +61,7 @@ def damaged_columns(path: Path, info: GalleryInfo) -> dict[Path, str]:
 
 
 def damaged_index(path: Path) -> dict[Path, str]:
-    """The approximate index where it is not as it was written, and why; the shards do without it."""
+    """Return the approximate index if it is damaged, and why; search is exact without it."""
     try:
         AnnFile.load(path)
     except GalleryError as error:
@@ -70,15 +70,15 @@ def damaged_index(path: Path) -> dict[Path, str]:
 
 
 def repair(path: Path) -> list[str]:
-    """Take out what is damaged, so that the rest can be searched and `index` takes those images in anew.
+    """Remove damaged images, so that the rest can be searched and `index` adds those images again.
 
-    The gallery is read once more, with no other writer in the way: what has been mended since it was verified stays.
+    The gallery is checked again under the writer's lock, so images repaired since verification are kept.
 
     Returns:
-        What was done, in a few words each.
+        One short text per repair.
 
     Raises:
-        GalleryError: another writer holds the gallery, or a shard is no database any more.
+        GalleryError: another process is writing to the gallery, or a shard is not a database.
     """
     leave_note(path)
     with GalleryWriter.reopen(path) as writer:

@@ -1,4 +1,4 @@
-"""A gallery read whole, image by image, past whatever is damaged: what verifying and merging go through."""
+"""Iteration over all images of a gallery, including damaged ones; used to verify and to merge galleries."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from cvnet_engine.engine.gallery.shards import (
 
 @dataclass(frozen=True)
 class Whole:
-    """An image whose every row is as it was written."""
+    """An image whose rows are all undamaged."""
 
     image: StoredImage
     belongings: Belongings
@@ -39,16 +39,16 @@ class Whole:
 
 @dataclass(frozen=True)
 class Damaged:
-    """What is not: an image, or a shard where it cannot be said which images are concerned; and in a few words, why."""
+    """A damaged image, or a damaged shard if its images are unknown, and the reason."""
 
     path: Path
     reason: str
 
 
 def walk(path: Path, info: GalleryInfo) -> Iterator[Whole | Damaged]:
-    """Every image of a gallery in order, its features read and checked, and what is damaged or missing.
+    """Read and check every image of a gallery in order; yield intact images and damage.
 
-    Each image is read in one transaction, so that what another process does to it meanwhile is no damage.
+    Each image is read in one transaction, so that changes by another process do not look like damage.
     """
     codec = open_codec(info.maps, path, info.code)
     for file in shard_files(path, info.shards):
@@ -66,14 +66,14 @@ def walk_shard(file: Path, shard: sqlite3.Connection, codec: MapCodec) -> Iterat
         (count,) = shard.execute(SELECT_COUNT).fetchone()
         ids = [id_ for (id_,) in shard.execute("SELECT id FROM images ORDER BY id")]
         there = {name for (name,) in shard.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    tables = [table for table in OF_AN_IMAGE if table in there]  # a shard from before lacks some
+    tables = [table for table in OF_AN_IMAGE if table in there]  # shards of earlier versions lack some
     if len(ids) < count:
         yield Damaged(file, f"holds {len(ids)} of {count} images")
     for id_ in ids:
         with snapshot(shard):
             columns = shard.execute(SELECT_IMAGE, (id_,)).fetchone()
             rows = {table: belongings(shard, table, id_) for table in tables}
-        if columns:  # else it has been removed meanwhile
+        if columns:  # None if removed meanwhile
             yield parse(file, columns, rows, codec)
 
 
@@ -98,6 +98,6 @@ def parse(
 
 
 def named(file: Path, columns: tuple[Any, ...]) -> Path:
-    """The path that a damaged row gives, else the row itself."""
+    """Return the path in a damaged row; if it is not usable, the shard's file and the row id."""
     id_, name = columns[:2]
     return Path(os.fsdecode(name)) if isinstance(name, bytes) and name else Path(f"{file}, row {id_}")
