@@ -54,7 +54,7 @@ def near(
     """Return the groups of near-duplicates among some rows (n,) int64 of a collection.
 
     All pairs are compared by descriptor. A similar pair is scored only if it would join two groups, so a series of
-    1,000 similar photos needs far fewer than its 499,500 pair scores.
+    1,000 similar photos takes about 1,000 pair scores, not 499,500.
 
     Args:
         done: `done(n)` is called after each n rows.

@@ -37,7 +37,7 @@ class Filter:
 
     @classmethod
     def parse(cls, conditions: Iterable[str]) -> Filter:
-        """The filter of conditions such as `name=abbey`, each key at most once.
+        """Parse conditions such as `name=abbey`, each key at most once.
 
         Raises:
             GalleryError: an unknown or repeated key.
@@ -53,7 +53,7 @@ class Filter:
         return cls(**values)
 
     def rows(self, paths: Callable[[], Sequence[str]], taken: Callable[[], Array]) -> Array | None:
-        """Rows (n,) int64 of the images that meet all conditions, ascending; None for all images.
+        """Return the rows (n,) int64 of the images that meet all conditions, ascending; None for all images.
 
         Args:
             paths: returns the path of each row; called only if needed.
@@ -74,7 +74,7 @@ class Filter:
 
 
 def taken_within(taken: Array, first: str | None = None, last: str | None = None) -> Array:
-    """Booleans (n,): whether each date of `Gallery.taken` (n,) lies between `first` and the end of `last`.
+    """Return a mask (n,) bool of the dates of `Gallery.taken` (n,) between `first` and the end of `last`.
 
     Either is a year, month or day, as 2019, 2019-06 or 2019-06-15, or None for no bound. NaT lies in no interval.
 
@@ -100,13 +100,13 @@ def day(text: str) -> np.datetime64:
 
 
 def select(paths: Sequence[Path], images: Sequence[str]) -> list[Path]:
-    """The paths that fit at least one of some paths, folders and patterns, in their order; see `fitting`."""
+    """Return the paths that fit at least one of some paths, folders and patterns, in their order; see `fitting`."""
     rows = Filter(images=tuple(images)).rows(lambda: list(map(str, paths)), lambda: np.array([]))
     return list(paths) if rows is None else [paths[row] for row in rows.tolist()]
 
 
 def fitting(text: str, paths: Sequence[str]) -> Array:
-    """Booleans (n,): whether each image has this path, lies below this folder or, if none does, matches this pattern.
+    """Return a mask (n,) bool of the images with this path or in this folder; if none, of those matching this pattern.
 
     In a pattern, `*` matches any characters including slashes, `?` one character, `[ab]` one of these. A pattern
     without a slash is matched with the name of the file, one with a slash with the whole path.

@@ -21,17 +21,7 @@ from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.geometry import MAP_DIM
 
 BYTE = 8
-LOSS = (
-    1.0,
-    0.3634,
-    0.1175,
-    0.03454,
-    0.009497,
-    0.002499,
-    2.5e-3 / 4,
-    2.5e-3 / 16,
-    2.5e-3 / 64,
-)  # mean squared error of 0 to 8 bits
+LOSS = (1.0, 0.3634, 0.1175, 0.03454, 0.009497, 0.002499, 2.5e-3 / 4, 2.5e-3 / 16, 2.5e-3 / 64)  # of 0 to 8 bits
 LLOYD_ROUNDS = 30
 LEAST_NORM = 1e-12  # avoids division by zero
 
@@ -101,7 +91,7 @@ class MapCode:
 
 
 def learn(vectors: Array, position_bytes: int) -> MapCode:
-    """Fit a compression to `position_bytes` bytes per position to sample vectors (n, 256) float32 of unit norm."""
+    """Fit a compression of `position_bytes` bytes per position to sample vectors (n, 256) float32 of unit norm."""
     moments, axes = np.linalg.eigh(vectors.T @ vectors / np.float32(len(vectors)))
     bits = share_bits(moments, position_bytes)
     order = [dimension for byte in pack(bits) for dimension in byte]

@@ -152,9 +152,10 @@ def read_made(part: Part) -> Made:
 def stale(
     paths: Iterable[Path], writer: GalleryWriter, report: IndexReport, done: Callable[[Path], None]
 ) -> list[Path]:
-    """Return the images that are missing from the gallery, or whose file has another size or modification time.
+    """Return the images that must be indexed: missing from the gallery, changed, or with EXIF metadata not yet read.
 
-    The others are added to the report as unchanged, and `done` is called after each of them.
+    A file counts as changed if its size or modification time differs. The other images are added to the report as
+    unchanged, and `done` is called after each.
     """
     found = []
     for path in paths:

@@ -71,11 +71,7 @@ SELECT_COUNT = "SELECT CAST(coalesce(max(images), 0) AS INTEGER) FROM contents"
 SELECT_STATE = "SELECT CAST(max(number) AS INTEGER) FROM state"
 # images that have all their maps
 SELECT_WHOLE = f"SELECT image FROM maps GROUP BY image HAVING count(*) = {len(AREA_SCALES)}"
-BROKEN = (
-    sqlite3.SQLITE_ERROR,
-    sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_NOTADB,
-)  # tables missing, damaged, not a database
+BROKEN = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)  # no tables, damage, no database
 UNIT_TOLERANCE = 1e-3  # of a descriptor's squared norm
 TEMPORARY = "SQLITE_TMPDIR"
 DAMAGED = "damaged"  # marker file that a reader creates on damage; makes the next writer check every row and map
@@ -328,7 +324,7 @@ def snapshot(shard: sqlite3.Connection) -> Iterator[None]:
 
 
 def require_plain_tables(connection: sqlite3.Connection) -> None:
-    """Raise DatabaseError if a shard has views, triggers or virtual tables, which could run code of their author."""
+    """Raise DatabaseError if a shard has views, triggers or virtual tables, which run SQL that is not ours."""
     odd = "SELECT name FROM sqlite_master WHERE type NOT IN ('table', 'index') OR sql LIKE 'CREATE VIRTUAL%'"
     found = connection.execute(odd).fetchone()
     if found:
@@ -374,11 +370,7 @@ def translated_errors(path: Path) -> Iterator[None]:
     """Translate SQLite's and the operating system's errors into GalleryError."""
     try:
         yield
-    except (
-        sqlite3.Error,
-        OSError,
-        UnicodeDecodeError,
-    ) as error:  # UnicodeDecodeError: SQLite's messages can quote damaged text
+    except (sqlite3.Error, OSError, UnicodeDecodeError) as error:  # SQLite's messages can quote damaged text
         full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or getattr(error, "errno", None) in (
             errno.ENOSPC,
             errno.EDQUOT,

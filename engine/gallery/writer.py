@@ -52,7 +52,7 @@ from cvnet_engine.engine.gallery.shards import (
 )
 from cvnet_engine.engine.gallery.shots import has_shot, put_shot, shot_columns
 
-IMAGES_PER_SHARD = 4096  # about 10 GiB at 1024x768 px
+IMAGES_PER_SHARD = 4096  # about 10 GiB in float16 at 1024x768 px
 
 
 class GalleryWriter(Closing):
@@ -224,7 +224,7 @@ class GalleryWriter(Closing):
         self.keep_maps_by(codec, Fidelity.of(codec, first, score))
 
     def keep_maps_by(self, codec: LearntCodec, fidelity: Fidelity | None) -> None:
-        """Store the maps of all images with this codec."""
+        """Use a fitted codec for the maps of all images, and save it in the gallery."""
         self.codec = codec
         with translated_errors(self.path):
             code = codec.save(self.path)
