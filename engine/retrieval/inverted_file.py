@@ -146,9 +146,7 @@ class Scanner:
         quantizer = file.quantizer
         self._projection = quantizer.projection
         self.lists = len(quantizer.centroids)
-        self._centroids = faiss.IndexFlatIP(
-            quantizer.dimensions
-        )  # an attribute, because the index only keeps a pointer to it
+        self._centroids = faiss.IndexFlatIP(quantizer.dimensions)  # kept: the index only points to it
         self._centroids.add(quantizer.centroids)
         shape = quantizer.dimensions, self.lists, quantizer.dimensions, BITS
         plain: Any = faiss.IndexIVFPQ(self._centroids, *shape, faiss.METRIC_INNER_PRODUCT)
