@@ -44,7 +44,7 @@ class Manifest:
         parity: largest difference from PyTorch, by graph and output.
         timings_ms: time per backend, by graph, if several backends were compared.
         refused: reason why a backend was rejected whatever its speed, by graph and backend.
-        gpu: GPU that compiled plans are bound to (`engine.backends.Backend.bind`).
+        gpu: fingerprint of the machine that compiled plans are bound to (`engine.backends.Backend.bind`).
         accuracy: values of `export.accuracy.Accuracy`, if the bundle was built with calibration photos.
         fallback: reranker graph for machines that cannot compile the native pair scorer.
         not_run: reason why plans compiled ahead of time were not run, so that only their compilation is tested.
