@@ -12,17 +12,7 @@ from cvnet_engine.engine.errors import BackendError
 from cvnet_engine.engine.files import open_regular
 from cvnet_engine.engine.geometry import PAIR_LAYERS
 
-PLACES = (
-    "1.0",
-    "2.0",
-    "2.3",
-    "3.0",
-    "3.3",
-    "3.6",
-    "4.0",
-    "4.3",
-    "4.6",
-)  # block.index of `PAIR_LAYERS`; the norm is index + 1
+PLACES = ("1.0", "2.0", "2.3", "3.0", "3.3", "3.6", "4.0", "4.3", "4.6")  # block.index in `PAIR_LAYERS`; norm: +1
 LINEARS = (("mlp.0", 128, 128), ("mlp.2", 128, 2))  # inputs, outputs
 
 
