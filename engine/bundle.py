@@ -1,4 +1,4 @@
-"""A bundle: the folder that `build` writes and everything else opens, graphs and the facts about them."""
+"""Bundles: folders written by `build`, with a model's graphs and a manifest; all other commands open them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from cvnet_engine.engine.geometry import DESCRIPTOR_NAMES, GRAPH_NAMES
 
 FORMAT = 2
 MANIFEST = "manifest.json"
-BUILT = "built-"  # folders within a bundle that begin so hold what replaced its first content
-PLAIN_PATH = re.compile(r"(?:[\w-][\w.-]*/)*[\w-][\w.-]*", re.ASCII)  # never leaves the folder it starts from
+BUILT = "built-"  # prefix of folders within a bundle that hold the files of a rebuild
+PLAIN_PATH = re.compile(r"(?:[\w-][\w.-]*/)*[\w-][\w.-]*", re.ASCII)  # a relative path without `..`
 
 
 @dataclass(frozen=True)
 class GraphFile:
-    """A graph's file within the bundle, the SHA-256 of its bytes, the backend that runs it, and in which precision."""
+    """A graph's file within the bundle, its SHA-256, and the backend and precision that run it."""
 
     file: str
     sha256: str
@@ -35,16 +35,20 @@ class GraphFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a bundle holds and how it came about.
+    """Contents and origin of a bundle.
 
-    `weights` is the checkpoint's path, `demo` or `seeded:N`, `weights_digest` the SHA-256 of its tensors;
-    `versions` names the libraries that made the graphs, `parity` the largest difference from PyTorch by graph and
-    output, `timings_ms` what each backend took where several were timed against each other, `gpu` what
-    compiled plans are bound to (`engine.backends.Backend.bind`), `refused` why a backend was not chosen
-    whatever its speed, `accuracy` the `export.accuracy.Accuracy` of a bundle built with calibration photos, `fallback`
-    the reranker's graph for machines that cannot compile the native pair scorer, where the bundle has that one,
-    `not_run` why plans compiled ahead of time were not run where they were built: all that is known of them is that
-    they compile, `descriptor` which of `DESCRIPTOR_NAMES` the image graphs make.
+    Attributes:
+        weights: absolute path of the checkpoint, `demo` or `seeded:N`.
+        weights_digest: SHA-256 of the tensors.
+        versions: versions of the libraries that made the graphs.
+        parity: largest difference from PyTorch, by graph and output.
+        timings_ms: time per backend, by graph, if several backends were compared.
+        refused: reason why a backend was rejected whatever its speed, by graph and backend.
+        gpu: fingerprint of the machine that compiled plans are bound to (`engine.backends.Backend.bind`).
+        accuracy: values of `export.accuracy.Accuracy`, if the bundle was built with calibration photos.
+        fallback: reranker graph for machines that cannot compile the native pair scorer.
+        not_run: reason why plans compiled ahead of time were not run, so that only their compilation is tested.
+        descriptor: descriptor method of the image graphs, of `DESCRIPTOR_NAMES`.
     """
 
     format: int
@@ -67,7 +71,7 @@ class Manifest:
 
     @property
     def files(self) -> dict[str, GraphFile]:
-        """Every file that the bundle names, by what it is for."""
+        """All files of the bundle, by graph name or `fallback`."""
         return self.graphs | ({"fallback": self.fallback} if self.fallback else {})
 
     @property
@@ -77,30 +81,30 @@ class Manifest:
 
     @property
     def model(self) -> str:
-        """The model in a few words."""
+        """Short description of the model, for messages."""
         weights = "demonstration model" if self.is_demonstration else self.weights
         described = "" if self.descriptor == "cvnet" else f" with {DESCRIPTOR_NAMES[self.descriptor]}'s descriptor"
         return f"ResNet-{self.depth} {weights}{described}, {self.precision}, {self.backend}"
 
     @property
     def is_demonstration(self) -> bool:
-        """Whether these are the weights that come with the package; a checkpoint's path is absolute."""
+        """True for the weights shipped with the package. A checkpoint cannot be named `demo`: its path is absolute."""
         return self.weights == "demo"
 
     @property
     def features_id(self) -> str:
-        """What a gallery's features depend on: equal ids make interchangeable features."""
+        """Identifier of the features: bundles with the same value make interchangeable features."""
         described = "" if self.descriptor == "cvnet" else f"-{self.descriptor}"
         return f"{self.weights_digest}-{self.precision}{described}"
 
 
 class Bundle:
-    """An opened bundle, its digests checked."""
+    """An opened bundle with verified digests."""
 
     def __init__(self, path: Path) -> None:
         """
         Raises:
-            BundleError: no bundle there, one of another format, or a file that is missing or changed.
+            BundleError: not a bundle, a bundle of another format, or a file that is missing or changed.
         """
         self.path = path
         self.manifest = read_manifest(path)
@@ -109,11 +113,11 @@ class Bundle:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """The bundle in a folder."""
+        """Open the bundle in a folder."""
         return cls(Path(path))
 
     def graph(self, name: str) -> Path:
-        """The file of one of `GRAPH_NAMES`."""
+        """Return the file of one of `GRAPH_NAMES`."""
         return self.path / self.manifest.graphs[name].file
 
     def _check(self, graph: GraphFile) -> None:
@@ -145,7 +149,10 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def require_own_files(manifest: Manifest) -> None:
-    """Raise ValueError unless the manifest is of this format and names for every graph a backend and a file within."""
+    """Raise ValueError unless format, graph names, descriptor and backends are known and all files are in the bundle.
+
+    Does not check that the files exist.
+    """
     if manifest.format != FORMAT:
         raise ValueError(f"format is {manifest.format}")
     if manifest.graphs.keys() != set(GRAPH_NAMES):
@@ -164,10 +171,10 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
 
 
 def take_over(path: Path, built: Path) -> None:
-    """Make the bundle in `built`, a folder within the bundle at `path`, that bundle's content.
+    """Replace the content of the bundle at `path` with the bundle in `built`, a folder within it.
 
-    The manifest that names the files changes in one step, and only then are those removed that it named before; so
-    `path` is a whole bundle whenever this is killed, the old one or the new one.
+    The manifest is replaced atomically before the old files are removed. If the process is killed, `path` is therefore
+    either the complete old bundle or the complete new one.
     """
     manifest = read_manifest(built)
     files = {name: replace(graph, file=f"{built.name}/{graph.file}") for name, graph in manifest.files.items()}

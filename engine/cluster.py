@@ -1,6 +1,6 @@
-"""A Ray cluster at work: processes with engines of their own, each at one job at a time.
+"""A pool of workers on a Ray cluster: processes with separate engines, each running one job at a time.
 
-The bundle and the files that jobs name lie in folders that every machine of the cluster sees under the same names.
+All machines of the cluster must see the bundle and the files of jobs under the same paths.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from cvnet_engine.engine.retrieval.engines import Engines, on_gpu
 
 WORKER_THREADS = 2
 CONNECT_S = 10
-ATTEMPTS = 4  # at a job whose workers die
+ATTEMPTS = 4  # per job; an attempt fails when its worker dies
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where work is done.
+    """Address and size of a Ray cluster.
 
     Attributes:
-        address: of a Ray cluster, as `ray start` printed it; None for one of this machine alone, while it is needed.
-        workers: processes, each with engines of its own; None for as many as the cluster has room for.
-        threads: CPU threads of each.
+        address: as printed by `ray start`; None to start a temporary cluster on this machine.
+        workers: number of processes, each with separate engines; None for as many as the cluster has room for.
+        threads: CPU threads per worker.
     """
 
     address: str | None = None
@@ -42,29 +42,29 @@ class Cluster:
 
 
 class Worker:
-    """A process of a cluster; what it can do is a method each."""
+    """A worker process of a cluster. Subclasses add a method per kind of job."""
 
     retriever: Engines
 
     def __init__(self, bundle: Path, threads: int, scales: Scales = IMAGE_SCALES) -> None:
         """
         Args:
-            scales: that it describes images at.
+            scales: image scales used for descriptors.
         """
         self._bundle, self._threads, self._scales = bundle, threads, scales
 
     def start(self) -> None:
-        """The first job of every worker.
+        """Open the engines. This is the first job of every worker.
 
         Raises:
-            CvnetError: the bundle or one of its engines cannot be opened there.
+            CvnetError: the bundle or one of its engines cannot be opened on the worker's machine.
         """
         self.retriever = Engines.open(Bundle(self._bundle), self._threads, self._scales)
 
 
 @dataclass
 class Job:
-    """A method of a worker to call; `deaths` counts the workers that died at it."""
+    """A call of a worker's method; `deaths` counts the workers that died while running it."""
 
     method: str
     arguments: tuple[Any, ...] = ()
@@ -72,17 +72,20 @@ class Job:
 
 
 class Crew:
-    """Workers of a cluster. Whoever is free takes the next job; one that dies is replaced, and another does its job."""
+    """A worker pool on a cluster. A free worker takes the next job. If a worker dies, it is replaced and its job rerun.
+
+    Results arrive in the order in which jobs finish.
+    """
 
     def __init__(self, hire: Callable[[], Any], size: int) -> None:
         """
         Args:
-            hire: makes a Ray actor of a `Worker`, which may have to wait for room.
+            hire: spawns a Ray actor of a `Worker`; Ray may delay its start until resources are free.
         """
         self._hire, self._size = hire, size
         self._waiting: deque[Job] = deque()
         self._free: list[Any] = []
-        self._busy: dict[Any, tuple[Any, Job]] = {}  # by the reference to what will come of it
+        self._busy: dict[Any, tuple[Any, Job]] = {}  # by Ray's reference to the result
         for _ in range(size):
             self._add(Job("start"))
 
@@ -90,16 +93,16 @@ class Crew:
         return self._size
 
     def give(self, method: str, *arguments: Any) -> None:
-        """Have a method of a worker called."""
+        """Queue a call of a worker's method."""
         self._waiting.append(Job(method, arguments))
         self._assign()
 
     def result(self) -> Any:
-        """What comes of the next job that is finished.
+        """Wait for the next job to finish, and return its result.
 
         Raises:
-            BackendError: worker after worker died at it.
-            Exception: whatever the job itself raised.
+            BackendError: `ATTEMPTS` workers died while running the job.
+            Exception: any exception raised by the job.
         """
         import ray
 
@@ -129,7 +132,11 @@ class Crew:
         self._call(self._hire(), start)
 
     def _replace(self, job: Job, error: Exception) -> None:
-        """Another worker for one that died at a job."""
+        """Spawn a worker in place of one that died, and rerun its job.
+
+        Raises:
+            BackendError: `ATTEMPTS` workers have died while running the job.
+        """
         job.deaths += 1
         if job.deaths == ATTEMPTS:
             raise BackendError(
@@ -140,15 +147,18 @@ class Crew:
         else:
             self._waiting.appendleft(job)
             self._add(Job("start"))
-            self._assign()  # to one that is free: there may be no room for another
+            self._assign()  # to a worker that is free now: the cluster may have no room for a new one
 
 
 @contextlib.contextmanager
 def crew(kind: type[Worker], bundle: Bundle, cluster: Cluster, *arguments: Any) -> Iterator[Crew]:
-    """As many workers as the cluster has room for, or fewer where that was asked for; `arguments` go to each.
+    """Yield a pool of as many workers as the cluster has room for, at most `cluster.workers`.
+
+    Args:
+        arguments: passed to each worker after the bundle and the threads.
 
     Raises:
-        BackendError: Ray is not here, the cluster not to be reached, or no machine of it has room for a worker.
+        BackendError: Ray is not installed, the cluster cannot be reached, or it has no room for a worker.
     """
     with hiring(kind, bundle, cluster, *arguments) as (hire, size):
         yield Crew(hire, size)
@@ -158,10 +168,10 @@ def crew(kind: type[Worker], bundle: Bundle, cluster: Cluster, *arguments: Any) 
 def hiring(
     kind: type[Worker], bundle: Bundle, cluster: Cluster, *arguments: Any, **options: Any
 ) -> Iterator[tuple[Callable[[], Any], int]]:
-    """What makes a Ray actor of a kind of worker, and how many there are to be; see `crew`.
+    """Yield a function that spawns a Ray actor of a kind of worker, and the number of workers to spawn; see `crew`.
 
     Args:
-        options: of the actor, as Ray takes them.
+        options: Ray's options of the actor.
     """
     with connected(cluster.address) as ray:
         needed = {"num_cpus": cluster.threads, "num_gpus": int(on_gpu(bundle))}
@@ -179,10 +189,14 @@ def hiring(
 
 @contextlib.contextmanager
 def connected(address: str | None) -> Iterator[Any]:
-    """Ray, connected to a cluster, or to one of this machine alone that ends with the block."""
+    """Yield Ray, connected to a cluster; without an address, to a cluster on this machine that ends with the block.
+
+    Raises:
+        BackendError: Ray is not installed or does not start, or the cluster cannot be reached.
+    """
     ray = import_ray()
     try:
-        if address and re.fullmatch(r".*:\d+", address):  # Ray itself would wait for minutes
+        if address and re.fullmatch(r".*:\d+", address):  # ray.init would wait for minutes
             host, port = address.rsplit(":", 1)
             socket.create_connection((host, int(port)), CONNECT_S).close()
         ray.init(address=address or "local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
@@ -190,7 +204,7 @@ def connected(address: str | None) -> Iterator[Any]:
         raise BackendError(
             f"no Ray cluster at {address!r}; start one with 'ray start --head', or leave --address out"
         ) from error
-    except Exception as error:  # Ray's own, of no type, when its processes take more than 30 s
+    except Exception as error:  # Ray raises a bare Exception if its processes take more than 30 s
         raise BackendError(
             f"Ray did not start ({one_line(error)}); try again when this machine has less to do"
         ) from error
@@ -201,7 +215,7 @@ def connected(address: str | None) -> Iterator[Any]:
 
 
 def count_workers(machines: Iterable[dict[str, float]], needed: dict[str, int]) -> int:
-    """How many workers a cluster has room for, each on one of its machines, by what these have."""
+    """Return how many workers a cluster has room for, from the resources of its machines."""
     names = {"num_cpus": "CPU", "num_gpus": "GPU"}
     return sum(
         min(int(has.get(names[name], 0) // count) for name, count in needed.items() if count) for has in machines
@@ -209,10 +223,10 @@ def count_workers(machines: Iterable[dict[str, float]], needed: dict[str, int]) 
 
 
 def import_ray() -> Any:
-    """Ray, which counts its users unless told otherwise.
+    """Import Ray with its usage statistics turned off.
 
     Raises:
-        BackendError: it is not installed.
+        BackendError: Ray is not installed.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:

@@ -1,4 +1,4 @@
-"""Images: from a file to the network input, bit for bit equal to the published code.
+"""Image decoding and preparation: from a file to the network input, bit-identical to the published code.
 
 Images are (H, W, 3) uint8 in BGR order, the order that the network was trained on.
 """
@@ -48,21 +48,21 @@ SUFFIXES = {
     ".tiff": "TIFF",
     ".webp": "WEBP",
     **photo_formats.SUFFIXES,
-}  # a file's ending -> Pillow's name of its format; no other format is opened, whatever a file is called
-# Tried in this order: those first that Pillow knows without importing all; AVIF before HEIC and raw files before
-# TIFF, which each of them may begin like.
+}  # file suffix -> Pillow's format name; files of other formats are not opened, whatever their suffix
+# In the order in which Pillow tries them: first the formats that need no import of all plugins; AVIF before HEIC and
+# raw files before TIFF, because their first bytes may be the same.
 FORMATS = tuple(dict.fromkeys(("JPEG", "PNG", "GIF", "BMP", "PPM", "AVIF", photo_formats.RAW, *SUFFIXES.values())))
 EXPECTED = "JPEG, PNG, WebP, TIFF, BMP, GIF, PPM, AVIF, HEIC or a camera's raw file"
 AVIF_BRANDS = (b"avif", b"avis")
 MAX_PIXELS = 89_478_485  # Pillow's own bound against decompression bombs
-MAX_BYTES = 8 * MAX_PIXELS  # of a file: as many pixels, uncompressed, in four channels of 16 bits
+MAX_BYTES = 8 * MAX_PIXELS  # per file: `MAX_PIXELS` uncompressed, in four channels of 16 bits
 
 # Mean and standard deviation of ImageNet in BGR order, on a scale of 0 to 1.
 MEAN = np.array((0.406, 0.456, 0.485), np.float32)
 STD = np.array((0.225, 0.224, 0.229), np.float32)
 NORMALISED = (np.arange(256, dtype=np.float32) / np.float32(255) - MEAN[:, None]) / STD[:, None]  # (3, 256)
 
-FIRST_SIDEWAYS = 5  # orientations from this on swap width and height
+FIRST_SIDEWAYS = 5  # this EXIF orientation and the following ones swap width and height
 UPRIGHT: dict[int, Callable[[Array], Array]] = {
     2: lambda image: image[:, ::-1],
     3: lambda image: image[::-1, ::-1],
@@ -71,11 +71,11 @@ UPRIGHT: dict[int, Callable[[Array], Array]] = {
     6: lambda image: image.transpose(1, 0, 2)[:, ::-1],
     7: lambda image: image.transpose(1, 0, 2)[::-1, ::-1],
     8: lambda image: image.transpose(1, 0, 2)[::-1],
-}  # EXIF orientation -> what undoes it, on (H, W, 3)
+}  # EXIF orientation -> function that makes (H, W, 3) upright
 
 
 def open_raw(stream: IO[bytes], name: str | bytes) -> ImageFile:
-    """A camera's raw file, see `RawFile`."""
+    """Open a camera's raw file, see `RawFile`."""
     from cvnet_engine.engine.raw_file import RawFile
 
     return RawFile(stream, name)
@@ -83,19 +83,20 @@ def open_raw(stream: IO[bytes], name: str | bytes) -> ImageFile:
 
 Image.register_open(photo_formats.HEIC, photo_formats.open_heic, photo_formats.is_heic)
 Image.register_open(photo_formats.RAW, open_raw, photo_formats.may_be_raw)
-warnings.filterwarnings("ignore", module=r"PIL\b")  # notes on odd files, which `decode` takes or refuses
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # the same, as errors
-with contextlib.suppress(AttributeError):  # libtiff's own, on standard error; found through Pillow, if linked with it
+warnings.filterwarnings("ignore", module=r"PIL\b")  # about unusual files; `decode` raises if it cannot read one
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # the same for Pillow's log messages
+with contextlib.suppress(AttributeError):  # the same for libtiff's messages on stderr, if Pillow is linked with libtiff
     PILLOW = ctypes.CDLL(_imaging.__file__)
     PILLOW.TIFFSetErrorHandler(None)
     PILLOW.TIFFSetWarningHandler(None)
 
 
 def load(source: ImageLike, box: Sequence[float] | None = None, max_side_px: int | None = None) -> Array:
-    """An upright image (H, W, 3) uint8 BGR, cropped to a box, then shrunk to a longest side.
+    """Return an upright image (H, W, 3) uint8 BGR, cropped to a box, then shrunk to a longest side.
 
     Raises:
-        ImageError: not an image, damaged, too large, or a box outside the image. Begins with the path of a file.
+        ImageError: not an image, damaged, too large, too small once shrunk, or a box outside the image. The message
+            begins with the path if the source is a file.
     """
     with naming(source):
         image = pixels_of(source)
@@ -104,7 +105,7 @@ def load(source: ImageLike, box: Sequence[float] | None = None, max_side_px: int
 
 @contextlib.contextmanager
 def naming(source: ImageLike) -> Iterator[None]:
-    """Begin the message of an ImageError with the path, if the source is a file."""
+    """Prefix the message of an ImageError with the path, if the source is a file."""
     try:
         yield
     except ImageError as error:
@@ -140,10 +141,10 @@ def decode_opened(image: Image.Image) -> Array:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a regular file of at most `MAX_BYTES`; nothing else is waited for or read.
+    """Return the content of a regular file of at most `MAX_BYTES`.
 
     Raises:
-        ImageError: anything else, or a file that cannot be read.
+        ImageError: not a regular file, too large, or not readable.
     """
     with open_image(path) as stream:
         size = os.fstat(stream.fileno()).st_size
@@ -153,26 +154,26 @@ def read_bytes(path: Path) -> bytes:
 
 
 def open_image(path: Path) -> BinaryIO:
-    """A regular file, opened; nothing else is waited for.
+    """Open a regular file. Does not block on a pipe or a device.
 
     Raises:
-        ImageError: anything else, or a file that cannot be read.
+        ImageError: not a regular file, or not readable.
     """
     try:
         return open_regular(path)
     except IrregularFileError as error:
         raise ImageError(f"{error.strerror}; expected an image file") from error
-    except OSError as error:  # of a socket, too
+    except OSError as error:  # also raised for a socket
         raise ImageError(f"cannot be read ({error.strerror}); expected an image file") from error
 
 
 def decode(data: bytes) -> Array:
-    """The image in the bytes of a file, upright: its EXIF orientation is applied, an alpha channel dropped.
+    """Decode the bytes of an image file. Applies the EXIF orientation and drops an alpha channel.
 
-    16-bit values keep their high byte; an animation yields its first frame.
+    16-bit values keep their high byte. An animation is decoded to its first frame.
 
     Raises:
-        ImageError: not an image, damaged, cut short, or more than `MAX_PIXELS`.
+        ImageError: not an image, damaged, truncated, or more than `MAX_PIXELS`.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -191,13 +192,13 @@ def decode(data: bytes) -> Array:
 
 
 def require_pixels(width: int, height: int) -> None:
-    """Raise ImageError where an image has more than `MAX_PIXELS`."""
+    """Raise ImageError if an image has more than `MAX_PIXELS`."""
     if width * height > MAX_PIXELS:
         raise ImageError(f"{width}x{height} pixels are too many; expected at most {MAX_PIXELS:,}: resize it first")
 
 
 def require_checksums(png: bytes) -> None:
-    """Raise ValueError where a PNG's pixels are not as they were written: Pillow passes over the checksums of these."""
+    """Raise ValueError if a checksum of a PNG's pixel data is wrong. Pillow does not check these."""
     view, start = memoryview(png), 8
     while start + 8 <= len(png):
         (length,), kind = struct.unpack_from(">I", png, start), png[start + 4 : start + 8]
@@ -208,7 +209,7 @@ def require_checksums(png: bytes) -> None:
 
 
 def read_shot(data: bytes) -> Shot:
-    """When and where the photo in the bytes of a file was taken; unknown where the file is no image."""
+    """Return time and place from the EXIF metadata in the bytes of a file; empty if it cannot be read as an image."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return (Block(data) if image.format == "TIFF" else exif_block(image)).shot()
@@ -217,15 +218,15 @@ def read_shot(data: bytes) -> Shot:
 
 
 def exif_block(image: Image.Image) -> Block:
-    """The EXIF block of an opened file, empty where it has none."""
+    """Return the EXIF block of an opened file, empty if it has none."""
     return Block(image.info.get("exif") or b"")
 
 
 def read_size(path: Path, max_side_px: int | None = None) -> tuple[int, int]:
-    """The (height, width) px that an image file has once upright and shrunk by `limit_side`, from its header alone.
+    """Return the (height, width) px of an image file after rotation and `limit_side`. Reads only the header.
 
     Raises:
-        ImageError: no image that can be read.
+        ImageError: not an image, or not readable; the message begins with the path.
     """
     try:
         with open_image(path) as stream, Image.open(stream, formats=FORMATS) as image:
@@ -241,29 +242,29 @@ def read_size(path: Path, max_side_px: int | None = None) -> tuple[int, int]:
 
 
 def unread(data: bytes) -> str:
-    """What to say of a file that Pillow takes for none of `FORMATS`."""
+    """Return the error message for a file that Pillow cannot identify as one of `FORMATS`."""
     if data[4:8] == b"ftyp" and data[8:12] in AVIF_BRANDS:
         return "damaged, or Pillow was built without AVIF; expected a whole image: copy it again, or convert it to JPEG"
     return f"not an image; expected {EXPECTED}"
 
 
 def to_bgr(data: bytes, image: Image.Image) -> Array:
-    """A file's pixels (H, W, 3) uint8 BGR as they are stored; `image` is the file opened by Pillow."""
+    """Return a file's pixels (H, W, 3) uint8 BGR before rotation; `image` is the file opened by Pillow."""
     if image.format == "JPEG":
-        with contextlib.suppress(ValueError):  # what is odd about a file, or wrong with it: Pillow decides
+        with contextlib.suppress(ValueError):  # an unusual or damaged file: leave it to Pillow
             return decode_jpeg(data, image.size)
     image.load()
     return mode_to_bgr(image)
 
 
 def decode_jpeg(data: bytes, size: tuple[int, int]) -> Array:
-    """A JPEG's pixels (H, W, 3) uint8 BGR, the same as Pillow's in two thirds of the time.
+    """Decode a JPEG to (H, W, 3) uint8 BGR: the same pixels as Pillow's, in two thirds of the time.
 
     Args:
-        size: the (width, height) that is expected.
+        size: expected (width, height).
 
     Raises:
-        ValueError: libjpeg-turbo has anything to remark on the file, or it is in CMYK.
+        ValueError: libjpeg-turbo reports an error or a warning, the size differs, or the file is CMYK.
     """
     image: Array = simplejpeg.decode_jpeg(data, "BGR")
     if image.shape[1::-1] != size:
@@ -272,14 +273,18 @@ def decode_jpeg(data: bytes, size: tuple[int, int]) -> Array:
 
 
 def upright(image: Image.Image, pixels: Array) -> Array:
-    """Pixels (H, W, 3) as they are stored, turned by the image's EXIF orientation."""
+    """Apply the image's EXIF orientation to its stored pixels (H, W, 3)."""
     turn = UPRIGHT.get(exif_block(image).orientation(), np.asarray)
     return np.ascontiguousarray(turn(pixels))
 
 
 def mode_to_bgr(image: Image.Image) -> Array:
-    """Any Pillow mode as (H, W, 3) uint8 BGR."""
-    if image.mode.startswith("I"):  # 16 bits of grey
+    """Convert an image of any Pillow mode to (H, W, 3) uint8 BGR.
+
+    Raises:
+        ImageError: floating-point pixels, or more than 16 bits per value.
+    """
+    if image.mode.startswith("I"):  # 16-bit grey
         grey = np.asarray(image).astype(np.int64)
         if grey.min() < 0 or grey.max() > 0xFFFF:
             raise ImageError("more than 16 bits a value; expected 8 or 16: convert it first")
@@ -290,10 +295,10 @@ def mode_to_bgr(image: Image.Image) -> Array:
 
 
 def crop(image: Array, bbx: Sequence[float]) -> Array:
-    """The box x1, y1, x2, y2 (pixels, fractions cut off) of an image.
+    """Crop an image to the box x1, y1, x2, y2 in pixels, truncated to integers.
 
     Raises:
-        ImageError: the box is empty, reaches outside the image, or is not of numbers.
+        ImageError: the box is empty, extends outside the image, or has values that are not finite.
     """
     height, width = image.shape[:2]
     if not np.isfinite(bbx).all():
@@ -307,22 +312,22 @@ def crop(image: Array, bbx: Sequence[float]) -> Array:
 
 
 def check_size(image: Array, min_side_px: int = MIN_SIDE_PX) -> None:
-    """Raise ImageError where a side is shorter than it may be."""
+    """Raise ImageError if a side is shorter than `min_side_px`."""
     height, width = image.shape[:2]
     if min(height, width) < min_side_px:
         raise ImageError(f"{width}x{height} pixels are too few; expected at least {min_side_px} on each side")
 
 
 def limiting(size: tuple[float, float], max_side_px: int | None) -> float:
-    """The scale, at most 1, by which an image of this (height, width) keeps to a longest side, None for no limit."""
+    """Return the scale, at most 1, that limits an image of this (height, width) to a longest side; None: no limit."""
     return 1.0 if max_side_px is None else min(1.0, max_side_px / max(size))
 
 
 def limit_side(image: Array, max_side_px: int | None) -> Array:
-    """The image, shrunk where its longer side exceeds the limit.
+    """Shrink the image if its longer side exceeds the limit.
 
     Raises:
-        ImageError: too narrow to be shrunk that much.
+        ImageError: the shorter side would become shorter than `MIN_SIDE_PX`.
     """
     height, width = image.shape[:2]
     scale = limiting((height, width), max_side_px)
@@ -335,10 +340,10 @@ def limit_side(image: Array, max_side_px: int | None) -> Array:
 
 
 def rescale(image: Array, scale: float) -> Array:
-    """The image at `scale` times its sides, by area averaging below 1 and bilinear above.
+    """Resize the image by the factor `scale`, by area averaging below 1 and bilinearly above.
 
     Raises:
-        MemoryError: OpenCV finds no room for it.
+        MemoryError: OpenCV cannot allocate the result.
     """
     if scale == 1:
         return image
@@ -352,7 +357,7 @@ def rescale(image: Array, scale: float) -> Array:
 
 
 def normalise(image: Array) -> Array:
-    """The network's input (1, 3, H, W) float32: `(image / 255 - mean) / std`, by table since a value is one of 256."""
+    """Return the network input (1, 3, H, W) float32: `(image / 255 - mean) / std`, from a table of the 256 values."""
     x = np.empty((1, 3, *image.shape[:2]), np.float32)
     for channel in range(3):
         np.take(NORMALISED[channel], image[:, :, channel], out=x[0, channel], mode="clip")

@@ -11,15 +11,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypedDict
 
-# Features that inference libraries use.
+# CPU features that inference libraries use.
 CPU_FEATURES = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
-COMPUTE_CAPABILITY = (75, 76)  # the driver's attributes of a device, major and minor
+COMPUTE_CAPABILITY = (75, 76)  # CUDA driver attributes: major and minor version
 CGROUP = Path("/sys/fs/cgroup")
 DISTRIBUTION = "cvnet-engine"
 
 
 class Machine(TypedDict):
-    """A machine in plain values, fit for JSON; a library that is not installed has the version None."""
+    """JSON-serialisable description of a machine. A library that is not installed has the version None."""
 
     system: str
     python: str
@@ -33,7 +33,7 @@ class Machine(TypedDict):
 
 
 def describe() -> Machine:
-    """This machine."""
+    """Return the description of this machine."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -48,17 +48,17 @@ def describe() -> Machine:
 
 
 def amx_refused() -> bool:
-    """The processor has AMX tiles, and the system does not let this process use them."""
+    """Return True if the processor has AMX tiles and the system does not let this process use them."""
     request, tile_data = 0x1023, 18  # ARCH_REQ_XCOMP_PERM and XFEATURE_XTILEDATA of Linux
     has_tiles = platform.machine() == "x86_64" and "amx_bf16" in cpu_features()
     return has_tiles and ctypes.CDLL(None).syscall(158, request, tile_data) != 0  # arch_prctl
 
 
 def libraries() -> dict[str, str]:
-    """Required distributions -> the first extra that installs it, empty if it is always installed."""
+    """Return each required distribution with the first extra that installs it, empty if it is always installed."""
     try:
         requirements = metadata.requires(DISTRIBUTION) or []
-    except metadata.PackageNotFoundError:  # run from its source
+    except metadata.PackageNotFoundError:  # not installed: run from source
         return {}
     found: dict[str, str] = {}
     for requirement in requirements:  # `onnxruntime>=1.20; extra == 'cpu'`
@@ -70,22 +70,22 @@ def libraries() -> dict[str, str]:
 
 
 def usable_cpus() -> int:
-    """Number of CPUs that this process may use, within its container's quota."""
+    """Return the number of CPUs that this process may use, within its container's quota."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(allowed, cpu_quota(CGROUP))))
 
 
 def cpu_quota(cgroup: Path) -> float:
-    """CPU quota of a cgroup (version 2), in CPUs; infinite without a limit. More threads are throttled."""
+    """Return the quota of a cgroup (version 2) in CPUs, infinite without a limit. More threads are throttled."""
     try:
         quota, period = (cgroup / "cpu.max").read_text().split()
         return int(quota) / int(period)
-    except (OSError, ValueError):  # no such file; "max"
+    except (OSError, ValueError):  # no such file, or the value "max"
         return math.inf
 
 
 def cuda_devices() -> list[str]:
-    """Names of the CUDA devices as the driver reports them; empty without a driver."""
+    """Return the names of the CUDA devices; empty without a driver."""
     driver = cuda_driver()
     count = ctypes.c_int()
     if driver is None or driver.cuDeviceGetCount(ctypes.byref(count)):
@@ -99,7 +99,7 @@ def cuda_devices() -> list[str]:
 
 
 def compute_capability() -> str | None:
-    """Compute capability of the first CUDA device, such as `8.9`; None without a device."""
+    """Return the compute capability of the first CUDA device, such as `8.9`; None without a device."""
     driver, numbers = cuda_driver(), []
     if driver is None:
         return None
@@ -112,7 +112,7 @@ def compute_capability() -> str | None:
 
 
 def cuda_driver() -> Any:
-    """NVIDIA's driver library, initialised; None if it is missing or fails."""
+    """Load and initialise NVIDIA's driver library; None if it is missing or fails."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -138,13 +138,13 @@ def cpu_features() -> list[str]:
 
 
 def adds_bytes_exactly() -> bool:
-    """Tell if int8 products are summed exactly, in 32 bits. x86 without VNNI uses 16 bits, which saturate."""
+    """Return True if int8 products are summed exactly, in 32 bits. x86 without VNNI uses 16 bits, which saturate."""
     features = cpu_features()
     return "avx2" not in features or "avx_vnni" in features or "avx512_vnni" in features
 
 
 def cpuinfo(field: str) -> str:
-    """A field of the first processor in /proc/cpuinfo; empty without that file."""
+    """Return a field of the first processor in /proc/cpuinfo; empty without the file or the field."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

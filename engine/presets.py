@@ -1,4 +1,4 @@
-"""Presets: how to build, index and search as published, for a balance of accuracy and cost, or for speed."""
+"""Presets of build, index and search settings: as published, balanced, or fast."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from cvnet_engine.engine.retrieval.searcher import Plan, RerankWith
 
 @dataclass(frozen=True)
 class Preset:
-    """What commands do where nothing else is asked for.
+    """Default settings of the commands.
 
     Attributes:
-        precision: of the engines that `build` makes.
-        max_side_px: longest side of an image that is indexed, None for no limit.
-        scales: those of `IMAGE_SCALES` that descriptors are made of.
-        maps: how a gallery keeps them; see `engine.gallery.map_codec`.
-        rerank, method, rerank_full: how a query is searched; see `Plan`.
+        precision: precision of the engines that `build` makes.
+        max_side_px: larger images are shrunk to this longest side before indexing; None for no limit.
+        scales: image scales used for descriptors, of `IMAGE_SCALES`.
+        maps: storage format of a gallery's feature maps; see `engine.gallery.map_codec`.
+        rerank, method, rerank_full: see `Plan`.
     """
 
     precision: str = "fp32"
@@ -31,7 +31,7 @@ class Preset:
     rerank_full: int | None = None
 
     def plan(self, top_k: int, rerank: int | None, method: RerankWith | None, rerank_full: int | None) -> Plan:
-        """How to search, with what was asked for in the place of its own.
+        """Return the settings of a search: the arguments, and the preset's values for those that are None.
 
         Raises:
             CvnetError: a negative number, an unknown method, or `rerank_full` with a method that scores no pairs.
@@ -57,13 +57,14 @@ PRESETS: dict[PresetName, Preset] = {
     "exact": Preset(),
     "balanced": Preset("int8", 768, (1.0,), "coded:24", rerank_full=30),
     "fast": Preset("int8", 512, (1.0,), "coded:16", rerank_full=20),
-}  # docs/decisions/reranking-and-presets.md
+}  # see docs/decisions/reranking-and-presets.md
 
 
 def named(name: str) -> Preset:
-    """
+    """Return a preset by name.
+
     Raises:
-        CvnetError: there is no such preset.
+        CvnetError: the name is unknown.
     """
     if name not in PRESETS:
         raise CvnetError(f"preset {name!r}: expected one of {', '.join(PRESETS)}")
@@ -71,5 +72,5 @@ def named(name: str) -> Preset:
 
 
 def limit_px(max_side: int | None, preset: PresetName | None) -> int | None:
-    """The longest side of an image: as asked for, 0 being no limit, else the preset's."""
+    """Return the longest side of an image: `max_side` (0 for no limit), or the preset's if it is None."""
     return PRESETS[preset or "exact"].max_side_px if max_side is None else max_side or None

@@ -1,4 +1,4 @@
-"""Inputs and outputs of each graph, the same for every file format and backend."""
+"""Signatures (inputs and outputs) of the graphs, the same for every file format and backend."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Signature = tuple[Mapping[str, TensorSpec], Mapping[str, TensorSpec]]  # inputs,
 
 
 def maps(side: str, batch: int | str) -> dict[str, TensorSpec]:
-    """The unit maps of one side, by name; each scale has its own height and width."""
+    """Return the tensor specs of one side's feature maps, by name; each scale has its own height and width."""
     return {
         f"{side}_{s}": TensorSpec("floating", (batch, MAP_DIM, f"{side}_height_{s}", f"{side}_width_{s}"))
         for s in range(len(AREA_SCALES))
@@ -31,7 +31,7 @@ SIGNATURES: dict[str, Signature] = {
 
 
 def require_signature(graph: str, engine: Engine, file: Path) -> None:
-    """Raise BackendError unless an engine takes and gives what its graph does: names, dtypes, ranks, fixed axes."""
+    """Raise BackendError unless an engine's inputs and outputs have the graph's names, dtypes, ranks, fixed axes."""
     for found, expected in zip((engine.inputs, engine.outputs), SIGNATURES[graph], strict=True):
         fits = list(found) == list(expected) and all(is_like(found[name], spec) for name, spec in expected.items())
         if not fits:
@@ -39,7 +39,7 @@ def require_signature(graph: str, engine: Engine, file: Path) -> None:
 
 
 def is_like(found: TensorSpec, expected: TensorSpec) -> bool:
-    """Whether dtype and rank are as expected, and every axis that has to have one length has it."""
+    """Return True if dtype, rank and all axes of fixed length are as expected."""
     dtypes = ("float16", "float32", "floating") if expected.dtype == "floating" else (expected.dtype,)
     return (
         found.dtype in dtypes

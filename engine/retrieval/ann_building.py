@@ -1,4 +1,4 @@
-"""Building an approximate index: learning its codes, coding every descriptor, and measuring what it finds."""
+"""Construction of an approximate index: training, encoding of all descriptors, and choice of the search effort."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from cvnet_engine.engine.retrieval.blocks import Descriptors
 from cvnet_engine.engine.retrieval.inverted_file import DEPTH, Effort, InvertedFile, Quantizer, Scanner
 from cvnet_engine.engine.retrieval.search import parts
 
-LEAST = 2000  # descriptors; fewer are searched exactly in less time than it takes to say so
-LISTS = 4  # times the square root of the descriptors, or the power of two below
-LEARNT_FROM = 40  # descriptors a list
+LEAST = 2000  # minimum number of descriptors; exact search of fewer is already fast
+LISTS = 4  # number of lists: this times the square root of the descriptors, rounded down to a power of two
+LEARNT_FROM = 40  # training descriptors per list
 QUERIES = 200
-CANDIDATES = tuple(round(DEPTH * 2 ** (step / 4)) for step in range(2, 33))  # 141 to 25,600, that are tried
-ERRORS = 2  # standard errors that a measured recall has to be above the wanted one: 39 in 40 draws of queries
-CANDIDATE_BYTES = 4096  # read of each: its descriptor in float16
+CANDIDATES = tuple(round(DEPTH * 2 ** (step / 4)) for step in range(2, 33))  # 141 to 25,600
+ERRORS = 2  # measured recall must exceed the requested one by this many standard errors (about 97.5 % confidence)
+CANDIDATE_BYTES = 4096  # read per candidate: its descriptor in float16
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Recall@100 of queries (q,) at an effort, and the bytes that such a search reads."""
+    """Measurement of one effort: recall@100 per query (q,), and the bytes that a search reads."""
 
     effort: Effort
     recalls: Array
@@ -36,30 +36,31 @@ class Trial:
 
     @property
     def error(self) -> float:
-        """The standard error of that mean."""
+        """Standard error of `recall`."""
         return float(self.recalls.std(ddof=1) / len(self.recalls) ** 0.5)
 
 
 @dataclass(frozen=True)
 class Built:
-    """An inverted file, and the trial of the effort that was chosen."""
+    """An inverted file and the trial of the chosen effort."""
 
     file: InvertedFile
     trial: Trial
 
 
 def build(descriptors: Descriptors, wanted: float, done: Callable[[int], None] = lambda _: None) -> Built:
-    """An approximate index of a collection, searched by the least effort whose recall@100 is `wanted`.
+    """Build an approximate index of a collection, and choose the least effort whose recall@100 is at least `wanted`.
 
-    Recall is that of descriptors of the collection, drawn at random and kept from what is learnt, each left out of its
-    own results: the share of the exact best 100 that is found. It holds for queries that are like the collection.
+    Recall is the fraction of the exact top 100 that is found. It is measured with random descriptors of the collection
+    that are not used for training, each excluded from its own results. Queries unlike the collection may have a lower
+    recall.
 
     Args:
-        done: `done(n)` is called when n more descriptors have been coded.
+        done: called as `done(n)` when n more descriptors have been encoded.
 
     Raises:
-        GalleryError: too few descriptors, a damaged one, or a recall that is not reached by reading less than exact
-            search does.
+        GalleryError: too few descriptors, a damaged descriptor, or no effort that reads less than exact search reaches
+            the recall.
     """
     count = len(descriptors)
     if count < LEAST:
@@ -80,14 +81,14 @@ def build(descriptors: Descriptors, wanted: float, done: Callable[[int], None] =
 
 
 def each_part(descriptors: Descriptors) -> Iterator[Array]:
-    """All descriptors in order, (m, 2048) float32 at a time."""
+    """Yield all descriptors in order, in arrays (m, 2048) float32."""
     for part in parts(len(descriptors)):
         yield descriptors[part]
         descriptors.release()
 
 
 def coded_part(quantizer: Quantizer, rows: Array, best: Best, done: Callable[[int], None]) -> tuple[Array, Array]:
-    """Lists and codes of descriptors, which queries are compared with in passing, while they are at hand."""
+    """Return lists and codes of descriptors; also updates `best`, so that descriptors are read only once."""
     best.look_at(rows)
     coded = quantizer.encode(rows)
     done(len(rows))
@@ -95,16 +96,17 @@ def coded_part(quantizer: Quantizer, rows: Array, best: Best, done: Callable[[in
 
 
 class Best:
-    """The exact best `DEPTH` of each query in a collection that is looked at part by part.
+    """The exact top `DEPTH` of each query, updated part by part.
 
     Attributes:
-        rows: (q, DEPTH) int64.
+        rows: (q, DEPTH) int64, unsorted.
     """
 
     def __init__(self, queries: Array, own: Array) -> None:
         """
         Args:
-            queries: (q, 2048) float32; own: (q,) rows that they are, which are left out.
+            queries: (q, 2048) float32.
+            own: (q,) rows of the queries, excluded from their results.
         """
         self._queries, self._own = queries, own
         self._seen = 0
@@ -112,7 +114,7 @@ class Best:
         self._similarities = np.full((len(queries), DEPTH), -np.inf, np.float32)
 
     def look_at(self, rows: Array) -> None:
-        """Look at the next descriptors (m, 2048)."""
+        """Update the results with the next descriptors (m, 2048)."""
         found = self._queries @ rows.T  # (q, m)
         numbers = self._seen + np.arange(len(rows))
         found[self._own[:, None] == numbers] = -np.inf
@@ -125,11 +127,12 @@ class Best:
 
 
 def try_out(file: InvertedFile, asked: Array, queries: Array, expected: Array) -> Iterator[Trial]:
-    """Every effort that comes into question.
+    """Measure all combinations of probes and candidates.
 
     Args:
-        asked, queries: descriptors (q, 2048), and the rows that they are.
-        expected: (q, DEPTH) rows that should be found.
+        asked: (q, 2048) descriptors of the queries.
+        queries: (q,) rows of the queries.
+        expected: (q, DEPTH) exact results.
     """
     scanner = Scanner(file)
     for probes in (1 << n for n in range(scanner.lists.bit_length())):
@@ -142,10 +145,10 @@ def try_out(file: InvertedFile, asked: Array, queries: Array, expected: Array) -
 
 
 def least_effort(trials: list[Trial], wanted: float) -> Trial:
-    """The trial that reads least of those whose recall is at least `wanted`, by `ERRORS` standard errors.
+    """Return the trial that reads the fewest bytes with a recall at least `ERRORS` standard errors above `wanted`.
 
     Raises:
-        GalleryError: none is.
+        GalleryError: no trial reaches this recall.
     """
     reaching = [trial for trial in trials if trial.recall - ERRORS * trial.error >= wanted]
     if not reaching:

@@ -1,4 +1,4 @@
-"""A collection's descriptors in blocks, which may be memory maps: looked at by row, or scanned block by block."""
+"""Descriptors of a collection in blocks, possibly memory-mapped: read by row, or scanned block by block."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from cvnet_engine.engine.geometry import DESCRIPTOR_DIM
 
 @dataclass(frozen=True)
 class Block:
-    """Descriptors one after the other.
+    """Descriptors of consecutive rows.
 
     Attributes:
         rows: (n, 2048) float32, unit norm.
-        halves: the same in float16, where that is there.
-        release: lets go of the mapped pages of `rows`, which stay in the system's cache: a single row that is looked
-            at may count as megabytes of this process.
+        halves: the same descriptors in float16; None if not stored.
+        release: drops the mapped pages of `rows` from this process; they stay in the page cache. Otherwise, reading a
+            single row may add megabytes to this process.
     """
 
     rows: Array
@@ -29,30 +29,30 @@ class Block:
     release: Callable[[], object] = lambda: None
 
     def in_half(self) -> Array:
-        """(n, 2048) float16, made where it is not there."""
+        """Return the descriptors (n, 2048) float16, converted if they are not stored."""
         return self.rows.astype(np.float16) if self.halves is None else self.halves
 
 
 class Descriptors:
     """The descriptors (n, 2048) float32 of a collection, in the order of its rows.
 
-    Rows taken by number are checked, each the first time that it is; blocks are as they are on the disk.
+    Indexing checks each row on its first access; `blocks` are not checked.
     """
 
     def __init__(self, blocks: Sequence[Block], check: Callable[[int], None] = lambda _: None) -> None:
         """
         Args:
-            check: called with a row before it is given to anyone; raises where it is not what was stored.
+            check: called with a row number on its first access; raises if the row is damaged.
         """
         self.blocks = list(blocks)
-        self._starts = np.cumsum([0, *(len(block.rows) for block in blocks)])  # of the blocks, and where the last ends
+        self._starts = np.cumsum([0, *(len(block.rows) for block in blocks)])  # of each block, then the last end
         self._numbers = np.arange(self._starts[-1])
         self._check = check
         self._checked = np.zeros(len(self), bool)
 
     @classmethod
     def of_array(cls, rows: Array) -> Self:
-        """Of an array (n, 2048) float32, which may be a memory map."""
+        """Wrap an array (n, 2048) float32, which may be a memory map."""
         return cls([Block(rows)])
 
     def __len__(self) -> int:
@@ -63,10 +63,10 @@ class Descriptors:
         return len(self), DESCRIPTOR_DIM
 
     def __getitem__(self, rows: int | slice | Array) -> Array:
-        """A copy of rows, which are named as for an array: one is (2048,), several are (k, 2048).
+        """Return a copy of rows, indexed as in NumPy: (2048,) for one row, (k, 2048) for several.
 
         Raises:
-            GalleryError: one of them is damaged.
+            GalleryError: a row is damaged.
         """
         wanted = np.asarray(self._numbers[rows])
         for row in wanted[~self._checked[wanted]].tolist():
@@ -79,7 +79,7 @@ class Descriptors:
         return found
 
     def by_block(self, rows: Array) -> Iterator[tuple[int, Array, Array]]:
-        """Each block with any of `rows` (k,) int64: its number, which of `rows` these are, and which of its own."""
+        """Yield, per block with any of `rows` (k,) int64: block number, indices into `rows`, rows in the block."""
         order = np.argsort(rows, kind="stable")
         bounds = np.searchsorted(rows, self._starts, sorter=order)
         for number, (first, last) in enumerate(pairwise(bounds)):
@@ -88,10 +88,10 @@ class Descriptors:
                 yield number, places, rows[places] - self._starts[number]
 
     def release(self) -> None:
-        """Let go of the pages that rows have been copied from."""
+        """Drop the mapped pages that rows have been copied from."""
         for block in self.blocks:
             block.release()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        """All of them; a copy always."""
+        """Return all descriptors, always as a copy."""
         return self[:].astype(dtype or np.float32, copy=False)

@@ -1,7 +1,7 @@
-"""The two ways to describe an image: CVNet's published one, and SuperGlobal's with the same weights.
+"""The two descriptor methods: CVNet's published one, and SuperGlobal's with the same weights.
 
-A kind says what the descriptor graph is fed at each of `IMAGE_SCALES`, and how what it returns for them becomes one
-descriptor. The unit maps of the reranker are the same with either: those of the image as it is.
+A method defines the network input at each of `IMAGE_SCALES`, and how the outputs become one descriptor. The reranker's
+feature maps are the same with both: those of scale 1.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from cvnet_engine.engine.retrieval import superglobal
 
 @dataclass(frozen=True)
 class Descriptor:
-    """How an image is described.
+    """A descriptor method.
 
     Attributes:
-        min_side_px: the fewest pixels that a side of an image may have.
-        scaled: an image's (height, width) px, one of `IMAGE_SCALES` -> those of the network input.
+        min_side_px: minimum length of an image's shorter side.
+        scaled: (height, width) px of an image, one of `IMAGE_SCALES` -> (height, width) px of the network input.
         network_input: BGR image (H, W, 3) uint8, one of `IMAGE_SCALES` -> normalised (1, 3, H', W') float32.
         over_scales: descriptors (S, 2048) of the scales, each of unit norm -> the image's (2048,), of unit norm.
     """
@@ -35,7 +35,7 @@ class Descriptor:
 
 
 def cvnet_input(image: Array, scale: float) -> Array:
-    """Scaled as 8-bit values, then normalised."""
+    """Scale the 8-bit image, then normalise it."""
     return normalise(rescale(image, scale))
 
 
@@ -49,4 +49,4 @@ DESCRIPTORS = {
     "superglobal": Descriptor(
         superglobal.MIN_SIDE_PX, superglobal.scaled, superglobal.network_input, superglobal.over_scales
     ),
-}  # of `engine.geometry.DESCRIPTOR_NAMES`
+}  # same keys as `engine.geometry.DESCRIPTOR_NAMES`

@@ -1,4 +1,4 @@
-"""The retrieval path: an image to features, a query and candidates to pair scores.
+"""The three engines of a model: from an image to features, and from query and candidates to pair scores.
 
 decode -> scale -> engines -> Features -> global search -> Ranking -> pair scores -> Ranking
 """
@@ -26,21 +26,21 @@ from cvnet_engine.engine.retrieval.blocks import Descriptors
 from cvnet_engine.engine.retrieval.descriptors import DESCRIPTORS, Descriptor
 from cvnet_engine.engine.signatures import require_signature
 
-BATCH = 4  # candidates of equal size scored at once
+BATCH = 4  # candidates with maps of equal size, scored at once
 
 
 class Mapped(Protocol):
-    """Images whose pairs can be scored."""
+    """Interface of images whose feature maps can be read, to score pairs."""
 
     def map_size(self, row: int) -> Size:
-        """Positions of the row's full-scale map."""
+        """Return the (height, width) of the row's feature map at scale 1, in positions."""
 
     def features(self, row: int) -> Features:
-        """Features of the row."""
+        """Return the features of the row."""
 
 
 class Collection(Mapped, Protocol):
-    """Images that can be searched and reranked: a gallery, or a benchmark's reference."""
+    """Interface of images that can be searched and reranked: a gallery, or a benchmark's reference."""
 
     @property
     def descriptors(self) -> Array | Descriptors:
@@ -51,8 +51,10 @@ class Collection(Mapped, Protocol):
 class Engines(Closing):
     """The three engines of a model: descriptor, features and reranker.
 
-    `kind` is the descriptor that the first two make, `scales` those of `IMAGE_SCALES` that it is made from, `streams`
-    the threads that may extract at a time.
+    Attributes:
+        kind: descriptor method of the first two engines.
+        scales: image scales used for the descriptor, of `IMAGE_SCALES`.
+        streams: number of threads that may extract at the same time.
     """
 
     descriptor: Engine
@@ -66,14 +68,14 @@ class Engines(Closing):
     def open(
         cls, bundle: Bundle, threads: int | None = None, scales: Scales = IMAGE_SCALES, streams: int = 1
     ) -> Engines:
-        """The retriever of a bundle, each graph on the backend that it was built for.
+        """Open the engines of a bundle, each graph on the backend that it was built for.
 
         Args:
-            streams: engines of each image graph, which share the threads.
+            streams: engines per image graph, which share the threads.
 
         Raises:
-            BundleError: its files are bound to another machine.
-            BackendError: a backend or its device is not there, or a file is not the graph that it should be.
+            BundleError: the bundle's files are bound to another machine.
+            BackendError: a backend or its device is missing, or a file holds a different graph.
         """
         manifest = bundle.manifest
         with contextlib.ExitStack() as opened:
@@ -86,15 +88,15 @@ class Engines(Closing):
         return cls(descriptor, features, reranker, DESCRIPTORS[manifest.descriptor], scales, streams)
 
     def close(self) -> None:
-        with contextlib.ExitStack() as opened:  # all of them, whatever happens to one
+        with contextlib.ExitStack() as opened:  # closes the others even if one raises
             for engine in (self.descriptor, self.features, self.reranker):
                 opened.callback(engine.close)
 
     def extract(self, image: Array) -> Features:
-        """Features of a BGR image (H, W, 3) uint8: one descriptor of its scales, maps of the image as it is.
+        """Return the features of a BGR image (H, W, 3) uint8: one descriptor over all scales, maps of scale 1.
 
         Raises:
-            ImageError: a side that is too short, or a model that makes no numbers of this image.
+            ImageError: a side is too short, or the model's output for this image is not finite.
         """
         check_size(image, self.kind.min_side_px)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -104,10 +106,10 @@ class Engines(Closing):
         return features
 
     def describe(self, inputs: Iterable[tuple[float, Array]]) -> list[Features]:
-        """Features of images of one size, from their network inputs.
+        """Return the features of images of one size, from their network inputs.
 
         Args:
-            inputs: each scale with what the images (B, 3, H, W) float32 are there, taken up one after the other.
+            inputs: pairs of a scale and the network input (B, 3, H, W) float32 at it, consumed one at a time.
         """
         descriptors, maps = self.at_scales(inputs)
         return [
@@ -116,7 +118,7 @@ class Engines(Closing):
         ]
 
     def at_scales(self, inputs: Iterable[tuple[float, Array]]) -> tuple[Array, tuple[Array, ...]]:
-        """Descriptors (B, S, 2048) of images at S scales, each of unit norm, and maps (B, 256, h_s, w_s) of scale 1.
+        """Return descriptors (B, S, 2048) at S scales, each of unit norm, and the maps (B, 256, h_s, w_s) of scale 1.
 
         Args:
             inputs: see `describe`.
@@ -130,23 +132,30 @@ class Engines(Closing):
         return np.stack(descriptors, axis=1), maps
 
     def extract_from(self, source: ImageLike, box: Box | None = None, max_side_px: int | None = None) -> Features:
-        """Features of an image loaded by `images.load`.
+        """Load an image with `images.load` and return its features.
 
         Raises:
-            ImageError: as `images.load` and `extract`; begins with the path of a file.
+            ImageError: as `images.load` and `extract`; the message begins with the path if the source is a file.
         """
         image = load(source, box, max_side_px)
         with naming(source):
             return self.extract(image)
 
     def score(self, query: Features, keys: Sequence[Features]) -> Array:
-        """Pair scores (len(keys),) float32 in 0..1 of a query and keys of one map size; maps in float16 or float32."""
+        """Return pair scores (len(keys),) float32 in 0..1 of a query and candidates (`keys`) of one map size.
+
+        Maps are float16 or float32.
+        """
         return self._run_reranker(self._feeds("query", [query]) | self._feeds("key", keys))
 
     def score_rows(
         self, query: Features, collection: Mapped, rows: Sequence[int], done: Callable[[int], None] = lambda _: None
     ) -> Array:
-        """Pair scores (len(rows),) float32 of a query and rows of a collection; `done(n)` is called after each n."""
+        """Return pair scores (len(rows),) float32 of a query and rows of a collection.
+
+        Args:
+            done: called as `done(n)` when n more rows are scored.
+        """
         scores: dict[int, float] = {}
         for batch, found in self.score_batches(query, collection, rows):
             scores |= zip(batch, found, strict=True)
@@ -160,24 +169,24 @@ class Engines(Closing):
         rows: Sequence[int],
         is_open: Callable[[int], bool] = lambda _: True,
     ) -> Generator[tuple[list[int], Array], None, None]:
-        """Pair scores of a query and rows of a collection, step by step: some of the rows, their scores float32.
+        """Yield rows of a collection and their pair scores (n,) float32 with a query, batch by batch.
 
-        A batch is scored when it is asked for, so steps for several queries can take turns on one thread.
+        Each batch is scored when the caller requests it, so one thread can alternate between several queries.
 
         Args:
-            is_open: whether a row's score is still wanted, asked when it is about to be read.
+            is_open: early stopping: called before the maps of a row are read; the row is skipped if it returns False.
         """
-        query_feeds = self._feeds("query", [query])  # the same arrays each time, so that an engine can keep its work
+        query_feeds = self._feeds("query", [query])  # the same arrays for each batch: engines cache the query's part
         self._upload(query_feeds)
         batches = (list(filter(is_open, batch)) for batch in batches_of_equal(rows, collection.map_size))
         for batch, key_feeds in self._read_ahead(collection, filter(None, batches)):
             yield batch, self._run_reranker(query_feeds | key_feeds)
 
     def _run_reranker(self, feeds: dict[str, Array]) -> Array:
-        """Pair scores (B,), one for each of the keys fed.
+        """Return pair scores (B,), one per candidate.
 
         Raises:
-            BackendError: no such scores come back.
+            BackendError: the reranker returns another shape, or values that are not finite.
         """
         score = self.reranker.run(feeds)["score"]
         if score.shape != (len(feeds["key_0"]),) or not np.isfinite(score).all():
@@ -187,7 +196,7 @@ class Engines(Closing):
     def _read_ahead(
         self, collection: Mapped, batches: Iterable[list[int]]
     ) -> Iterator[tuple[list[int], dict[str, Array]]]:
-        """Each batch with its reranker inputs, the next one being read, and uploaded, while this one is scored."""
+        """Yield each batch with its reranker inputs; reads and uploads the next batch while this one is scored."""
 
         def read(batch: list[int]) -> tuple[list[int], dict[str, Array]]:
             feeds = self._feeds("key", [collection.features(row) for row in batch])
@@ -209,7 +218,7 @@ class Engines(Closing):
             self.reranker.upload(feeds)
 
     def _feeds(self, side: str, images: Sequence[Features]) -> dict[str, Array]:
-        """Maps of images of one size as the reranker's `query` or `key` inputs (B, 256, h_s, w_s)."""
+        """Return maps of images of one size as the reranker's `query` or `key` inputs (B, 256, h_s, w_s)."""
         feeds = {}
         for scale, maps in enumerate(zip(*(image.maps for image in images), strict=True)):
             name = f"{side}_{scale}"
@@ -219,7 +228,7 @@ class Engines(Closing):
 
 
 def open_streams(bundle: Bundle, name: str, threads: int | None, streams: int) -> Engine:
-    """As `open_graph`, an engine that serves as many threads at a time."""
+    """Open a graph like `open_graph`, as an engine that `streams` threads can run at the same time."""
     if streams == 1:
         return open_graph(bundle, name, threads)
     each = max(1, usable_threads(threads) // streams)
@@ -230,15 +239,17 @@ def open_streams(bundle: Bundle, name: str, threads: int | None, streams: int) -
 
 
 def on_gpu(bundle: Bundle) -> bool:
-    """Whether a graph of the bundle runs on a GPU."""
+    """Return True if any graph of the bundle runs on a GPU."""
     return any(known(graph.backend).device == "cuda" for graph in bundle.manifest.graphs.values())
 
 
 def open_graph(bundle: Bundle, name: str, threads: int | None) -> Engine:
-    """The engine of one of a bundle's graphs, or of what stands in for the native pair scorer where that cannot be had.
+    """Open the engine of one of a bundle's graphs.
+
+    If the native pair scorer is unavailable, opens the bundle's fallback graph and warns.
 
     Raises:
-        BackendError: a backend or its device is not there, or the file is another graph.
+        BackendError: a backend or its device is missing, or the file holds a different graph.
     """
     graph, fallback = bundle.manifest.graphs[name], bundle.manifest.fallback
     try:
@@ -252,7 +263,11 @@ def open_graph(bundle: Bundle, name: str, threads: int | None) -> Engine:
 
 
 def open_file(bundle: Bundle, name: str, graph: GraphFile, threads: int | None) -> Engine:
-    """The engine of a graph's file, known to take and give what that graph should."""
+    """Open the engine of a graph's file, and check its inputs and outputs.
+
+    Raises:
+        BackendError: the backend does not support the precision or cannot open the file, or the signature differs.
+    """
     file = bundle.path / graph.file
     if graph.precision not in known(graph.backend).precisions.get(name, {}).values():
         raise BackendError(f"{file}: {graph.backend} runs no {name} in {graph.precision!r}; build the bundle again")
@@ -266,7 +281,7 @@ def open_file(bundle: Bundle, name: str, graph: GraphFile, threads: int | None) 
 
 
 def batches_of_equal(rows: Sequence[int], size_of: Callable[[int], Size]) -> Iterator[list[int]]:
-    """`rows` in batches whose members have one size: padding maps to a common size would change their scores."""
+    """Yield `rows` in batches whose maps have one size, because padding maps to a common size would change scores."""
     groups: dict[Size, list[int]] = defaultdict(list)
     for row in rows:
         groups[size_of(row)].append(row)

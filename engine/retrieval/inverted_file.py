@@ -1,12 +1,12 @@
-"""An inverted file of short codes: which descriptors may be the most similar ones, without looking at all of them.
+"""An inverted file with product-quantised descriptors: FAISS's IVF-PQ, which proposes candidates for exact search.
 
-    projection   turns a descriptor to the collection's principal directions, mixed so that all of them vary alike
-    lists        a descriptor is in the list of its nearest centroid, by k-means
-    codes        what a descriptor has beyond its centroid, four bits a dimension: one of 16 levels, learnt
+    projection   PCA, then a random rotation that gives all dimensions a similar variance
+    lists        a descriptor is in the list of its nearest k-means centroid
+    codes        the residual to the centroid, 4 bits per dimension: one of 16 trained levels
 
-Jégou, Douze, Schmid, Product Quantization for Nearest Neighbor Search, PAMI 2011, every dimension being a subspace of
-its own. The scan is faiss's: tables of 16 entries that stay in registers (André, Kermarrec, Le Scouarnec, Cache
-Locality Is Not Enough, VLDB 2015).
+Product quantisation with one dimension per subspace: Jégou, Douze, Schmid, Product Quantization for Nearest Neighbor
+Search, PAMI 2011. FAISS's fast scan keeps the tables of 16 entries in registers: André, Kermarrec, Le Scouarnec, Cache
+Locality Is Not Enough, VLDB 2015.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ import numpy as np
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.geometry import DESCRIPTOR_DIM
 
-DIMENSIONS = (64, 128, 256)  # that are kept: the fewest with `KEPT_VARIANCE`, or the most there are
-KEPT_VARIANCE = 0.95  # of the collection
-BITS = 4  # a dimension: of any other number, codes are not scanned in registers
-DIRECTIONS_FROM = 32_768  # descriptors, of which principal directions are learnt
+DIMENSIONS = (64, 128, 256)  # choices of PCA dimensions: the smallest that reaches `KEPT_VARIANCE`, otherwise 256
+KEPT_VARIANCE = 0.95  # minimum explained variance
+BITS = 4  # per dimension; FAISS's fast scan supports no other number
+DIRECTIONS_FROM = 32_768  # maximum number of descriptors that PCA is fitted to
 ITERATIONS = 8  # of k-means
-DEPTH = 100  # results at which recall is measured
+DEPTH = 100  # recall is measured at this many results
 
 
 @dataclass(frozen=True)
 class Quantizer:
-    """What turns descriptors into lists and codes.
+    """Trained parameters that map descriptors to lists and codes.
 
     Attributes:
         projection: (2048, d) float32, orthonormal columns.
@@ -44,7 +44,7 @@ class Quantizer:
 
     @classmethod
     def learn(cls, sample: Array, lists: int) -> Quantizer:
-        """Of descriptors (m, 2048) float32 like those to come."""
+        """Train on a sample of descriptors (m, 2048) float32."""
         import faiss
 
         projection = principal_directions(sample[:: -(-len(sample) // DIRECTIONS_FROM)])
@@ -63,7 +63,7 @@ class Quantizer:
         return int(self.projection.shape[1])
 
     def product_quantizer(self) -> Any:
-        """faiss's, of the levels."""
+        """Return FAISS's product quantiser with these levels."""
         import faiss
 
         codes = faiss.ProductQuantizer(self.dimensions, self.dimensions, BITS)
@@ -71,7 +71,7 @@ class Quantizer:
         return codes
 
     def encode(self, rows: Array) -> tuple[Array, Array]:
-        """The lists (n,) int64 and codes (n, d / 2) uint8 of descriptors (n, 2048) float32."""
+        """Return the lists (n,) int64 and codes (n, d / 2) uint8 of descriptors (n, 2048) float32."""
         import faiss
 
         projected = rows @ self.projection
@@ -80,9 +80,9 @@ class Quantizer:
 
 
 def principal_directions(sample: Array) -> Array:
-    """(2048, d) float32, orthonormal: the directions in which descriptors (m, 2048) vary most, turned at random.
+    """Return the randomly rotated principal directions (2048, d) float32, orthonormal, of descriptors (m, 2048).
 
-    Turned, since all dimensions are coded in equally many bits.
+    The rotation spreads the variance, because every dimension has the same number of bits.
     """
     centred = sample - sample.mean(axis=0)
     variances, directions = np.linalg.eigh(centred.T @ centred)
@@ -95,11 +95,11 @@ def principal_directions(sample: Array) -> Array:
 
 @dataclass(frozen=True)
 class InvertedFile:
-    """The codes of n descriptors, list after list.
+    """The codes of n descriptors, sorted by list.
 
     Attributes:
-        sizes: (lists,) int64, how many descriptors each has.
-        members: (n,) uint32, their numbers.
+        sizes: (lists,) int64, number of descriptors per list.
+        members: (n,) uint32, descriptor numbers.
         codes: (n, d / 2) uint8.
     """
 
@@ -110,7 +110,7 @@ class InvertedFile:
 
     @classmethod
     def of(cls, quantizer: Quantizer, lists: Array, codes: Array) -> InvertedFile:
-        """Of what `encode` says of descriptors in the order of their numbers."""
+        """Build from the lists and codes that `encode` returns for descriptors 0 to n - 1."""
         order = np.argsort(lists, kind="stable")
         sizes = np.bincount(lists, minlength=len(quantizer.centroids))
         return cls(quantizer, sizes, order.astype(np.uint32), codes[order])
@@ -119,7 +119,7 @@ class InvertedFile:
         return len(self.members)
 
     def require_sound(self) -> None:
-        """Raise ValueError where this is nothing that `of` makes: faiss does not look."""
+        """Raise ValueError unless dtypes, shapes and members are valid. FAISS does not check them."""
         quantizer, n = self.quantizer, len(self)
         dimensions = quantizer.dimensions
         shapes = {
@@ -138,7 +138,7 @@ class InvertedFile:
 
 
 class Scanner:
-    """An inverted file laid out for search."""
+    """A FAISS index made from an inverted file."""
 
     def __init__(self, file: InvertedFile) -> None:
         import faiss
@@ -146,7 +146,7 @@ class Scanner:
         quantizer = file.quantizer
         self._projection = quantizer.projection
         self.lists = len(quantizer.centroids)
-        self._centroids = faiss.IndexFlatIP(quantizer.dimensions)  # the index only points to it
+        self._centroids = faiss.IndexFlatIP(quantizer.dimensions)  # kept: the index only points to it
         self._centroids.add(quantizer.centroids)
         shape = quantizer.dimensions, self.lists, quantizer.dimensions, BITS
         plain: Any = faiss.IndexIVFPQ(self._centroids, *shape, faiss.METRIC_INNER_PRODUCT)
@@ -161,9 +161,10 @@ class Scanner:
         self._index: Any = faiss.IndexIVFPQFastScan(plain)
 
     def nearest(self, query: Array, probes: int, count: int) -> Array:
-        """The `count` descriptors (c,) int64, or what there is, that a query (2048,) float32 seems most similar to.
+        """Return up to `count` descriptor numbers (c,) int64, most similar to a query (2048,) float32 by code first.
 
-        Best first, by their codes, of the `probes` lists whose centroids have the highest products with the query.
+        Args:
+            probes: number of lists to scan (FAISS's `nprobe`).
         """
         import faiss
 
@@ -197,10 +198,10 @@ class Approximate:
     effort: Effort
 
     def reaches(self, k: int) -> bool:
-        """Whether recall was measured for `k` results, or for one more: the query itself, if it is of the gallery."""
+        """Return True if `k` is at most the depth at which recall was measured, plus 1 for a query in the gallery."""
         return k <= DEPTH + 1
 
     def propose(self, query: Array) -> Array:
-        """Rows (c,) int64, ascending, of the candidates for a query (2048,) float32."""
+        """Return the candidate rows (c,) int64, ascending, for a query (2048,) float32."""
         rows = self.rows[self.scanner.nearest(query, self.effort.probes, self.effort.candidates)]
         return np.sort(np.concatenate([rows[rows >= 0], self.unknown]))

@@ -1,4 +1,4 @@
-"""Maps of half the grid a side: a rough look at an image, for a sixteenth of a pair's work."""
+"""Feature maps at coarse (half) resolution: a pair costs a sixteenth of one at full resolution."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cvnet_engine.engine.retrieval.engines import Mapped
 
 @dataclass(frozen=True)
 class Pooled:
-    """A collection's images with their maps pooled, each when it is asked for."""
+    """A collection at coarse resolution. Maps are pooled when they are read."""
 
     whole: Mapped
 
@@ -30,22 +30,22 @@ class Pooled:
 
 @runtime_checkable
 class Poolable(Protocol):
-    """Images that know how their pooled maps come cheapest."""
+    """Interface of collections that have a faster way to read maps at coarse resolution."""
 
     def pooled(self) -> Mapped:
-        """The same images with pooled maps."""
+        """Return the same images at coarse resolution."""
 
 
 def with_pooled_maps(collection: Mapped) -> Mapped:
-    """The same images with pooled maps."""
+    """Return the same images at coarse resolution."""
     return collection.pooled() if isinstance(collection, Poolable) else Pooled(collection)
 
 
 def pooled(features: Features) -> Features:
-    """Features whose maps are those of an image of half the size: means over 2x2 positions, unit norm again, float32.
+    """Return the features at coarse resolution: means over 2x2 positions, L2-normalised again, float32.
 
-    What is not even is cut into equal parts, positions that lie across a cut counting in both. A side of two positions
-    stays as it is, see `pooled_size`.
+    An odd side is divided into equal parts; a position on a boundary counts partly in both. A side of two positions is
+    not reduced, see `pooled_size`.
     """
     sizes = unit_map_sizes(pooled_size(features.map_size))
     fastest = library.shrink if library.is_ready() else shrink
@@ -53,9 +53,9 @@ def pooled(features: Features) -> Features:
 
 
 def shrink(unit_map: Array, size: Size) -> Array:
-    """What `library.shrink` does, where the library cannot be had, in thrice the time."""
+    """Pool a map in NumPy and OpenCV, like `library.shrink` but three times slower; used if it is unavailable."""
     channels, height, width = unit_map.shape
-    # the channels one below the other are one tall picture: its rows are cut at every channel's end
+    # All channels are resized at once, stacked vertically: each output row covers rows of one channel only.
     tall = unit_map.astype(np.float32).reshape(channels * height, width)
     means = cv2.resize(tall, (size[1], channels * size[0]), interpolation=cv2.INTER_AREA).reshape(channels, *size)
     norms = np.sqrt(np.einsum("chw,chw->hw", means, means))

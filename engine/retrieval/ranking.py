@@ -1,4 +1,4 @@
-"""A ranking of a collection for one query, before and after reranking."""
+"""A ranking of database images for one query, before and after reranking."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import numpy as np
 
 from cvnet_engine.engine.contract import Array
 
-RERANK_WEIGHT = 0.5  # of a pair score beside the global similarity (CVNet's published evaluation)
-POOLED_WEIGHT = 1.08  # of a pair score at coarse resolution: half of what `python -m training.mixing` fits
-# Least similarity of near-duplicates. The demonstration model, 45 landmarks of 320 px: a photo and itself compressed,
-# brightened or cropped to 0.95 of its sides, at least 0.95; two different photos of one building, at most 0.90.
+RERANK_WEIGHT = 0.5  # weight of the pair score; the global similarity has weight 1 (CVNet's published evaluation)
+POOLED_WEIGHT = 1.08  # weight of a pair score at coarse resolution: half of what `python -m training.mixing` fits
+# Minimum similarity of near-duplicates. Measured with the demonstration model on 45 landmark photos of 320 px: a photo
+# and a compressed, brightened or cropped (0.95 of its sides) copy have at least 0.95; two photos of one building at
+# most 0.90.
 NEAR_DUPLICATE = 0.95
 
 
@@ -23,10 +24,10 @@ class Ranking:
 
     Attributes:
         rows: (k,) int64.
-        similarities: (k,) float32, of the descriptors.
-        refined: (k,) float32, the similarity of descriptors refined by their neighbours, NaN where they were not.
-        pair_scores: (k,) float32, NaN where the pair was not scored.
-        pooled_scores: (k,) float32, pair scores on pooled maps, NaN where there are none.
+        similarities: (k,) float32, inner products of the descriptors.
+        refined: (k,) float32, similarity after SuperGlobal's refinement, NaN for images that were not refined.
+        pair_scores: (k,) float32, pair scores at full resolution, NaN for pairs that were not scored.
+        pooled_scores: (k,) float32, pair scores at coarse resolution, NaN for pairs that were not scored.
     """
 
     rows: Array
@@ -37,7 +38,7 @@ class Ranking:
 
     @classmethod
     def by_similarity(cls, similarities: Array, rows: Array | None = None) -> Ranking:
-        """Every row of a collection by descending similarity; equals keep their order."""
+        """Rank rows (all rows of the collection by default) by descending similarity; ties keep their order."""
         order = np.argsort(-similarities, kind="stable")
         rows = order if rows is None else rows[order]
         none = np.full(len(order), np.nan, np.float32)
@@ -45,28 +46,28 @@ class Ranking:
 
     @property
     def scores(self) -> Array:
-        """(k,) float32: what the ranking is by, among images that are known as well."""
+        """Scores (k,) float32 that order the ranking, comparable among images that passed the same stages."""
         pooled = np.asarray(POOLED_WEIGHT * np.nan_to_num(self.pooled_scores), np.float32)
         rough = self.global_similarities + pooled
         return np.where(np.isnan(self.pair_scores), rough, final_scores(self.global_similarities, self.pair_scores))
 
     @property
     def global_similarities(self) -> Array:
-        """(k,) float32: the refined similarity where there is one."""
+        """Similarities (k,) float32: the refined one if available, otherwise that of the descriptors."""
         return np.where(np.isnan(self.refined), self.similarities, self.refined)
 
     def refined_by(self, refined: Array) -> Ranking:
-        """The first `len(refined)` rows ordered anew by refined similarity, the others behind them as they were."""
+        """Sort the first `len(refined)` rows by refined similarity; the others keep their order."""
         return self._at_front(refined=refined)
 
     def coarsely_reranked(self, pooled_scores: Array) -> Ranking:
-        """The first `len(pooled_scores)` rows ordered anew with their pair scores on pooled maps, the others behind."""
+        """Sort the first `len(pooled_scores)` rows by coarse-resolution scores; the others keep their order."""
         return self._at_front(pooled_scores=pooled_scores)
 
     def reranked(self, pair_scores: Array) -> Ranking:
-        """The first `len(pair_scores)` rows ordered anew by their final score, the others behind them as they were.
+        """Sort the first `len(pair_scores)` rows by their final score; the others keep their order.
 
-        A row whose pair score is NaN, as it was not needed, goes behind those that have one.
+        Rows skipped by early stopping (pair score NaN) follow the scored ones.
         """
         scored = ~np.isnan(pair_scores)
         order = np.arange(len(self.rows))
@@ -74,7 +75,7 @@ class Ranking:
         return self._take(order)._at_front(pair_scores=pair_scores[scored])
 
     def _at_front(self, **found: Array) -> Ranking:
-        """The ranking with one of its columns known for the first rows, and these in the order of their scores."""
+        """Set one column of the first rows, given by name, and sort these rows by score."""
         ((name, values),) = found.items()
         k = len(values)
         column = np.concatenate([values, getattr(self, name)[k:]]).astype(np.float32)
@@ -87,7 +88,7 @@ class Ranking:
         return self._take(slice(k))
 
     def without(self, rows: Array) -> Ranking:
-        """The ranking of all other rows."""
+        """Return the ranking without `rows`."""
         return self._take(~np.isin(self.rows, rows))
 
     def _take(self, places: Array | slice) -> Ranking:
@@ -95,7 +96,7 @@ class Ranking:
 
 
 def final_scores(similarities: Array, pair_scores: Array) -> Array:
-    """Global similarity, plus the weighted pair score where there is one."""
+    """Return the global similarity plus the weighted pair score; a NaN pair score counts as 0."""
     return np.asarray(similarities + RERANK_WEIGHT * np.nan_to_num(pair_scores), np.float32)
 
 
@@ -107,7 +108,7 @@ class Hit:
         rank: from 1.
         row: of the collection.
         score: the final score, which orders the ranking.
-        similarity: of the descriptors.
+        similarity: inner product of the descriptors.
         refined: SuperGlobal's similarity; None if the descriptor was not refined.
         rerank_score: the pair score at full resolution; None if the pair was not scored.
         pooled_score: the pair score at coarse resolution; None if the pair was not scored.
@@ -126,7 +127,7 @@ class Hit:
 
 
 def hits(ranking: Ranking, before: Iterable[int], paths: Sequence[Path]) -> tuple[Hit, ...]:
-    """The images of a ranking, best first; `before` are rows of the collection in an earlier order."""
+    """Return the images of a ranking, best first; `before` lists rows of the collection in an earlier order."""
     ranks_before = {row: rank for rank, row in enumerate(before, 1)}
     similarities = (ranking.similarities, ranking.refined)
     columns = (ranking.rows, ranking.scores, *similarities, ranking.pair_scores, ranking.pooled_scores)
@@ -149,11 +150,11 @@ def hits(ranking: Ranking, before: Iterable[int], paths: Sequence[Path]) -> tupl
 
 
 def known(value: float) -> float | None:
-    return None if value != value else value  # NaN where it was not computed
+    return None if value != value else value  # NaN: not computed
 
 
 def near_duplicates(descriptors: Array) -> Array:
-    """For each result, the place (k,) int64 of the best result that it is a near-duplicate of; its own if none is.
+    """Return, for each result, the index (k,) int64 of the first result of its near-duplicate group.
 
     Args:
         descriptors: (k, 2048) float32, unit norm, best result first.
@@ -161,6 +162,6 @@ def near_duplicates(descriptors: Array) -> Array:
     alike = descriptors @ descriptors.T >= NEAR_DUPLICATE
     firsts = np.full(len(descriptors), -1)
     for place in range(len(descriptors)):
-        if firsts[place] < 0:  # a near-duplicate of a better result starts no group
+        if firsts[place] < 0:  # not yet in the group of a better result
             firsts[alike[place] & (firsts < 0)] = place
     return firsts

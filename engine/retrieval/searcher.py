@@ -1,4 +1,4 @@
-"""A query against a collection: global search, then the reranking that was asked for."""
+"""Search of a collection for one query: global search, then reranking, as a sequence of steps."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ RerankWith = Literal["cvnet", "superglobal", "both"]
 
 @dataclass(frozen=True)
 class Plan:
-    """How a query is searched.
+    """Settings of one search.
 
     Attributes:
-        top_k: results wanted.
-        rerank: candidates to rerank.
-        method: what they are reranked with: pair scores; SuperGlobal's refined descriptors; or pair scores of the best
-            of the published shortlist that these have put in order.
-        rerank_full: candidates to score at full resolution, the best of the shortlist at half resolution; None for
-            all, as published.
+        top_k: number of results.
+        rerank: number of candidates to rerank.
+        method: `cvnet` reranks with pair scores, `superglobal` with refined descriptors. `both` orders SuperGlobal's
+            published shortlist (400 images) by refined descriptors, then reranks the best `rerank` with pair scores.
+        rerank_full: coarse-to-fine reranking: score all candidates at half resolution, then only this many at full
+            resolution. None, as published, scores all at full resolution.
     """
 
     top_k: int = 10
@@ -43,7 +43,7 @@ class Plan:
 
     @property
     def refinement(self) -> Refinement | None:
-        """SuperGlobal's, where it takes part."""
+        """SuperGlobal's settings; None for method `cvnet`."""
         match self.method:
             case "cvnet":
                 return None
@@ -54,30 +54,33 @@ class Plan:
 
     @property
     def pairs(self) -> int:
-        """How many pairs are scored at most, on maps of any size."""
+        """Maximum number of candidates with a pair score, at either resolution."""
         return 0 if self.method == "superglobal" else self.rerank
 
     @property
     def full_pairs(self) -> int:
-        """How many of them are scored at full size at most."""
+        """Maximum number of candidates scored at full resolution."""
         return self.pairs if self.rerank_full is None else min(self.rerank_full, self.pairs)
 
     def pooled_pairs(self, candidates: int) -> int:
-        """How many of that many candidates are scored on pooled maps first: none where all come to full size."""
+        """Return how many of `candidates` are scored at coarse resolution; 0 if all are scored at full resolution."""
         pairs = min(self.pairs, candidates)
         return pairs if self.full_pairs < pairs else 0
 
     @property
     def depth(self) -> int:
-        """How many images global search has to find."""
+        """Number of images that global search must return."""
         return max(self.top_k, self.rerank, self.refinement.shortlist if self.refinement else 0)
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """The ranking by similarity, how many pairs of it will be scored in full, and seconds of work by stage so far.
+    """First step: the ranking by global similarity.
 
-    `exact` is whether all images were searched, or candidates of an approximate index.
+    Attributes:
+        pairs: number of candidates to score at full resolution.
+        seconds: time so far, by stage.
+        exact: True if all images were compared, False if only candidates of an approximate index.
     """
 
     before: Ranking
@@ -88,7 +91,7 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Scored:
-    """Pairs that were scored: rows of the collection and scores (n,) float32."""
+    """Pairs scored at full resolution: rows of the collection and pair scores (n,) float32."""
 
     rows: list[int]
     scores: Array
@@ -96,7 +99,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class CoarselyScored:
-    """The same on pooled maps: no pair scores as published."""
+    """Pairs scored at coarse resolution: rows of the collection and scores (n,) float32."""
 
     rows: list[int]
     scores: Array
@@ -107,9 +110,13 @@ Step = TypeVar("Step", Scored, CoarselyScored)
 
 @dataclass(frozen=True)
 class Found:
-    """A query's outcome: the ranking by similarity, the final one, and what each stage took in seconds.
+    """Last step: the result of the search.
 
-    `exact` is as in `Ranked`.
+    Attributes:
+        before: the ranking by global similarity.
+        ranking: the final ranking.
+        seconds: time of each stage.
+        exact: see `Ranked`.
     """
 
     before: Ranking
@@ -121,29 +128,33 @@ class Found:
 Steps = Generator[Ranked | CoarselyScored | Scored | Found, None, None]
 
 
-Batches = Generator[tuple[list[int], Array], None, None]  # rows and their pair scores (n,) float32, step by step
+Batches = Generator[tuple[list[int], Array], None, None]  # rows and their pair scores (n,) float32
 
 
 class Searchable(Protocol):
-    """Images numbered through, wherever they are."""
+    """Interface of a collection with numbered rows, searched in this process or by shard workers."""
 
     def search(self, descriptor: Array, k: int, among: Array | None) -> tuple[Ranking, bool]:
-        """The `k` images most similar to a descriptor (2048,) float32, as `DescriptorIndex.search` ranks them.
+        """Return the `k` images most similar to a descriptor (2048,) float32, ranked as by `DescriptorIndex.search`.
 
-        And whether all were looked at, or only candidates of an approximate index.
+        The second value is True if all images were compared, False if only candidates of an approximate index.
         """
 
     def descriptors(self, rows: Array) -> Array:
-        """(n, 2048) float32 of rows (n,) int64."""
+        """Return the descriptors (n, 2048) float32 of rows (n,) int64."""
 
     def score_batches(
         self, query: Features, rows: Sequence[int], is_open: Callable[[int], bool], coarse: bool
     ) -> Batches:
-        """Pair scores of a query and rows, see `Engines.score_batches`; `coarse` on pooled maps, as the query's."""
+        """Yield pair scores of a query and rows, see `Engines.score_batches`.
+
+        Args:
+            coarse: score at coarse resolution; the maps of `query` are already at that resolution.
+        """
 
 
 class LocalCollection(Closing):
-    """A collection searched by this process. Neither it nor the retriever is closed with this."""
+    """A collection searched in this process. `close` leaves the collection and the engines open."""
 
     def __init__(self, retriever: Engines, collection: Collection, approximate: Approximate | None = None) -> None:
         self._retriever, self._collection, self._approximate = retriever, collection, approximate
@@ -155,7 +166,7 @@ class LocalCollection(Closing):
         return self._index.search(descriptor, k, among if proposed is None else proposed), proposed is None
 
     def _proposed(self, descriptor: Array, depth: int) -> Array | None:
-        """Candidates (c,) int64 for the best `depth`, ascending; None where all are to be searched."""
+        """Return candidate rows (c,) int64 for the best `depth`, ascending; None to search all rows."""
         if self._approximate is None or not self._approximate.reaches(depth):
             return None
         proposed = self._approximate.propose(descriptor)
@@ -175,12 +186,12 @@ class LocalCollection(Closing):
 
 
 class Searcher(Closing):
-    """A collection laid out for search, and the retriever that scores pairs of it. Neither is closed with it."""
+    """Search a collection in this process. `close` leaves the collection and the engines open."""
 
     def __init__(self, retriever: Engines, collection: Collection, approximate: Approximate | None = None) -> None:
         """
         Args:
-            approximate: what finds candidates for global search; None for exact search always.
+            approximate: index that proposes candidates for global search; None for exact search.
         """
         self._here = LocalCollection(retriever, collection, approximate)
 
@@ -192,10 +203,10 @@ class Searcher(Closing):
         among: Array | None = None,
         leave_out: int | None = None,
     ) -> Found:
-        """The best `plan.depth` images for a query, of which `plan.top_k` were asked for.
+        """Return the ranking of a query's best `plan.depth` images; only the first `plan.top_k` are results.
 
         Args:
-            done: `done(n, of)` is called after each n pairs, of so many at most, on maps of either size.
+            done: called as `done(n, of)` after each n scored pairs, of `of` at most, at either resolution.
             among, leave_out: see `steps_in`.
         """
         pairs = 0
@@ -209,7 +220,7 @@ class Searcher(Closing):
         return step
 
     def steps(self, query: Features, plan: Plan, among: Array | None = None, leave_out: int | None = None) -> Steps:
-        """What `find` does, see `steps_in`."""
+        """Run the search of `find` step by step, see `steps_in`."""
         return steps_in(self._here, query, plan, among, leave_out)
 
     def close(self) -> None:
@@ -219,11 +230,11 @@ class Searcher(Closing):
 def steps_in(
     searched: Searchable, query: Features, plan: Plan, among: Array | None = None, leave_out: int | None = None
 ) -> Steps:
-    """A search, a piece of work a step, so that steps for several queries can take turns on one thread.
+    """Run a search step by step, so that one thread can alternate between several queries.
 
     Args:
         among: rows (n,) int64 to search, ascending; None for all.
-        leave_out: a row that is no result: the query itself, where it is of the collection.
+        leave_out: row to exclude from the results: the query itself, if it is in the collection.
     """
     stages = Stages()
     with stages.timed("global"):
@@ -249,7 +260,7 @@ def steps_in(
 def run(
     pairs: EarlyStopping, batches: Batches, stage: str, step: type[Step], stages: Stages
 ) -> Generator[Step, None, None]:
-    """Score the pairs, batch by batch."""
+    """Score the pairs and yield a step per batch; `stage` names the time in `stages`."""
     with contextlib.closing(batches):
         while True:
             with stages.timed(stage):
@@ -261,7 +272,7 @@ def run(
 
 
 def refined(searched: Searchable, query: Features, ranking: Ranking, plan: Plan) -> Ranking:
-    """A ranking by similarity in the order whose first `plan.pairs` images are to be scored."""
+    """Return the ranking, refined by SuperGlobal if the plan uses it; pairs are scored in this order."""
     how = plan.refinement
     if how is None or not len(ranking.rows):
         return ranking
@@ -270,7 +281,7 @@ def refined(searched: Searchable, query: Features, ranking: Ranking, plan: Plan)
 
 
 class EarlyStopping:
-    """Scores of pairs so far. A pair is skipped once even a perfect score (1.0) could not lift it into the top k."""
+    """Pair scores so far. Skips a candidate once even a perfect pair score (1.0) could not lift it into the top k."""
 
     def __init__(self, candidates: Ranking, k: int) -> None:
         self.rows = candidates.rows.tolist()
@@ -295,7 +306,7 @@ class EarlyStopping:
 
 
 class Stages:
-    """Seconds of work by stage; what a caller does between steps is not counted."""
+    """Seconds of work by stage, without the caller's time between steps."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)

@@ -1,4 +1,4 @@
-"""A collection whose shards are searched by several workers, with the same results as one process.
+"""Search of a collection whose shards are spread over several workers, with the same results as in one process.
 
 A worker receives the features of a query and returns rankings and pair scores; feature maps stay with the workers. If
 a worker stops answering, a running search restarts without its shards.
@@ -26,13 +26,16 @@ AHEAD = 2  # batches per worker and search: it reads the maps of one while it sc
 
 
 class Shards(Protocol):
-    """Consecutive rows of a collection, numbered from 0. Calls raise `ShardsLostError` if the worker is down."""
+    """Interface of a shard worker: consecutive rows of a collection, numbered from 0.
+
+    Calls raise `ShardsLostError` if the worker is down.
+    """
 
     def __len__(self) -> int:
-        """Number of rows."""
+        """Return the number of rows."""
 
     def is_here(self) -> bool:
-        """Whether the worker is running, as far as is known."""
+        """Return False if the worker is known to be down."""
 
     def search(self, descriptor: Array, k: int, among: Array | None) -> Future[Ranking]:
         """See `Searchable.search`."""
@@ -41,12 +44,17 @@ class Shards(Protocol):
         """See `Searchable.descriptors`."""
 
     def score(self, query: Any, rows: list[int], coarse: bool) -> Future[Array]:
-        """Pair scores (n,) float32 of a query, as `send` returned it, and rows whose maps have one size."""
+        """Return pair scores (n,) float32 of a query and rows whose maps have one size.
+
+        Args:
+            query: value returned by `send` (see `ShardedSearcher`).
+            coarse: score at coarse resolution.
+        """
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """First step of each attempt at a search: how many images are not searched, because how many workers are down."""
+    """First step of each attempt at a search: the number of unsearched images and of workers that are down."""
 
     missing_images: int
     missing_workers: int
@@ -55,13 +63,13 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Placed:
-    """Shards, and the rows of the collection that are theirs."""
+    """A worker's shards and their rows in the collection."""
 
     rows: range
     part: Shards
 
     def within(self, rows: Array) -> tuple[slice, Array]:
-        """The slice of ascending rows (n,) int64 that are of these shards, and their numbers there."""
+        """Return the slice of `rows` (n,) int64, ascending, that lies in these shards, and its row numbers there."""
         places = slice(*np.searchsorted(rows, (self.rows.start, self.rows.stop)).tolist())
         return places, rows[places] - self.rows.start
 
@@ -82,7 +90,7 @@ class ShardedSearcher:
         Args:
             map_size: positions of the full-scale map of a row.
             parts: in the order of their rows.
-            send: makes the features of a query available to all workers, and returns what they are passed.
+            send: makes the features of a query available to all workers, and returns the value to pass to them.
         """
         bounds = pairwise(accumulate(map(len, parts), initial=0))
         self._parts = [Placed(range(*rows), part) for rows, part in zip(bounds, parts, strict=True)]
@@ -91,7 +99,9 @@ class ShardedSearcher:
     def steps(
         self, query: Features, plan: Plan, among: Array | None = None, leave_out: int | None = None
     ) -> Generator[Coverage | Ranked | CoarselyScored | Scored | Found, None, None]:
-        """See `steps_in`. Each attempt starts with a `Coverage`, which makes the steps of earlier attempts void.
+        """Run a search step by step, see `steps_in`.
+
+        Each attempt starts with a `Coverage`. Callers must discard the steps of earlier attempts.
 
         Raises:
             ShardsLostError: no worker answers.
@@ -115,7 +125,7 @@ class ShardedSearcher:
         return Coverage(images, len(missing), len(self._parts))
 
     def close(self) -> None:
-        """Does nothing: the workers stay."""
+        """Do nothing; the workers keep running."""
 
 
 @dataclass(frozen=True)
@@ -165,14 +175,15 @@ class ReachableShards:
                 ask(placed, batches)
 
     def _open_batches(self, rows: Sequence[int], is_open: Callable[[int], bool]) -> Iterator[list[int]]:
-        """Batches of one size, each of the rows that are open when it is asked for."""
+        """Yield batches of one map size, without the rows that early stopping skips when a batch is requested."""
         return filter(None, (list(filter(is_open, batch)) for batch in batches_of_equal(rows, self.map_size)))
 
 
 def merged(rankings: Sequence[tuple[int, Ranking]]) -> Ranking:
-    """One ranking by similarity from the rankings of all shards, each given with its first row, in ascending order.
+    """Merge the rankings of all shards into one by similarity; ties are ordered by row.
 
-    Equal similarities are ordered by row.
+    Args:
+        rankings: first row and ranking of each shard, by ascending first row.
     """
     similarities = [ranking.similarities for _, ranking in rankings]
     rows = [start + ranking.rows for start, ranking in rankings]

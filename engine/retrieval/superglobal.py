@@ -1,9 +1,9 @@
-"""SuperGlobal's descriptor over scales, and its reranking by descriptors alone (Shao et al., ICCV 2023, section 3.3).
+"""SuperGlobal's multi-scale descriptor and its reranking by descriptors alone (Shao et al., ICCV 2023, section 3.3).
 
-A shortlist is refined within itself: each image's descriptor becomes a weighted mean of its own and of those of its
-nearest neighbours on the shortlist, and the query is expanded to the maximum of the descriptors refined closest to it.
-With the weights of all means as one matrix W (M, M) and the shortlist's descriptors T (M, D), the refined descriptors
-are W T. They are never made: a product with them is W (T q), and only the few that expand the query are needed whole.
+Each shortlist image's descriptor becomes a weighted mean of its own descriptor and those of its nearest neighbours in
+the shortlist. The query is expanded to the element-wise maximum of the refined descriptors closest to it. With the
+weights of all means in a matrix W (M, M) and the shortlist's descriptors T (M, D), the refined descriptors are W T.
+They are not computed: their similarities to a query q are W (T q). Only the few that expand the query are computed.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from cvnet_engine.engine.images import normalise
 from cvnet_engine.engine.retrieval.blocks import Descriptors
 from cvnet_engine.engine.retrieval.ranking import Ranking
 
-MIN_SIDE_PX = 92  # 65 at the smallest scale, three positions of stage 4: the fewest that can be mirrored at their edges
+MIN_SIDE_PX = 92  # 65 px at the smallest scale: three positions of stage 4, the minimum for mirror padding
 
 
 @dataclass(frozen=True)
 class Refinement:
-    """How a shortlist is refined; the published values.
+    """Settings of the refinement of a shortlist. The defaults are the published values.
 
     Attributes:
-        shortlist: M, how many images of the global ranking are reranked.
-        neighbours: K, how many others each image is averaged with.
-        weight: beta, of a neighbour's similarity; an image's own weight is 1.
+        shortlist: M, number of images of the global ranking to rerank.
+        neighbours: K, number of other images to average each image with.
+        weight: beta. A neighbour's weight is beta times its similarity; an image's own weight is 1.
     """
 
     shortlist: int = 400
@@ -38,17 +38,17 @@ class Refinement:
 
 
 def network_input(image: Array, scale: float) -> Array:
-    """A BGR image (H, W, 3) uint8 normalised, then scaled: (1, 3, int(H·scale), int(W·scale)) float32."""
+    """Normalise, then scale a BGR image (H, W, 3) uint8: (1, 3, int(H·scale), int(W·scale)) float32."""
     return resized(normalise(image), scaled(image.shape[:2], scale))
 
 
 def scaled(image_px: Size, scale: float) -> Size:
-    """An image's size at a scale, cut to whole pixels."""
+    """Return an image's (height, width) px at a scale, rounded down."""
     return int(image_px[0] * scale), int(image_px[1] * scale)
 
 
 def resized(normalised: Array, size: Size) -> Array:
-    """(1, 3, H, W) float32 -> (1, 3, *size), bilinear and not antialiased; the values are not rounded."""
+    """Resize (1, 3, H, W) float32 to (1, 3, *size), bilinear without antialiasing; values are not rounded."""
     if normalised.shape[2:] == size:
         return normalised
     height, width = size
@@ -58,24 +58,24 @@ def resized(normalised: Array, size: Size) -> Array:
 
 
 def over_scales(descriptors: Array) -> Array:
-    """Unit descriptors (S, D) of an image's scales to the image's, (D,): their maximum, of unit norm again."""
+    """Combine the unit descriptors (S, D) of an image's scales into one (D,): element-wise maximum, unit norm."""
     largest = descriptors.max(axis=0)
     return np.asarray(largest / np.linalg.norm(largest), np.float32)
 
 
 def rerank(query: Array, ranking: Ranking, descriptors: Array | Descriptors, how: Refinement) -> Ranking:
-    """The ranking with its first `how.shortlist` images ordered anew, the others behind them as they were.
+    """Rerank the first `how.shortlist` images; the others keep their order.
 
     Args:
         query: (D,) float32, unit norm.
-        ranking: by global similarity.
-        descriptors: (n, D) float32 unit rows of the whole collection.
+        ranking: ranking by global similarity.
+        descriptors: (n, D) float32, unit norm, of the whole collection.
     """
     return ranking.refined_by(refined_scores(query, descriptors[ranking.rows[: how.shortlist]], how))
 
 
 def refined_scores(query: Array, shortlist: Array, how: Refinement) -> Array:
-    """(M,) float32: what the shortlist is ordered by, from the query (D,) and its descriptors (M, D), best first."""
+    """Return the refined similarities (M,) float32 of a query (D,) and a shortlist's descriptors (M, D), best first."""
     weights = mean_weights(shortlist @ shortlist.T, how)  # (M, M)
     to_query = weights @ (shortlist @ query)  # similarities of the refined descriptors
     closest = np.argsort(-to_query, kind="stable")[: how.neighbours + 1]
@@ -84,12 +84,12 @@ def refined_scores(query: Array, shortlist: Array, how: Refinement) -> Array:
 
 
 def mean_weights(similarities: Array, how: Refinement) -> Array:
-    """Weights (M, M) float32 of the mean that refines each image: rows sum to 1, all but K + 1 of each are 0.
+    """Return the weights (M, M) float32 of the refining means: each row sums to 1 and has K + 1 non-zero weights.
 
-    The most similar image of a row, normally itself, weighs 1 before the division.
+    The most similar image of a row, normally the image itself, has weight 1 before the row is normalised.
     """
     count = min(how.neighbours + 1, len(similarities))
-    nearest = np.argpartition(-similarities, count - 1, axis=1)[:, :count]  # (M, K + 1), in no order
+    nearest = np.argpartition(-similarities, count - 1, axis=1)[:, :count]  # (M, K + 1), unsorted
     found = np.take_along_axis(similarities, nearest, axis=1)
     weight = how.weight * found
     weight[np.arange(len(found)), found.argmax(axis=1)] = 1

@@ -1,4 +1,4 @@
-"""The native pair scorer as an engine: the reranker without a graph, compiled for the processor it runs on."""
+"""The native pair scorer's engine: the reranker in C, compiled for the processor that runs it."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from cvnet_engine.engine.errors import BackendError
 from cvnet_engine.engine.geometry import AREA_SCALES, unit_map_sizes
 from cvnet_engine.engine.signatures import SIGNATURES
 
-PRECISIONS = {"fp32": 0, "bf16": 1, "int8": 2}  # of every product; sums and statistics are float32
+PRECISIONS = {"fp32": 0, "bf16": 1, "int8": 2}  # of all products; sums and normalisation are float32
 
 
 class NativeReranker(Closing):
-    """An `Engine` with the inputs and outputs of the reranker graph. Takes maps in float16 as they are stored.
+    """An `Engine` with the inputs and outputs of the reranker graph. Accepts maps in float16 or float32.
 
-    A query meets many batches of keys, so what is computed of it is kept for as long as the same values are fed.
+    The query's part of the computation is cached and reused while the same query maps are fed.
     """
 
     def __init__(self, weights: Path, precision: str, threads: int) -> None:
         """
         Args:
-            weights: `.npz` of the published `cv_learner` tensors, without that prefix; see `weights.shapes`.
+            weights: `.npz` of the published `cv_learner` tensors, named without that prefix; see `weights.shapes`.
 
         Raises:
-            BackendError: the library cannot be had, this processor lacks the precision's instructions, the weights are
-                not what they should be, or there is no memory or no thread left.
+            BackendError: the library is unavailable, this processor lacks the precision's instructions, the weights
+                are invalid, or threads cannot be started.
+            OutOfMemoryError: too little memory.
         """
-        self._handle = ctypes.c_void_p()  # of the model in C
-        self._query: list[Array] = []  # copies of the maps of the query that is prepared
+        self._handle = ctypes.c_void_p()  # the model in C
+        self._query: list[Array] = []  # copies of the cached query's maps
         tensors = load(weights)
         self._library = library()
         if not accelerated(precision):
@@ -71,19 +72,19 @@ class NativeReranker(Closing):
 
 
 def accelerated(precision: str) -> bool:
-    """Whether this processor has the instructions that make a precision quicker than fp32.
+    """Return True if this processor has the instructions that make a precision faster than fp32.
 
     Raises:
-        BackendError: the library cannot be had.
+        BackendError: the library is unavailable.
     """
     return bool(library().cvnet_accelerated(PRECISIONS[precision]))
 
 
 def maps_of(side: str, feeds: Mapping[str, Array]) -> list[Array]:
-    """A side's maps (B, 256, h_s, w_s), contiguous.
+    """Return one side's maps (B, 256, h_s, w_s), contiguous.
 
     Raises:
-        BackendError: maps that are not of one dtype, float16 or float32, or whose sizes are not those of one image.
+        BackendError: the maps differ in dtype, are neither float16 nor float32, or do not have the sizes of one image.
     """
     maps = [feeds[f"{side}_{s}"] for s in range(len(AREA_SCALES))]
     if maps[0].dtype not in (np.float16, np.float32) or any(m.dtype != maps[0].dtype for m in maps):
@@ -99,7 +100,7 @@ def maps_of(side: str, feeds: Mapping[str, Array]) -> list[Array]:
 
 
 def image(images: Sequence[Array], row: int) -> Maps:
-    """One image of a batch of maps as the C code takes it. Holds addresses, not the maps."""
+    """Return the C structure of one image in a batch. It holds addresses: the maps must outlive it."""
     found = Maps(is_half=int(images[0].dtype == np.float16))
     for s, m in enumerate(images):
         found.grid[s][:] = m.shape[2:]
@@ -108,12 +109,12 @@ def image(images: Sequence[Array], row: int) -> Maps:
 
 
 def same(one: Array, other: Array) -> bool:
-    """Whether two contiguous arrays are equal in every bit. The values of a position make whole 64-bit words."""
+    """Return True if two contiguous arrays are equal in every bit. 256 channels make whole 64-bit words."""
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
     return np.array_equal(one.reshape(-1).view(np.uint64), other.reshape(-1).view(np.uint64))
 
 
 def softmax_of_second(logits: Array) -> Array:
-    """(B, 2) -> (B,) float32: the second class's probability."""
+    """Return the second class's probability (B,) float32 from logits (B, 2)."""
     return np.asarray(np.exp(-np.logaddexp(0, logits[:, 0] - logits[:, 1])), np.float32)

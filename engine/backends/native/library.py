@@ -1,4 +1,4 @@
-"""The pair scorer in C, compiled for this machine's processor when it is first used."""
+"""The C library of the native pair scorer, compiled for this machine's processor on first use."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from cvnet_engine.engine.errors import OUT_OF_MEMORY, BackendError, OutOfMemoryE
 from cvnet_engine.engine.files import cache_folder, private_folder, rename, sync
 from cvnet_engine.engine.geometry import AREA_SCALES, MAP_DIM, Size
 
-SOURCE = Path(__file__).with_name("pair_scorer.c")  # the one translation unit; it includes every header beside it
+SOURCE = Path(__file__).with_name("pair_scorer.c")  # the only translation unit; it includes the headers
 FLAGS = (
     *("-std=gnu11", "-O3", "-march=native", "-pthread", "-shared", "-fPIC", "-D_GNU_SOURCE"),
     *(f"-DMAP_DIM={MAP_DIM}", f"-DSCALES={len(AREA_SCALES)}"),
 )
 ANOTHER = "or build the bundle with --backend onnxruntime"
 
-# What to say of each `Status` in memory.h, in its order.
+# Error message of each `Status` in memory.h, in the same order.
 FAILURES = (
     "",
     OUT_OF_MEMORY,
@@ -45,7 +45,7 @@ FAILURES = (
 
 
 class Maps(ctypes.Structure):
-    """One image's maps: size (h, w) and address of each scale's, and whether they are float16."""
+    """One image's maps: size (h, w) and address per scale; `is_half` is 1 for float16, 0 for float32."""
 
     _fields_ = (
         ("grid", ctypes.c_int * 2 * len(AREA_SCALES)),
@@ -55,24 +55,24 @@ class Maps(ctypes.Structure):
 
 
 class Grid(ctypes.Structure):
-    """Positions of a map."""
+    """Height and width of a map in positions."""
 
     _fields_ = (("h", ctypes.c_int), ("w", ctypes.c_int))
 
 
 class Tensor(ctypes.Structure):
-    """Address and number of float32 values."""
+    """Address and number of a tensor's float32 values."""
 
     _fields_ = (("values", ctypes.c_void_p), ("size", ctypes.c_int64))
 
 
 @cache
 def library() -> ctypes.CDLL:
-    """The compiled library, from the cache where this source has been compiled for this processor before.
+    """Load the compiled library from the cache; compiles it if the cache has none for this source and processor.
 
     Raises:
-        BackendError: it is neither there nor can it be made: no C compiler, one that does not take the source, or a
-            cache folder that cannot be trusted or written.
+        BackendError: no C compiler, a failed compilation, a cache folder that is not private or not writable, or a
+            library that cannot be loaded.
     """
     folder = cache_folder()
     try:
@@ -88,7 +88,7 @@ def library() -> ctypes.CDLL:
 
 
 def is_here() -> bool:
-    """Whether the library is compiled, or can be."""
+    """Return True if the library is in the cache or a C compiler is installed."""
     ways: tuple[Callable[[], object], ...] = (compiler, lambda: cached(cache_folder()))
     for way in ways:
         with contextlib.suppress(BackendError):
@@ -99,7 +99,7 @@ def is_here() -> bool:
 
 @cache
 def is_ready() -> bool:
-    """Whether the library could be loaded: that is tried at the first call, which may have to compile it."""
+    """Return True if the library can be loaded. The first call tries it, and may compile the library."""
     try:
         library()
     except BackendError:
@@ -115,11 +115,12 @@ def expect(status: int) -> None:
 
 
 def shrink(unit_map: Array, size: Size) -> Array:
-    """A map (c, h, w) of unit vectors, float16 or float32, as (c, *size) float32, no larger: means of equal parts, unit
-    norm again; vectors that cancel out leave zeros.
+    """Pool an L2-normalised map (c, h, w), float16 or float32, to (c, *size) float32, L2-normalised again.
+
+    Each position is the mean of an equal part of the map; a mean of zero stays zero. `size` is at most (h, w).
 
     Raises:
-        BackendError: the library cannot be had.
+        BackendError: the library is unavailable.
     """
     source = np.require(unit_map, requirements=["C", "A"])
     channels, *full = source.shape
@@ -131,10 +132,10 @@ def shrink(unit_map: Array, size: Size) -> Array:
 
 
 def product(a: Array, b: Array) -> Array:
-    """The product (m, n) of matrices (m, k) and (k, n) float32, on this thread alone, while a BLAS wakes one a core.
+    """Multiply matrices (m, k) and (k, n) float32 on this thread alone; a BLAS would use a thread per core.
 
     Raises:
-        BackendError: the library cannot be had.
+        BackendError: the library is unavailable.
     """
     rows, inner, columns = *a.shape, b.shape[1]
     assert a.dtype == b.dtype == np.float32
@@ -149,9 +150,12 @@ def product(a: Array, b: Array) -> Array:
 
 
 def cached(folder: Path) -> Path | None:
-    """The library of this source and processor, if it is in the folder whole: its digest is in its name."""
+    """Return the library for this source and processor from the folder; None if missing.
+
+    The file name contains the content's digest; a file that does not match it is deleted.
+    """
     for file in folder.glob(f"pair_scorer-{fingerprint()}-*.so"):
-        with contextlib.suppress(OSError):  # what cannot be read is of no use
+        with contextlib.suppress(OSError):  # an unreadable file counts as missing
             if file.stem.endswith(digest(file.read_bytes())):
                 return file
             file.unlink()
@@ -159,8 +163,8 @@ def cached(folder: Path) -> Path | None:
 
 
 def fingerprint() -> str:
-    """What a compiled library depends on: the source, the command, and the processor that `-march=native` means."""
-    features = machine.cpuinfo("flags") or machine.cpuinfo("Features")  # as x86-64 and Arm call them
+    """Return a digest of all that a compiled library depends on: source, compiler command, CPU features."""
+    features = machine.cpuinfo("flags") or machine.cpuinfo("Features")  # on x86-64 and on Arm
     command = (os.environ.get("CC", "cc"), *FLAGS, platform.machine(), features)
     sources = sorted(SOURCE.parent.glob("*.[ch]"))
     return digest(b"\0".join([*map(str.encode, command), *(file.read_bytes() for file in sources)]))
@@ -174,10 +178,10 @@ def digest(content: bytes) -> str:
 
 
 def compiler() -> list[str]:
-    """The C compiler's command, `CC` or `cc`.
+    """Return the C compiler's command, `CC` or `cc`.
 
     Raises:
-        BackendError: it is no command, or not there.
+        BackendError: `CC` is empty or not a valid command line, or the compiler is not installed.
     """
     text = os.environ.get("CC", "cc")
     try:
@@ -194,7 +198,7 @@ def compiler() -> list[str]:
 
 
 def compile_into(folder: Path) -> Path:
-    """The library, compiled and put into the folder whole, under a name that holds its digest."""
+    """Compile the library and move it atomically into the folder, under a name that contains its digest."""
     command = compiler()
     with tempfile.TemporaryDirectory(dir=folder, prefix="compiling-") as unfinished:
         made = Path(unfinished) / "pair_scorer.so"
@@ -206,9 +210,10 @@ def compile_into(folder: Path) -> Path:
 
 
 def run_compiler(command: Sequence[str]) -> None:
-    """
+    """Run the compiler.
+
     Raises:
-        BackendError: it cannot be run, crashes, or does not take the source.
+        BackendError: it cannot be run, is killed by a signal, or reports an error.
     """
     name = command[0]
     try:
@@ -235,7 +240,7 @@ def unwritable(folder: Path, error: OSError) -> BackendError:
 
 
 def declare(lib: ctypes.CDLL) -> ctypes.CDLL:
-    """The library with its functions' types; see the end of pair_scorer.c."""
+    """Set the argument and return types of the library's functions; see the end of pair_scorer.c."""
     model, maps, number = ctypes.c_void_p, ctypes.POINTER(Maps), ctypes.c_int
     lib.cvnet_accelerated.argtypes, lib.cvnet_accelerated.restype = [number], number
     lib.cvnet_create.argtypes = [ctypes.POINTER(Tensor), number, number, number, ctypes.POINTER(model)]

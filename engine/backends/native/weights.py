@@ -1,4 +1,4 @@
-"""The reranker's weights as the native pair scorer takes them: the published tensors, each of its published shape."""
+"""The reranker's weights for the native pair scorer: the published tensors in their published shapes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from cvnet_engine.engine.errors import BackendError
 from cvnet_engine.engine.files import open_regular
 from cvnet_engine.engine.geometry import PAIR_LAYERS
 
-PLACES = ("1.0", "2.0", "2.3", "3.0", "3.3", "3.6", "4.0", "4.3", "4.6")  # block.index of `PAIR_LAYERS`; norms are next
+PLACES = ("1.0", "2.0", "2.3", "3.0", "3.3", "3.6", "4.0", "4.3", "4.6")  # block.index in `PAIR_LAYERS`; norm: +1
 LINEARS = (("mlp.0", 128, 128), ("mlp.2", 128, 2))  # inputs, outputs
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every tensor, in the order in which the C code takes them."""
+    """Return the shape of every tensor by name, in the order that the C code expects."""
     return dict(_shapes())
 
 
@@ -35,10 +35,10 @@ def _shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def load(file: Path) -> list[Array]:
-    """The tensors of an `.npz`, float32 and contiguous, in the order of `shapes`.
+    """Return the tensors of an `.npz`, float32 and contiguous, in the order of `shapes`.
 
     Raises:
-        BackendError: a name, shape or dtype that differs, a value that is not finite, or no such file at all.
+        BackendError: an unexpected name, shape or dtype, a value that is not finite, or a file that is not readable.
     """
     try:
         with open_regular(file) as stream, np.load(stream) as stored:
