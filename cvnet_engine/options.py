@@ -158,7 +158,7 @@ class BuildOptions(Options):
     preset: PresetOption = None
     precision: Annotated[
         str | None,
-        typer.Option(help="fp32 (default, or the preset's), fp16, bf16, fp8 or int8. Lower is faster, less exact."),
+        typer.Option(help="fp32 (default, or the preset's), fp16, bf16 or int8. Lower is faster, less exact."),
     ] = None
     sizes: Annotated[
         str,

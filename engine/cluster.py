@@ -202,7 +202,7 @@ def connected(address: str | None) -> Iterator[Any]:
         ray.init(address=address or "local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     except OSError as error:  # a ConnectionError, from Ray
         raise BackendError(
-            f"no Ray cluster at {address!r}; start one with 'ray start --head', or leave --address out"
+            f"no Ray cluster at {address!r}; start one with 'ray start --head', or use --runner ray"
         ) from error
     except Exception as error:  # Ray raises a bare Exception if its processes take more than 30 s
         raise BackendError(

@@ -148,7 +148,7 @@ class Missing(BaseModel):
 
     images: int
     workers: int
-    of: Annotated[int, Field(description="ShardShard workers in total.")]
+    of: Annotated[int, Field(description="Shard workers in total.")]
 
 
 class Results(BaseModel):
