@@ -38,7 +38,7 @@ def index(
             images; open it again.
         preset: default for `max_side_px`, `maps` and `scales`.
         max_side_px: longest side of an image before extraction, None for no limit. Must match the existing gallery.
-            Without a preset, the value of `exact`.
+            Without a preset, 1024.
         maps: storage format of the feature maps, as in `cvnet-engine index --maps`. Without a preset, the existing
             gallery's format; float16 for a new gallery.
         scales: image scales that the descriptor averages: 1 and any of 0.7071 and 1.4142. Without a preset, the

@@ -138,7 +138,7 @@ def sized(graph: Path, shapes: Mapping[str, Shape]) -> ir.Model:
         value.shape = ir.Shape(shapes[str(value.name)])
     outputs = [value for node in model.graph for value in node.outputs]
     for value in outputs:
-        value.shape = None  # the symbolic one
+        value.shape = None  # replaces the symbolic shape by an inferred one
     optimizer.optimize_ir(model, num_iterations=1)
     return model
 

@@ -90,7 +90,9 @@ def run(options: SearchOptions) -> None:
     box, where = parse_box(options.bbox), Filter.parse(options.filter or ())
     shortlists = Shortlists.read(options.candidates) if options.candidates else None
     bundle = Bundle.open(options.bundle)
-    exact = options.exact or shortlists is not None or where != EVERYTHING  # the ANN index cannot search a subset
+    exact = (
+        options.exact or shortlists is not None or where != EVERYTHING
+    )  # the approximate index is never used for a subset
     with (
         Gallery.open(options.gallery) as gallery,
         Retriever(bundle, gallery, options.threads, exact=exact) as retriever,

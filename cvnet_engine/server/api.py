@@ -176,7 +176,11 @@ def thumbnail(id: str, request: Request, service: Shared) -> Response:
 
 
 def picture(request: Request, snapshot: Snapshot, row: int, kind: str, made: Callable[[bytes], bytes]) -> Response:
-    """Return the response with `made` of a row's file, or 304 if the client has it already."""
+    """Return a row's file, converted by `made`, or status 304 if the client has it already.
+
+    Raises:
+        ProblemError: 410, see `Snapshot.read`.
+    """
     headers = {**IMAGE_HEADERS, "ETag": f'"{snapshot.gallery.stamp(row).digest}"'}
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
