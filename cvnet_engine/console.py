@@ -33,10 +33,10 @@ from cvnet_engine.engine.errors import CvnetError
 from cvnet_engine.engine.files import write_atomically
 from cvnet_engine.outputs import STANDARD_OUTPUT
 
-# control characters; what ends a line or turns its direction; halves of UTF-16 pairs, which stand for bytes of no text
+# control characters, line separators, bidirectional controls, and the surrogates that stand for undecodable bytes
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-PIPE_WIDTH = 200  # columns where the output is no terminal, so that a path stays on its line
-LINE_EVERY_S = 30.0  # of progress, where standard error is no terminal
+PIPE_WIDTH = 200  # columns if the output is not a terminal, so that paths are not wrapped
+LINE_EVERY_S = 30.0  # between progress lines if standard error is not a terminal
 
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True, highlight=False)
@@ -52,18 +52,18 @@ DEMONSTRATION = (
 
 
 class RateColumn(ProgressColumn):
-    """Steps per second, or seconds per step if slower than one per second."""
+    """Progress column: steps per second, or seconds per step below one step per second."""
 
     def render(self, task: Task) -> Text:
         return Text(rate(task.speed), style="dim") if task.speed else Text("")
 
 
 class Lines:
-    """Progress as plain lines on standard error, one every `LINE_EVERY_S` while there are steps."""
+    """Progress as plain lines on standard error, at most one every `LINE_EVERY_S` seconds."""
 
     def __init__(self, description: str, total: int | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._description, self._total, self._clock = description, total or 0, clock
-        self._done = self._told = 0  # steps; those that the last line spoke of
+        self._done = self._told = 0  # steps so far, and at the last printed line
         self._told_at = clock()
 
     def advance(self, steps: int = 1, total: int | None = None) -> None:
@@ -72,7 +72,9 @@ class Lines:
         now = self._clock()
         if now - self._told_at < LINE_EVERY_S:
             return
-        speed = (self._done - self._told) / (now - self._told_at)  # of late: skipping what is done goes faster
+        speed = (self._done - self._told) / (
+            now - self._told_at
+        )  # since the last line, because skipped images are much faster
         left = duration((self._total - self._done) / speed)
         line = f"{self._description}: {self._done} of {self._total}, {rate(speed)}, {left} left"
         err.print(Text(line), soft_wrap=True)
@@ -80,27 +82,27 @@ class Lines:
 
 
 def rate(speed: float) -> str:
-    """Steps per second, or seconds per step if slower than one per second."""
+    """Format a speed in steps per second, or as seconds per step below one step per second."""
     return f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each"
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, whichever reads best."""
+    """Format a duration in seconds, minutes or hours."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
-    """A count with its noun, as in `1 image` and `2 images`."""
+    """Format a count with its noun: `1 image`, `2 images`."""
     return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 @contextlib.contextmanager
 def progress(description: str, total: int | None = None) -> Iterator[Callable[..., None]]:
-    """Count, rate and time left, as a bar on a terminal, else in lines.
+    """Show count, rate and time left: a progress bar on a terminal, plain lines elsewhere.
 
-    Yields the callback to call after each step, with the number of steps and, once known, their total.
+    Yields the callback to call after each step or steps: `advance(steps=1, total=None)`.
     """
     if not err.is_terminal:
         yield Lines(description, total).advance
@@ -115,24 +117,24 @@ def progress(description: str, total: int | None = None) -> Iterator[Callable[..
 
 
 def say(text: str = "") -> None:
-    """A line of plain text."""
+    """Print a line of plain text."""
     out.print(Text(printable(text)))
 
 
 def warn(text: str) -> None:
-    """A highlighted line."""
+    """Print a highlighted line."""
     out.print(Text(printable(text), style="yellow"))
 
 
 def notice(manifest: Manifest) -> str | None:
-    """The warning shown for untrained and demonstration models; None for real checkpoints."""
+    """Return the warning for untrained and demonstration models; None for real checkpoints."""
     if not manifest.trained:
         return UNTRAINED
     return DEMONSTRATION if manifest.is_demonstration else None
 
 
 def warn_of_model(manifest: Manifest) -> None:
-    """Show the model's warning, once."""
+    """Print the model's warning, if any, once per process."""
     text = notice(manifest)
     if text:
         warn_once(text)
@@ -144,7 +146,7 @@ def warn_once(text: str) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table whose first column is text and whose others are numbers, unless they are paths."""
+    """Print a table. The first column and columns titled `path` are left-aligned, the others right-aligned."""
     grid = Table(
         title=title, title_justify="left", title_style="bold", show_header=any(columns), box=None, pad_edge=False,
         padding=(0, 2, 0, 0),
@@ -157,7 +159,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 
 def emit(text: str) -> None:
-    """Write text for another program to standard output and flush it; file names keep their bytes."""
+    """Write text to standard output and flush it; undecodable bytes of file names are kept unless it is a terminal."""
     stream = sys.__stdout__
     assert stream
     stream.buffer.write(os.fsencode(printable(text) if stream.isatty() else text))
@@ -195,5 +197,5 @@ def finite(value: Any) -> Any:
 
 
 def printable(text: str) -> str:
-    """Text for a terminal: control characters and undecodable bytes of file names are replaced."""
+    """Replace control characters and undecodable bytes of file names by U+FFFD."""
     return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)

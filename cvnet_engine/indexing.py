@@ -1,4 +1,4 @@
-"""Adding images to a gallery from Python: the path of `cvnet-engine index`."""
+"""Python function for adding images to a gallery; the counterpart of `cvnet-engine index`."""
 
 from __future__ import annotations
 
@@ -30,23 +30,25 @@ def index(
     threads: int | None = None,
     done: Callable[[Path], None] = lambda _: None,
 ) -> IndexReport:
-    """Bring a gallery up to date with image files and folders of them; what is there and unchanged is skipped.
+    """Add new and changed images to a gallery; unchanged images are skipped.
 
     Args:
-        gallery: its folder, made where it is not there. Galleries that are open do not change: open it again.
-        preset: what the next three are where they are left out.
-        max_side_px: longest side of an image before extraction, None for no limit; a gallery has one. 1024 without a
-            preset.
-        maps: how the gallery keeps them, as `cvnet-engine index --maps` takes it; without a preset as it does, or as
-            float16 where it is new.
-        scales: that images are described at, 1 and any of 0.7071 and 1.4142; without a preset those of the gallery, or
-            all where it is new.
-        threads: of the CPU; all that are available by default.
-        done: called with each image's path, from the caller's thread.
+        images: image files and folders of images.
+        gallery: folder of the gallery, created if missing. A `Gallery` that is already open does not see the new
+            images; open it again.
+        preset: default for `max_side_px`, `maps` and `scales`.
+        max_side_px: longest side of an image before extraction, None for no limit. Must match the existing gallery.
+            Without a preset, 1024.
+        maps: storage format of the feature maps, as in `cvnet-engine index --maps`. Without a preset, the existing
+            gallery's format; float16 for a new gallery.
+        scales: image scales that the descriptor averages: 1 and any of 0.7071 and 1.4142. Without a preset, the
+            existing gallery's scales; all three for a new gallery.
+        threads: number of CPU threads; by default all available ones.
+        done: called with each image's path, on the caller's thread.
 
     Raises:
-        CvnetError: no images there; a gallery of another model, or one that cannot be written. An image that cannot be
-            read is no error, it goes to the report.
+        CvnetError: no images found, invalid options, or a gallery that was built with another model or cannot be
+            written. An unreadable image does not raise; the report lists it.
     """
     chosen = named(preset or "exact")
     if max_side_px == "preset":

@@ -1,4 +1,4 @@
-"""Results of a search, which a notebook shows as pictures."""
+"""Results of a search, displayed with thumbnails in a notebook."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from cvnet_engine.pages.rendering import render_fragment
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """Images of a gallery, ranked for a query.
+    """Database images ranked for a query.
 
     Attributes:
         query: the image's file, or its pixels (H, W, 3) uint8 BGR.
-        bbox: the box that was searched for: x1, y1, x2, y2 in pixels; None for the whole image.
-        hits: the best images in order; `before` is the rank by similarity, or among the given candidates.
+        bbox: the query region: x1, y1, x2, y2 in pixels; None for the whole image.
+        hits: the best images in order; `before` is the rank by similarity, or in the given candidates.
         images: number of images searched.
         pairs: number of pairs scored at full resolution.
-        pooled_pairs: how many were looked at roughly before; see `Retriever.search`'s `rerank_full`.
-        seconds: of work, by stage: features, global, pooled, rerank.
-        notice: warning about an untrained or demonstration model; None for others.
-        exact: whether all images were searched rather than the candidates of an approximate index.
+        pooled_pairs: number of pairs scored at coarse resolution; see `rerank_full` of `Retriever.search`.
+        seconds: time by stage: features, global, pooled (coarse resolution), rerank.
+        notice: warning about an untrained or demonstration model; None for real checkpoints.
+        exact: False if an approximate index selected the images to search.
     """
 
     query: Path | Array
@@ -42,7 +42,7 @@ class Results:
     exact: bool = True
 
     def on_page(self, name: str) -> Query:
-        """The results to be shown, of a query that is called `name`."""
+        """Return the results for an HTML page, with `name` as the query's caption."""
         image = None if isinstance(self.query, Path) else cv2.imencode(".jpg", self.query)[1].tobytes()
         return Query(name, self.bbox, self.hits, image=image)
 

@@ -37,18 +37,18 @@ class GalleryImage:
 
 
 class Retriever(Closing):
-    """Searches a gallery with the model that it was made with, on one thread at a time. The gallery stays open."""
+    """Searches a gallery with the model that built it. Not thread-safe; `close` does not close the gallery."""
 
     def __init__(self, bundle: Bundle, gallery: Gallery, threads: int | None = None, *, exact: bool = False) -> None:
         """
         Args:
-            threads: of the CPU; all that are available by default.
-            exact: search all images, also where the gallery has an approximate index.
+            threads: number of CPU threads; by default all available ones.
+            exact: search all images even if the gallery has an approximate index.
 
         Raises:
-            GalleryError: it was made with another model, or holds no images.
-            BundleError: its files are bound to another machine.
-            BackendError: a backend or its device is not there.
+            GalleryError: the gallery was built with another model, or is empty.
+            BundleError: the bundle's files are bound to another machine.
+            BackendError: a backend or its device is not available.
         """
         made = gallery.info
         require_equal(made, made.by(bundle.manifest), gallery.path)
@@ -77,19 +77,19 @@ class Retriever(Closing):
 
         Args:
             top_k: number of results.
-            rerank: how many of the most similar are compared with the image pair by pair; by default all candidates,
-                or as many as the preset says: 100 for `exact`.
-            bbox: x1, y1, x2, y2 in pixels of the upright image: the part to look for.
-            method: what reranks: pair scores, SuperGlobal's descriptors, or both; see `Plan`.
-            rerank_full: candidates to score at full resolution, after all are scored at half resolution.
-            preset: what holds of these three where nothing else is said: `exact` is pair scores of all at full size.
-            where: images to search; all by default.
-            candidates: paths of gallery images, a shortlist found elsewhere: nothing else is searched.
-            done: called after each few pairs, with how many these were and how many there are at most.
+            rerank: shortlist length; by default the number of `candidates`, or the preset's (100 for `exact`).
+            bbox: x1, y1, x2, y2 in pixels of the upright image: the region to search for; by default the whole image.
+            method: reranking by pair scores, SuperGlobal's descriptors, or both; see `Plan`.
+            rerank_full: coarse-to-fine reranking: score every candidate at half resolution, then only the best
+                `rerank_full` at full resolution.
+            preset: default for `rerank`, `method` and `rerank_full`; `exact` scores every pair at full resolution.
+            where: filter on the images to search; by default none.
+            candidates: shortlist from another system, as paths of gallery images; no other image is searched.
+            done: progress callback: the number of pairs scored since the last call, and the most that will be scored.
 
         Raises:
-            ImageError: the image cannot be read, or the box misses it.
-            GalleryError: an image that was named is not in the gallery, or the gallery is damaged.
+            ImageError: the image cannot be read, or the box lies outside it.
+            GalleryError: the `GalleryImage` or a candidate is not in the gallery, or the gallery is damaged.
             CvnetError: invalid options.
         """
         shortlist = None if candidates is None else self._rows(candidates)
@@ -115,10 +115,10 @@ class Retriever(Closing):
         )
 
     def descriptor(self, image: ImageLike | GalleryImage, bbox: Box | None = None) -> Array:
-        """The global descriptor (2048,) float32 of an image, unit norm; its product with another is their similarity.
+        """Return the global descriptor (2048,) float32, L2-normalised; the dot product of two is their similarity.
 
         Raises:
-            ImageError, GalleryError: see `search`.
+            ImageError, GalleryError, CvnetError: see `search`.
         """
         _, features, _ = self._described(image, bbox)
         return features.descriptor
@@ -130,7 +130,7 @@ class Retriever(Closing):
     def _described(
         self, image: ImageLike | GalleryImage, bbox: Box | None
     ) -> tuple[Path | Array, Features, int | None]:
-        """A query's file or pixels (H, W, 3), its features, and its row where it is of the gallery."""
+        """Return the query's file or pixels (H, W, 3), its features, and its row if it is a gallery image."""
         if isinstance(image, GalleryImage):
             if bbox is not None:
                 raise CvnetError(f"{image.path}: stored features are of the whole image; give its file, to crop it")
@@ -140,8 +140,8 @@ class Retriever(Closing):
         return query, self._engines.extract_from(query, bbox, self._gallery.info.max_side_px), None
 
     def _among(self, where: Filter, shortlist: Sequence[int] | None) -> Array | None:
-        """Rows to search (n,) int64, ascending; None for all."""
-        if where.folder:  # by the name that its files go by
+        """Return the rows to search (n,) int64, ascending; None for all."""
+        if where.folder:  # resolved as the gallery's paths are
             where = replace(where, folder=str(absolute(Path(where.folder) / "file").parent))
         rows = where.rows(lambda: self._texts, lambda: self._gallery.taken)
         if shortlist is None:
@@ -150,10 +150,10 @@ class Retriever(Closing):
         return listed if rows is None else np.intersect1d(listed, rows)
 
     def _rows(self, paths: Iterable[str | os.PathLike[str]]) -> list[int]:
-        """The rows of gallery images, each once.
+        """Return the rows of gallery images, without duplicates.
 
         Raises:
-            GalleryError: some are not in the gallery, or there are none.
+            GalleryError: `paths` is empty, or one of them is not in the gallery.
         """
         wanted = dict.fromkeys(absolute(Path(path)) for path in paths)
         unknown = [path for path in wanted if path not in self._row_of]

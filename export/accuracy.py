@@ -1,4 +1,4 @@
-"""The cost of reduced precision, from image to pair score, measured on the user's own photos."""
+"""Accuracy loss of reduced precision, from image to pair score, measured on the user's photos."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from cvnet_engine.engine.errors import ExportError
 from cvnet_engine.export.parity import Case
 
 NEAREST = 10
-MAX_SCORE_DRIFT = {"fp32": 0.01, "bf16": 0.01, "fp16": 0.01, "int8": 0.1}  # by precision
+MAX_SCORE_DRIFT = {"fp32": 0.01, "bf16": 0.01, "fp16": 0.01, "int8": 0.1}  # in pair score, by precision
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Engines beside PyTorch, each with its own features.
+    """Engines compared with PyTorch, each computing pair scores from its own features.
 
     Attributes:
-        images: how many photos were described; each is compared with the next one.
-        descriptor_cosine: the smallest of a descriptor with PyTorch's.
-        score_drift: the largest difference of a pair score.
-        nearest_kept: the share of each photo's `NEAREST` others, by global similarity, that are PyTorch's too.
+        images: number of photos; each is scored against the next one.
+        descriptor_cosine: smallest cosine similarity between the engine's and PyTorch's descriptor of a photo.
+        score_drift: largest absolute difference between the engine's and PyTorch's pair score.
+        nearest_kept: mean fraction of a photo's `NEAREST` nearest neighbours by similarity that PyTorch returns too.
     """
 
     images: int
@@ -32,10 +32,10 @@ class Accuracy:
 
 
 def measure(features: Engine, reranker: Engine, cases: dict[str, list[Case]], precision: str) -> Accuracy:
-    """The accuracy of two engines of a precision on the `parity.cases` of single photos.
+    """Measure the accuracy of two engines on the `parity.cases` of single photos.
 
     Raises:
-        ExportError: a score drifts beyond `MAX_SCORE_DRIFT`.
+        ExportError: a pair score differs from PyTorch's by more than `MAX_SCORE_DRIFT`.
     """
     outputs = [features.run(case.feeds) for case in cases["features"]]
     got = np.concatenate([output["descriptor"] for output in outputs])  # (n, 2048)
@@ -50,13 +50,13 @@ def measure(features: Engine, reranker: Engine, cases: dict[str, list[Case]], pr
 
 
 def score(reranker: Engine, query: dict[str, Array], key: dict[str, Array]) -> float:
-    """The pair score of two images' feature outputs."""
+    """Return the pair score of two images' features."""
     feeds = {f"{side}_{s}": maps[f"map_{s}"] for side, maps in (("query", query), ("key", key)) for s in range(3)}
     return float(reranker.run(feeds)["score"][0])
 
 
 def nearest_kept(got: Array, want: Array) -> float:
-    """Mean overlap of each row's nearest others under two sets of descriptors (n, 2048)."""
+    """Return the mean overlap of each row's nearest neighbours under two sets of descriptors (n, 2048)."""
     k = min(NEAREST, len(got) - 1)
     if k < 1:
         return 1.0
@@ -65,7 +65,7 @@ def nearest_kept(got: Array, want: Array) -> float:
 
 
 def nearest(descriptors: Array, k: int) -> Array:
-    """(n, k) rows most similar to each row, itself left out."""
+    """Return the k rows most similar to each row, excluding the row itself: (n, k)."""
     similarities = descriptors @ descriptors.T
     np.fill_diagonal(similarities, -np.inf)
     return np.argsort(-similarities, axis=1, kind="stable")[:, :k]

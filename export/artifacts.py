@@ -1,4 +1,4 @@
-"""The file that a backend runs for a graph: the graph itself, one of reduced precision, a plan, or bare weights."""
+"""Files that backends run: ONNX graphs in each precision, TensorRT plans, and the native pair scorer's weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cvnet_engine.export.precision import INT8_MAX, cpu_weight_max, take_half_ke
 
 @dataclass
 class Pace:
-    """What compiling has taken so far, to say what it will take; `work` is operators times profiles."""
+    """Forecast of compile time from the plans compiled so far; `work` is operators times optimisation profiles."""
 
     work: int = 0
     seconds: float = 0.0
@@ -33,7 +33,7 @@ class Pace:
         self.seconds += seconds
 
     def forecast(self, graph: Path, profiles: int) -> str:
-        """In words, to stand behind the seconds gone; empty before anything was compiled."""
+        """Return a text to append to the elapsed seconds; empty before the first plan is compiled."""
         if not self.work:
             return ""
         return f" (forecast: {self.seconds / self.work * operators(graph) * profiles:.0f} s in all)"
@@ -45,13 +45,13 @@ def operators(graph: Path) -> int:
 
 @dataclass
 class Artifacts:
-    """Makes files in a folder, each when it is first asked for.
+    """Creates files in a folder on first use.
 
     Attributes:
         calibration: normalised images (1, 3, H, W) float32 for int8.
-        sizes: image sizes (height, width) px that TensorRT plans are made for.
-        targets: GPU architectures that they are compiled for ahead of time, where a backend does that.
-        step: told what takes long.
+        sizes: image sizes (height, width) px to build TensorRT plans for.
+        targets: GPU architectures to compile plans for ahead of time (TensorRT for RTX only).
+        step: called with a description of each slow step.
     """
 
     folder: Path
@@ -65,7 +65,7 @@ class Artifacts:
     _pace: Pace = field(default_factory=Pace)
 
     def file(self, graph: str, backend: str) -> Path:
-        """The file of a graph for a backend that supports it."""
+        """Return the file that a backend runs for a graph; the backend must support the graph."""
         precision = BACKENDS[backend].precisions[graph][self.precision]
         match BACKENDS[backend].suffix:
             case ".npz":
@@ -77,7 +77,11 @@ class Artifacts:
                 return self.typed(graph, precision, cpu_weight_max())
 
     def typed(self, graph: str, precision: str, weight_max: int = INT8_MAX) -> Path:
-        """The graph in a precision, where the graph decides it; in int8 with weights of that range."""
+        """Return the ONNX graph in a precision; bf16 is chosen by the backend, so its graph is in fp32.
+
+        Args:
+            weight_max: largest integer that an int8 weight may take.
+        """
         plain = self._plain(graph)
         match precision:
             case "fp16":
@@ -89,14 +93,14 @@ class Artifacts:
                 return plain
 
     def to_compile(self, graph: str, precision: str) -> Path:
-        """The graph that a plan is made of: as `typed`, but that keys are sent to the GPU in float16."""
+        """Return the graph to compile to a plan: as `typed`, but the reranker takes candidates' maps in float16."""
         typed = self.typed(graph, precision)
         if graph in IMAGE_GRAPHS:
             return typed
         return self._make(f"{graph}.{precision}.half-keys.onnx", lambda file: take_half_keys(typed, file))
 
     def _plain(self, graph: str) -> Path:
-        """The graph in fp32."""
+        """Return the graph in fp32."""
         if graph == DESCRIPTOR.name:
             features = self._plain(FEATURES.name)
             return self._make("descriptor.onnx", lambda file: cut(features, DESCRIPTOR, file))
@@ -111,7 +115,7 @@ class Artifacts:
         return self._made[name]
 
     def _write_weights(self, file: Path) -> None:
-        """The verification network's tensors by published name."""
+        """Write the verification network's tensors under their published names."""
         np.savez(file, **{name: t.cpu().numpy() for name, t in self.model.reranker.learner.state_dict().items()})
 
     def _build_plan(self, graph: str, source: Path, plan: Path) -> None:

@@ -1,4 +1,4 @@
-"""Building a bundle: make each graph, check it against PyTorch, and only then give the folder its name."""
+"""Bundle builder: export each graph, check it against PyTorch, choose a backend, and write the folder atomically."""
 
 from __future__ import annotations
 
@@ -55,23 +55,22 @@ def build(
     note: Callable[[str], None] = lambda _: None,
     descriptor: str = "cvnet",
 ) -> Manifest:
-    """Write the bundle of a model to the folder `out`, replacing a bundle that is there.
+    """Build the bundle of a model in the folder `out`, replacing an existing bundle.
 
     Args:
         weights, depth: see `checkpoint.load`.
-        backend: one for all graphs, or `auto` for the fastest of each graph at the first of `sizes`.
+        backend: one backend for all graphs, or `auto` for each graph's fastest backend at the first of `sizes`.
         precision: one of `PRECISIONS`.
-        sizes: image sizes (height, width) px to come, the most frequent first.
-        calibration: folder of photos like those to come: int8 is calibrated on them, and the cost of any reduced
-            precision measured.
-        targets: GPU architectures to compile for ahead of time, where the backend does so.
-        step: told each stage as it begins.
-        note: told what the user should know of the weights, see `checkpoint.load`.
+        sizes: (height, width) px of the expected images, the most frequent size first.
+        calibration: folder of photos like the expected ones, to calibrate int8 and to measure accuracy loss.
+        targets: GPU architectures to compile for ahead of time (TensorRT for RTX only).
+        step: called with a description of each stage when it begins.
+        note: called with each remark on the weights, see `checkpoint.load`.
         descriptor: one of `DESCRIPTOR_NAMES`.
 
     Raises:
         WeightsError, ExportError, BackendError, ImageError: see `checkpoint.load`, `export`, `choose`, `find_images`.
-        BundleError: `out` is something else than a bundle, or cannot be written.
+        BundleError: `out` exists and is not a bundle, or cannot be written.
     """
     if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise BundleError(f"{out}: exists and is not a bundle; expected a new folder or a bundle to replace")
@@ -127,10 +126,10 @@ def build(
 
 
 def candidate_backends(graph: str, backend: str, precision: str) -> list[str]:
-    """Backends to consider for a graph: the one that was named, or all that this machine has.
+    """Return the backends to consider for a graph: the given one, or with `auto` all that this machine has.
 
     Raises:
-        BackendError: no such backend or precision, or none of them goes with the other.
+        BackendError: an unknown backend or precision, or no backend that runs the graph in that precision.
     """
     if precision not in PRECISIONS:
         raise BackendError(f"precision {precision!r} is unknown; expected one of {', '.join(PRECISIONS)}")
@@ -147,10 +146,10 @@ def candidate_backends(graph: str, backend: str, precision: str) -> list[str]:
 
 
 def resolved_targets(backends: Iterable[str], targets: Sequence[str]) -> tuple[str, ...]:
-    """The architectures to compile for ahead of time; none where all is compiled for the machine it is on.
+    """Return the GPU architectures to compile for ahead of time; empty for backends that compile for this machine.
 
     Raises:
-        BackendError: targets of backends that take none, or that they do not have.
+        BackendError: unknown targets, or targets for a backend that does not take any.
     """
     for resolve in filter(None, (BACKENDS[name].resolve_targets for name in backends)):
         return resolve(targets)
@@ -161,7 +160,7 @@ def resolved_targets(backends: Iterable[str], targets: Sequence[str]) -> tuple[s
 
 
 def why_not_run(backends: Iterable[str], targets: Sequence[str]) -> str | None:
-    """Why what is compiled ahead of time for these targets cannot run here; None where it can."""
+    """Return the reason why plans compiled for these targets cannot run on this machine; None if they can."""
     try:
         for backend in (BACKENDS[name] for name in backends):
             if backend.resolve_targets is not None:
@@ -172,10 +171,10 @@ def why_not_run(backends: Iterable[str], targets: Sequence[str]) -> str | None:
 
 
 def usable_sizes(sizes: Sequence[Size], descriptor: str) -> list[Size]:
-    """Those of image sizes (height, width) px that can be described.
+    """Return the image sizes (height, width) px that are large enough for the descriptor.
 
     Raises:
-        ImageError: none of them.
+        ImageError: all of them are too small.
     """
     shortest = DESCRIPTORS[descriptor].min_side_px
     usable = [size for size in sizes if min(size) >= shortest]
@@ -188,11 +187,11 @@ def usable_sizes(sizes: Sequence[Size], descriptor: str) -> list[Size]:
 
 
 def calibration_photos(folder: Path | None, precision: str, descriptor: str = "cvnet") -> list[Array]:
-    """A sample of a folder's photos as network inputs (1, 3, H, W) float32, evenly spread over their names.
+    """Load an evenly spaced sample of a folder's photos, at most `CALIBRATION_IMAGES`, as inputs (1, 3, H, W) float32.
 
     Raises:
-        BackendError: int8 and no folder.
-        ImageError: no images there, or one that cannot be read or described.
+        BackendError: int8 without a folder.
+        ImageError: the folder has no images, or one is unreadable or too small.
     """
     if folder is None:
         if precision == "int8":
@@ -217,7 +216,7 @@ def calibration_photo(path: Path, min_side_px: int) -> Array:
 def measured_accuracy(
     choices: dict[str, Choice], cases: dict[str, list[parity.Case]], precision: str
 ) -> dict[str, float]:
-    """See `accuracy.measure`."""
+    """Return the fields of `accuracy.measure` for the chosen backends."""
     with engine_of("features", choices, precision) as features, engine_of("reranker", choices, precision) as reranker:
         return asdict(accuracy.measure(features, reranker, cases, precision))
 
@@ -228,24 +227,24 @@ def engine_of(graph: str, choices: dict[str, Choice], precision: str) -> Engine:
 
 
 def graph_file(graph: str, backend: str, file: Path, precision: str) -> GraphFile:
-    """What the manifest says of a graph that was built for `precision`."""
+    """Return the manifest's entry for a graph built for `precision`."""
     return GraphFile(file.name, sha256(file), backend, BACKENDS[backend].precisions[graph][precision])
 
 
 def fallback_of(chosen: Choice, precision: str) -> GraphFile | None:
-    """The reranker's graph, where weights were chosen that have to be compiled on the machine that runs them."""
+    """Return the runner-up for the reranker if the native pair scorer was chosen, whose weights need a C compiler."""
     if chosen.backend != "native" or not chosen.runner_up:
         return None
     return graph_file("reranker", *chosen.runner_up, precision)
 
 
 def bound(choices: dict[str, Choice], targets: Sequence[str]) -> dict[str, str] | None:
-    """What the files chosen, made for some targets, are bound to."""
+    """Return the GPU and library versions that the chosen files are bound to; None if they run anywhere."""
     return next(filter(None, (BACKENDS[chosen.backend].bind(targets) for chosen in choices.values())), None)
 
 
 def keep(folder: Path, names: list[str]) -> None:
-    """Remove what was only a step on the way; a plan's layer report and TensorRT's timings stay."""
+    """Delete intermediate files; a plan's layer report (.json) and TensorRT's timing cache stay."""
     for file in folder.iterdir():
         if file.name not in names and file.suffix not in (".json", ".cache"):
             file.unlink()
@@ -253,9 +252,9 @@ def keep(folder: Path, names: list[str]) -> None:
 
 @contextlib.contextmanager
 def unfinished_folder(out: Path) -> Iterator[Path]:
-    """A folder that becomes the bundle `out` when the block ends well, and vanishes otherwise.
+    """Yield a folder that becomes the bundle `out` if the block succeeds, and is deleted otherwise.
 
-    It is made beside `out` and renamed; where a bundle is there, within it, to take it over.
+    A new bundle is built beside `out` and renamed. A replacement is built inside the existing bundle, see `take_over`.
     """
     replacing = (out / MANIFEST).is_file()
     place, prefix = (out, BUILT) if replacing else (out.absolute().parent, f".{out.name}.")
@@ -283,10 +282,10 @@ def unfinished_folder(out: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def locked(bundle: Path) -> Iterator[None]:
-    """The only build that replaces this bundle.
+    """Hold the lock for replacing this bundle.
 
     Raises:
-        BundleError: another one does.
+        BundleError: another build holds it.
     """
     descriptor = os.open(bundle, os.O_RDONLY)
     try:

@@ -1,4 +1,4 @@
-"""The three graphs that are deployed, as PyTorch modules with their names and dynamic axes."""
+"""The three deployed graphs (descriptor, features, reranker): PyTorch modules, names and dynamic axes."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ from cvnet_engine.export.reranker import UnitMaps
 
 @dataclass(frozen=True)
 class Graph:
-    """One graph to export: how it is made from the model, and the names of its axes.
+    """A graph to export.
 
-    `module` is traced; the graph without one, the reranker, is built operator by operator.
-
-    An axis is a number where it is fixed and a name where it is free; equal names are equal sizes.
+    Attributes:
+        module: makes the module to trace from the model; None for the reranker, see `export.reranker_graph`.
+        inputs: axes by input name: a number for a fixed axis, a name for a dynamic one. Equal names are equal sizes.
+        trace_size: size of the first dynamic spatial axis in tracing; each further axis is one larger.
     """
 
     name: str
     module: Callable[[CVNet], nn.Module] | None
     inputs: dict[str, tuple[int | str, ...]]
     outputs: tuple[str, ...]
-    trace_size: int = 0  # of the first free axis when the graph is traced; the others follow, one larger each
+    trace_size: int = 0
 
 
 class Features(nn.Module):
-    """Normalised image (B, 3, H, W) -> descriptor and the three unit maps that the reranker reads."""
+    """Features of a normalised image (B, 3, H, W): descriptor (B, 2048) and three L2-normalised maps."""
 
     def __init__(self, model: CVNet) -> None:
         super().__init__()
@@ -46,7 +47,10 @@ class Features(nn.Module):
 
 
 def folded(backbone: Backbone) -> Backbone:
-    """A copy whose norms are part of their convolutions; the exporter itself folds none that two passes share."""
+    """Return a copy with the batch norms folded into the convolutions.
+
+    The exporter does not fold convolutions that are called twice, as SuperGlobal's two passes do.
+    """
     copied = copy.deepcopy(backbone)
     for parent in list(copied.trunk.modules()):
         for (before, convolution), (name, norm) in pairwise(list(parent.named_children())):

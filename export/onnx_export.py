@@ -1,4 +1,4 @@
-"""One graph from PyTorch to an ONNX file, with its axes left free."""
+"""Export of one graph from PyTorch to an ONNX file with dynamic axes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from cvnet_engine.engine.errors import ExportError
 from cvnet_engine.export import reranker_graph
 from cvnet_engine.export.graphs import Graph
 
-# 21 would emit GroupNormalization, which TensorRT before 10.9 rejects and ONNX Runtime's CPU takes apart again
+# 21 would emit GroupNormalization, which TensorRT before 10.9 rejects and ONNX Runtime decomposes again on the CPU
 OPSET = 20
 
 
 def export(graph: Graph, model: CVNet, file: Path) -> None:
-    """Write `graph` of `model` as ONNX, traced, or built where it has no module.
+    """Write `graph` of `model` as ONNX: traced, or built operator by operator if it has no module.
 
     Raises:
-        ExportError: PyTorch could not trace or translate it.
+        ExportError: PyTorch cannot trace or translate it.
     """
     if graph.module is None:
         logits, score = graph.outputs
@@ -33,7 +33,7 @@ def export(graph: Graph, model: CVNet, file: Path) -> None:
     dynamic = tuple({i: a for i, a in enumerate(axes) if isinstance(a, str)} for axes in graph.inputs.values())
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the exporter's notes to its own developers
+        warnings.simplefilter("ignore")  # meant for the exporter's developers
         try:
             program = torch.onnx.export(
                 graph.module(model).eval(),
@@ -55,12 +55,12 @@ def export(graph: Graph, model: CVNet, file: Path) -> None:
 
 
 def cut(whole: Path, graph: Graph, file: Path) -> None:
-    """Write `graph`, whose outputs are some of those of the exported graph `whole`."""
+    """Write `graph` as the part of the exported graph `whole` that computes its outputs."""
     onnx.utils.extract_model(str(whole), str(file), list(graph.inputs), list(graph.outputs))
 
 
 def example(graph: Graph) -> tuple[torch.Tensor, ...]:
-    """Inputs to trace with: no two free axes of a size, none of them 1, so that nothing is taken for equal or fixed."""
+    """Return inputs to trace with. Dynamic axes all differ and none is 1, or the tracer would specialise on them."""
     sizes: dict[str, int] = {}
     for axes in graph.inputs.values():
         for axis in axes:

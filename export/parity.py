@@ -1,4 +1,4 @@
-"""Engines against PyTorch: what each graph must return for inputs of several sizes."""
+"""Parity checks of engines against PyTorch, on inputs of several sizes."""
 
 from __future__ import annotations
 
@@ -23,31 +23,30 @@ IMAGE_SIZES = {
     "superglobal": ((160, 224), (97, 131), (65, 200)),
 }  # (height, width) px, by descriptor
 
-# Largest difference allowed, by precision: of descriptors and maps the length of the difference of two unit vectors,
-# at the worst of a map's positions.
+# Largest difference allowed, by precision. For descriptors and maps: the L2 distance between two unit vectors, at the
+# worst position of a map.
 TOLERANCE = {
     "fp32": {"descriptor": 1e-5, "map": 1e-4, "logits": 1e-4, "score": 1e-5},
     "bf16": {"descriptor": 5e-2, "map": 1e-1, "logits": 1e-1, "score": 1e-2},
     "fp16": {"descriptor": 3e-2, "map": 5e-2, "logits": 5e-2, "score": 5e-3},
     "int8": {"descriptor": 1e-1, "map": 5e-1, "logits": 5e-1, "score": 1e-1},  # docs/decisions/graphs-and-precision.md
 }
-HALF_KEYS = {"logits": 1e-4, "score": 2e-5}  # more, for an engine that rounds the maps of keys to float16
+HALF_KEYS = {"logits": 1e-4, "score": 2e-5}  # added to the tolerance of engines that take candidates' maps in float16
 
 
 @dataclass(frozen=True)
 class Case:
-    """Inputs of a graph, and the outputs that PyTorch gives for them."""
+    """Inputs of a graph, and PyTorch's outputs for them."""
 
     feeds: dict[str, Array]
     want: dict[str, Array]
 
 
 def samples(planned: Sequence[Size] | None, photos: Sequence[Array], descriptor: str = "cvnet") -> list[Array]:
-    """Images (B, 3, H, W) float32 to compare on: photos where there are some, else noise.
+    """Return images (B, 3, H, W) float32 to compare on: the photos, or noise if there are none.
 
     Args:
-        planned: (height, width) px that TensorRT plans are made for, the only ones that they run at; None where any
-            size will do.
+        planned: sizes (height, width) px of the TensorRT plans, which run at no others; None if any size works.
         photos: normalised images (1, 3, H, W) float32.
     """
     rng = np.random.default_rng(0)
@@ -60,14 +59,17 @@ def samples(planned: Sequence[Size] | None, photos: Sequence[Array], descriptor:
 
 
 def resized(image: Array, size: Size) -> Array:
-    """(1, 3, H, W) -> (1, 3, *size)."""
+    """Resize an image (1, 3, H, W) to (1, 3, *size)."""
     height, width = size
     hwc = cv2.resize(image[0].transpose(1, 2, 0), (width, height))
     return np.ascontiguousarray(hwc.transpose(2, 0, 1)[None])
 
 
 def cases(model: CVNet, batches: Sequence[Array]) -> dict[str, list[Case]]:
-    """Cases of each graph from normalised images (B, 3, H, W) float32: every batch described, neighbours compared."""
+    """Return each graph's cases from normalised images (B, 3, H, W) float32.
+
+    The reranker scores the first image of each batch against all images of the next batch.
+    """
     found: dict[str, list[Case]] = {"descriptor": [], "features": [], "reranker": []}
     unit_maps = UnitMaps(model.reranker)
     described: list[tuple[Tensor, tuple[Tensor, ...]]] = []
@@ -96,13 +98,13 @@ def case(feeds: dict[str, Tensor], want: dict[str, Tensor]) -> Case:
 
 
 def check(engine: Engine, cases: list[Case], precision: str, half_keys: bool = False) -> dict[str, float]:
-    """The largest difference of each of an engine's outputs from PyTorch's.
+    """Return the largest difference from PyTorch, by output of the engine.
 
     Args:
-        half_keys: the engine rounds the maps of keys to float16.
+        half_keys: the engine takes candidates' maps in float16.
 
     Raises:
-        ExportError: a difference beyond `TOLERANCE`.
+        ExportError: a difference exceeds `TOLERANCE`.
     """
     runs = [(engine.run(case.feeds), case.want) for case in cases]
     worst = {name: float(np.max([difference(got[name], want[name]) for got, want in runs])) for name in cases[0].want}
@@ -117,6 +119,6 @@ def check(engine: Engine, cases: list[Case], precision: str, half_keys: bool = F
 
 
 def difference(got: Array, want: Array) -> float:
-    """Length of the largest difference of two vectors along axis 1, or of two numbers; NaN if there is one."""
+    """Return the largest L2 distance of vectors along axis 1, or of numbers if 1-D; NaN if any value is NaN."""
     apart = np.abs(got - want) if got.ndim == 1 else np.linalg.norm(got - want, axis=1)
     return float(apart.max())

@@ -1,32 +1,32 @@
-"""Reduced precision, decided in the ONNX graph and nowhere else: float16 with float32 islands, and int8 for TensorRT.
+"""Conversion of ONNX graphs to reduced precision: float16 with parts in float32, and int8 for TensorRT.
 
-TensorRT compiles strongly typed networks: the types in the graph are the types it computes with. So is it with
-ONNX Runtime, which makes both results testable on a CPU.
+Precision is decided in the graph alone. TensorRT compiles strongly typed networks, so it computes in the graph's types.
+ONNX Runtime does too, which makes both conversions testable on a CPU.
 
-float16. Types are chosen by operator, as safe by default: what is not named here stays float32.
+float16. The type is chosen by operator. Operators that are not listed stay float32.
 
-- `MATRIX_OPS` are float16: convolutions and matrix products, where the time goes. Their inputs are images,
-  activations behind a norm, or unit vectors; hardware adds their products up in float32.
-- `CARRIERS` only move, pick or blend values. They are float16 where what they read is, or where all that reads
-  them is, so that a value is cast once and at its source.
-- An `Add` is float16 where both summands are.
-- `NORMS` are float16 where what they read is: how InstanceNormalization adds up inside is the runtime's affair
-  (docs/decisions/graphs-and-precision.md), and BatchNormalization is only its scale and shift behind it.
-- A `Clip` is float16 where what it reads is and float16 holds its bound in full: SuperGlobal's floor of activations is
-  such a one, the bounds of GeM and of norms are not.
-- All else is an island in float32: GeM (Clip, Pow, ReduceMean, Pow: its cube overflows float16 from 41 on), the
-  whitening behind it (a vector an image: nothing to gain), L2 norms and their epsilons (1e-12 would be 0), the final
+- `MATRIX_OPS`, convolutions and matrix products, are float16: they take most of the time. Their inputs are images,
+  normalised activations or unit vectors, and hardware accumulates their products in float32.
+- `CARRIERS` only move, select or interpolate values. They are float16 if all their inputs are, or if all their readers
+  are, so that a value is cast once and at its source.
+- An `Add` is float16 if both summands are.
+- `NORMS` are float16 if their input is. The runtime decides how InstanceNormalization accumulates
+  (docs/decisions/graphs-and-precision.md), and BatchNormalization is only the scale and shift after it.
+- A `Clip` is float16 if its input is and its lower bound is a normal float16 number. SuperGlobal's lower bound of
+  activations is; the bounds in GeM and in norms are not.
+- Everything else is float32: GeM (Clip, Pow, ReduceMean, Pow: its cube overflows float16 from 41 on), the whitening
+  (one vector per image, so float16 would save nothing), L2 norms and their epsilons (1e-12 is 0 in float16), the final
   mean, the classifier and the softmax.
 
-Casts stand only where an edge of the graph changes type, one per value; graph inputs and outputs stay float32, but for
-the maps of keys that a plan takes (`take_half_keys`).
+Each value is cast at most once per type. Graph inputs and outputs stay float32, except for the candidates' maps of
+TensorRT plans (`take_half_keys`).
 
-int8. Symmetric QuantizeLinear/DequantizeLinear pairs, zero points 0, as TensorRT's explicit quantisation wants
-them: weights stored as int8 with a scale per output channel, activations with one scale each from calibration.
-Every convolution of the backbone is quantised but the stem, whose three channels leave int8 nothing to gain while
-its rounding reaches every later layer; so are the sums' shortcuts, which lets TensorRT fuse a block's last
-convolution, sum and ReLU. Biases, GeM, whitening and norms stay float32. The reranker is left to float16: its
-correlations are products of unit vectors that all fall into a small part of an int8 range.
+int8. Symmetric QuantizeLinear/DequantizeLinear pairs with zero points 0, as TensorRT's explicit quantisation requires.
+Weights are stored as int8 with a scale per output channel; activations have one scale per tensor, from calibration.
+All convolutions of the backbone are quantised except the stem: its three input channels gain nothing, and its rounding
+error would reach every later layer. Shortcuts are quantised too, so that TensorRT fuses a block's last convolution,
+sum and ReLU. Biases, GeM, whitening and norms stay float32. The reranker has no int8 graph and runs in float16 (fp32 on
+some backends): its correlations are products of unit vectors, which use only a small part of an int8 range.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ MATRIX_OPS = frozenset({"Conv", "MatMul"})
 CARRIERS = frozenset({"Relu", "MaxPool", "Resize", "Reshape", "Transpose", "Slice", "Concat", "Squeeze", "Unsqueeze"})
 NORMS = frozenset({"InstanceNormalization", "BatchNormalization"})
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
-HALF_MIN = float(np.finfo(np.float16).tiny)  # 6e-5, the smallest number with all its digits
+HALF_MIN = float(np.finfo(np.float16).tiny)  # 6e-5, the smallest normal number
 HALF_MAX = float(np.finfo(np.float16).max)  # 65504
-INT8_MAX = 127  # -128 is left out: the range is symmetric
+INT8_MAX = 127  # -128 is not used, because the range is symmetric
 
 
 def to_fp16(source: Path, target: Path) -> None:
-    """Write the float32 graph `source` to `target` with float16 arithmetic and float32 islands, as described above.
+    """Write the float32 graph `source` to `target` with float16 arithmetic, as the module docstring describes.
 
     Raises:
-        ExportError: a graph with branches or loops, or a weight that float16 cannot hold.
+        ExportError: the graph has branches or loops, or a weight too large for float16.
     """
     model = read(source)
     graph = model.graph
@@ -85,14 +85,14 @@ def to_fp16(source: Path, target: Path) -> None:
 
 
 def to_int8(source: Path, target: Path, calibration: Iterable[Array], weight_max: int = INT8_MAX) -> None:
-    """Write the float32 backbone graph `source` to `target` with int8 convolutions, as described above.
+    """Write the float32 backbone graph `source` to `target` with int8 convolutions, as the module docstring describes.
 
     Args:
-        calibration: normalised images (B, 3, H, W) float32, of any sizes, like those that will be described.
-        weight_max: the largest integer that a weight becomes.
+        calibration: normalised images (B, 3, H, W) float32 of any size, similar to the images to be indexed.
+        weight_max: largest integer that a weight may take.
 
     Raises:
-        ExportError: no calibration images, a graph that is no backbone, or one with branches or loops.
+        ExportError: no calibration images, or the graph is not a backbone, or it has branches or loops.
     """
     model = read(source)
     convolutions = [node for node in model.graph if node.op_type == "Conv"][1:]
@@ -111,14 +111,14 @@ def to_int8(source: Path, target: Path, calibration: Iterable[Array], weight_max
 
 
 def cpu_weight_max() -> int:
-    """The largest integer that a weight of an int8 graph may be for this processor."""
+    """Return the largest integer that an int8 weight may take on this processor without overflow."""
     return INT8_MAX if machine.adds_bytes_exactly() else WEIGHT_MAX
 
 
 def take_half_keys(source: Path, target: Path) -> None:
-    """Write a reranker's graph `source` to `target` with the keys' maps as float16 inputs, as galleries store them.
+    """Write the reranker graph `source` to `target` with float16 inputs for candidates' maps, as galleries store them.
 
-    What computes in float32 reads them through a cast at the graph's head. The query's maps are fed once a shortlist.
+    Float32 operators read them through a cast. The query's maps stay float32, as they are copied once per shortlist.
     """
     model = read(source)
     for value in model.graph.inputs:
@@ -127,7 +127,7 @@ def take_half_keys(source: Path, target: Path) -> None:
             readers = [use for use in value.uses() if use.node.op_type != "Shape"]
             for node in [
                 use.node for use in readers if use.node.op_type == "Cast"
-            ]:  # to float16, from what was float32
+            ]:  # from float32 to float16, now redundant
                 node.outputs[0].replace_all_uses_with(value)
                 model.graph.remove(node, safe=True)
             if wide := [use for use in readers if use.node.op_type != "Cast"]:
@@ -138,10 +138,10 @@ def take_half_keys(source: Path, target: Path) -> None:
 
 
 def read(source: Path) -> ir.Model:
-    """A graph with the type of every value known.
+    """Read a graph and infer the type of every value.
 
     Raises:
-        ExportError: the graph has branches or loops, whose captured values are not followed here.
+        ExportError: the graph has branches or loops, which are not supported because of their captured values.
     """
     model = ir.from_proto(onnx.shape_inference.infer_shapes(onnx.load(source)))
     for node in model.graph:
@@ -161,8 +161,8 @@ def write(model: ir.Model, target: Path) -> None:
 
 
 def half_nodes(graph: ir.Graph) -> set[ir.Node]:
-    """The nodes that compute in float16."""
-    readers_half: set[ir.Node] = set()  # matrix products, and carriers whose every reader is in this set
+    """Return the nodes that compute in float16."""
+    readers_half: set[ir.Node] = set()  # matrix products, and carriers whose readers are all in this set
     for node in reversed(graph):
         uses = node.outputs[0].uses()
         carries = node.op_type in CARRIERS and is_float(node.outputs[0]) and not node.outputs[0].is_graph_output()
@@ -179,7 +179,7 @@ def half_nodes(graph: ir.Graph) -> set[ir.Node]:
 
 
 def is_floor(node: ir.Node) -> bool:
-    """Whether a node clips from below at a bound that float16 holds."""
+    """Return True if the node is a Clip whose lower bound is a normal float16 number."""
     if node.op_type != "Clip" or node.inputs[1] is None or node.inputs[1].const_value is None:
         return False
     return float(node.inputs[1].const_value.numpy()) >= HALF_MIN
@@ -190,7 +190,7 @@ def is_float(value: ir.Value) -> bool:
 
 
 def float_inputs(node: ir.Node) -> list[tuple[int, ir.Value]]:
-    """The inputs that follow the node's type, by position; of a Resize only the first, its scales being float32."""
+    """Return the inputs that share the node's type, with their positions. The scales of a Resize are always float32."""
     inputs = node.inputs[:1] if node.op_type == "Resize" else node.inputs
     return [(index, value) for index, value in enumerate(inputs) if value is not None and is_float(value)]
 
@@ -206,7 +206,7 @@ def half_weight(graph: ir.Graph, value: ir.Value) -> ir.Value:
 
 
 def add_cast(graph: ir.Graph, value: ir.Value, dtype: ir.DataType) -> ir.Value:
-    """`value` as another type, computed right behind what computes it."""
+    """Insert a cast of `value` right after the node that computes it, and return the result."""
     name = f"{value.name}_as_{dtype.name.lower()}"
     cast = ir.node("Cast", [value], {"to": dtype}, name=f"node_{name}", outputs=[typed_value(name, dtype, value.shape)])
     insert_behind(graph, value, [cast])
@@ -217,9 +217,9 @@ def add_cast(graph: ir.Graph, value: ir.Value, dtype: ir.DataType) -> ir.Value:
 
 
 def shortcuts(graph: ir.Graph) -> list[tuple[ir.Node, int]]:
-    """The sums of residual blocks, each with the position of the summand that goes past the block's convolutions.
+    """Return the sums of residual blocks, each with the input position of the shortcut.
 
-    That is the block's input; where a convolution adapts it, the output of that one, which the second summand is.
+    The shortcut is the second summand: the block's input, or its projection by a convolution.
     """
     found = []
     for node in graph:
@@ -231,10 +231,10 @@ def shortcuts(graph: ir.Graph) -> list[tuple[ir.Node, int]]:
 
 
 def absolute_peaks(source: Path, names: Sequence[str], calibration: Iterable[Array]) -> list[float]:
-    """The largest absolute value that each named tensor takes over the calibration images.
+    """Return the largest absolute value of each named tensor over the calibration images.
 
     Raises:
-        ExportError: no images, or none that gives finite values.
+        ExportError: no images, or an image that gives a value that is not finite.
     """
     ort = import_onnxruntime()
     options = ort.SessionOptions()
@@ -250,7 +250,7 @@ def absolute_peaks(source: Path, names: Sequence[str], calibration: Iterable[Arr
 
 
 def with_peaks(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """The model with an output NAME_peak for each named tensor: the maximum of its absolute values."""
+    """Add an output NAME_peak for each named tensor: the maximum of its absolute values."""
     for name in names:
         model.graph.node.append(onnx.helper.make_node("Abs", [name], [f"{name}_abs"]))
         model.graph.node.append(onnx.helper.make_node("ReduceMax", [f"{name}_abs"], [f"{name}_peak"], keepdims=0))
@@ -259,7 +259,7 @@ def with_peaks(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
 
 
 def add_quantisation(graph: ir.Graph, value: ir.Value, peak: float) -> ir.Value:
-    """`value` rounded to int8 and back, the range -peak..peak on -127..127."""
+    """Quantise `value` to int8 and back, mapping -peak..peak to -127..127; return the result."""
     scale = add_initializer(graph, f"{value.name}_scale", np.array(max(peak, 1e-6) / INT8_MAX, np.float32))
     zero = add_initializer(graph, f"{value.name}_zero_point", np.array(0, np.int8))
     quantised = typed_value(f"{value.name}_int8", ir.DataType.INT8, value.shape)
@@ -273,9 +273,9 @@ def add_quantisation(graph: ir.Graph, value: ir.Value, peak: float) -> ir.Value:
 
 
 def quantised_weight(graph: ir.Graph, convolution: ir.Node, weight_max: int) -> ir.Value:
-    """The convolution's weight (C', C, k, k) as int8 behind a DequantizeLinear, a scale per output channel.
+    """Return the convolution's weight (C', C, k, k), stored as int8 with a scale per output channel and dequantised.
 
-    Convolutions of one weight, those of two passes through one trunk, share what is stored.
+    Convolutions that share a weight (SuperGlobal's two passes) share the stored int8 weight.
     """
     value = input_of(convolution, 1)
     assert value.const_value is not None
@@ -293,7 +293,7 @@ def quantised_weight(graph: ir.Graph, convolution: ir.Node, weight_max: int) -> 
     return restored
 
 
-# both
+# float16 and int8
 
 
 def input_of(node: ir.Node, index: int) -> ir.Value:
@@ -307,7 +307,7 @@ def typed_value(name: str, dtype: ir.DataType, shape: ir.Shape | None) -> ir.Val
 
 
 def add_initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
-    """A constant by name; the one that is there, where it was added before."""
+    """Return the constant of this name, added if missing."""
     if name in graph.initializers:
         return graph.initializers[name]
     value = ir.val(name, const_value=ir.tensor(array, name=name))
@@ -316,7 +316,7 @@ def add_initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
 
 
 def insert_behind(graph: ir.Graph, value: ir.Value, nodes: Sequence[ir.Node]) -> None:
-    """Put nodes that read `value` right behind what computes it, or first where it is an input of the graph."""
+    """Insert nodes right after the node that computes `value`, or at the start for an input of the graph."""
     producer = value.producer()
     if producer is None:
         graph.insert_before(graph[0], nodes)

@@ -1,11 +1,11 @@
-"""The reranker in factored form: what depends on one image is computed once, what remains is matrix products.
+"""The reranker in factored form: per-image work is done once per image, and matrix products remain per pair.
 
-Bilinear resizing is linear on each side and the clamp comes after it, so the published correlation
-`relu(resize4d(cosine(q_i, k_j)))` equals `relu(U_i · U_j)` with U the resized unit-norm maps: the 4D resize
-disappears. Block 1 has stride 2, so each of its two halves reads the correlation at even positions of the other
-side only, and the whole nine-channel tensor never exists.
+Bilinear resizing is linear on each side and the ReLU follows it. The published correlation
+`relu(resize4d(cosine(q_i, k_j)))` therefore equals `relu(U_i · U_j)`, where U are the resized L2-normalised maps, and
+no 4D resize is needed. Block 1 has stride 2, so each of its two halves reads the correlation only at even positions of
+the other side, and the full nine-channel tensor is never computed.
 
-Shape legend: B keys, C channels, hq wq query positions and hk wk key positions of the current layer,
+Shape legend: B keys (candidates), C channels, hq wq query positions and hk wk key positions of the current layer,
 Q = hq·wq, K = hk·wk, 3 area scales of the maps, i for the query's and j for the key's.
 """
 
@@ -22,14 +22,14 @@ from cvnet_engine.engine.geometry import MAP_DIM, unit_map_sizes
 
 
 class UnitMaps(nn.Module):
-    """The half of the reranker that depends on one image: its three projected maps, of unit norm per position."""
+    """The per-image part of the reranker: three projected maps, L2-normalised per position."""
 
     def __init__(self, reranker: Reranker) -> None:
         super().__init__()
         self.projections = reranker.projections
 
     def forward(self, feature_map: Tensor) -> tuple[Tensor, ...]:
-        """(B, 1024, h, w) -> three maps (B, 256, h_s, w_s) for area scales 0.25, 0.5 and 1."""
+        """Map (B, 1024, h, w) to three maps (B, 256, h_s, w_s) for area scales 0.25, 0.5 and 1."""
         height, width = feature_map.shape[2:]
         *smaller, _full = unit_map_sizes((height, width))
         pyramid = [*(resize(feature_map, *size) for size in smaller), feature_map]
@@ -38,7 +38,7 @@ class UnitMaps(nn.Module):
 
 
 class FactoredReranker(nn.Module):
-    """Logits and score of one query against a batch of keys of equal size, from their unit maps."""
+    """The per-pair part of the reranker: one query against a batch of keys whose maps have equal size."""
 
     def __init__(self, reranker: Reranker) -> None:
         super().__init__()
@@ -54,11 +54,11 @@ class FactoredReranker(nn.Module):
     def forward(self, q0: Tensor, q1: Tensor, q2: Tensor, k0: Tensor, k1: Tensor, k2: Tensor) -> tuple[Tensor, Tensor]:
         """
         Args:
-            q0, q1, q2: the query's unit maps (1, 256, h_s, w_s), for area scales 0.25, 0.5 and 1.
-            k0, k1, k2: the keys' unit maps (B, 256, h_s, w_s).
+            q0, q1, q2: the query's L2-normalised maps (1, 256, h_s, w_s), for area scales 0.25, 0.5 and 1.
+            k0, k1, k2: the keys' L2-normalised maps (B, 256, h_s, w_s).
 
         Returns:
-            logits (B, 2) and score (B,), the softmax's second class.
+            Logits (B, 2) and pair scores (B,), the softmax's second class.
         """
         query = full_size(q0, q1, q2).squeeze(0)  # (3, 256, hq, wq)
         key = full_size(k0, k1, k2)  # (B, 3, 256, hk, wk)
@@ -68,7 +68,7 @@ class FactoredReranker(nn.Module):
         return logits, logits.softmax(dim=1)[:, 1]
 
     def first_convolution(self, query: Tensor, key: Tensor) -> Tensor:
-        """Block 1's convolution straight from the maps: (B, hk/2, wk/2, 16, hq/2, wq/2)."""
+        """Compute block 1's convolution from full-size maps: (B, hk/2, wk/2, 16, hq/2, wq/2)."""
         hq, wq = query.shape[2:]
         hk, wk = key.shape[3:]
         all_queries = query.permute(1, 0, 2, 3).reshape(MAP_DIM, -1)  # (256, 3i·Q)
@@ -106,7 +106,7 @@ class FactoredConv4d(nn.Module):
 
 
 class FactoredNorm(nn.Module):
-    """GroupNorm and ReLU on (B, hk, wk, C, hq, wq), as one scale and one shift per channel."""
+    """GroupNorm and ReLU on (B, hk, wk, C, hq, wq), as one scale and one shift per key and channel."""
 
     def __init__(self, norm: nn.GroupNorm) -> None:
         super().__init__()
@@ -125,13 +125,13 @@ class FactoredNorm(nn.Module):
 
 
 def full_size(*maps: Tensor) -> Tensor:
-    """The three maps resized to the last one's size: (B, 3, 256, h, w). Not of unit norm any more."""
+    """Resize the three maps to the last one's size and stack them: (B, 3, 256, h, w), no longer L2-normalised."""
     *smaller, full = maps
     return torch.stack([*(resize(m, *full.shape[2:]) for m in smaller), full], dim=1)
 
 
 def key_major(conv: nn.Conv2d) -> nn.Conv2d:
-    """`conv` with its nine input channels 3·i + j re-ordered to 3·j + i."""
+    """Return `conv` with its nine input channels reordered from 3·i + j to 3·j + i."""
     out = copy.deepcopy(conv)
     weight = conv.weight.view(-1, 3, 3, *conv.kernel_size).transpose(1, 2).flatten(1, 2)  # (C', 9, 5, 5)
     out.weight = nn.Parameter(weight, requires_grad=False)

@@ -1,13 +1,13 @@
-"""The reranker as an ONNX graph, operator by operator: a traced module is mostly arithmetic on shapes.
+"""ONNX graph of the reranker, built operator by operator because a traced module is mostly shape arithmetic.
 
-`export.reranker` has the formula. Here the correlation and all behind it lie channels first, in two views of the same
-memory: `[B, C, K, hq, wq]`, on which a kernel (1, k, k) convolves over the query's positions, and
-`[B, C, hk, wk, Q]`, on which one of (k, k, 1) convolves over the key's. So nothing is transposed but the keys' maps,
-and sizes are read off tensors instead of computed. Three operators stand for what takes many: a max
-pool of window 1 takes every other position, InstanceNormalization of groups in a row is GroupNorm before its scale and
-shift, and BatchNormalization is that scale and shift.
+`export.reranker` explains the formula. Here the correlation and all later tensors are channels first, in two views of
+the same memory: `[B, C, K, hq, wq]`, where a kernel (1, k, k) convolves over the query's positions, and
+`[B, C, hk, wk, Q]`, where a kernel (k, k, 1) convolves over the key's. So only the keys' maps are transposed, and
+sizes are read from tensors instead of computed. Three operators each replace several: a max pool with window 1 and
+stride 2 selects every other position, InstanceNormalization over groups is GroupNorm without its scale and shift, and
+BatchNormalization applies that scale and shift.
 
-Shape legend: B keys, C channels, hq wq query positions and hk wk key positions of the current layer,
+Shape legend: B keys (candidates), C channels, hq wq query positions and hk wk key positions of the current layer,
 Q = hq·wq, K = hk·wk; i query scale, j key scale; /2 rounds up.
 """
 
@@ -26,24 +26,24 @@ from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.geometry import AREA_SCALES, MAP_DIM
 from cvnet_engine.export.reranker import key_major
 
-Axes = Sequence[int | str]  # a number where an axis is fixed, a name where it is free
+Axes = Sequence[int | str]  # a number for a fixed axis, a name for a dynamic one
 
 SCALES = len(AREA_SCALES)
-IR_VERSION = 10  # of the file, as PyTorch's exporter writes it
+IR_VERSION = 10  # as PyTorch's exporter writes
 
 
 class Views(NamedTuple):
-    """Shapes to view a tensor in, as integers in the graph."""
+    """Shapes of the two views of a tensor, as integer tensors of the graph."""
 
     query: ir.Value  # [0, C or 0, -1, hq, wq]
     key: ir.Value  # [0, C or 0, hk, wk, -1]
 
 
 def build(reranker: Reranker, inputs: Mapping[str, Axes], outputs: Mapping[str, Axes], opset: int) -> ir.Model:
-    """The graph of one query against a batch of keys of equal size.
+    """Build the graph of one query against a batch of keys whose maps have equal size.
 
     Args:
-        inputs: name -> axes of the query's three unit maps, then the keys'.
+        inputs: name -> axes of the query's three L2-normalised maps, then the keys'.
         outputs: name -> axes of the logits and the score.
     """
     maps = [typed(name, axes) for name, axes in inputs.items()]
@@ -63,7 +63,7 @@ def typed(name: str, axes: Axes) -> ir.Value:
 
 @dataclass
 class RerankerGraph:
-    """The graph as it grows: nodes in the order that they run, and constants."""
+    """A graph under construction: nodes in execution order, and constants."""
 
     nodes: list[ir.Node]
     constants: list[ir.Value]
@@ -71,7 +71,7 @@ class RerankerGraph:
     def scores(
         self, reranker: Reranker, query_maps: Sequence[ir.Value], key_maps: Sequence[ir.Value]
     ) -> tuple[ir.Value, ir.Value]:
-        """Logits (B, 2) and score (B,), the softmax's second class."""
+        """Return logits (B, 2) and pair scores (B,), the softmax's second class."""
         learner = reranker.learner
         blocks = (learner.block1, learner.block2, learner.block3, learner.block4)
         first, *convs = [m for block in blocks for m in block if isinstance(m, CenterPivotConv4d)]
@@ -94,7 +94,7 @@ class RerankerGraph:
     def first_planes(
         self, conv: CenterPivotConv4d, query_maps: Sequence[ir.Value], key_maps: Sequence[ir.Value]
     ) -> tuple[ir.Value, ir.Value]:
-        """Block 1's two halves from the maps: [B, 16, K/4, hq/2, wq/2] and [B, 16, hk/2, wk/2, Q/4]."""
+        """Compute block 1's two halves from the maps: [B, 16, K/4, hq/2, wq/2] and [B, 16, hk/2, wk/2, Q/4]."""
         query, key = self.full_size(query_maps), self.full_size(key_maps)  # (1 or B, 3·256, h, w)
         query_size, key_size = (self.op("Shape", maps[-1], start=2) for maps in (query_maps, key_maps))
         views = self.views_of(query_size, key_size, channels=SCALES**2)  # 3·j + i
@@ -105,14 +105,14 @@ class RerankerGraph:
         return over_query, over_key
 
     def full_size(self, maps: Sequence[ir.Value]) -> ir.Value:
-        """The three maps resized to the last one's size, one behind the other: (B, 3·256, h, w)."""
+        """Resize the three maps to the last one's size and concatenate them: (B, 3·256, h, w)."""
         *smaller, full = maps
         size = self.op("Shape", full, start=2)
         bilinear = {"axes": [2, 3], "mode": "linear", "coordinate_transformation_mode": "align_corners"}
         return self.op("Concat", *(self.op("Resize", m, None, None, size, **bilinear) for m in smaller), full, axis=1)
 
     def correlation(self, key: ir.Value, query: ir.Value) -> ir.Value:
-        """Never negative, of every key position with every query position, by scale: (B, 3j, 3i, K, Q)."""
+        """Return the correlation, after ReLU, of every key position with every query position: (B, 3j, 3i, K, Q)."""
         columns = [self.op("Reshape", m, self.integers(0, SCALES, MAP_DIM, -1)) for m in (key, query)]
         rows = self.op("Transpose", columns[0], perm=[0, 1, 3, 2])  # (B, 3j, K, 256)
         rows = self.op("Reshape", rows, self.integers(0, SCALES, 1, -1, MAP_DIM))
@@ -121,9 +121,11 @@ class RerankerGraph:
     def planes(
         self, x: ir.Value, norm: nn.GroupNorm, conv: CenterPivotConv4d, views: Views
     ) -> tuple[ir.Value, ir.Value]:
-        """A layer's two halves, [B, C', K/s², hq/s, wq/s] and [B, C', hk/s, wk/s, Q/s²], from groups of unit variance.
+        """Return a layer's two halves, [B, C', K/s², hq/s, wq/s] and [B, C', hk/s, wk/s, Q/s²].
 
-        Where it has stride 2, what it leaves out is not scaled either.
+        Args:
+            x: the previous layer's groups at mean 0 and variance 1, to which the scale and shift of `norm` are applied
+                first; with stride 2 only at the positions that the layer reads.
         """
         x = x if conv.stride == 2 else self.scaled(x, norm)
         by_query, by_key = (self.op("Reshape", x, view) for view in views)
@@ -134,12 +136,12 @@ class RerankerGraph:
         return self.conv(by_query, conv.conv1, "query"), self.conv(by_key, conv.conv2, "key")
 
     def even(self, x: ir.Value, rank: int, first: int = 0) -> ir.Value:
-        """Every other position along two of the `rank` axes behind the channels."""
+        """Select every other position along two of the `rank` axes after the channels, from axis `first` on."""
         strides = [2 if first <= axis < first + 2 else 1 for axis in range(rank)]
         return self.op("MaxPool", x, kernel_shape=[1] * rank, strides=strides)
 
     def conv(self, x: ir.Value, conv: nn.Conv2d, side: str) -> ir.Value:
-        """A 2D convolution over the positions of a side, in that side's view."""
+        """Apply a 2D convolution over one side's positions ('query' or 'key'), in that side's view."""
         (kernel, _), (stride, _) = conv.kernel_size, conv.stride
 
         def shaped(along: int, across: int) -> list[int]:
@@ -150,7 +152,7 @@ class RerankerGraph:
         return self.op("Conv", x, weight, self.tensor(conv.bias), strides=shaped(stride, 1), pads=pads * 2)
 
     def normalised_sum(self, over_query: ir.Value, over_key: ir.Value, views: Views, norm: nn.GroupNorm) -> ir.Value:
-        """A layer's halves added, then brought to mean 0 and variance 1 by group: [B, C, K·Q]."""
+        """Add a layer's halves and normalise each group to mean 0 and variance 1: [B, C, K·Q]."""
         x = self.op("Add", over_query, self.op("Reshape", over_key, views.query))
         groups = self.op("Reshape", x, self.integers(0, GROUPS, -1))
         unit, none = self.filled(1, GROUPS), self.filled(0, GROUPS)
@@ -158,7 +160,7 @@ class RerankerGraph:
         return self.op("Reshape", x, self.integers(0, norm.num_channels, -1))
 
     def scaled(self, x: ir.Value, norm: nn.GroupNorm) -> ir.Value:
-        """The norm's scale and shift by channel, and ReLU: [B, C, ...]."""
+        """Apply the norm's scale and shift per channel, and ReLU: [B, C, ...]."""
         none, unit = self.filled(0, norm.num_channels), self.filled(1, norm.num_channels)  # mean and variance
         weight, bias = self.tensor(norm.weight), self.tensor(norm.bias)
         return self.op("Relu", self.op("BatchNormalization", x, weight, bias, none, unit, epsilon=0.0))
@@ -170,11 +172,11 @@ class RerankerGraph:
     # shapes
 
     def views(self, over_query: ir.Value, over_key: ir.Value) -> Views:
-        """The views of a layer's output, from its two halves."""
+        """Return the views of a layer's output from its two halves."""
         return self.views_of(self.op("Shape", over_query, start=3), self.op("Shape", over_key, start=2, end=4))
 
     def views_of(self, query: ir.Value, key: ir.Value, channels: int = 0) -> Views:
-        """The views of a tensor of these positions; 0 channels for as many as it has."""
+        """Return the views of a tensor with these positions; `channels` 0 keeps the tensor's number."""
         return Views(
             self.op("Concat", self.integers(0, channels, -1), query, axis=0),
             self.op("Concat", self.integers(0, channels), key, self.integers(-1), axis=0),

@@ -1,4 +1,4 @@
-"""Choosing each graph's backend: whatever agrees with PyTorch and is fastest at the user's image size."""
+"""Backend selection: per graph, the fastest backend at the user's image size among those that agree with PyTorch."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ REPEATS = 3  # timed runs, after one of warm-up
 
 @dataclass(frozen=True)
 class Choice:
-    """The backend that runs a graph.
+    """The backend chosen for a graph.
 
     Attributes:
-        file: what it runs.
-        parity: its largest difference from PyTorch by output.
-        timings_ms: median of every backend that agreed, where there were several.
-        refused: why the other backends were out of the question.
-        runner_up: the next fastest of them, and its file; none where no other agreed.
+        file: the file that the backend runs.
+        parity: largest difference from PyTorch, by output.
+        timings_ms: median time of every backend that agreed; empty if there was only one backend to consider.
+        refused: error message of each backend that failed or did not agree with PyTorch.
+        runner_up: the second fastest backend and its file; None if no other agreed.
     """
 
     backend: str
@@ -39,10 +39,14 @@ class Choice:
 
 
 def choose(graph: str, files: dict[str, Path], cases: list[parity.Case], precision: str, image_size: Size) -> Choice:
-    """The fastest backend among those that agree with PyTorch, given the file that each would run.
+    """Return the fastest backend among those that agree with PyTorch.
+
+    Args:
+        files: the file that each backend runs.
+        image_size: (height, width) px to time at.
 
     Raises:
-        BackendError, ExportError: the first one's reason, where none agrees.
+        BackendError, ExportError: the first backend's error, if no backend agrees.
     """
     differences: dict[str, dict[str, float]] = {}
     timings_ms: dict[str, float] = {}
@@ -75,7 +79,7 @@ def time_ms(engine: Engine, feeds: dict[str, Array]) -> float:
 
 
 def feeds(graph: str, image_size: Size) -> dict[str, Array]:
-    """Inputs of a graph for images (height, width) px; the values do not matter to the time."""
+    """Return random inputs of a graph for images of (height, width) px; their values do not affect the time."""
     rng = np.random.default_rng(0)
     if graph != "reranker":
         return {"image": rng.standard_normal((1, 3, *image_size), np.float32)}

@@ -1,8 +1,8 @@
-"""ONNX graph to TensorRT plan: optimisation profiles from image sizes, and the builder that compiles.
+"""TensorRT plan builder: optimisation profiles from image sizes, and compilation of an ONNX graph.
 
-The network is strongly typed: precision is decided in the graph (`export.precision`), the builder only picks kernels.
-Works with TensorRT 10.12 to 10.16 and 11, and with TensorRT for RTX 1.7, which compiles without a GPU. Objects of
-TensorRT are annotated throughout, for the contract test of tests/engine/backends/tensorrt_contract.py.
+The network is strongly typed: precision is decided in the graph (`export.precision`), and the builder only chooses
+kernels. Supports TensorRT 10.12 to 10.16 and 11, and TensorRT for RTX 1.7, which compiles without a GPU. All TensorRT
+objects have type annotations because tests/engine/backends/tensorrt_contract.py checks them.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
     import tensorrt as trt
 
 Profile = Mapping[str, tuple[Shape, Shape, Shape]]  # input -> smallest, best and largest shape
-LARGEST_ELEMENTS = 2**31 - 1  # of one tensor, whose elements TensorRT counts in 32 bits
+LARGEST_ELEMENTS = 2**31 - 1  # per tensor, because TensorRT counts elements in 32 bits
 
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """How much the builder may take, how hard it tries, and what for.
+    """Options of the builder.
 
     Attributes:
-        targets: GPU architectures that TensorRT for RTX compiles for ahead of time, some of
-            `engine.backends.tensorrt_rtx.TARGETS`; by default TensorRT compiles for this machine's GPU.
+        targets: GPU architectures of `engine.backends.tensorrt_rtx.TARGETS` for TensorRT for RTX to compile for;
+            empty to compile for this machine's GPU with TensorRT.
     """
 
     workspace_bytes: int = 4 << 30
-    optimization_level: int = 3  # 0 builds fastest, 5 tries most kernels
+    optimization_level: int = 3  # 0 (fastest build) to 5 (most kernels tried)
     targets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class SizeRange:
-    """Image sizes that one optimisation profile covers, (height, width) in pixels; `best` is the one tuned for."""
+    """Image sizes (height, width) px that one optimisation profile covers; TensorRT tunes kernels for `best`."""
 
     smallest: Size
     best: Size
@@ -59,12 +59,12 @@ class SizeRange:
 
 
 def size_ranges(sizes: Iterable[Size]) -> list[SizeRange]:
-    """A range for the portrait and one for the landscape images among `sizes`; squares count as landscape.
+    """Return one range for portrait and one for landscape images; square images count as landscape.
 
-    Two ranges are far tighter than one over both: photos of one longest side differ only in the shorter.
+    Two ranges are much tighter than one for both, because photos with the same longest side differ only in the shorter.
 
     Args:
-        sizes: (height, width) px of each image to come; the most frequent is tuned for.
+        sizes: (height, width) px of each expected image; kernels are tuned for each range's most frequent size.
     """
     groups: dict[bool, Counter[Size]] = {}
     for height, width in sizes:
@@ -81,14 +81,17 @@ def elementwise(pick: Callable[[Iterable[int]], int], sizes: Iterable[Size]) -> 
 
 
 def profiles(graph: str, ranges: Sequence[SizeRange], batch: int, descriptor: str = "cvnet") -> list[Profile]:
-    """The optimisation profiles of one of `GRAPHS` for image sizes.
+    """Return the optimisation profiles of one of `GRAPHS`.
 
-    The descriptor gets one for each range and reduced or enlarged scale, the features one for each range (they read
-    the image as it is), the reranker one for each pair of a query's and a key's range.
+    The descriptor graph gets one per range and scale other than 1, the features graph one per range (it runs at scale
+    1), the reranker one per pair of a query's and a key's range.
 
     Args:
-        batch: the most images, or keys of one query, at once; it is the batch tuned for.
-        descriptor: that the image graphs make, which says how images are scaled.
+        batch: largest batch of images, or of candidates per query; kernels are tuned for it.
+        descriptor: descriptor of the image graphs, which determines how images are scaled.
+
+    Raises:
+        ExportError: unknown graph.
     """
     match graph:
         case "descriptor":
@@ -112,7 +115,7 @@ def image_profile(sizes: SizeRange, scale: float, batch: int, descriptor: str) -
 
 
 def map_shapes(side: str, sizes: SizeRange, batches: tuple[int, int, int]) -> dict[str, tuple[Shape, Shape, Shape]]:
-    """Shapes of the three unit maps of a side, 'query' or 'key', of images of these sizes."""
+    """Return the shapes of the three maps of one side, 'query' or 'key', for a range of image sizes."""
     smallest, best, largest = (
         [(batch, MAP_DIM, *positions) for positions in unit_map_sizes(map_size(size))]
         for batch, size in zip(batches, (sizes.smallest, sizes.best, sizes.largest), strict=True)
@@ -124,18 +127,18 @@ def map_shapes(side: str, sizes: SizeRange, batches: tuple[int, int, int]) -> di
 
 
 def largest_tensor(graph: Path, shapes: Mapping[str, Shape]) -> tuple[int, str]:
-    """Elements and name of the largest tensor inside a graph fed with inputs of these shapes."""
+    """Return the number of elements and the name of the graph's largest tensor for these input shapes."""
     return max((elements(value), str(value.name)) for node in sized(graph, shapes).graph for value in node.outputs)
 
 
 def sized(graph: Path, shapes: Mapping[str, Shape]) -> ir.Model:
-    """A graph fed with inputs of these shapes: its shape arithmetic folds into constants, and every size is known."""
+    """Load a graph with fixed input shapes and fold its shape arithmetic, so that every tensor's shape is known."""
     model = ir.load(graph)
     for value in model.graph.inputs:
         value.shape = ir.Shape(shapes[str(value.name)])
     outputs = [value for node in model.graph for value in node.outputs]
     for value in outputs:
-        value.shape = None  # the symbolic one
+        value.shape = None  # replaces the symbolic shape by an inferred one
     optimizer.optimize_ir(model, num_iterations=1)
     return model
 
@@ -148,13 +151,13 @@ def elements(value: ir.Value) -> int:
 
 
 def largest_batch(graph: Path, profile: Profile) -> int:
-    """The most images, or keys, whose tensors all stay below 2^31 elements at a profile's largest sizes; may be 0."""
+    """Return the largest batch that keeps all tensors below 2^31 elements at a profile's largest sizes; may be 0."""
     one_each = {name: (1, *largest[1:]) for name, (_, _, largest) in profile.items()}
     return LARGEST_ELEMENTS // largest_tensor(graph, one_each)[0]
 
 
 def check_batch(graph: Path, profile: Profile) -> None:
-    """Raise ExportError where a profile's largest shapes make a tensor of 2^31 elements or more."""
+    """Raise ExportError if a profile's largest shapes lead to a tensor of 2^31 elements or more."""
     shapes = {name: largest for name, (_, _, largest) in profile.items()}
     size, tensor = largest_tensor(graph, shapes)
     if size > LARGEST_ELEMENTS:
@@ -176,15 +179,15 @@ def build_plan(
     options: PlanOptions,
     progress: Callable[[str, float], None],
 ) -> None:
-    """Compile `graph` (ONNX) to `plan`; where that is for this machine's GPU, `plan` with .json says what was compiled.
+    """Compile `graph` (ONNX) to `plan`. For this machine's GPU, also write a layer report beside it (suffix .json).
 
     Args:
-        timing_cache: measured kernels, read if there and written anew; it makes the next build for this GPU faster.
-        progress: told the name of each outermost phase and the fraction of it that is done.
+        timing_cache: file of kernel timings, read if it exists and rewritten, which speeds up later builds on this GPU.
+        progress: called with the name of each outermost phase and its fraction done.
 
     Raises:
-        BackendError: no GPU or TensorRT here, a target that there is not.
-        ExportError: a profile too large, or a graph that TensorRT does not parse or compile.
+        BackendError: no GPU or no TensorRT on this machine, or an unknown target.
+        ExportError: a profile is too large, or TensorRT cannot parse or compile the graph.
     """
     if options.targets:
         tensorrt = import_tensorrt_rtx()
@@ -219,16 +222,16 @@ def build_plan(
 
 
 def library(tensorrt: Any) -> str:
-    """A module's name and version in words."""
+    """Return the name and version of a TensorRT module."""
     name = "TensorRT for RTX" if tensorrt.__name__ == "tensorrt_rtx" else "TensorRT"
     return f"{name} {tensorrt.__version__}"
 
 
 def parse(tensorrt: Any, builder: trt.Builder, log: trt.ILogger, graph: Path) -> trt.INetworkDefinition:
-    """The network of an ONNX file, strongly typed.
+    """Parse an ONNX file into a strongly typed network.
 
     Raises:
-        ExportError: the parser's first complaint, with the node that it is about.
+        ExportError: the parser failed; the message has its first error and the node.
     """
     network: trt.INetworkDefinition = builder.create_network(
         1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
@@ -251,7 +254,7 @@ def configure(tensorrt: Any, builder: trt.Builder, options: PlanOptions) -> trt.
     config.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     config.builder_optimization_level = options.optimization_level
     config.clear_flag(tensorrt.BuilderFlag.TF32)  # on by default; float32 in the graph means float32
-    config.profiling_verbosity = tensorrt.ProfilingVerbosity.DETAILED  # layer types and kernels, for `inspect`
+    config.profiling_verbosity = tensorrt.ProfilingVerbosity.DETAILED  # layers and kernels, for `inspect`
     if options.targets:
         set_targets(tensorrt, config, options.targets)
     return config
@@ -265,14 +268,14 @@ def optimization_profile(builder: trt.Builder, profile: Profile) -> trt.IOptimiz
 
 
 def read_timing_cache(config: trt.IBuilderConfig, file: Path) -> None:
-    """Give the builder the timings kept in a file; those of another GPU or TensorRT count as none."""
+    """Pass the timings in a file to the builder; those of another GPU or TensorRT version are ignored."""
     kept: trt.ITimingCache | None = config.create_timing_cache(file.read_bytes() if file.is_file() else b"")
     if kept is None or not config.set_timing_cache(kept, False):
         config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
 def progress_monitor(tensorrt: Any, progress: Callable[[str, float], None]) -> Any:
-    """A TensorRT progress monitor that reports outermost phases; TensorRT calls it from threads of its own."""
+    """Return a TensorRT progress monitor that reports outermost phases, on TensorRT's threads."""
 
     class Monitor(tensorrt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -287,7 +290,7 @@ def progress_monitor(tensorrt: Any, progress: Callable[[str, float], None]) -> A
         def step_complete(self, phase_name: str, step: int) -> bool:
             if phase_name in self.steps:
                 progress(phase_name, (step + 1) / self.steps[phase_name])
-            return True  # go on
+            return True  # continue; False would cancel the build
 
         def phase_finish(self, phase_name: str) -> None:
             if self.steps.pop(phase_name, None):
@@ -297,7 +300,7 @@ def progress_monitor(tensorrt: Any, progress: Callable[[str, float], None]) -> A
 
 
 def inspect(tensorrt: Any, log: trt.ILogger, plan: Path) -> str:
-    """What a plan is made of, layer by layer, as JSON."""
+    """Return a plan's layers as JSON."""
     runtime: trt.Runtime = tensorrt.Runtime(log)
     engine: trt.ICudaEngine | None = runtime.deserialize_cuda_engine(plan.read_bytes())
     assert engine is not None

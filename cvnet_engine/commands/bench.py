@@ -1,4 +1,4 @@
-"""`bench`: every stage timed, bundles beside the PyTorch reference."""
+"""`bench`: time per stage and throughput of bundles, compared with the PyTorch reference."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cvnet_engine.engine.files import write_atomically
 from cvnet_engine.engine.machine import usable_cpus
 from cvnet_engine.options import BenchOptions
 
-if TYPE_CHECKING:  # PyTorch is not loaded until it is needed
+if TYPE_CHECKING:  # these import PyTorch
     from cvnet_engine.benchmarks.latency.report import Report
     from cvnet_engine.benchmarks.throughput.report import ThroughputReport
 
@@ -28,7 +28,7 @@ def run(options: BenchOptions) -> None:
 
 
 def run_throughput(options: BenchOptions) -> None:
-    """At the first of `sizes`, with the first of `shortlists`."""
+    """Measure throughput at the first of `sizes` and the smallest of `shortlists`."""
     if options.plot or options.compare or options.compiled:
         raise CvnetError("--throughput draws and compares nothing: leave --plot, --compare and --compiled out")
     try:
@@ -99,15 +99,15 @@ def run_stages(options: BenchOptions) -> None:
 
 
 def command() -> str:
-    """This command line, as it can be given again."""
+    """Return this command line, quoted for a shell."""
     return shlex.join(["cvnet-engine", *sys.argv[1:]])
 
 
 def distinct(bundles: list[Path]) -> tuple[Path, ...]:
-    """The bundles, which are told apart by the names of their folders.
+    """Return the bundles, which reports identify by folder name.
 
     Raises:
-        BackendError: two of one name.
+        BackendError: two folders have the same name.
     """
     names = [path.resolve().name for path in bundles]
     if len(set(names)) < len(names):
@@ -116,10 +116,10 @@ def distinct(bundles: list[Path]) -> tuple[Path, ...]:
 
 
 def parse_counts(option: str, text: str) -> tuple[int, ...]:
-    """`10,100` as ascending numbers.
+    """Parse whole numbers such as `10,100`; return them sorted, without duplicates.
 
     Raises:
-        DatasetError: anything but whole numbers from 1 on.
+        DatasetError: the text contains anything but whole numbers from 1 on.
     """
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) for part in parts):

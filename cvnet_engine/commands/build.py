@@ -1,4 +1,4 @@
-"""`build`: a checkpoint to a bundle."""
+"""`build`: a bundle built from a checkpoint."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def run(options: BuildOptions) -> None:
 
 
 def show(manifest: Manifest) -> None:
-    """A row a graph: where it runs, what the candidates took, and how far it is from PyTorch."""
+    """Print one row per graph: backend, precision, timings of all backends, largest difference from PyTorch."""
     rows = []
     for name, graph in manifest.graphs.items():
         timings = ", ".join(f"{backend} {ms:.0f} ms" for backend, ms in manifest.timings_ms[name].items())
@@ -69,7 +69,7 @@ def show(manifest: Manifest) -> None:
 
 
 def accuracy_line(accuracy: dict[str, float]) -> str:
-    """What `export.accuracy.Accuracy` says, in a line."""
+    """Format the fields of `export.accuracy.Accuracy` as one line."""
     cosine, drift, kept = (accuracy[name] for name in ("descriptor_cosine", "score_drift", "nearest_kept"))
     return (
         f"beside PyTorch on {accuracy['images']} photos: descriptor cosine at least {cosine:.5f}, "
@@ -78,19 +78,23 @@ def accuracy_line(accuracy: dict[str, float]) -> str:
 
 
 def parse_sizes(text: str, max_side_px: int | None) -> list[Size]:
-    """Sizes (height, width) px, those to be met most often first."""
+    """Parse a list of WIDTHxHEIGHT, or read the image sizes of a folder.
+
+    Returns:
+        Sizes (height, width) px: a list in the given order, a folder's by frequency.
+    """
     return sizes_in(Path(text), max_side_px) if Path(text).is_dir() else [parse_size(size) for size in text.split(",")]
 
 
 def sizes_in(folder: Path, max_side_px: int | None) -> list[Size]:
-    """Sizes (height, width) px of a folder's images as `index` shrinks them, the most frequent first.
+    """Return the sizes (height, width) px of a folder's images after `index` resizes them, the most frequent first.
 
     Raises:
-        ImageError: no image there that can be read.
+        ImageError: the folder has no readable image.
     """
     counts: Counter[Size] = Counter()
     for path in find_images([folder]):
-        with contextlib.suppress(ImageError):  # `index` will name it
+        with contextlib.suppress(ImageError):  # `index` reports unreadable images
             counts[read_size(path, max_side_px)] += 1
     if not counts:
         raise ImageError(f"{folder}: no image that can be read; expected photos whose sizes to build for")
@@ -98,10 +102,10 @@ def sizes_in(folder: Path, max_side_px: int | None) -> list[Size]:
 
 
 def parse_size(text: str) -> Size:
-    """`WIDTHxHEIGHT` as (height, width) px.
+    """Parse `WIDTHxHEIGHT`; return (height, width) px.
 
     Raises:
-        BackendError: anything else.
+        BackendError: another format, or a side of less than 32 px.
     """
     found = re.fullmatch(r"(\d+)x(\d+)", text.strip())
     if not found or min(int(found[1]), int(found[2])) < 32:

@@ -1,4 +1,4 @@
-"""The `demo` command: build, index, search, evaluate and serve the generated pictures that ship with the package."""
+"""`demo`: build, index, search, evaluation and serving on the generated images that ship with the package."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cvnet_engine.pages.page import Page
 from cvnet_engine.pages.rendering import render
 
 WEIGHTS, DEPTH = "demo", 50
-PICTURES = Path(__file__).parents[1] / "demo"  # a data set, written by `python -m scenes demo cvnet_engine`
+PICTURES = Path(__file__).parents[1] / "demo"  # data set written by `python -m scenes demo cvnet_engine`
 SIZE = "320x240"  # of the pictures, px
 SHORTLIST = 20  # candidates reranked
 SHOWN = 10  # results of each query on the page
@@ -69,10 +69,10 @@ def run(options: DemoOptions) -> None:
 
 
 def check_page(bundle: Path, gallery: Path) -> None:
-    """Start the server, ask it what the page asks, and stop it.
+    """Start the server, send the requests of the search page, and stop it.
 
     Raises:
-        CvnetError: it does not answer.
+        CvnetError: the server does not answer.
     """
     if find_spec("uvicorn") is None:
         console.say(f"   the search page is not installed: {install_hint('serve')}")
@@ -90,7 +90,7 @@ def check_page(bundle: Path, gallery: Path) -> None:
 
 
 def report(dataset: Dataset, bundle: Bundle, outcomes: dict[str, Timed]) -> Page:
-    """The page: every query's reranked list, judged, then the figures."""
+    """Return the page: each query's reranked results with ground truth, then accuracy and time."""
     engine, _ = outcomes["engine"]
     queries = tuple(judged(query, dataset, number, SHORTLIST, SHOWN) for number, query in enumerate(engine.queries))
     return Page(

@@ -1,4 +1,4 @@
-"""`doctor`: what this machine can run."""
+"""`doctor`: report of this machine's hardware, libraries and usable backends."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def library_rows(versions: dict[str, str | None]) -> list[tuple[str, str, str]]:
 
 
 def remedies(backends: dict[str, list[str]]) -> list[str]:
-    """What is missing that this machine could use, each with the command that brings it."""
+    """Return what this machine could use but lacks, each with the command that installs it, if there is one."""
     found = []
     if extras := choice.missing_extras():
         found.append(f"missing extras: {', '.join(extras)}; {install_hint(*extras)}")

@@ -1,4 +1,4 @@
-"""`eval`: mAP of the engine, and of the PyTorch reference or another bundle beside it."""
+"""`eval`: mAP of the engine, optionally compared with the PyTorch reference or another bundle."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ def run(options: EvalOptions) -> None:
 
 
 def parse_shortlists(text: str) -> list[int]:
-    """`100,400` as lengths in ascending order, none for `0`.
+    """Parse shortlist lengths such as `100,400`; return them sorted, without 0 (no reranking).
 
     Raises:
-        DatasetError: anything but whole numbers.
+        DatasetError: the text contains anything but whole numbers.
     """
     parts = text.split(",")
     if not all(part.strip().isdecimal() for part in parts):
@@ -77,7 +77,7 @@ def parse_shortlists(text: str) -> list[int]:
 
 @contextlib.contextmanager
 def kept_folder(path: Path | None) -> Iterator[Path]:
-    """The gallery that was named, or a temporary one."""
+    """Yield the given folder, or a temporary one."""
     if path:
         yield path
         return
@@ -89,7 +89,7 @@ def kept_folder(path: Path | None) -> Iterator[Path]:
 def opened_subjects(
     options: EvalOptions, bundle: Bundle, folder: Path, scales: Scales, cluster: Cluster | None
 ) -> Iterator[dict[str, Subject]]:
-    """The engine, and what it is held against."""
+    """Yield the engine and the models that it is compared with, by name."""
 
     def engines(bundle: Bundle, gallery: Path) -> EngineSubject:
         if cluster:
@@ -108,7 +108,7 @@ def opened_subjects(
 
 
 def state_projections(subjects: dict[str, Subject], task: Task, journal: Journal) -> None:
-    """Say how long everything that is not in the journal will take."""
+    """Print how much work is not in the journal yet, and how long it will take."""
     for name, subject in subjects.items():
         work, seconds = subject.projection(task, journal)
         if not work.images and not work.pairs:
@@ -119,7 +119,7 @@ def state_projections(subjects: dict[str, Subject], task: Task, journal: Journal
 
 
 def engine_evaluation(dataset: Dataset, bundle: Bundle, shortlists: list[int], gallery: Path) -> Timed:
-    """Evaluate the engines of a bundle, with the features and pair scores that the gallery folder keeps."""
+    """Evaluate the engines of a bundle, reusing the features and pair scores stored in the gallery's folder."""
     with Journal(gallery / JOURNAL) as journal, EngineSubject(bundle, gallery, None) as engine:
         return engine.evaluate(Task(dataset, tuple(shortlists)), journal)
 
@@ -195,7 +195,10 @@ def facts(bundle: Bundle) -> dict[str, Any]:
 
 
 def per_query(dataset: Dataset, evaluation: Evaluation) -> list[dict[str, Any]]:
-    """AP by shortlist length and setup, and the pairs scored, in full and on pooled maps: [database row, score]."""
+    """Return each query's AP by shortlist length and setup, and its pair scores as [database row, score].
+
+    `pairs` are at full resolution, `pooled_pairs` at coarse resolution.
+    """
     return [
         {
             "query": path.stem,

@@ -1,4 +1,4 @@
-"""`index`: images into a gallery."""
+"""`index`: images added to a gallery."""
 
 from __future__ import annotations
 
@@ -78,14 +78,14 @@ def run(options: IndexOptions) -> None:
 
 
 def maps_for(maps: str | None, preset: PresetName | None, gallery: Path) -> str:
-    """The format of --maps, else the preset's, else the gallery's."""
+    """Return the format of --maps, else the preset's, else the gallery's."""
     if maps is None and preset is None:
         return kind_of(gallery)
     return kind_wanted(maps or PRESETS[preset or "exact"].maps)
 
 
 def scales_for(scales: str | None, preset: PresetName | None, gallery: Path | None) -> Scales:
-    """The scales of --scales, else the preset's, else the gallery's, else all."""
+    """Return the scales of --scales, else the preset's, else the gallery's, else all."""
     if scales:
         return parse_scales(scales)
     if preset:
@@ -94,7 +94,7 @@ def scales_for(scales: str | None, preset: PresetName | None, gallery: Path | No
 
 
 def find_now(sources: Sequence[Path], patterns: Patterns, watch: bool) -> Found:
-    """What `find` finds; nothing yet is as good where the folders are watched."""
+    """Return the images that `find` finds; with `watch`, finding none is not an error."""
     try:
         return find(sources, patterns)
     except ImageError:
@@ -104,10 +104,10 @@ def find_now(sources: Sequence[Path], patterns: Patterns, watch: bool) -> Found:
 
 
 def with_listed(sources: Sequence[Path]) -> list[Path]:
-    """The sources, the paths that standard input lists in place of '-'.
+    """Replace '-' by the paths that standard input lists.
 
     Raises:
-        ImageError: it lists none.
+        ImageError: standard input lists no paths.
     """
     listed = paths_of(sys.stdin.buffer.read()) if STANDARD_INPUT in sources else []
     if STANDARD_INPUT in sources and not listed:
@@ -116,13 +116,13 @@ def with_listed(sources: Sequence[Path]) -> list[Path]:
 
 
 def paths_of(data: bytes) -> list[Path]:
-    """Paths of a list, one a line, or ended by NUL bytes where there is one: a path may hold anything else."""
+    """Parse a list of paths, separated by NUL bytes if it contains any, else by newlines."""
     separator = b"\0" if b"\0" in data else b"\n"
     return [Path(os.fsdecode(name)) for name in data.split(separator) if name]
 
 
 def fill(paths: Sequence[Path], retriever: Engines, writer: GalleryWriter, report: IndexReport) -> None:
-    """Index as `filling` shows it, `report` kept current."""
+    """Index images in this process with a progress bar; updates `report`."""
     with filling(len(paths), writer) as done:
         index(paths, retriever, writer, writer.info.max_side_px, report, done)
 
@@ -130,7 +130,7 @@ def fill(paths: Sequence[Path], retriever: Engines, writer: GalleryWriter, repor
 def fill_on_cluster(
     paths: Sequence[Path], bundle: Bundle, writer: GalleryWriter, report: IndexReport, cluster: Cluster
 ) -> None:
-    """The same by the processes of a Ray cluster."""
+    """Index images on a Ray cluster with a progress bar; updates `report`."""
     with filling(len(paths), writer) as done:
         index_on_cluster(paths, bundle, writer, report, cluster, done)
 

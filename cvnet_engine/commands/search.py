@@ -1,4 +1,4 @@
-"""`search`: the images of a gallery that show what a query shows."""
+"""`search`: a gallery searched with query images."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TSV_COLUMNS = ("query", "rank", "score", "similarity", "rerank_score", "before",
 
 @dataclass(frozen=True)
 class Found:
-    """One query's outcome."""
+    """A query and its results."""
 
     query: Path
     results: Results
@@ -40,7 +40,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Failed:
-    """A query that came to nothing, and why."""
+    """A query that failed, with the error message."""
 
     query: Path
     reason: str
@@ -48,7 +48,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Search:
-    """What all queries of a command have in common."""
+    """State shared by all queries of a command."""
 
     retriever: Retriever
     options: SearchOptions
@@ -57,7 +57,7 @@ class Search:
     shortlists: Shortlists | None
 
     def attempt(self, query: Path, image: ImageLike | GalleryImage) -> Found | Failed:
-        """A query's outcome, shown at once; one that fails leaves the others theirs."""
+        """Search with one query and show its results; an error does not affect the other queries."""
         try:
             found = Found(query, self.find(query, image))
         except MemoryError:
@@ -90,7 +90,9 @@ def run(options: SearchOptions) -> None:
     box, where = parse_box(options.bbox), Filter.parse(options.filter or ())
     shortlists = Shortlists.read(options.candidates) if options.candidates else None
     bundle = Bundle.open(options.bundle)
-    exact = options.exact or shortlists is not None or where != EVERYTHING  # as a search of some images always is
+    exact = (
+        options.exact or shortlists is not None or where != EVERYTHING
+    )  # the approximate index is never used for a subset
     with (
         Gallery.open(options.gallery) as gallery,
         Retriever(bundle, gallery, options.threads, exact=exact) as retriever,
@@ -106,7 +108,7 @@ def run(options: SearchOptions) -> None:
 
 
 def asked(options: SearchOptions) -> Iterator[tuple[Path, ImageLike | GalleryImage]]:
-    """The queries, as they were named and as the images that they are."""
+    """Yield each query's name and image."""
     for query in options.queries or ():
         yield query, sys.stdin.buffer.read(MAX_BYTES) if query == STANDARD_INPUT else query
     for path in options.similar_to or ():
@@ -114,7 +116,7 @@ def asked(options: SearchOptions) -> Iterator[tuple[Path, ImageLike | GalleryIma
 
 
 def report(outcomes: Sequence[Found | Failed], images: int, bundle: Bundle, options: SearchOptions) -> None:
-    """What must be said of the model, and the files that were asked for."""
+    """Show the model's warning and write the requested files."""
     found = [outcome for outcome in outcomes if isinstance(outcome, Found)]
     if found:
         console.warn_of_model(bundle.manifest)
@@ -125,10 +127,10 @@ def report(outcomes: Sequence[Found | Failed], images: int, bundle: Bundle, opti
 
 
 def parse_box(text: str | None) -> Box | None:
-    """`x1,y1,x2,y2` as four numbers.
+    """Parse `x1,y1,x2,y2`.
 
     Raises:
-        ImageError: anything else.
+        ImageError: the text is not four finite numbers.
     """
     if text is None:
         return None
@@ -168,7 +170,7 @@ def table_row(hit: Hit) -> tuple[str, ...]:
 
 
 def tsv_row(query: Path, hit: Hit) -> tuple[str, ...]:
-    """As `TSV_COLUMNS`; what would end a cell in a name is replaced."""
+    """Return the cells of `TSV_COLUMNS`; tabs and newlines in paths are replaced by U+FFFD."""
     scores = (f"{hit.score:.6f}", f"{hit.similarity:.6f}", number(hit.rerank_score, 6, ""))
     query_text, path = (re.sub(r"[\t\n]", "\N{REPLACEMENT CHARACTER}", str(text)) for text in (query, hit.path))
     return query_text, str(hit.rank), *scores, number(hit.before, 0, ""), path
@@ -179,7 +181,7 @@ def number(value: float | None, digits: int, none: str) -> str:
 
 
 def short(path: Path) -> str:
-    """The path from here where that is shorter."""
+    """Return the path, or the path relative to the working directory if that is shorter."""
     return min(str(path), os.path.relpath(path), key=len)
 
 

@@ -16,7 +16,7 @@ from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.options import ServeOptions, cluster_of
 
 try:
-    import python_multipart  # noqa: F401  (without it the server would start, and fail at the first form)
+    import python_multipart  # noqa: F401  (without it the server starts but fails at the first form)
     import uvicorn
 
     from cvnet_engine.server.app import create_app
@@ -26,8 +26,8 @@ try:
 except ImportError as error:
     raise CvnetError(f"serve needs {error.name}: {install_hint('serve')}") from error
 
-BACKLOG = 128  # connections that wait to be taken
-GRACE_S = 5  # for answers under way when the server is stopped
+BACKLOG = 128  # connections waiting to be accepted
+GRACE_S = 5  # for running requests when the server stops
 
 
 def run(options: ServeOptions) -> None:
@@ -68,7 +68,7 @@ def run(options: ServeOptions) -> None:
 
 @contextlib.contextmanager
 def searching(bundle: Bundle, cluster: Cluster | None) -> Iterator[LayOut]:
-    """The function that makes a gallery searchable, in this process or by the shard workers of a cluster."""
+    """Yield the function that makes a gallery searchable, in this process or by the shard workers of a cluster."""
     if not cluster:
         yield in_one_place
         return
@@ -78,14 +78,14 @@ def searching(bundle: Bundle, cluster: Cluster | None) -> Iterator[LayOut]:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to an address.
+    """Return a listening socket.
 
     Raises:
-        CvnetError: the address is not this machine's, or the port is taken.
+        CvnetError: the address is not this machine's, or the port is in use.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except (OSError, UnicodeError) as error:  # the latter of what can be no name of a machine
+    except (OSError, UnicodeError) as error:  # UnicodeError: an invalid host name
         reason = error.strerror if isinstance(error, OSError) else "no name of a machine"
         raise CvnetError(f"{host}:{port}: cannot be listened on ({reason}); choose another --port or --host") from error

@@ -1,4 +1,4 @@
-"""Shortlists that were found by another program, for instance a vector database."""
+"""Shortlists from another system, for instance a vector database."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from cvnet_engine.engine.files import absolute, read_text
 
 @dataclass(frozen=True)
 class Shortlists:
-    """Paths of gallery images, best first.
+    """Shortlists of paths of gallery images, best first.
 
     Attributes:
-        shared: those for every query, None where each has its own.
-        by_query: those of each query, by the query's absolute path.
+        shared: shortlist for every query; None if each query has a separate one.
+        by_query: shortlist by the query's absolute path.
     """
 
     file: Path
@@ -27,10 +27,10 @@ class Shortlists:
 
     @classmethod
     def read(cls, file: Path) -> Self:
-        """From a text file, one shortlist for every query, a path a line; or from `.json`, {query: [path, ...]}.
+        """Read a text file with one path per line, for every query, or a `.json` file {query: [path, ...]}.
 
         Raises:
-            CvnetError: it cannot be read, or is neither.
+            CvnetError: the file cannot be read, or has neither format.
         """
         try:
             text = read_text(file)
@@ -47,10 +47,10 @@ class Shortlists:
         return cls(file, None, {absolute(Path(query)): paths for query, paths in lists.items()})
 
     def of(self, query: Path) -> Sequence[str]:
-        """The shortlist of a query, by the path that it was named by.
+        """Return the shortlist of a query.
 
         Raises:
-            CvnetError: it has none.
+            CvnetError: the file has no candidates for this query.
         """
         found = self.by_query.get(absolute(query)) if self.shared is None else self.shared
         if not found:
@@ -59,7 +59,7 @@ class Shortlists:
 
 
 def require_lists(lists: object) -> None:
-    """Raise ValueError unless these are lists of texts by name."""
+    """Raise ValueError unless this is an object whose values are lists of strings."""
     if not isinstance(lists, dict):
         raise ValueError(f"it is of type {type(lists).__name__}")
     for query, paths in lists.items():

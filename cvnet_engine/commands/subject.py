@@ -1,4 +1,4 @@
-"""Models under evaluation: the engines of a bundle, here or on a Ray cluster, and the PyTorch model."""
+"""Models under evaluation: a bundle's engines, in this process or on a Ray cluster, and the PyTorch reference."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ from cvnet_engine.engine.retrieval.engines import Engines
 
 
 class Subject(Protocol):
-    """A model under evaluation; a context manager, which closes it."""
+    """A model under evaluation; a context manager that closes it."""
 
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...
 
     def projection(self, task: Task, journal: Journal) -> tuple[Workload, float | None]:
-        """What is left to do, and the seconds that it will take, None where that is not known before it has begun."""
+        """Return the remaining work and its estimated seconds; None if they cannot be estimated before it starts."""
 
     def evaluate(self, task: Task, journal: Journal) -> Timed:
-        """Do what is left, and judge."""
+        """Complete the remaining work and evaluate all queries."""
 
 
 class EngineSubject(Closing):
-    """A bundle's engines in this process, over a gallery of the database, at native image size."""
+    """A bundle's engines in this process, with a gallery of the database images at native size."""
 
     def __init__(self, bundle: Bundle, gallery: Path, threads: int | None, scales: Scales = IMAGE_SCALES) -> None:
         self._bundle, self._gallery, self._threads, self._scales = bundle, gallery, threads, scales
@@ -65,14 +65,17 @@ class EngineSubject(Closing):
 
     def _remaining(self, task: Task, journal: Journal) -> Workload:
         known: set[Path] = set()
-        with contextlib.suppress(GalleryError), Gallery(self._gallery) as gallery:  # none yet, or one to mend or refuse
+        with (
+            contextlib.suppress(GalleryError),
+            Gallery(self._gallery) as gallery,
+        ):  # missing, or damaged or of another model, which `evaluate` handles
             known = set(gallery.paths)
         images = [path for path in task.dataset.images if absolute(path) not in known]
         return remaining(Finished(task, self._identity, journal), images)
 
     @property
     def _identity(self) -> str:
-        """Pair scores depend on how the gallery keeps its maps, too."""
+        """The model and the gallery's map format, because pair scores depend on both."""
         return f"{identity_of(self._bundle.manifest, self._scales)} {kind_of(self._gallery)}"
 
     def evaluate(self, task: Task, journal: Journal) -> Timed:
@@ -88,7 +91,7 @@ class EngineSubject(Closing):
             indexed_s = time.perf_counter() - started
             database = Selection.of_gallery(gallery, task.dataset.images)
             evaluation = self._judge(Evaluator(database, Finished(task, self._identity, journal)))
-        indexed = report.added + report.updated  # a gallery does not keep what its other images took
+        indexed = report.added + report.updated  # the time covers only these, not images indexed earlier
         return evaluation, {"index": indexed_s, "indexed": indexed, "queries": evaluation.seconds}
 
     def _fill(self, paths: Sequence[Path], writer: GalleryWriter, report: IndexReport) -> None:
@@ -103,7 +106,7 @@ class EngineSubject(Closing):
 
 
 class ClusterSubject(EngineSubject):
-    """The same in the processes of a Ray cluster."""
+    """A bundle's engines in the processes of a Ray cluster."""
 
     def __init__(self, bundle: Bundle, gallery: Path, cluster: Cluster, scales: Scales) -> None:
         super().__init__(bundle, gallery, cluster.threads, scales)
@@ -118,12 +121,12 @@ class ClusterSubject(EngineSubject):
     def _judge(self, evaluator: Evaluator) -> Evaluation:
         with self._judging(evaluator) as advance:
             complete_on_cluster(evaluator, self._bundle, self._gallery, self._scales, self._cluster, advance)
-        # what another processor ranks otherwise, by a last bit, and so has not scored, is left to this process
+        # rounding on another processor can change a shortlist; this process scores the pairs that are missing
         return evaluator.run(lambda: self._retriever)
 
 
 class ReferenceSubject(Closing):
-    """The PyTorch model that a bundle was built from, candidate features kept; it scores every pair in full."""
+    """The PyTorch model that a bundle was built from, at full resolution, with the database features in memory."""
 
     def __init__(self, bundle: Bundle, threads: int | None, scales: Scales = IMAGE_SCALES) -> None:
         keep_memory()
@@ -151,7 +154,7 @@ class ReferenceSubject(Closing):
 
 
 def remaining(finished: Finished, images: list[Path]) -> Workload:
-    """What is left: describing `images`, and the queries of which nothing is finished."""
+    """Return the work of extracting features of `images` and of the queries that are not finished."""
     task = finished.task
     left = [number for number in task.queries if finished.get(number) is None]
     plan = task.plan(max(task.shortlists, default=0))

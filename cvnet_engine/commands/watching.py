@@ -1,4 +1,4 @@
-"""Watching folders: new and changed images are added to the gallery."""
+"""Watcher of folders that adds new and changed images to a gallery."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from cvnet_engine.engine.gallery.indexing import IndexReport, Patterns, find, in
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.retrieval.engines import Engines
 
-QUIET_MS = 1000  # without a change, before changes are looked at: a file that is being copied changes all the time
-MOST_MS = 30_000  # that changes are gathered for, where there is no such quiet
-WAIT_MS = 100  # for a change, before the next is waited for
+QUIET_MS = 1000  # pause without changes before indexing, because a file that is being copied changes all the time
+MOST_MS = 30_000  # longest time to collect changes if there is no such pause
+WAIT_MS = 100  # timeout of one wait for changes
 
-Changes = Iterator[set[Path]]  # files and folders that have changed, each time that some have, without end
+Changes = Iterator[set[Path]]  # endless batches of changed files and folders
 
 
 def open_changes(folders: Sequence[Path]) -> Changes:
-    """Watch folders from now on, before the first change is asked for.
+    """Start watching folders. Changes are recorded from this call on, not from the first `next`.
 
     Raises:
-        CvnetError: there are none, they cannot be watched, or the library for it is not installed.
+        CvnetError: there are no folders, or watchfiles is not installed.
     """
     if not folders:
         raise CvnetError("--watch: no folder to watch; expected at least one")
@@ -41,7 +41,7 @@ def open_changes(folders: Sequence[Path]) -> Changes:
         yield_on_timeout=True,
         ignore_permission_denied=True,
     )
-    first = next(seen)  # the watch is there once it has given something
+    first = next(seen)  # starts the watch
 
     def changes() -> Changes:
         yield {Path(path) for _, path in first}
@@ -52,9 +52,10 @@ def open_changes(folders: Sequence[Path]) -> Changes:
 
 
 def folders_of(sources: Sequence[Path]) -> list[Path]:
-    """
+    """Return the sources that are folders.
+
     Raises:
-        ImageError: a source is not there, or is neither file nor folder.
+        ImageError: a source does not exist, or is neither a file nor a folder.
     """
     return [source for source in sources if is_folder(source)]
 
@@ -67,7 +68,7 @@ def follow(
     writer: GalleryWriter,
     report: IndexReport,
 ) -> None:
-    """Index what changes, until interrupted; `report` is kept current, and what is done is said.
+    """Index changed images until interrupted, update `report`, and print what was added.
 
     Raises:
         GalleryError: the gallery cannot be written.
@@ -88,9 +89,9 @@ def follow(
 
 
 def changed_images(changed: set[Path], folders: Sequence[Path], patterns: Patterns) -> list[Path]:
-    """Images that `index` would take, of those that have changed or are below a folder that has."""
+    """Return the images that match the patterns and have changed themselves or lie below a changed folder."""
     try:
         images = find(folders, patterns).images
-    except ImageError:  # none is left, or a folder has gone
+    except ImageError:  # no images left, or a folder was deleted
         return []
     return [path for path in images if not changed.isdisjoint((path, *path.parents))]

@@ -1,4 +1,4 @@
-"""The HTML page of an evaluation: figures, the hardest queries, and what reranking moved."""
+"""HTML page of an evaluation: accuracy, the hardest queries, and the queries that reranking changed most."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ AGREEMENT_COLUMNS = (
     "Kendall's tau",
 )
 
-SETUP = "M"  # that rankings are shown in: every labelled image but junk counts
-HARDEST, MOVED = 10, 5  # queries shown for their AP, and for what reranking gained and lost
-SHOWN = 10  # results of a query
+SETUP = "M"  # Medium setup, in which easy and hard images are relevant
+HARDEST, MOVED = 10, 5  # queries of lowest AP; queries of largest gain, and of largest loss, in AP by reranking
+SHOWN = 10  # results per query
 
 
 def evaluation_page(
@@ -41,7 +41,7 @@ def evaluation_page(
     agreements: Mapping[str, Agreement],
     shortlists: Sequence[int],
 ) -> Page:
-    """The page; rankings are the engine's, reranked at the longest shortlist."""
+    """Return the page, with the engine's rankings after reranking the longest shortlist."""
     engine, _ = outcomes[ENGINE]
     longest = max(shortlists, default=GLOBAL)
     chosen = choose(engine, longest)
@@ -63,7 +63,7 @@ def evaluation_page(
 
 
 def choose(evaluation: Evaluation, longest: int) -> dict[int, str]:
-    """Rows of the queries to show, each with the reason: the hardest, and those that reranking helped and hurt most."""
+    """Return the queries to show, each with the reason: the hardest, and those that reranking helped and hurt most."""
     aps = {row: ap(query, longest) for row, query in enumerate(evaluation.queries) if query.results[longest, SETUP]}
     gains = {row: aps[row] - ap(evaluation.queries[row], GLOBAL) for row in aps}
     by_gain = sorted(gains, key=lambda row: gains[row])
@@ -84,7 +84,7 @@ def ap(query: QueryEvaluation, shortlist: int) -> float:
 
 
 def shown(row: int, reason: str, dataset: Dataset, evaluation: Evaluation, longest: int) -> Query:
-    """One query with its first results."""
+    """Return a query with its first results and a note on its AP."""
     query, truth = evaluation.queries[row], dataset.ground_truth[row]
     (ap_before, place_before), (ap_after, place) = (
         (100 * ap(query, k), first_match(query.rankings[k, SETUP], truth)) for k in (GLOBAL, longest)
@@ -96,12 +96,12 @@ def shown(row: int, reason: str, dataset: Dataset, evaluation: Evaluation, longe
 
 
 def first_match(ranking: Ranking, truth: GroundTruth) -> int:
-    """The place of the first relevant image, counted from 1."""
+    """Return the rank of the first relevant image, counted from 1."""
     return 1 + int(np.isin(ranking.rows, [*truth.easy, *truth.hard]).argmax())
 
 
 def judged(query: QueryEvaluation, dataset: Dataset, number: int, shortlist: int, count: int, note: str = "") -> Query:
-    """A query of a data set and its first `count` results without ignored images, each with its ground truth."""
+    """Return a query with its first `count` results, without ignored images, and their ground truth."""
     truth = dataset.ground_truth[number]
     verdicts: dict[int, Verdict] = dict.fromkeys(truth.easy.tolist(), "easy")
     verdicts |= dict.fromkeys(truth.hard.tolist(), "hard")
@@ -112,7 +112,7 @@ def judged(query: QueryEvaluation, dataset: Dataset, number: int, shortlist: int
 
 
 def accuracy(outcomes: Mapping[str, Timed], shortlists: Sequence[int]) -> Table:
-    """A row a method and shortlist length."""
+    """Return a table with one row per method and shortlist length."""
     rows = []
     for who, (evaluation, _) in outcomes.items():
         for k in (GLOBAL, *shortlists):
@@ -128,7 +128,7 @@ def percent(fraction: float) -> str:
 
 
 def moves(evaluation: Evaluation, shortlists: Sequence[int]) -> list[Table]:
-    """How many queries each shortlist length made better and worse."""
+    """Return a table of how many queries reranking improved and worsened, by shortlist length; empty without any."""
     rows = []
     for k in shortlists:
         judged = [query for query in evaluation.queries if query.results[k, SETUP]]
@@ -142,7 +142,7 @@ def moves(evaluation: Evaluation, shortlists: Sequence[int]) -> list[Table]:
 
 
 def agreement_table(name: str, agreement: Agreement) -> Table:
-    """The engine against what `name` says: a row a shortlist length and setup."""
+    """Return a table of the engine's agreement with `name`, one row per shortlist length and setup."""
     rows = tuple(
         (
             f"reranked {k}" if k else "global",

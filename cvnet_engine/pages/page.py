@@ -18,8 +18,10 @@ class Query:
     """A query image and its ranking.
 
     Attributes:
-        path: of its file, or a name for it if `image` holds the bytes of one.
-        verdicts: ground truth of a hit, by the row of the hit; empty if there is none.
+        path: path of its file, or a caption if `image` has its bytes.
+        bbx: x1, y1, x2, y2 in pixels of the upright image; None for the whole image.
+        image: bytes of an image file; None to read `path`.
+        verdicts: ground truth by the row of a hit; empty without ground truth.
     """
 
     path: str
@@ -32,7 +34,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Page:
-    """A whole report. `banner` is a plain warning shown above everything else."""
+    """A report. `banner` is a warning shown above everything else."""
 
     title: str
     lead: str
@@ -44,7 +46,12 @@ class Page:
 
 @dataclass(frozen=True)
 class Copy:
-    """One image of a group: its file's bytes, and the image of the group that it is most like, with how much."""
+    """An image of a group of duplicates.
+
+    Attributes:
+        size: size of its file in bytes.
+        like: path of the most similar image of the group, with `similarity` and pair `score`; None for equal files.
+    """
 
     path: str
     size: int
@@ -55,14 +62,14 @@ class Copy:
 
 @dataclass(frozen=True)
 class Copies:
-    """Images of one photo, the largest file first."""
+    """A group of equal files or near-duplicates, the largest file first."""
 
     images: tuple[Copy, ...]
 
 
 @dataclass(frozen=True)
 class DuplicatesPage:
-    """Groups of equal files and of near-duplicates; `left_out` counts those that there is no room for."""
+    """Groups of equal files and of near-duplicates; `left_out` is the number of groups that are not on the page."""
 
     lead: str
     banner: str | None

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of rankings and tables: no network, no script, thumbnails inside."""
+"""Renderer of self-contained HTML pages: embedded thumbnails, no scripts, no network access."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ NOTHING = {"", "-", "–", "—", "n/a"}
 
 
 def render(page: Page | DuplicatesPage, template: str = "page.html") -> str:
-    """The page as HTML, about 10 KB a picture."""
+    """Render a page as HTML, about 10 KB per image."""
     return environment().get_template(template).render(page=page)
 
 
 def render_fragment(query: Query, banner: str | None) -> str:
-    """A query and its ranking as HTML to be put into any page, a notebook's for instance."""
+    """Render a query and its ranking as an HTML fragment, for instance for a notebook."""
     return environment().get_template("fragment.html").render(query=query, banner=banner)
 
 
@@ -52,13 +52,13 @@ def name(path: str) -> str:
 
 
 def shortened(text: str) -> str:
-    """At most NAME_CHARS, with what is left out in the middle."""
+    """Shorten a text to NAME_CHARS by replacing its middle with an ellipsis."""
     head = NAME_CHARS - TAIL_CHARS - 1
     return text if len(text) <= NAME_CHARS else f"{text[:head]}…{text[-TAIL_CHARS:]}"
 
 
 def numeric_columns(table: Table) -> list[bool]:
-    """For each column, whether it holds numbers, with their units or signs, and gaps at most."""
+    """Return for each column if all its non-empty cells are numbers, with or without a sign or unit."""
     columns = ([row[i].strip() for row in table.rows] for i in range(len(table.columns)))
     filled = [[cell for cell in cells if cell not in NOTHING] for cells in columns]
     return [bool(cells) and all(map(NUMBER.fullmatch, cells)) for cells in filled]

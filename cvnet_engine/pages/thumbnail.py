@@ -1,4 +1,4 @@
-"""Small pictures that travel inside a page."""
+"""Thumbnails embedded in HTML pages."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ QUALITY = 80
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A small picture as a data URI, with the size in pixels of the upright original."""
+    """A JPEG as a data URI, with the size in pixels of the upright original."""
 
     uri: str
     width_px: int
     height_px: int
 
     def place(self, box: Box) -> tuple[float, float, float, float]:
-        """Left, top, width and height of the part of a box that is in the picture, in percent of the picture."""
+        """Return left, top, width and height of a box, clipped to the image, in percent of the image."""
         left, right = (100 * min(max(x / self.width_px, 0), 1) for x in box[0::2])
         top, bottom = (100 * min(max(y / self.height_px, 0), 1) for y in box[1::2])
         return left, top, right - left, bottom - top
 
 
 def thumbnail(source: Path | str | bytes) -> Thumbnail | None:
-    """A picture at most LONGER_SIDE_PX on its longer side, upright, of the image at a path or in a file's bytes.
+    """Return an upright thumbnail, at most LONGER_SIDE_PX on its longer side, of a file or a file's bytes.
 
-    None where it cannot be read, since a report on a thousand images should not fail over one.
+    Returns None for an unreadable image, so that it does not break the whole page.
     """
     try:
         with io.BytesIO(source) if isinstance(source, bytes) else open_image(Path(source)) as stream:
@@ -50,7 +50,7 @@ def thumbnail(source: Path | str | bytes) -> Thumbnail | None:
 
 
 def reduced(stream: IO[bytes]) -> tuple[bytes, int, int] | None:
-    """The bytes of `thumbnail`'s JPEG, with the width and height in pixels of the upright original."""
+    """Return the thumbnail's JPEG, and the width and height in pixels of the upright original; None if unreadable."""
     try:
         with Image.open(stream, formats=FORMATS) as image:
             width, height = image.size

@@ -1,1 +1,1 @@
-"""The search page and the HTTP API: a gallery and the engines that search it, kept open and shared."""
+"""HTTP server: the search page and the API, with one gallery and its engines shared by all requests."""

@@ -1,4 +1,4 @@
-"""The routes under /v1."""
+"""Routes of the API under /v1."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from cvnet_engine.server.service import Service, last, unless_gone
 from cvnet_engine.server.steps import Described
 from cvnet_engine.server.uploads import read
 
-MOST_LOGIN = 1 << 16  # bytes that are read of whoever has not said the token yet
-IMAGE_READERS = 4  # photos read and decoded at once for the page, each of which may take hundreds of MB
+MOST_LOGIN = 1 << 16  # largest body in bytes of a login, which needs no token
+IMAGE_READERS = 4  # images read and decoded at the same time; each may take hundreds of MB
 IMAGE_HEADERS = {
-    "Cache-Control": "private, no-cache",  # asked again each time, answered 304
+    "Cache-Control": "private, no-cache",  # revalidated each time, with a 304 response if unchanged
     "Content-Security-Policy": "default-src 'none'; sandbox",
 }
 logger = logging.getLogger(__name__)
-Answer = tuple[str, BaseModel]  # of a stream: the event's name, and its data
+Answer = tuple[str, BaseModel]  # name and data of a server-sent event
 
 
 def service_of(request: Request) -> Service:
@@ -52,7 +52,7 @@ Shared = Annotated[Service, Depends(service_of)]
 
 
 def accepts(model: type[BaseModel]) -> dict[str, Any]:
-    """A route's body in OpenAPI: `model` as JSON or as a form, which may bring an image."""
+    """Return a route's OpenAPI request body: `model` as JSON, or as a form that may contain an image."""
     schema = model.model_json_schema()
     upload = {"image": {"type": "string", "format": "binary", "description": "The image, instead of an id."}}
     form = schema | {"properties": upload | schema["properties"]}
@@ -176,7 +176,11 @@ def thumbnail(id: str, request: Request, service: Shared) -> Response:
 
 
 def picture(request: Request, snapshot: Snapshot, row: int, kind: str, made: Callable[[bytes], bytes]) -> Response:
-    """What is made of a row's file, or 304 where the client has it already."""
+    """Return a row's file, converted by `made`, or status 304 if the client has it already.
+
+    Raises:
+        ProblemError: 410, see `Snapshot.read`.
+    """
     headers = {**IMAGE_HEADERS, "ETag": f'"{snapshot.gallery.stamp(row).digest}"'}
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
@@ -201,10 +205,10 @@ async def login(request: Request, service: Shared) -> Response:
 
 
 def rows_of(candidates: list[str], snapshot: Snapshot) -> list[int]:
-    """Rows of ids or paths, each once.
+    """Return the rows of ids or paths, without duplicates.
 
     Raises:
-        ProblemError: 422, some are not in the gallery.
+        ProblemError: 422, a candidate is not in the gallery.
     """
     rows = {name: snapshot.row_of(name) for name in candidates}
     unknown = [name for name, row in rows.items() if row is None]
@@ -218,7 +222,7 @@ def rows_of(candidates: list[str], snapshot: Snapshot) -> list[int]:
 
 
 class Answers:
-    """Responses made from the events of a search."""
+    """Converter of a search's events to responses."""
 
     def __init__(
         self,
@@ -231,8 +235,9 @@ class Answers:
     ) -> None:
         """
         Args:
-            own_row: of the gallery image that is the query, None for an upload.
-            shortlist: rows in the order that results are compared with, None for that of global search.
+            own_row: the query's row if it is a gallery image; None for an upload.
+            images: number of images to search.
+            shortlist: rows in the order that defines each result's `before`; None for the order of global search.
         """
         self._notice, self._snapshot, self._top_k, self._images = service.about.notice, snapshot, top_k, images
         self._own_row, self._shortlist = own_row, shortlist
@@ -272,11 +277,14 @@ class Answers:
 async def respond(
     request: Request, service: Service, work: Iterator[Event], seconds: float, answers: Answers
 ) -> models.Results | Response:
-    """A search's results, at once or as a stream; what is wrong with its image is a status in either case."""
+    """Return the results of a search, as one response or as a stream.
+
+    Errors of the query's image are raised before a stream begins, so they set the HTTP status.
+    """
     events = service.events(work, seconds)
     if "text/event-stream" not in request.headers.get("accept", ""):
         return await unless_gone(request, results_of(events, answers))
-    await unless_gone(request, anext(events))  # the query's features, which have nothing to tell
+    await unless_gone(request, anext(events))  # the query's features, which clients do not receive
     return EventStream(frames(events, answers, service))
 
 
@@ -289,7 +297,7 @@ async def results_of(events: AsyncGenerator[Event, None], answers: Answers) -> m
 
 
 async def frames(events: AsyncGenerator[Event, None], answers: Answers, service: Service) -> AsyncGenerator[str, None]:
-    """Server-sent events; the last is `result`, or `problem` where the search failed on its way."""
+    """Yield server-sent events; the last is `result`, or `problem` if the search failed."""
     async with aclosing(events):
         try:
             async for event in events:
@@ -304,7 +312,7 @@ async def frames(events: AsyncGenerator[Event, None], answers: Answers, service:
 
 
 class EventStream(StreamingResponse):
-    """A stream that is closed, and its job cancelled, as soon as the client has gone."""
+    """Stream of server-sent events, closed as soon as the client disconnects, which cancels its job."""
 
     def __init__(self, content: AsyncGenerator[str, None]) -> None:
         super().__init__(content, media_type="text/event-stream", headers={"Cache-Control": "no-store"})

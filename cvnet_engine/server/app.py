@@ -1,4 +1,4 @@
-"""The application: routes, the page, health, and the task that refreshes the gallery."""
+"""ASGI application: API routes, search page, health checks, metrics, and the task that refreshes the gallery."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ from cvnet_engine.server.service import About, Service
 
 PAGE = Path(__file__).parent / "page"
 HOUSE_STYLE = Path(pages.__file__).parent / "templates" / "page.css"
-REFRESH_S = 5.0  # between looks at the gallery's files
-OPENING_SHARE = 1 / 20  # of the time that opening a growing gallery again and again may take
+REFRESH_S = 5.0  # between checks of the gallery's files
+OPENING_SHARE = 1 / 20  # largest fraction of time spent on reopening a gallery that keeps changing
 logger = logging.getLogger(__name__)
 
 
 def create_app(
     retriever: Engines, served: Served, about: About, access: Access, scheduler: Scheduler | None = None
 ) -> Guard:
-    """The server as an ASGI application. The retriever is used on the scheduler's thread alone, and not closed."""
+    """Create the ASGI application. It uses `retriever` only on the scheduler's thread and does not close it."""
     scheduler = Scheduler() if scheduler is None else scheduler
     metrics = Metrics(queue=lambda: len(scheduler), images=lambda: len(served.snapshot))
     app = FastAPI(
         title="cvnet-engine",
         version=version("cvnet-engine"),
         summary="Instance-level image retrieval with CVNet.",
-        docs_url=None,  # they load scripts from elsewhere
+        docs_url=None,  # it loads scripts from a CDN, as does ReDoc
         redoc_url=None,
         lifespan=lifespan,
     )
@@ -83,20 +83,20 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
 
 
 async def keep_current(served: Served) -> None:
-    """Open the gallery again whenever it has grown."""
+    """Open the gallery again whenever its files have changed."""
     pause = REFRESH_S
     while True:
         await asyncio.sleep(pause)
         started = time.perf_counter()
         try:
             await asyncio.to_thread(served.refresh)
-        except Exception as error:  # the next look may find it whole, or memory for it
+        except Exception as error:  # may be temporary, so it is tried again
             logger.warning("the gallery could not be opened again: %s", one_line(error))
         pause = max(REFRESH_S, (time.perf_counter() - started) / OPENING_SHARE)
 
 
 async def answer_problem(request: Request, error: Exception) -> Response:
-    """Every error as a problem document."""
+    """Return any error as a problem document."""
     match error:
         case RequestValidationError():
             problem = invalid(error.errors())

@@ -1,4 +1,4 @@
-"""The gallery being served: a snapshot that is replaced after images have been added."""
+"""Snapshots of the served gallery; a new one replaces the current one when the gallery's files change."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from cvnet_engine.engine.retrieval.searcher import Searcher
 from cvnet_engine.engine.retrieval.sharded import ShardedSearcher
 from cvnet_engine.server.problems import ProblemError, gone
 
-ID_BYTES = 16  # of the path's SHA-256, in hexadecimal
+ID_BYTES = 16  # of the path's SHA-256, written in hexadecimal
 ID = re.compile(f"[0-9a-f]{{{2 * ID_BYTES}}}")
 Signature = list[tuple[str, int, int]]
 LayOut = Callable[[Engines, Gallery], Searcher | ShardedSearcher]
 
 
 def in_one_place(retriever: Engines, gallery: Gallery) -> Searcher:
-    """A gallery searched by this process."""
+    """Return a searcher of the gallery in this process."""
     return Searcher(retriever, gallery, gallery.approximate())
 
 
 def id_of(path: Path) -> str:
-    """An image's id: opaque, and the same in every gallery and snapshot, as long as its path is."""
+    """Return an image's id, a hash of its path; it is the same in every gallery and snapshot."""
     return digest(os.fsencode(path)).hex()
 
 
@@ -50,19 +50,20 @@ def digest(name: bytes) -> bytes:
 
 
 class Ids:
-    """Which row has an id, in 24 bytes an image."""
+    """Index from image id to row, 24 bytes per image."""
 
     def __init__(self, names: Iterable[bytes], count: int) -> None:
         """
         Args:
-            names: paths of the rows, `count` of them.
+            names: the rows' paths as bytes.
+            count: number of rows.
         """
         ids = np.fromiter(map(digest, names), f"V{ID_BYTES}", count).view(f"S{ID_BYTES}")
         self._order = np.argsort(ids, kind="stable")
         self._sorted = ids[self._order]
 
     def find(self, id_: str) -> int | None:
-        """The row of an id, None where it is none's."""
+        """Return the row of an id; None if it is unknown."""
         if not ID.fullmatch(id_):
             return None
         wanted = np.array([bytes.fromhex(id_)], self._sorted.dtype)
@@ -72,7 +73,7 @@ class Ids:
 
 
 class Snapshot:
-    """A gallery as it was when opened, laid out for search. It is closed when nobody holds it any more."""
+    """A gallery as it was when opened, and its searcher. Garbage collection of the snapshot closes the gallery."""
 
     def __init__(self, gallery: Gallery, searcher: Searcher | ShardedSearcher) -> None:
         self.gallery, self.searcher = gallery, searcher
@@ -85,9 +86,10 @@ class Snapshot:
         return id_of(self.gallery.paths[row])
 
     def row(self, id_: str) -> int:
-        """
+        """Return the row of an id.
+
         Raises:
-            ProblemError: 404, no image of that id.
+            ProblemError: 404, unknown id.
         """
         row = self._rows.find(id_)
         if row is None:
@@ -95,11 +97,11 @@ class Snapshot:
         return row
 
     def row_of(self, name: str) -> int | None:
-        """The row of an id or a path, None where there is neither."""
+        """Return the row of an id or a path; None if there is none."""
         row = self._rows.find(name)
         try:
             return self._rows.find(id_of(Path(name))) if row is None else row
-        except UnicodeEncodeError:  # JSON can spell what no file is called
+        except UnicodeEncodeError:  # JSON strings can hold surrogates that no path has
             return None
 
     @cached_property
@@ -107,7 +109,7 @@ class Snapshot:
         return Ids(self.gallery.names(), len(self))
 
     def shown_path(self, row: int) -> str:
-        """A row's path as text."""
+        """Return a row's path as printable text."""
         return printable(str(self.gallery.paths[row]))
 
     @cached_property
@@ -116,7 +118,7 @@ class Snapshot:
 
     @cached_property
     def folders(self) -> dict[str, int]:
-        """Folders that images are in, with how many, by name."""
+        """Number of images directly in each folder, by folder name, sorted."""
         counts: Counter[str] = Counter()
         for folder, images in Counter(os.path.dirname(name) for name in self.gallery.names()).items():  # noqa: PTH120
             counts[printable(os.fsdecode(folder))] += images
@@ -124,28 +126,28 @@ class Snapshot:
 
     @cached_property
     def taken(self) -> Array:
-        """When each image was taken (n,) datetime64[s], NaT where that is not known."""
+        """Time at which each image was taken, (n,) datetime64[s]; NaT if unknown."""
         return self.gallery.taken
 
     def taken_at(self, row: int) -> str | None:
-        """When a row was taken, as 2019-06-15T12:00:00 by its camera's clock; None where that is not known."""
+        """Return when a row's image was taken by its camera's clock, as 2019-06-15T12:00:00; None if unknown."""
         return None if np.isnat(self.taken[row]) else str(self.taken[row])
 
     @cached_property
     def taken_span(self) -> tuple[str, str] | None:
-        """The days of the first and the last dated image, as 2019-06-15; None where none has a date."""
+        """Dates of the oldest and the newest image, as 2019-06-15; None if no image has a date."""
         days = self.taken[~np.isnat(self.taken)].astype("datetime64[D]")
         return (str(days.min()), str(days.max())) if len(days) else None
 
     def matching(self, where: Filter) -> Array | None:
-        """Rows (n,) int64, ascending, that the filter leaves; None for all."""
+        """Return the rows (n,) int64, ascending, that match the filter; None for all."""
         return where.rows(lambda: self._shown_paths, lambda: self.taken)
 
     def read(self, row: int) -> bytes:
-        """The row's file, as it was indexed.
+        """Return the bytes of a row's file.
 
         Raises:
-            ProblemError: 410, the file has gone or changed since then.
+            ProblemError: 410, the file is missing, unreadable or has changed since it was indexed.
         """
         path, stamp = self.gallery.paths[row], self.gallery.stamp(row)
         try:
@@ -160,16 +162,16 @@ class Snapshot:
 
 
 class Served:
-    """The newest snapshot of a gallery on the disk."""
+    """The newest snapshot of a gallery on disk."""
 
     def __init__(self, path: Path, wanted: GalleryInfo, retriever: Engines, lay_out: LayOut = in_one_place) -> None:
         """
         Args:
-            wanted: what the gallery has to be made with, always.
-            lay_out: what makes a gallery searchable.
+            wanted: model and settings that the gallery must have been built with, checked at each refresh.
+            lay_out: function that makes a gallery searchable.
 
         Raises:
-            GalleryError: no gallery there, made with something else, or damage.
+            GalleryError: the gallery is missing, damaged, or built with another model or other settings.
         """
         self._path, self._wanted = path, wanted
         self._lay_out = partial(lay_out, retriever)
@@ -186,10 +188,10 @@ class Served:
             raise
 
     def refresh(self) -> bool:
-        """Open the gallery again where its files have changed; whether they had. Searches under way keep what they had.
+        """Open the gallery again if its files have changed; return True if so. Running searches keep their snapshot.
 
         Raises:
-            GalleryError: it cannot be read now; what was open still is.
+            GalleryError: the gallery cannot be opened; the current snapshot stays in use.
         """
         seen = signature(self._path)
         if seen == self._signature:
@@ -200,11 +202,14 @@ class Served:
 
 
 def signature(path: Path) -> Signature:
-    """Names, sizes and times of the files that a commit changes; a reader leaves an empty log, which says nothing."""
+    """Return names, sizes and times of the files that a commit changes.
+
+    Empty files are ignored, because a reader can leave an empty write-ahead log.
+    """
     found = []
     shards = shard_files(path, recorded=0)
     for file in (*shards, *(Path(f"{shard}-wal") for shard in shards), path / ANN):
-        with contextlib.suppress(FileNotFoundError):  # a log goes when its writer does
+        with contextlib.suppress(FileNotFoundError):  # a log is deleted when its writer closes
             status = file.stat()
             if status.st_size:
                 found.append((file.name, status.st_size, status.st_mtime_ns))

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus. Pairs per second are the rate of `cvnet_pairs`."""
+"""Prometheus metrics. Pairs per second are the rate of `cvnet_pairs`."""
 
 from __future__ import annotations
 

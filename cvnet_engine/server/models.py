@@ -1,4 +1,4 @@
-"""Requests and responses of the API, from which the OpenAPI schema is made."""
+"""Requests and responses of the API, which define the OpenAPI schema."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from cvnet_engine.engine.retrieval.ranking import Ranking, near_duplicates
 from cvnet_engine.engine.retrieval.searcher import Plan, RerankWith
 from cvnet_engine.server.collection import Snapshot
 
-MOST = 1000  # results, and pairs, that one request may ask for
+MOST = 1000  # results, candidates or listed images per request
 
 
 def split(value: Any) -> Any:
-    """A form's `x1,y1,x2,y2` as its parts."""
+    """Split a form's `x1,y1,x2,y2`."""
     return value.split(",") if isinstance(value, str) else value
 
 
@@ -41,14 +41,15 @@ class QueryRequest(BaseModel):
     deadline_s: Annotated[float, Field(gt=0, le=600, description="Give up after this many seconds.")] = 120
 
     def own_row(self, snapshot: Snapshot) -> int | None:
-        """The row of the query if it is a gallery image, which is left out of its own results; None for an upload."""
+        """Return the query's row if it is a gallery image, which its results omit; None for an upload."""
         return None if self.id is None else snapshot.row(self.id)
 
 
 def a_day(text: str) -> str:
-    """
+    """Validate a date.
+
     Raises:
-        ValueError: neither empty nor a year, month or day.
+        ValueError: the text is not empty, a year, a month or a day.
     """
     try:
         if text:
@@ -70,7 +71,7 @@ class Filters(BaseModel):
     taken_to: Annotated[Day, Field(description="Only images taken then or earlier: 2019, 2019-06 or 2019-06-15.")] = ""
 
     def chosen(self, snapshot: Snapshot) -> Array | None:
-        """Their rows (n,) int64, ascending; None for all."""
+        """Return the matching rows (n,) int64, ascending; None for all."""
         return snapshot.matching(Filter(self.name, self.folder, self.taken_from, self.taken_to))
 
 
@@ -97,9 +98,10 @@ class SearchRequest(QueryRequest, Filters):
 
     @model_validator(mode="after")
     def require_plan(self) -> Self:
-        """
+        """Check that the options are valid together.
+
         Raises:
-            ValueError: there is no such search.
+            ValueError: they are not.
         """
         try:
             self.plan(PRESETS["exact"])
@@ -215,7 +217,7 @@ class ProblemDocument(BaseModel):
 
 
 def results(ranking: Ranking, before: Iterable[int], snapshot: Snapshot) -> list[Result]:
-    """A ranking's rows as results; `before` are rows in an earlier order."""
+    """Return the results of a ranking; `before` has rows in the order before reranking."""
     firsts = ranking.rows[near_duplicates(snapshot.gallery.descriptors[ranking.rows])].tolist()
     return [
         Result(

@@ -1,4 +1,4 @@
-"""Errors of requests, as problem documents of RFC 9457."""
+"""Errors of requests as problem documents (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RETRY_AFTER_S = 5
 
 
 class ProblemError(Exception):
-    """A refusal: its HTTP status, its kind (a stable word for programs), and a line for people."""
+    """An error response: HTTP status, kind (a stable identifier for programs) and detail (a message for people)."""
 
     def __init__(self, status: HTTPStatus, kind: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
@@ -36,7 +36,7 @@ class ProblemError(Exception):
 
 
 def invalid(errors: Sequence[Any]) -> ProblemError:
-    """Invalid fields, from the errors of Pydantic."""
+    """Return the problem (422) for invalid fields, from Pydantic's errors."""
     details = (f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg'].removeprefix('Value error, ')}" for e in errors)
     return ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "; ".join(details))
 
@@ -50,7 +50,7 @@ def gone(detail: str) -> ProblemError:
 
 
 def problem_of(error: Exception) -> ProblemError:
-    """Any error as a problem. Details of unexpected errors are in the log only."""
+    """Return the problem for any error. Details of unexpected errors are only in the log."""
     match error:
         case ProblemError():
             return error

@@ -1,7 +1,7 @@
-"""Scheduler of the engines: one thread on which the jobs of all requests take turns, step by step.
+"""Round-robin scheduler that runs the jobs of all requests on one thread, step by step.
 
-A job is an iterator whose every step is a piece of work (features of an image, a batch of pairs) that ends in an event.
-The thread takes one step of each job in turn, so a short job is done after its own few steps, however long the others.
+A job is an iterator; each step does some work (features of an image, a batch of pairs) and yields an event. The thread
+runs one step of each job in turn, so a short job does not wait for long ones to finish.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from dataclasses import dataclass, field
 
 from cvnet_engine.server.problems import busy
 
-CAPACITY = 32  # jobs under way and waiting
+CAPACITY = 32  # unfinished jobs
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The last event of a job: `error` is what stopped it, None where it came to its end."""
+    """The last event of a job, with the error that stopped it; None if it completed."""
 
     error: Exception | None = None
 
 
-Event = object  # what a job's steps yield, and at last Finished
+Event = object  # yielded by a job's steps; the last is Finished
 
 
 @dataclass(eq=False)
 class Job:
-    """Work for the engines.
+    """A job for the engines.
 
     Attributes:
-        steps: the work; run and closed on the scheduler's thread alone.
-        deliver: called with each event on that thread; must not wait.
+        steps: the work, run and closed only on the scheduler's thread, or by `Scheduler.close`.
+        deliver: called with each event on that thread; must not block.
     """
 
     steps: Iterator[Event]
@@ -40,7 +40,7 @@ class Job:
     _cancelled: threading.Event = field(default_factory=threading.Event)
 
     def cancel(self) -> None:
-        """Give up: no more steps are taken and nothing more is delivered once the step under way is done."""
+        """Stop the job after the current step, without delivering any more events."""
         self._cancelled.set()
 
     @property
@@ -49,11 +49,11 @@ class Job:
 
 
 class Scheduler:
-    """Takes turns among jobs. `start` runs them on a thread; without it, `turn` does, one step at a time."""
+    """Runs jobs in turn, one step each: on a thread after `start`, or one step per call of `turn`."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
-        self._jobs: deque[Job] = deque()  # the next in turn on the left; one whose turn it is stands there still
+        self._jobs: deque[Job] = deque()  # next job on the left, where it stays while its step runs
         self._changed = threading.Condition()
         self._stopped = False
         self._thread: threading.Thread | None = None
@@ -62,18 +62,19 @@ class Scheduler:
         return len(self._jobs)
 
     def require_room(self) -> None:
-        """
+        """Check that another job can be submitted.
+
         Raises:
-            ProblemError: 503, where as many jobs as there may be are under way.
+            ProblemError: 503, the number of unfinished jobs has reached the capacity.
         """
         if len(self._jobs) >= self._capacity:
             raise busy(f"{self._capacity} requests are running, which is the limit; try again later")
 
     def submit(self, steps: Iterator[Event], deliver: Callable[[Event], None]) -> Job:
-        """Line up a job.
+        """Queue a job.
 
         Raises:
-            ProblemError: 503, see `require_room`, or where the server is stopping.
+            ProblemError: 503, too many jobs (see `require_room`) or the server is stopping.
         """
         job = Job(steps, deliver)
         with self._changed:
@@ -85,7 +86,7 @@ class Scheduler:
         return job
 
     def turn(self) -> bool:
-        """Take one step of the next job; False where there is none."""
+        """Run one step of the next job; return False if there is no job."""
         if not self._jobs:
             return False
         job = self._jobs[0]
@@ -97,7 +98,7 @@ class Scheduler:
         return True
 
     def _step(self, job: Job) -> bool:
-        """Take a step of a job and deliver its event; whether there is more to do."""
+        """Run one step of a job and deliver its event; return True if the job goes on."""
         try:
             if not job.cancelled:
                 event = next(job.steps)
@@ -123,7 +124,7 @@ class Scheduler:
                     self._changed.wait_for(lambda: self._jobs or self._stopped)
 
     def close(self) -> None:
-        """Stop after the current step; jobs that remain end with a `busy` error."""
+        """Stop after the current step; remaining jobs end with a `busy` error."""
         with self._changed:
             self._stopped = True
             self._changed.notify()
@@ -136,6 +137,6 @@ class Scheduler:
 
 
 def close(steps: Iterator[Event]) -> None:
-    """Let a generator's resources go; other iterators hold none."""
+    """Close a generator, which releases its resources; other iterators have none."""
     if hasattr(steps, "close"):
         steps.close()

@@ -1,4 +1,4 @@
-"""Access control: the guard in front of the whole application."""
+"""Access control: checks of host, origin and token before every request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cvnet_engine.server.problems import ProblemError
 
-OPEN = frozenset({"/", "/healthz", "/readyz", "/openapi.json", "/v1/login"})  # what needs no token, and /page/
+OPEN = frozenset({"/", "/healthz", "/readyz", "/openapi.json", "/v1/login"})  # paths that need no token, besides /page/
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
@@ -35,12 +35,12 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class Access:
-    """Rules of access.
+    """Access rules.
 
     Attributes:
-        host: address that the server binds to, also accepted as its name.
-        token: token that requests have to send; None if every user of this machine has access.
-        session: content of the page's cookie, used instead of the token; new at each start.
+        host: address that the server binds to, also accepted in the Host header.
+        token: token that requests must send; None to require none.
+        session: value of the page's cookie, accepted instead of the token; random at each start.
     """
 
     host: str
@@ -51,7 +51,7 @@ class Access:
         return self.token is not None and equal(token, self.token)
 
     def admits(self, headers: Headers) -> bool:
-        """Whether a request brings the token as `Authorization: Bearer`, or the cookie of a login."""
+        """Return True if a request has the token as `Authorization: Bearer`, or the cookie of a login."""
         if self.token is None:
             return True
         scheme, _, credentials = headers.get("authorization", "").partition(" ")
@@ -59,9 +59,9 @@ class Access:
         return (scheme.lower() == "bearer" and self.knows(credentials.strip())) or equal(session, self.session)
 
     def answers_to(self, host: str) -> bool:
-        """Whether a Host header names this server.
+        """Return True if a Host header names this server.
 
-        A page elsewhere can point a name of its own at this machine (DNS rebinding), but no IP address.
+        This prevents DNS rebinding, where a foreign page's host name resolves to this machine. IP addresses are safe.
         """
         try:
             name = urlsplit(f"//{host}").hostname or ""
@@ -71,13 +71,13 @@ class Access:
 
 
 def cookie_of(headers: Headers) -> str:
-    """What the page's cookie is called, by the port that was asked: browsers keep those of a machine together."""
+    """Return the name of the page's cookie. It contains the port, because browsers share cookies between ports."""
     port = headers.get("host", "").rpartition(":")[2]
     return f"cvnet_session_{port}" if port.isdecimal() else "cvnet_session"
 
 
 def equal(one: str, other: str) -> bool:
-    """Compares in a time that says nothing of where they differ, nor of their lengths."""
+    """Compare in a time that does not depend on the contents; hashing hides the lengths, too."""
     return hmac.compare_digest(
         *(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in (one, other))
     )
@@ -96,12 +96,12 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """An ASGI application behind the checks, its answers with the headers that browsers need to be told."""
+    """ASGI middleware that checks access and adds security headers to every response."""
 
     def __init__(self, app: ASGIApp, access: Access, answered: Callable[[Scope, int, str | None], None]) -> None:
         """
         Args:
-            answered: called with each request's scope, the status it got, and the kind of problem that the guard saw.
+            answered: called after each request with its scope, its status, and the kind of problem raised, or None.
         """
         self._app, self._access, self._answered = app, access, answered
 
@@ -131,9 +131,10 @@ class Guard:
             self._answered(scope, status, kind)
 
     def _check(self, method: str, path: str, headers: Headers) -> None:
-        """
+        """Check host, origin and token.
+
         Raises:
-            ProblemError: 400, 401 or 403.
+            ProblemError: 400 unknown host, 403 foreign origin, 401 missing or wrong token.
         """
         host = headers.get("host", "")
         if not self._access.answers_to(host):

@@ -1,4 +1,4 @@
-"""State shared by all requests, and the job of a request."""
+"""State shared by all requests, and the events of a request's job."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class About:
-    """The model, in words and for programs, and how it searches where a request does not say."""
+    """Description of the model, its warning, and the default preset of requests."""
 
     model: str
     features_id: str
@@ -47,10 +47,16 @@ class Service:
     def query(
         self, snapshot: Snapshot, id_: str | None, image: bytes | None, box: Box | None
     ) -> Callable[[], Features]:
-        """A function that returns the features of an upload or a gallery image; stored features unless there is a box.
+        """Return a function that returns the query's features.
+
+        A gallery image's stored features are used unless there is a box, which needs the image's file.
+
+        Args:
+            id_, image: id of a gallery image, or the bytes of an upload.
 
         Raises:
-            ProblemError: 404 no such image, 410 it has changed, 422 both or neither were sent.
+            ProblemError: 404 unknown id, 422 both or neither of `id_` and `image` given. The returned function raises
+                410 if the image's file has changed.
         """
         if (id_ is None) == (image is None):
             raise ProblemError(
@@ -66,18 +72,19 @@ class Service:
         return lambda: self.retriever.extract_from(snapshot.read(row), box, max_side_px)
 
     async def events(self, steps: Iterator[Event], seconds: float) -> AsyncGenerator[Event, None]:
-        """The events of a job, which is cancelled where they are not waited for to the end.
+        """Submit a job and yield its events. Closing the generator cancels the job.
 
         Args:
-            seconds: that it may take.
+            seconds: deadline.
 
         Raises:
-            ProblemError: 503 too many jobs, 504 at the deadline; or what stopped the job.
+            ProblemError: 503 too many jobs, 504 deadline exceeded.
+            Exception: the error that stopped the job.
         """
         loop, queue = asyncio.get_running_loop(), asyncio.Queue[Event]()
 
         def deliver(event: Event) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has been closed, nobody listens
+            with contextlib.suppress(RuntimeError):  # the event loop is closed
                 loop.call_soon_threadsafe(queue.put_nowait, event)
 
         def expire() -> None:
@@ -106,7 +113,11 @@ class Service:
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """What the work comes to; it is cancelled when the client goes away. The request's body has been read."""
+    """Return the result of `work`, which is cancelled if the client disconnects. Call it after reading the body.
+
+    Raises:
+        ProblemError: 408, the client disconnected.
+    """
     working, leaving = asyncio.create_task(work), asyncio.create_task(left(request))
     try:
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -125,7 +136,7 @@ async def left(request: Request) -> None:
 
 
 async def last(events: AsyncGenerator[Event, None]) -> Event:
-    """The last of a job's events."""
+    """Return the last of a job's events; None without any."""
     event: Event = None
     async for event in events:  # noqa: B007
         pass

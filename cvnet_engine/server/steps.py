@@ -1,4 +1,4 @@
-"""Jobs of the engines for a request, as steps for the scheduler."""
+"""Jobs of requests, as iterators of steps for the scheduler."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Described:
 
 
 def describe(query: Callable[[], Features]) -> Iterator[Described]:
-    """The features of a query."""
+    """Yield the features of a query."""
     yield Described(query())
 
 
 def search(
     query: Callable[[], Features], snapshot: Snapshot, plan: Plan, among: Array | None, leave_out: int | None = None
 ) -> Iterator[Described | Coverage | Ranked | CoarselyScored | Scored | Found]:
-    """A query in a gallery: its features, then the steps of its searcher.
+    """Search a gallery: yield the query's features, then the steps of the searcher.
 
     Args:
         among, leave_out: see `Searcher.steps`.

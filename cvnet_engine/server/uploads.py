@@ -1,4 +1,4 @@
-"""Request bodies, bounded while they arrive and kept in memory: nothing uploaded touches a disk."""
+"""Parser of request bodies, which limits their size during reception and keeps them in memory, never on disk."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from starlette.requests import Request
 from cvnet_engine.server.problems import ProblemError, invalid
 
 MAX_UPLOAD_BYTES = 32 * 2**20
-MAX_FIELDS = 2000  # candidates of a rerank form are a field each
+MAX_FIELDS = 2000  # a rerank form has one field per candidate
 
 Body = TypeVar("Body", bound=BaseModel)
 
 
 class MemoryParser(MultiPartParser):
-    """Starlette's parser, which would spool a file beyond this size to a temporary one on the disk."""
+    """Starlette's parser, with the limit for temporary files above the largest upload."""
 
     spool_max_size = MAX_UPLOAD_BYTES + 1
 
 
 async def bounded(request: Request, most: int) -> AsyncGenerator[bytes, None]:
-    """The chunks of a body of at most so many bytes.
+    """Yield the chunks of a body of at most `most` bytes.
 
     Raises:
-        ProblemError: 413, as soon as it is known to be too long.
+        ProblemError: 413, as soon as the body is known to be larger.
     """
     require_short(int(request.headers.get("content-length", 0)), most)
     received = 0
@@ -49,13 +49,13 @@ def require_short(length: int, most: int) -> None:
 
 
 async def read(request: Request, model: type[Body], most: int = MAX_UPLOAD_BYTES) -> tuple[Body, bytes | None]:
-    """The fields of a request, from JSON or a form, and the bytes of its image where one was uploaded.
+    """Read a JSON or form body; return its validated fields, and the bytes of the uploaded image if there is one.
 
     Args:
-        most: bytes of the body.
+        most: largest body in bytes.
 
     Raises:
-        ProblemError: 400 malformed, 413 too large, 415 of another type, 422 fields that do not fit.
+        ProblemError: 400 malformed body, 413 too large, 415 unsupported content type, 422 invalid fields.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     image: bytes | None = None
@@ -64,7 +64,7 @@ async def read(request: Request, model: type[Body], most: int = MAX_UPLOAD_BYTES
             case "application/json":
                 fields = json.loads(await whole(request, most))
                 if isinstance(fields, dict) and len(fields) > MAX_FIELDS:
-                    raise ValueError  # each that nobody knows would be told of
+                    raise ValueError  # the 422 response would list every unknown field
             case "application/x-www-form-urlencoded":
                 text = (await whole(request, most)).decode()
                 fields = collected(parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS), model)
@@ -91,7 +91,7 @@ async def whole(request: Request, most: int) -> bytes:
 
 
 async def multipart(request: Request, model: type[Body], most: int) -> tuple[dict[str, Any], bytes | None]:
-    """A form's fields, and the file in its field `image`."""
+    """Return a form's fields, and the bytes of the file in its field `image`."""
     form = await MemoryParser(request.headers, bounded(request, most), max_files=1, max_fields=MAX_FIELDS).parse()
     image: bytes | None = None
     fields: list[tuple[str, str]] = []
@@ -101,13 +101,13 @@ async def multipart(request: Request, model: type[Body], most: int) -> tuple[dic
         elif name == "image":
             image = await value.read()
         else:
-            fields.append((name, "a file"))  # refused as the unknown field that it is
+            fields.append((name, "a file"))  # rejected later as an unknown field
     await form.close()
     return collected(fields, model), image
 
 
 def collected(fields: list[tuple[str, str]], model: type[Body]) -> dict[str, Any]:
-    """A form's fields by name; what the model takes as a list may come more than once. Empty ones count as not sent."""
+    """Return a form's fields by name. `candidates` may be repeated; other empty fields are dropped."""
     found: dict[str, Any] = {}
     for name, value in fields:
         if name == "candidates" and "candidates" in model.model_fields:

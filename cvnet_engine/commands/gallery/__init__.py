@@ -1,1 +1,1 @@
-"""The commands of `cvnet-engine gallery`, by what they do."""
+"""Commands of `cvnet-engine gallery`."""

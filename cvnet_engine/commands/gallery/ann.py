@@ -28,7 +28,7 @@ def run(options: AnnOptions) -> None:
 
 
 def build_index(path: Path, recall: float) -> About:
-    """Build the index of a gallery, and store it there."""
+    """Build the approximate index of a gallery and store it in the gallery's folder."""
     with Gallery.open(path) as gallery, console.progress("indexing", len(gallery)) as advance:
         found = build(gallery.descriptors, recall, advance)
         with translated_errors(path):
@@ -43,7 +43,7 @@ def remove_index(path: Path) -> None:
 
 
 def describe(about: About) -> str:
-    """The recall and the cost of an index."""
+    """Describe the recall and the number of candidates of an index."""
     return (
         f"recall@{DEPTH} {about.recall:.4f} ± {about.recall_error:.4f}, measured with {about.queries} of its images as "
         f"queries, {about.candidates:,} candidates each"

@@ -42,10 +42,10 @@ def merge_galleries(options: MergeOptions) -> None:
 
 
 def read_infos(options: MergeOptions) -> dict[Path, GalleryInfo]:
-    """The settings of each gallery; a new target gets those of the first source.
+    """Return the settings of each gallery; a new target gets those of the first source.
 
     Raises:
-        GalleryError: they differ.
+        GalleryError: the settings differ.
     """
     infos = {source: read_info(source) for source in options.sources}
     exists = (options.gallery / INFO).exists()
@@ -85,7 +85,7 @@ def require_other_folder(sources: Sequence[Path], gallery: Path) -> None:
 
 @contextlib.contextmanager
 def resumable() -> Iterator[None]:
-    """Say on Ctrl-C how to resume."""
+    """On Ctrl-C, raise KeyboardInterrupt with the advice how to resume."""
     try:
         yield
     except KeyboardInterrupt as error:

@@ -1,4 +1,4 @@
-"""`gallery duplicates`: photos that a gallery holds more than once."""
+"""`gallery duplicates`: equal files and near-duplicates in a gallery."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cvnet_engine.pages.page import Copies, Copy, DuplicatesPage
 from cvnet_engine.pages.rendering import render
 
 LISTED = 20  # groups shown; all of them are in the JSON
-PICTURED = 300  # groups on the page: ten megabytes or so
+PICTURED = 300  # groups of each kind on the page, about 10 MB
 
 
 def run(options: DuplicatesOptions) -> None:
@@ -63,7 +63,7 @@ def run(options: DuplicatesOptions) -> None:
 def copies(
     rows: Sequence[int], paths: Sequence[Path], stamps: Sequence[FileStamp], group: Group | None = None
 ) -> Copies:
-    """The images of a group, the largest file first, each with its most similar match."""
+    """Return the images of a group, the largest file first, each with its most similar match."""
 
     def copy(row: int) -> Copy:
         found = [match for match in group.matches if row in (match.one, match.other)] if group else []

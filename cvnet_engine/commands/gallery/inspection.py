@@ -61,7 +61,7 @@ def show_info(options: InfoOptions) -> None:
 
 
 def read_index(gallery: Path) -> tuple[About | None, str]:
-    """The description of the gallery's approximate index, if any, and the error if it cannot be read."""
+    """Return the description of the gallery's approximate index, if any, and the error if it cannot be read."""
     try:
         index = AnnFile.load(gallery)
     except GalleryError as error:
@@ -106,7 +106,7 @@ def verify_images(options: VerifyOptions) -> None:
 
 
 def expected_images(gallery: Path) -> int:
-    """The number of images for the progress bar; 0 if damaged shards cannot be counted."""
+    """Return the number of images for the progress bar; 0 if damaged shards cannot be counted."""
     made = read_info(gallery)
     try:
         return count(gallery, made).images

@@ -1,4 +1,4 @@
-"""`gallery remove`, `prune` and `compact`: images out of a gallery, and their disk space returned."""
+"""`gallery remove`, `prune` and `compact`: removal of images, and return of their disk space."""
 
 from __future__ import annotations
 
