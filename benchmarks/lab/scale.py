@@ -39,7 +39,7 @@ from cvnet_engine.engine.retrieval.ranking import Ranking
 from cvnet_engine.engine.retrieval.search import DescriptorIndex, parts, similarities
 
 TOP_K = 100
-NOISE = 0.02  # standard deviation per value of a query, relative to a row whose values have a magnitude of 0.022
+NOISE = 0.02  # standard deviation of the noise on each value of a query; the values have a magnitude of 0.022
 
 T = TypeVar("T")
 
