@@ -163,7 +163,7 @@ def develop(rng: Generator, picture: Array) -> Array:
         picture = cast_shade(rng, picture)
     if rng.random() < 0.5:
         cv2.setRNGSeed(int(rng.integers(2**31)))
-        spread = np.array([rng.uniform(1, 9), 0, 0])  # in blue alone: so the demonstration model was trained
+        spread = np.array([rng.uniform(1, 9), 0, 0])  # only blue, as in the shipped demonstration model
         noise = cv2.randn(np.empty((height, width, 3), np.int16), np.zeros(3), spread)
         picture = cv2.add(picture, noise, dtype=cv2.CV_8U)
     if rng.random() < 0.4:

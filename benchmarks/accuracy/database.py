@@ -27,7 +27,7 @@ class Database:
 
     @property
     def descriptors(self) -> Array:
-        """(n, 2048) float32."""
+        """Descriptors (n, 2048) float32."""
         return np.stack([features.descriptor for features in self.described])
 
     def map_size(self, row: int) -> Size:

@@ -74,7 +74,7 @@ def headline(results: Path) -> str:
 
 
 def readme_cell(record: Record) -> str:
-    """Milliseconds, and the ratio to PyTorch if it was timed."""
+    """Return milliseconds, and the ratio to PyTorch if it was timed."""
     ratio = f" ({times(record.speedups[REFERENCE].median)}×)" if REFERENCE in record.speedups else ""
     return f"{ms(record.ms.median)}{ratio}"
 

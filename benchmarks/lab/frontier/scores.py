@@ -142,7 +142,7 @@ class Step:
 
 @dataclass
 class Work:
-    """The work to compute, and the journal that stores it."""
+    """Computation of missing work, and the journal that stores it."""
 
     journal: Journal
     engines: EngineCache
