@@ -1,33 +1,33 @@
 """Generated retrieval data sets in the revisitop layout: street façades, photographed from several places.
 
 A *scene* is one instance: a building with its own geometry, materials, ornament and neighbours. A *view* is one
-photograph of it: a pinhole camera, light, weather, passers-by, lens and sensor. Scenes are drawn from a few families
-that share materials and colours, so neither alone tells two buildings apart. Everything follows from (seed, scene,
-view); images are byte-identical for one version of numpy and OpenCV.
+photograph of it: a pinhole camera, light, weather, passers-by, lens and sensor. All scenes use a few families of
+buildings that share materials and colours, so neither is enough to distinguish two buildings. An image depends only on
+(seed, scene, view) and is byte-identical for the same versions of NumPy and OpenCV.
 
 Units: metres for buildings (x right, y up, z out of the façade), _px for pixels, _deg for degrees. Images are BGR.
 
-What is chosen at random:
+Random choices:
 
 - `palette`: colours, and choices among them
 - `family`: the kinds of buildings
 - `facade`, `scene`: one building's front; the building with its neighbours and street
-- `occluders`: who and what stands before it, and how they are drawn
+- `occluders`: objects in front of the building, and how to draw them
 - `view`: one photograph, and its camera
 
-What is drawn flat, in metres:
+Flat drawings, in metres:
 
 - `relief`: the canvas, with depth; `materials`: its textures
 - `windows`, `roofs`, `grounds`: the parts that every building has
-- `patterns`, `carvings`, `fittings`, `signs`: ornament; `ornaments`: all of it, in the order of drawing
+- `patterns`, `carvings`, `fittings`, `signs`: ornament; `ornaments`: all of it, in drawing order
 - `building`: whole fronts and flanks
-- `sky`, `street`: what is around them
+- `sky`, `street`: the surroundings
 
-What is made of it:
+Results:
 
-- `projection`: flat canvases as a camera sees them
-- `photograph`: the picture, and the silhouette of the building in it
-- `labels`: easy, hard or junk, measured on the pictures
+- `projection`: flat canvases as seen by a camera
+- `photograph`: the image, and the silhouette of the building in it
+- `labels`: easy, hard or junk, measured on the images
 - `dataset`: a set of scenes on disk; `python -m scenes` writes one
 """
 

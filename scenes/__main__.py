@@ -1,6 +1,6 @@
 """Command that writes a generated data set: `python -m scenes NAME DATA_DIR`.
 
-`python -m scenes demo cvnet_engine` writes the pictures that `cvnet-engine demo` uses.
+`python -m scenes demo cvnet_engine` writes the images that `cvnet-engine demo` uses.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whole buildings on their canvases: the front, and the bare flank of a free-standing one."""
+"""Whole buildings on their canvases: the front, and the bare flank of a free-standing building."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from scenes.windows import window
 
 @lru_cache(maxsize=6)
 def draw_front(facade: Facade) -> Relief:
-    """A building's front, its silhouette included."""
+    """Draw a building's front."""
     rng = np.random.default_rng(facade.seed)
     relief = Relief(facade.width_m, facade.height_m + 3.5)
     relief.wall = MATERIALS[facade.material](rng, relief.cover.shape, facade.wall)
@@ -56,7 +56,7 @@ def _storey(relief: Relief, facade: Facade, rng: Generator, floor: int) -> None:
 
 
 def _cornice(relief: Relief, facade: Facade, rng: Generator) -> None:
-    """The ledges over the ground floor and under the roof, the upper one with dentils now and then."""
+    """Draw the ledges over the ground floor and under the roof, the upper one sometimes with dentils."""
     width, y = facade.width_m, facade.eaves_m
     if facade.roof in ("gable", "stepped", "scrolled", "fins") and rng.random() < 0.6:
         return
@@ -70,7 +70,7 @@ def _cornice(relief: Relief, facade: Facade, rng: Generator) -> None:
 
 
 def _weather(relief: Relief, rng: Generator) -> None:
-    """Dirt under ledges and damp at the foot, so that large flat parts are not quite flat."""
+    """Add dirt under ledges and damp at the foot, so that large flat parts have some texture."""
     drip = cv2.blur(relief.height, (3, 61), anchor=(1, 60)) - relief.height
     dirt = 1 - 0.22 * np.clip(drip, 0, 1) * (0.6 + 0.4 * smooth_noise(rng, relief.cover.shape, 16, 2))
     foot = np.linspace(0, 1, len(dirt))[:, None] ** 12
@@ -80,7 +80,7 @@ def _weather(relief: Relief, rng: Generator) -> None:
 
 @lru_cache(maxsize=6)
 def draw_flank(facade: Facade, depth_m: float) -> Array:
-    """A flank with a few windows, unlit, (H, W, 4)."""
+    """Draw a flank with a few windows, unlit, (H, W, 4)."""
     rng = np.random.default_rng((*facade.seed, 9))
     relief = Relief(depth_m, facade.eaves_m, margin_m=0.0)
     relief.rect(0, 0, depth_m, facade.eaves_m, MATERIALS[facade.material](rng, relief.cover.shape, facade.wall))

@@ -19,7 +19,7 @@ def quoins(relief: Relief, f: Facade, rng: Generator) -> None:
 
 
 def frieze(relief: Relief, f: Facade, rng: Generator) -> None:
-    """A carved band under the cornice: one motif, repeated."""
+    """Draw a carved band under the cornice, with one repeated motif."""
     y, h = f.eaves_m - 0.95, 0.6
     relief.rect(0, y, f.width_m, h, shade(f.trim, 0.92), 0.06)
     motif, step, ink = int(rng.integers(4)), rng.uniform(0.6, 1.2), pick(rng, (f.accent, shade(f.trim, 0.7), f.wall))
@@ -37,7 +37,7 @@ def frieze(relief: Relief, f: Facade, rng: Generator) -> None:
 
 
 def medallion(relief: Relief, f: Facade, rng: Generator, x: float, y: float, radius: float) -> None:
-    """A round relief: rings and petals."""
+    """Draw a round relief of rings and petals."""
     relief.disc(x, y, radius, f.trim, 0.3)
     relief.disc(x, y, 0.82 * radius, shade(pick(rng, (f.trim, f.accent)), 0.85), 0.1)
     petals, long, centre = int(rng.integers(4, 13)), rng.uniform(0.5, 0.78), np.array([x, y])
@@ -56,7 +56,7 @@ def medallions(relief: Relief, f: Facade, rng: Generator) -> None:
 
 
 def niches(relief: Relief, f: Facade, rng: Generator) -> None:
-    """Statues in niches, in the bay without windows."""
+    """Draw statues in niches, in the bay without windows."""
     bay = f.blank_bay or 0
     for floor in range(f.floors):
         x, y = f.middle_m(bay), f.storey_m(floor) + 0.6
@@ -79,7 +79,7 @@ def niches(relief: Relief, f: Facade, rng: Generator) -> None:
 
 
 def rose(relief: Relief, f: Facade, rng: Generator) -> None:
-    """A rose window over the middle of the front."""
+    """Draw a rose window over the middle of the front."""
     x, radius = f.width_m / 2, min(0.2 * f.width_m, 0.6 * f.floor_m, 2.4)
     y, spokes = f.eaves_m - radius - 0.7, int(rng.integers(6, 15))
     relief.disc(x, y, radius + 0.35, f.trim, 0.25)

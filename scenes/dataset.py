@@ -1,4 +1,4 @@
-"""A set of scenes on disk, in the revisitop layout."""
+"""Set of scenes on disk, in the revisitop layout."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from scenes.scene import build_scene
 from scenes.view import choose_view
 
 JPEG_QUALITY = 85
-DISTRACTOR_VIEW = 1  # a mild one
-IMAGE = re.compile(r"scene\d{4,}_\d{2,}\.jpg")  # what `_image_name` makes
+DISTRACTOR_VIEW = 1  # a mild view
+IMAGE = re.compile(r"scene\d{4,}_\d{2,}\.jpg")  # matches the names of `_image_name`
 
 
 @dataclass(frozen=True)
 class SceneSet:
-    """A data set to generate: `scenes` x `views` images, the first view of a scene its query, and `distractors`."""
+    """A data set to generate.
+
+    It has `scenes` x `views` images, of which the first view of each scene is a query, and one image per distractor.
+    """
 
     name: str
     seed: int
@@ -33,27 +36,27 @@ class SceneSet:
     size: tuple[int, int]  # (height, width) px; a portrait view swaps them
 
     def numbers(self) -> list[tuple[int, int]]:
-        """(scene, view) of every image: all the views of the scenes, then one view of each distractor."""
+        """Return (scene, view) of every image: all views of the scenes, then one view per distractor."""
         scenes = [(index, number) for index in range(self.scenes) for number in range(self.views)]
         return scenes + [(self.scenes + extra, DISTRACTOR_VIEW) for extra in range(self.distractors)]
 
 
-# Seeds differ, so no building is in two of these.
+# Seeds differ, so no building is in two of these sets.
 TRAINING = SceneSet("training", seed=101, scenes=740, views=5, distractors=0, size=(360, 480))
-UNSEEN = SceneSet("unseen", seed=404, scenes=600, views=5, distractors=0, size=(360, 480))  # the head's training
+UNSEEN = SceneSet("unseen", seed=404, scenes=600, views=5, distractors=0, size=(360, 480))  # trains the reranker's head
 VALIDATION = SceneSet("validation", seed=202, scenes=40, views=6, distractors=60, size=(360, 480))
 TEST = SceneSet("test", seed=303, scenes=50, views=5, distractors=50, size=(360, 480))
 CALIBRATION = SceneSet("calibration", seed=505, scenes=12, views=4, distractors=0, size=(480, 640))
 DEMO = SceneSet("demo", seed=31, scenes=10, views=5, distractors=8, size=(240, 320))
-SETS = {scenes.name: scenes for scenes in (DEMO, VALIDATION, TEST)}  # that models are judged on
+SETS = {scenes.name: scenes for scenes in (DEMO, VALIDATION, TEST)}  # sets for evaluation
 
 
 def write(scenes: SceneSet, data_dir: Path) -> Path:
-    """Generates a set, unless it is there already, and returns its folder, DATA_DIR/NAME.
+    """Generate a set, unless it is already there; returns its folder, DATA_DIR/NAME.
 
-    The pictures go to `jpg/`, the ground truth (`imlist`, `qimlist`, `gnd`) to `gnd_NAME.json` and, the same,
-    `gnd_NAME.pkl`; `scenes.json` tells which set it is. The ground truth is written last, so a folder that has it is
-    complete. Pictures of another set of the same name are removed; other files in `jpg/` are left alone.
+    Images go to `jpg/`, the ground truth (`imlist`, `qimlist`, `gnd`) to `gnd_NAME.json` and `gnd_NAME.pkl` with equal
+    content, the parameters of the set to `scenes.json`. The ground truth is written last, so a folder that has it is
+    complete. Images of another set of the same name are removed; other files in `jpg/` are kept.
     """
     root = data_dir / scenes.name
     marker, pickled, plain = root / "scenes.json", root / f"gnd_{scenes.name}.pkl", root / f"gnd_{scenes.name}.json"
@@ -77,7 +80,7 @@ def write(scenes: SceneSet, data_dir: Path) -> Path:
 
 
 def _photograph(scenes: SceneSet, index: int, number: int, folder: Path) -> Sight:
-    """Writes a view of a scene and tells what it shows."""
+    """Write a view of a scene; returns what it shows."""
     building, shot = build_scene(scenes.seed, index), choose_view(scenes.seed, index, number, scenes.size)
     done, jpeg = cv2.imencode(".jpg", render(building, shot), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     assert done

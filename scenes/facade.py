@@ -1,4 +1,4 @@
-"""One building's front: its dimensions, materials and parts, chosen from a family."""
+"""Front of one building: its dimensions, materials and parts, chosen from a family."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scenes.palette import Colour, colours, jitter, pick
 
 @dataclass(frozen=True)
 class Facade:
-    """One building's front. Hashable: its drawing is cached; `seed` decides the details."""
+    """The front of one building. Hashable, because drawings are cached; `seed` determines the details."""
 
     seed: tuple[int, ...]
     bays: int
@@ -52,22 +52,22 @@ class Facade:
 
     @property
     def corners(self) -> Array:
-        """(4, 3) metres, from the lower left."""
+        """(4, 3) metres, starting at the lower left."""
         w, h = self.width_m, self.height_m
         return np.array([(0, 0, 0), (w, 0, 0), (w, h, 0), (0, h, 0)], float)
 
     @property
     def blank_bay(self) -> int | None:
-        """The bay without windows, where the wall carries a picture, reliefs or statues."""
+        """The bay without windows, whose wall has a mural, reliefs or statues."""
         has_one = {"mural", "niches", "medallion"} & set(self.ornaments)
         return self.seed[-2] % self.bays if has_one else None
 
     def middle_m(self, bay: int) -> float:
-        """x of the middle of a bay."""
+        """Return the x of the middle of a bay."""
         return (bay + 0.5) * self.bay_m
 
     def storey_m(self, floor: float) -> float:
-        """y of a floor, 0 the first above the ground floor; between floors for fractions."""
+        """Return the y of a floor; floor 0 is the first above the ground floor, fractions lie between floors."""
         return self.ground_m + floor * self.floor_m
 
 

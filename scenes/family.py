@@ -1,4 +1,4 @@
-"""Kinds of buildings: what each chooses its materials, colours and parts from."""
+"""Kinds of buildings, with the materials, colours and parts that each chooses from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Family:
-    """What buildings of one kind choose from; colours are RGB hex."""
+    """Choices of one kind of building; colours are RGB hex."""
 
     materials: tuple[str, ...]
     walls: str
@@ -70,7 +70,7 @@ FAMILIES = (
         grounds=("shop", "plain", "arcade"),
         ornaments=("timber", "timber", "shutters", "boxes", "sign", "mural", "ivy", "pipes"),
     ),
-    Family(  # the south: plaster, shutters, tiles
+    Family(  # southern houses: plaster, shutters, tiles
         materials=("stucco", "azulejo", "stucco", "azulejo"),
         walls="e2a35c d98a63 e9c9a0 d4786a 8fb0b5 c7d3cf e8d27a",
         trims="f4ecdc e9dcc3 fbf6ea",
@@ -82,7 +82,7 @@ FAMILIES = (
         grounds=("arcade", "shop", "plain"),
         ornaments=("shutters", "balconies", "boxes", "mural", "tilework", "sign", "quoins", "awnings", "laundry"),
     ),
-    Family(  # the last hundred years
+    Family(  # modern buildings
         materials=("panels", "panels", "brick", "stucco"),
         walls="b9bcbb 8f9698 d3cfc6 a87c62 5f6a72 c9b9a0",
         trims="e8e8e4 3b4046 c98b3a d7d2c8",

@@ -1,4 +1,4 @@
-"""Fixtures on the front: shutters, balconies, awnings, laundry, flags, pipes, ivy."""
+"""Fittings of a front: shutters, balconies, awnings, laundry, flags, pipes, ivy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scenes.relief import Relief, ellipse
 
 
 def shutters(relief: Relief, f: Facade, rng: Generator) -> None:
-    """Louvred shutters beside the windows, a few of them closed."""
+    """Draw louvred shutters beside the windows, a few of them closed."""
     blank = f.blank_bay
     w, h = f.bay_m * f.fullness[0], f.floor_m * f.fullness[1]
     leaf = min(w / 2, (f.bay_m - w) / 2 - 0.06)
@@ -30,7 +30,7 @@ def shutters(relief: Relief, f: Facade, rng: Generator) -> None:
 
 
 def balconies(relief: Relief, f: Facade, rng: Generator) -> None:
-    """Slabs with railings: under every window of some floors, or along the whole floor."""
+    """Draw slabs with railings, under every window of some floors or along the whole floor."""
     iron = pick(rng, ((45, 45, 48), f.trim, f.accent))
     whole = rng.random() < 0.4
     for floor in range(f.floors):
@@ -46,7 +46,7 @@ def balconies(relief: Relief, f: Facade, rng: Generator) -> None:
 
 
 def boxes(relief: Relief, f: Facade, rng: Generator) -> None:
-    """Flowers under the windows."""
+    """Draw flowers under the windows."""
     bloom = pick(rng, colours("c8324a d9577a e0b23a b04fa0 e06a3a"))
     for floor in range(f.floors):
         for bay in range(f.bays):
@@ -102,7 +102,7 @@ def flags(relief: Relief, f: Facade, rng: Generator) -> None:
 
 
 def pipes(relief: Relief, f: Facade, rng: Generator) -> None:
-    """Drainpipes and air conditioners."""
+    """Draw drainpipes and air conditioners."""
     for x in rng.uniform(0.02, 0.98, 2) * f.width_m:
         relief.rect(x, 0, 0.14, f.eaves_m, shade(f.wall, 0.5), 0.2)
     for _ in range(int(rng.integers(1, 6))):
@@ -113,7 +113,7 @@ def pipes(relief: Relief, f: Facade, rng: Generator) -> None:
 
 
 def ivy(relief: Relief, f: Facade, rng: Generator) -> None:
-    """Leaves that climb from one corner."""
+    """Draw leaves that climb from one corner."""
     right = rng.random() < 0.5
     span, reach = rng.uniform(0.15, 0.4) * f.width_m, rng.uniform(0.6, 1.0) * f.eaves_m
     for _ in range(int(55 * span * reach / 4)):

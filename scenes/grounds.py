@@ -40,7 +40,7 @@ def _rusticated(relief: Relief, f: Facade, rng: Generator) -> None:
 
 
 def _arcade(relief: Relief, f: Facade, rng: Generator) -> None:
-    """Arches on piers or columns, dark behind."""
+    """Draw arches on piers or columns, dark behind."""
     kind = "pointed" if f.window == "pointed" else pick(rng, ("round", "segmental"))
     column = rng.random() < 0.5
     for bay in range(f.bays):
@@ -65,7 +65,7 @@ def _portico(relief: Relief, f: Facade, rng: Generator) -> None:
 
 
 def _portal(relief: Relief, f: Facade, rng: Generator) -> None:
-    """A church door: arches within arches."""
+    """Draw a church door with nested arches."""
     x, w, h = f.width_m / 2, min(0.42 * f.width_m, 4.6), 0.95 * f.ground_m
     kind = "pointed" if f.window == "pointed" else "round"
     for i in range(5):
@@ -77,7 +77,7 @@ def _portal(relief: Relief, f: Facade, rng: Generator) -> None:
 
 
 def _shop(relief: Relief, f: Facade, rng: Generator) -> None:
-    """Shop fronts, each with its fascia, sign, and sometimes a striped awning."""
+    """Draw shop fronts, each with its fascia, sign, and sometimes a striped awning."""
     edges = np.unique(np.concatenate([[0, f.bays], rng.integers(1, f.bays, 2)]))
     for first, last in pairwise(edges):
         x, w = first * f.bay_m + 0.15, (last - first) * f.bay_m - 0.3
@@ -95,7 +95,7 @@ def _shop(relief: Relief, f: Facade, rng: Generator) -> None:
                 shade(f.glass, rng.uniform(0.8, 1.5)),
                 -0.1,
             )
-            for _ in range(0 if i == door else 5):  # what is in the window
+            for _ in range(0 if i == door else 5):  # goods in the window
                 relief.disc(
                     u + rng.uniform(0.15, 0.85) * pw,
                     rng.uniform(0.9, 1.7),
@@ -122,7 +122,7 @@ def _door(relief: Relief, f: Facade, x: float, w: float, h: float) -> None:
 
 
 def _column(relief: Relief, f: Facade, x: float, y: float, h: float, radius: float) -> None:
-    for i in np.linspace(1, 0.15, 6):  # rounder towards the middle
+    for i in np.linspace(1, 0.15, 6):  # shading of a round column
         relief.rect(
             x - radius * i, y, 2 * radius * i, h, shade(f.trim, 0.9 + 0.12 * (1 - i)), 0.2 + 0.35 * np.sqrt(1 - i**2)
         )

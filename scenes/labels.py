@@ -1,4 +1,4 @@
-"""Ground truth, measured on the pictures: what a view shows of its building, and how hard it is to match."""
+"""Ground truth measured on the images: which part of its building a view shows, and how hard it is to match."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from scenes.projection import project
 from scenes.scene import Scene
 from scenes.view import View
 
-GRID = 24  # samples a side of the façade, to measure what two views have in common
+GRID = 24  # samples per side of the façade, for the overlap of two views
 
 
 @dataclass(frozen=True)
 class Sight:
-    """What a picture shows of its building, measured on the picture."""
+    """The visible part of a building in an image, measured on the image."""
 
     name: str
-    points: Array  # (GRID, GRID) bool: the points of the façade that are seen
+    points: Array  # (GRID, GRID) bool: visible points of the façade
     px_per_m: float
     yaw_deg: float
-    share: float  # of the picture
+    share: float  # fraction of the image
     bbx: tuple[float, float, float, float]  # x1, y1, x2, y2 px
 
 
 def measure(scene: Scene, view: View, name: str) -> Sight:
-    """Measures a view: the visible points of the façade, its scale, its bounding box."""
+    """Measure the visible points of the façade, its scale, and its bounding box."""
     seen = silhouette(scene, view)
     camera, facade = view.camera(scene.main, view.size), scene.main
     v, u = np.mgrid[0.5 / GRID : 1 : 1 / GRID, 0.5 / GRID : 1 : 1 / GRID]
@@ -52,7 +52,7 @@ def measure(scene: Scene, view: View, name: str) -> Sight:
 
 
 def grade(query: Sight, other: Sight) -> str:
-    """How hard it is to recognise the query's building in another view: "easy", "hard" or "junk"."""
+    """Return how hard it is to recognise the query's building in another view: "easy", "hard" or "junk"."""
     overlap = (query.points & other.points).sum() / max(query.points.sum(), 1)
     zoom = abs(np.log2(query.px_per_m / other.px_per_m))
     turn = abs(query.yaw_deg - other.yaw_deg)
@@ -62,7 +62,10 @@ def grade(query: Sight, other: Sight) -> str:
 
 
 def ground_truth(scenes: list[list[Sight]], distractors: list[Sight], seed: int) -> dict[str, Any]:
-    """`imlist`, `qimlist` and `gnd`: each scene's first view is a query, the rest is the database, shuffled."""
+    """Return `imlist`, `qimlist` and `gnd`.
+
+    Each scene's first view is a query; all other images are the database, in random order.
+    """
     database = [sight.name for _, *views in scenes for sight in views] + [sight.name for sight in distractors]
     order = np.random.default_rng((seed, len(database))).permutation(len(database))
     imlist = [database[i] for i in order]

@@ -15,7 +15,7 @@ from scenes.relief import CANVAS_PX_PER_M
 
 
 def smooth_noise(rng: Generator, shape: tuple[int, int], cell_px: float, octaves: int = 3) -> Array:
-    """Smooth noise, (H, W) float32 about 0 with a spread near 1."""
+    """Return smooth noise (H, W) float32 with mean 0 and a standard deviation near 1."""
     total = np.zeros(shape, np.float32)
     for octave in range(octaves):
         cell = max(cell_px / 2**octave, 1.0)
@@ -25,14 +25,14 @@ def smooth_noise(rng: Generator, shape: tuple[int, int], cell_px: float, octaves
 
 
 def _tinted(colour: Colour, light: Array) -> Array:
-    """A colour under (H, W) relative light -> (H, W, 3) uint8."""
+    """Multiply a colour by relative light (H, W); returns (H, W, 3) uint8."""
     return np.clip(np.array(colour, np.float32) * light[..., None], 0, 255).astype(np.uint8)
 
 
 def courses(
     rng: Generator, shape: tuple[int, int], colour: Colour, row_m: float, unit_m: float, vary: float, joint: float
 ) -> Array:
-    """Bricks, blocks, planks or panels: rows of units of slightly different tone, with darker or lighter joints."""
+    """Draw rows of bricks, blocks, planks or panels, with slightly different tones and darker or lighter joints."""
     row_px, unit_px = max(int(row_m * CANVAS_PX_PER_M), 3), max(int(unit_m * CANVAS_PX_PER_M), 5)
     y, x = np.arange(shape[0])[::-1, None], np.arange(shape[1])[None]
     row = y // row_px
@@ -51,7 +51,7 @@ def _stucco(rng: Generator, shape: tuple[int, int], colour: Colour) -> Array:
 
 
 def _rubble(rng: Generator, shape: tuple[int, int], colour: Colour) -> Array:
-    """Irregular stones: the cells around random points."""
+    """Draw irregular stones, the Voronoi cells of random points."""
     seeds = np.ones(shape, np.uint8)
     count = shape[0] * shape[1] // 260
     seeds[rng.integers(0, shape[0], count), rng.integers(0, shape[1], count)] = 0
@@ -62,7 +62,7 @@ def _rubble(rng: Generator, shape: tuple[int, int], colour: Colour) -> Array:
 
 
 def azulejo(rng: Generator, shape: tuple[int, int], colour: Colour) -> Array:
-    """A wall of painted tiles: one random motif, mirrored into a square, repeated."""
+    """Draw painted tiles with one random motif, mirrored into a square and repeated."""
     half = int(rng.integers(7, 12))
     motif = cv2.GaussianBlur(rng.standard_normal((half, half)).astype(np.float32), (0, 0), half / 6)
     motif = motif + motif.T

@@ -17,7 +17,7 @@ from scenes.projection import see
 
 @dataclass(frozen=True)
 class Occluder:
-    """Something between camera and façade, standing on the street at (x, z) metres."""
+    """An object between camera and façade, standing on the street at (x, z) metres."""
 
     kind: str
     x_m: float
@@ -41,7 +41,7 @@ def choose_occluders(rng: Generator, facade: Facade, effort: float) -> tuple[Occ
 
 
 def draw_occluders(occluders: Sequence[Occluder], camera: Array, size: tuple[int, int]) -> Array:
-    """Everything between camera and façade, (H, W, 4) uint8, premultiplied."""
+    """Draw all occluders, (H, W, 4) uint8, premultiplied."""
     layer: Array = np.zeros((*size, 4), np.float32)
     for occluder in sorted(occluders, key=lambda o: o.z_m):
         canvas, metres_per_px = SPRITES[occluder.kind](np.random.default_rng(occluder.seed))
@@ -94,7 +94,7 @@ def _lamp(rng: Generator) -> tuple[Array, float]:
 
 
 def _vehicle(rng: Generator) -> tuple[Array, float]:
-    """A car or a van from the side."""
+    """Draw a car or a van from the side."""
     canvas, van = _sprite(140, 340), rng.random() < 0.3
     paint = jitter(rng, pick(rng, colours("b03028 2f4f80 d8d8d4 303438 c8a030 4f7a5a 8a8f94")), 12)
     cabin = [(20, 8), (296, 8), (326, 66), (20, 66)] if van else [(84, 18), (212, 18), (262, 66), (48, 66)]
@@ -111,7 +111,7 @@ def _vehicle(rng: Generator) -> tuple[Array, float]:
 
 
 def _tree(rng: Generator) -> tuple[Array, float]:
-    """A trunk and some hundred tufts of leaves, light above, dark below."""
+    """Draw a trunk and tufts of leaves, lighter at the top."""
     canvas = _sprite(420, 340)
     leaf = jitter(rng, pick(rng, colours("5c7a3c 6e8544 4a6a40 9a7a36")), 10)
     cv2.line(canvas, (170, 420), (170, 200), (52, 66, 80, 255), 16, cv2.LINE_AA)

@@ -1,4 +1,4 @@
-"""Every ornament by name, in the order of drawing: what makes a building this one."""
+"""Ornaments by name, in drawing order; they distinguish a building from others of its family."""
 
 from __future__ import annotations
 

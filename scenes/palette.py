@@ -15,7 +15,7 @@ def pick(rng: Generator, options: tuple[Any, ...]) -> Any:
 
 
 def colours(hexes: str) -> tuple[Colour, ...]:
-    """'rrggbb rrggbb ...' -> colours."""
+    """Parse 'rrggbb rrggbb ...' to colours."""
     return tuple((int(h[4:6], 16), int(h[2:4], 16), int(h[0:2], 16)) for h in hexes.split())
 
 
@@ -25,6 +25,6 @@ def jitter(rng: Generator, colour: Colour, spread: float) -> Colour:
 
 
 def shade(colour: Colour, factor: float) -> Colour:
-    """Darker below 1, lighter above."""
+    """Darken (factor below 1) or lighten (above 1) a colour."""
     b, g, r = (int(min(c * factor, 255)) for c in colour)
     return b, g, r

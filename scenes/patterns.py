@@ -1,4 +1,4 @@
-"""Patterns laid into or over the whole wall, under the windows."""
+"""Patterns in or on the whole wall, drawn under the windows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scenes.relief import Relief, opening
 
 
 def diaper(relief: Relief, f: Facade, rng: Generator) -> None:
-    """A lattice of another colour laid into the wall."""
+    """Draw a lattice of another colour into the wall."""
     step, ink = rng.uniform(1.0, 2.2), shade(f.wall, pick(rng, (0.6, 1.3)))
     box = opening("flat", f.width_m / 2, f.ground_m, f.width_m, f.eaves_m - f.ground_m)
     for slope in (-1, 1):
@@ -22,7 +22,7 @@ def diaper(relief: Relief, f: Facade, rng: Generator) -> None:
 
 
 def timber(relief: Relief, f: Facade, rng: Generator) -> None:
-    """Posts, rails and braces; the pattern of braces is the building's own."""
+    """Draw posts, rails and braces; each building has its own pattern of braces."""
     braces = [pick(rng, ("/", "\\", "x", "v", "none", "|")) for _ in range(3)]
     for floor in range(f.floors):
         y = f.storey_m(floor)
@@ -63,7 +63,7 @@ def pilasters(relief: Relief, f: Facade, rng: Generator) -> None:
 
 
 def tilework(relief: Relief, f: Facade, rng: Generator) -> None:
-    """Bands of painted tiles between the floors."""
+    """Draw bands of painted tiles between the floors."""
     tiles = azulejo(rng, relief.cover.shape, f.accent)
     for floor in range(f.floors):
         relief.rect(0.1, f.storey_m(floor) + 0.05, f.width_m - 0.2, 0.2 * f.floor_m, tiles, 0.02)

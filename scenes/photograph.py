@@ -1,4 +1,4 @@
-"""A view of a scene as a picture: layers in space, sunlight, lens and sensor."""
+"""Image of a view of a scene: layers in space, sunlight, lens and sensor."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SUPERSAMPLING = 2
 
 
 def render(scene: Scene, view: View) -> Array:
-    """The photograph, (H, W, 3) uint8, BGR."""
+    """Render the photograph, (H, W, 3) uint8, BGR."""
     rng = np.random.default_rng(view.seed)
     size = view.size[0] * SUPERSAMPLING, view.size[1] * SUPERSAMPLING
     camera = view.camera(scene.main, size)  # (3, 4)
@@ -36,7 +36,7 @@ def render(scene: Scene, view: View) -> Array:
 
 
 def silhouette(scene: Scene, view: View) -> Array:
-    """Where the building itself is seen, (H, W) bool: its front, less what stands before it."""
+    """Return the visible pixels of the building's front, (H, W) bool, without those that occluders hide."""
     camera = view.camera(scene.main, view.size)
     relief = draw_front(scene.main)
     front = see(relief.picture(), relief.plane(0.0), camera, view.size)[..., 3]
@@ -44,7 +44,7 @@ def silhouette(scene: Scene, view: View) -> Array:
 
 
 def _planes(scene: Scene, view: View) -> Iterable[tuple[Array, Array]]:
-    """What stands in the scene, back to front: (canvas (H, W, 4) uint8, canvas to world (4, 3))."""
+    """Yield the layers of the scene, back to front: (canvas (H, W, 4) uint8, canvas to world (4, 3))."""
     yield draw_skyline(scene.seed), np.array([[0.25, 0, -128.0], [0, -0.25, 27.0], [0, 0, -55.0], [0, 0, 1]])
     main = scene.main
     for house, side, x in ((scene.left, -1, 0.0), (scene.right, 1, main.width_m)):
@@ -57,13 +57,13 @@ def _planes(scene: Scene, view: View) -> Iterable[tuple[Array, Array]]:
 
 
 def _flank_plane(facade: Facade, depth_m: float, x_m: float) -> Array:
-    """Canvas pixels to world of a wall that runs back from the street at x, (4, 3)."""
+    """Return the matrix (4, 3) from canvas pixels to world, for a wall that runs back from the street at x."""
     k = 1 / CANVAS_PX_PER_M
     return np.array([[0, 0, x_m], [0, -k, facade.eaves_m], [k, 0, -depth_m], [0, 0, 1]])
 
 
 def _side_wall(facade: Facade, depth_m: float, side: int, view: View) -> Array:
-    """The bare flank of a free-standing building, (H, W, 4), lit or in shade."""
+    """Return the bare flank of a free-standing building, (H, W, 4), lit or in shade."""
     wall = draw_flank(facade, depth_m)
     lit = 0.72 + 0.28 * view.sunlight * np.sign(view.sun_deg * side) - 0.1
     shaded = np.clip(wall[..., :3] * lit, 0, 255).astype(np.uint8)
@@ -71,11 +71,11 @@ def _side_wall(facade: Facade, depth_m: float, side: int, view: View) -> Array:
 
 
 def _sunlit(facade: Facade, view: View) -> Array:
-    """A front under the view's sun, (H, W, 4): slopes towards it brighter, shadows cast by what stands out."""
+    """Return a front under the view's sun, (H, W, 4): slopes that face it are brighter, protrusions cast shadows."""
     relief = draw_front(facade)
     turn = np.radians(view.sun_deg)
-    toward = np.array([np.sin(turn), -np.cos(turn)], np.float32)  # canvas direction of the sun, y down
-    height = cv2.resize(relief.height, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)  # light needs half of it
+    toward = np.array([np.sin(turn), -np.cos(turn)], np.float32)  # direction of the sun on the canvas, y down
+    height = cv2.resize(relief.height, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)  # half resolution suffices
     px_per_m = CANVAS_PX_PER_M / 2
     slope = cv2.Sobel(height, -1, 1, 0, scale=0.125) * toward[0] + cv2.Sobel(height, -1, 0, 1, scale=0.125) * toward[1]
     facing = np.clip(-slope * px_per_m / 4, -0.5, 0.6) * (0.35 + 0.65 * view.sunlight)
@@ -91,7 +91,7 @@ def _sunlit(facade: Facade, view: View) -> Array:
 
 
 def _over(picture: Array, layer: Array) -> Array:
-    """Composites a premultiplied (H, W, 4) layer on a (H, W, 3) picture."""
+    """Composite a premultiplied (H, W, 4) layer on a (H, W, 3) image."""
     rows, cols = np.flatnonzero(layer[..., 3].any(1)), np.flatnonzero(layer[..., 3].any(0))
     if rows.size:
         box = slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)
@@ -100,7 +100,7 @@ def _over(picture: Array, layer: Array) -> Array:
 
 
 def _develop(rng: Generator, picture: Array, view: View) -> Array:
-    """Light, lens and sensor: (H, W, 3) float -> uint8."""
+    """Apply light, lens and sensor: (H, W, 3) float -> uint8."""
     h, w = picture.shape[:2]
     y, x = np.mgrid[-1 : 1 : h * 1j, -1 : 1 : w * 1j]
     strength, direction = view.shade

@@ -1,4 +1,4 @@
-"""Flat canvases in space, as a pinhole camera sees them."""
+"""Projection of flat canvases in space by a pinhole camera."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from cvnet_engine.engine.contract import Array
 
 
 def project(camera: Array, points: Array) -> Array:
-    """(N, 3) metres -> (2, N) px."""
+    """Project (N, 3) metres to (2, N) px."""
     u, v, w = camera @ np.vstack([points.T, np.ones(len(points))])
     return np.stack([u / w, v / w])
 
 
 def on_plane(to_pixels: Array, size: tuple[int, int]) -> tuple[Array, Array, Array]:
-    """For every pixel the plane coordinates it shows: x, y (H, W), and whether they are before the camera."""
+    """Return the plane coordinates x, y (H, W) of each pixel, and whether they are in front of the camera."""
     inverse = np.linalg.inv(to_pixels).astype(np.float32)
     u, v = np.arange(size[1], dtype=np.float32), np.arange(size[0], dtype=np.float32)[:, None]
     x, y, w = (inverse[i, 0] * u + (inverse[i, 1] * v + inverse[i, 2]) for i in range(3))
@@ -25,7 +25,7 @@ def on_plane(to_pixels: Array, size: tuple[int, int]) -> tuple[Array, Array, Arr
 
 
 def see(canvas: Array, plane: Array, camera: Array, size: tuple[int, int]) -> Array:
-    """A flat canvas as the camera sees it, (H, W, 4) uint8, colour multiplied by coverage."""
+    """Return a flat canvas as seen by the camera, (H, W, 4) uint8, colour premultiplied by coverage."""
     canvas, plane = _shrunk(canvas, plane, camera)
     x, y, front = on_plane(camera @ plane, size)
     x[~front] = -9e3  # outside the canvas
@@ -35,7 +35,7 @@ def see(canvas: Array, plane: Array, camera: Array, size: tuple[int, int]) -> Ar
 
 
 def _shrunk(canvas: Array, plane: Array, camera: Array) -> tuple[Array, Array]:
-    """The canvas averaged down to about the picture's resolution where it is seen largest: no aliasing."""
+    """Downscale the canvas to about the image resolution where it appears largest, which avoids aliasing."""
     h, w = canvas.shape[:2]
     corners = (plane @ np.array([(0, 0, 1), (w, 0, 1), (w, h, 1), (0, h, 1)]).T)[:3].T
     u, v = project(camera, corners)

@@ -1,4 +1,4 @@
-"""The canvas of a façade: a flat drawing with depth."""
+"""Canvas of a façade: a flat drawing with depth."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Outline = Array | Sequence[tuple[float, float]]  # (N, 2) metres
 
 
 class Relief:
-    """A flat drawing with depth, in metres: colour, coverage, and height over the wall, which the sun shades."""
+    """A flat drawing with depth, in metres: colour, coverage, and height over the wall, which determines shading."""
 
     def __init__(self, width_m: float, height_m: float, margin_m: float = 1.0) -> None:
         self.margin_m, self.top_m = margin_m, height_m
@@ -26,10 +26,10 @@ class Relief:
         self.colour = np.zeros((*shape, 3), np.uint8)  # (H, W, 3)
         self.cover = np.zeros(shape, np.uint8)  # (H, W), 0 to 255
         self.height = np.zeros(shape, np.float32)  # (H, W) metres
-        self.wall = self.colour  # (H, W, 3) the texture of the wall, for parts made of the same
+        self.wall = self.colour  # (H, W, 3) texture of the wall, for parts of the same material
 
     def fill(self, outline: Outline, paint: Colour | Array, height_m: float = 0.0, clip: Outline | None = None) -> None:
-        """Paints the inside of an outline, (N, 2) metres; `paint` is a colour or a texture as large as the canvas."""
+        """Paint the inside of an outline, (N, 2) metres; `paint` is a colour or a texture of the canvas size."""
         points = self._pixels(outline)
         x, y, w, h = cv2.boundingRect(np.round(points).astype(np.int32))
         rows, cols = slice(max(y - 1, 0), max(y + h + 1, 0)), slice(max(x - 1, 0), max(x + w + 1, 0))
@@ -45,25 +45,25 @@ class Relief:
         self.height[rows, cols][inside > 127] = height_m
 
     def rect(self, x: float, y: float, w: float, h: float, paint: Colour | Array, height_m: float = 0.0) -> None:
-        """A rectangle whose lower left corner is (x, y)."""
+        """Paint a rectangle whose lower left corner is (x, y)."""
         self.fill([(x, y), (x + w, y), (x + w, y + h), (x, y + h)], paint, height_m)
 
     def disc(self, x: float, y: float, radius: float, paint: Colour | Array, height_m: float = 0.0) -> None:
         self.fill(ellipse(x, y, radius, radius), paint, height_m)
 
     def stroke(self, path: Outline, width: float, paint: Colour, height_m: float = 0.0) -> None:
-        """A line of that width through (N, 2) points."""
+        """Paint a line of this width through (N, 2) points."""
         for a, b in pairwise(np.asarray(path)):
             along = (b - a) / max(np.hypot(*(b - a)), 1e-6)
             side = np.array([-along[1], along[0]]) * width / 2
             self.fill([a + side, b + side, b - side, a - side], paint, height_m)
 
     def picture(self) -> Array:
-        """Colour and coverage, (H, W, 4) uint8."""
+        """Return colour and coverage, (H, W, 4) uint8."""
         return np.dstack([self.colour, self.cover])
 
     def plane(self, x_m: float) -> Array:
-        """Canvas pixels to world homogeneous metres, (4, 3), of a front on the street whose left edge is at x."""
+        """Return the matrix (4, 3) from canvas pixels to homogeneous world metres; x is the front's left edge."""
         k = 1 / CANVAS_PX_PER_M
         return np.array([[k, 0, x_m - self.margin_m], [0, -k, self.top_m], [0, 0, 0], [0, 0, 1]])
 
@@ -87,7 +87,7 @@ def ellipse(x: float, y: float, rx: float, ry: float, start: float = 0, end: flo
 
 
 def opening(kind: str, x: float, y: float, w: float, h: float) -> Array:
-    """The outline of a window, door or niche: centred on x, standing on y."""
+    """Return the outline of a window, door or niche, centred on x and standing on y."""
     if kind == "oculus":
         return ellipse(x, y + h / 2, min(w, h) / 2, min(w, h) / 2)
     t = np.linspace(1, -1, 15)

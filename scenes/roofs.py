@@ -1,4 +1,4 @@
-"""Everything above the eaves, drawn before the wall."""
+"""Roofs and gables: everything above the eaves, drawn before the wall."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scenes.windows import window
 
 
 def _gable(relief: Relief, f: Facade, rng: Generator) -> None:
-    """One gable over the whole front, or a row of them."""
+    """Draw one gable over the whole front, or a row of them."""
     count = 1 if f.bays < 5 else int(rng.integers(1, 4))
     step = f.width_m / count
     high = f.roof_m if count == 1 else 0.8 * f.roof_m
@@ -56,7 +56,7 @@ def _stepped(relief: Relief, f: Facade, rng: Generator) -> None:
 
 
 def _scrolled(relief: Relief, f: Facade, rng: Generator) -> None:
-    """A curved gable, as in Amsterdam or Lisbon."""
+    """Draw a curved gable, as in Amsterdam or Lisbon."""
     t = np.linspace(-1, 1, 81)
     neck, waist = rng.uniform(0.3, 0.5), rng.uniform(0.25, 0.5)
     side = np.clip((1 - abs(t)) / (1 - neck), 0, 1)
@@ -86,7 +86,7 @@ def _pediment(relief: Relief, f: Facade, rng: Generator) -> None:
 
 
 def _balustrade(relief: Relief, f: Facade, rng: Generator) -> None:
-    """A flat roof behind a parapet with urns or blocks."""
+    """Draw a flat roof behind a parapet with urns or blocks."""
     y, pitch = f.eaves_m + 0.2, rng.uniform(0.35, 0.6)
     relief.rect(0, y, f.width_m, 1.2, shade(f.wall, 0.55), -0.3)
     for x in np.arange(pitch / 2, f.width_m, pitch):
@@ -117,7 +117,7 @@ def _mansard(relief: Relief, f: Facade, rng: Generator) -> None:
 
 
 def _dome(relief: Relief, f: Facade, rng: Generator) -> None:
-    """A ribbed dome on a drum, behind a balustrade."""
+    """Draw a ribbed dome on a drum, behind a balustrade."""
     _balustrade(relief, f, rng)
     x, y, radius = f.width_m / 2, f.eaves_m + 1.0, min(0.27 * f.width_m, 0.9 * f.roof_m)
     relief.rect(x - radius, y, 2 * radius, 1.3, f.trim, 0.1)
@@ -125,7 +125,7 @@ def _dome(relief: Relief, f: Facade, rng: Generator) -> None:
         relief.fill(opening("round", x + i * radius, y + 0.2, 0.2 * radius, 0.95), f.glass, -0.2)
     metal, rise = shade(f.accent if rng.random() < 0.5 else f.tile, 1.25), 0.8 * (f.roof_m + 0.8)
     ribs = np.linspace(-1, 1, 13)
-    curve = ellipse(0, y + 1.3, radius, rise, 0, np.pi / 2)  # the rightmost rib, about the axis
+    curve = ellipse(0, y + 1.3, radius, rise, 0, np.pi / 2)  # the rightmost rib, with the axis at x = 0
     for a, b in pairwise(ribs):  # lighter to the left
         slice_ = np.vstack([curve * [a, 1], curve[::-1] * [b, 1]]) + np.array([x, 0.0])
         relief.fill(slice_, shade(metal, 1.0 - 0.25 * a), 0.3 * (1 - abs(a + b) / 2))
@@ -136,7 +136,7 @@ def _dome(relief: Relief, f: Facade, rng: Generator) -> None:
 
 
 def _towers(relief: Relief, f: Facade, rng: Generator) -> None:
-    """A tiled roof between one or two towers."""
+    """Draw a tiled roof between one or two towers."""
     relief.rect(0.4, f.eaves_m, f.width_m - 0.8, 0.5 * f.roof_m, _tiles(f, relief, rng), -0.4)
     bays = pick(rng, ((0,), (f.bays - 1,), (0, f.bays - 1), (f.bays // 2,)))
     pointed, tiles = rng.random() < 0.6, _tiles(f, relief, rng)
@@ -146,7 +146,7 @@ def _towers(relief: Relief, f: Facade, rng: Generator) -> None:
         relief.rect(x - w / 2, f.eaves_m - 0.2, w, top - f.eaves_m + 0.2, relief.wall, 0.15)
         window(relief, f, rng, x, f.eaves_m + 0.6, 0.45 * w, top - f.eaves_m - 1.1, f.window)
         relief.rect(x - w / 2 - 0.2, top, w + 0.4, 0.25, f.trim, 0.45)
-        flank = _spire(pointed, w / 2 + 0.2, top + 0.25, peak)  # (N, 2) its right half, about the axis
+        flank = _spire(pointed, w / 2 + 0.2, top + 0.25, peak)  # (N, 2) the right half, with the axis at x = 0
         relief.fill(np.vstack([flank * [-1, 1], flank[::-1]]) + np.array([x, 0.0]), tiles, 0.1)
         relief.fill(flank + np.array([x, 0.0]), shade(f.tile, 0.7), 0.1)
 
@@ -172,7 +172,7 @@ def _crenellated(relief: Relief, f: Facade, rng: Generator) -> None:
 
 
 def _eaves(relief: Relief, f: Facade, rng: Generator) -> None:
-    """A shallow tiled roof with deep eaves."""
+    """Draw a shallow tiled roof with deep eaves."""
     y, high = f.eaves_m + 0.1, 0.45 * f.roof_m
     _chimneys(relief, f, rng, y + high - 0.2)
     relief.fill(
@@ -183,7 +183,7 @@ def _eaves(relief: Relief, f: Facade, rng: Generator) -> None:
 
 
 def _fins(relief: Relief, f: Facade, rng: Generator) -> None:
-    """A set-back glazed storey under a slab."""
+    """Draw a set-back glazed storey under a slab."""
     y = f.eaves_m
     relief.rect(0.8, y, f.width_m - 1.6, 0.6 * f.roof_m, shade(f.glass, 1.3), -0.4)
     for x in np.arange(0.9, f.width_m - 0.8, rng.uniform(0.5, 1.3)):

@@ -1,4 +1,4 @@
-"""One instance: a building, its neighbours and its street."""
+"""Scene: a building, its neighbours and its street."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scenes.palette import Colour, colours, jitter, pick
 
 @dataclass(frozen=True)
 class Scene:
-    """One instance: the building, the houses left and right of it (or its bare sides), and the street."""
+    """A building, the houses left and right of it (None: its bare side is visible), and the street."""
 
     main: Facade
     left: Facade | None
@@ -24,7 +24,7 @@ class Scene:
 
 
 def build_scene(seed: int, index: int) -> Scene:
-    """The scene of that index: the same building whatever set it is part of."""
+    """Build the scene of this seed and index; it does not depend on the rest of the set."""
     rng = np.random.default_rng((seed, index))
     main = choose_facade(rng, (seed, index, 0))
     return Scene(

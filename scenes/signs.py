@@ -11,7 +11,7 @@ from scenes.relief import Relief, ellipse, opening
 
 
 def sign(relief: Relief, f: Facade, rng: Generator) -> None:
-    """A name across the front, or hanging down its side."""
+    """Draw a name across the front, or down its side."""
     ink, ground = (228, 238, 240), shade(f.accent, 0.75)
     if rng.random() < 0.6:
         w = rng.uniform(0.45, 0.85) * f.width_m
@@ -39,7 +39,7 @@ def lettering(
 def _letter(
     relief: Relief, rng: Generator, x: float, y: float, w: float, h: float, ink: Colour, height_m: float
 ) -> None:
-    """A letter of no alphabet: strokes between the corners of a box."""
+    """Draw an invented letter: strokes between the corners of a box."""
     nodes = np.array([(0, 0), (1, 0), (0, 0.5), (1, 0.5), (0, 1), (1, 1), (0.5, 1), (0.5, 0)]) * (w, h) + (x, y)
     path = nodes[rng.choice(len(nodes), 4, replace=False)]
     relief.stroke(path, 0.2 * w, ink, height_m)
@@ -57,7 +57,7 @@ def graffiti(relief: Relief, f: Facade, rng: Generator) -> None:
 
 
 def mural(relief: Relief, f: Facade, rng: Generator) -> None:
-    """A painted wall: shapes in a few colours, over the bay without windows and the wall beside it."""
+    """Draw a painted wall of shapes in a few colours, in the bay without windows."""
     bay = f.blank_bay or 0
     x, y, w = bay * f.bay_m + 0.15, f.ground_m + 0.2, f.bay_m - 0.3
     h = f.eaves_m - y - 0.4

@@ -1,4 +1,4 @@
-"""The background: sky and distant skyline."""
+"""Background of a view: sky and distant skyline."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SKIES: dict[str, tuple[Colour, Colour, float]] = {  # zenith, horizon, clouds
 
 
 def draw_sky(rng: Generator, size: tuple[int, int], kind: str) -> Array:
-    """(H, W, 3) float32."""
+    """Draw the sky, (H, W, 3) float32."""
     zenith, horizon, clouds = SKIES[kind]
     t = np.linspace(0, 1, size[0], dtype=np.float32)[:, None, None] ** 0.8
     sky = np.array(zenith, np.float32) * (1 - t) + np.array(horizon, np.float32) * t
@@ -34,7 +34,7 @@ def draw_sky(rng: Generator, size: tuple[int, int], kind: str) -> Array:
 
 @lru_cache(maxsize=6)
 def draw_skyline(seed: tuple[int, ...]) -> Array:
-    """Far roofs and trees, (H, W, 4), 4 px a metre."""
+    """Draw distant roofs and trees, (H, W, 4), at 4 px per metre."""
     rng = np.random.default_rng(seed)
     canvas = np.zeros((108, 1024, 4), np.uint8)
     for x in range(0, 1024, 26):

@@ -1,4 +1,4 @@
-"""The ground: roadway, kerb and pavement."""
+"""Ground of a view: roadway, kerb and pavement."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scenes.scene import Scene
 
 
 def draw_street(picture: Array, camera: Array, scene: Scene) -> Array:
-    """The ground: roadway, kerb and pavement, fading into the distance."""
+    """Draw roadway, kerb and pavement, fading into the distance."""
     rng = np.random.default_rng(scene.seed)
     size = picture.shape[:2]
     plane = np.array([[1, 0, 0], [0, 0, 0], [0, 1, 0], [0, 0, 1]], float)  # (x, z) metres
@@ -30,7 +30,7 @@ def draw_street(picture: Array, camera: Array, scene: Scene) -> Array:
     )
     near = np.exp(-np.hypot(x - scene.main.width_m / 2, z) / 60)
     light = (1 + 0.06 * grain * near) * np.where(joints, 1 - 0.2 * near, 1) * np.where(abs(z - kerb) < 0.12, 0.7, 1)
-    light *= 1 - 0.4 * np.exp(-np.clip(z, 0, None) / 0.8) * (z > 0)  # the shade at the foot of the wall
+    light *= 1 - 0.4 * np.exp(-np.clip(z, 0, None) / 0.8) * (z > 0)  # shade at the foot of the wall
     marks = (abs(z - kerb - 4) < 0.08) & (x % 4 < 2.2)
     ground = np.where(marks[..., None], 205, ground * light[..., None])
     far = np.exp(-np.clip(-z - 25, 0, None) / 80)[..., None]

@@ -1,4 +1,4 @@
-"""One photograph: where the camera stands, what it frames, light, lens and passers-by."""
+"""View of a scene: camera position, framing, light, lens and occluders of one photograph."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from scenes.scene import build_scene
 from scenes.sky import SKIES
 
 EYE_M = 1.7
-FIRST_VIEWS_MILD = 2  # the query and one view that is sure to match it
+FIRST_VIEWS_MILD = 2  # the query, and one view that certainly matches it
 
 
 @dataclass(frozen=True)
 class View:
-    """One photograph: where the camera stands, what it frames, the light, the lens and who walks by."""
+    """Camera position, framing, light, lens and occluders of one photograph."""
 
     size: tuple[int, int]  # (height, width) px
-    yaw_deg: float  # 0 looks straight at the façade, positive from its right
+    yaw_deg: float  # 0 faces the façade, positive is from its right
     distance: float  # in façade diagonals
     eye_m: float
-    fill: float  # how much of the frame the façade spans; above 1 crops it
-    aim: tuple[float, float]  # the point of the façade in the centre, as fractions of width and height
+    fill: float  # fraction of the frame that the façade spans; above 1 crops it
+    aim: tuple[float, float]  # point of the façade at the image centre, as fractions of width and height
     roll_deg: float
-    sun_deg: float  # direction the light comes from, on the façade, from straight above
+    sun_deg: float  # direction the light comes from, on the façade; 0 is from above
     sunlight: float  # 0 overcast, 1 bright sun
     gain: float
     gamma: float
-    warmth: float  # red over blue, log
-    shade: tuple[float, float]  # a soft shadow across the picture: strength, direction in degrees
+    warmth: float  # log of red over blue
+    shade: tuple[float, float]  # soft shadow across the image: strength, direction in degrees
     sky: str
     blur_px: float
     noise: float
@@ -43,7 +43,7 @@ class View:
     seed: tuple[int, ...]
 
     def camera(self, facade: Facade, size: tuple[int, int]) -> Array:
-        """World metres to pixels, (3, 4): looks at the aim from the yaw, with the focal length that gives the fill."""
+        """Return the projection (3, 4) from world metres to pixels, with the focal length that gives `fill`."""
         yaw, away = np.radians(self.yaw_deg), self.distance * np.hypot(facade.width_m, facade.height_m)
         middle = np.array([facade.width_m / 2, 0.0, 0.0])
         eye = middle + np.array([away * np.sin(yaw), self.eye_m, away * np.cos(yaw)])
@@ -63,22 +63,22 @@ class View:
 
 
 def choose_view(seed: int, index: int, number: int, size: tuple[int, int]) -> View:
-    """View `number` of a scene. The first ones are mild; later ones may be far, close, oblique or obstructed."""
+    """Choose view `number` of a scene. The first ones are mild; later ones may be far, close, oblique or obstructed."""
     rng = np.random.default_rng((seed, index, number + 1000))
     mild = number < FIRST_VIEWS_MILD
     barely = not mild and rng.random() < 0.08
-    effort = rng.uniform(0.0, 0.3) if mild else rng.uniform(0.2, 1.0)  # how far from a postcard
+    effort = rng.uniform(0.0, 0.3) if mild else rng.uniform(0.2, 1.0)  # departure from an ideal photo
     return _view(rng, build_scene(seed, index).main, size, effort, barely)
 
 
 def _view(rng: Generator, facade: Facade, size: tuple[int, int], effort: float, barely: bool) -> View:
-    """A photograph whose departure from a frontal, clear, well-lit one grows with `effort` in [0, 1]."""
+    """Choose a photograph that departs more from a frontal, clear, well-lit one the higher `effort` (0 to 1) is."""
     height, width = size
     tall = facade.height_m > 0.95 * facade.width_m
     portrait = rng.random() < (0.6 if tall else 0.15)
     close = rng.random() < 0.35
     fill = rng.uniform(0.8, 1.0) * (1 + 1.3 * effort**1.5 if close else 1 - 0.62 * effort)
-    reach = 0.12 + 0.5 * max(fill - 1, 0)  # how far off the centre the camera may look
+    reach = 0.12 + 0.5 * max(fill - 1, 0)  # largest offset of the aim from the centre
     if barely:
         fill, reach = (rng.uniform(0.06, 0.12), 0.2) if close else (rng.uniform(3.5, 5.0), 0.5)
     return View(

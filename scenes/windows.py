@@ -11,7 +11,7 @@ from scenes.relief import Relief, ellipse, opening
 
 
 def window(relief: Relief, facade: Facade, rng: Generator, x: float, y: float, w: float, h: float, kind: str) -> None:
-    """A window with its surround, hood, sill, glass, curtain and glazing bars; x is its middle, y its foot."""
+    """Draw a window with surround, hood, sill, glass, curtain and glazing bars; (x, y) is the middle of its foot."""
     if facade.hood != "none" or facade.material in ("rubble", "brick"):
         relief.fill(opening(kind, x, y - 0.08, w + 0.32, h + 0.24), facade.trim, 0.08)
     _hood(relief, facade, x, y, w, h, kind)

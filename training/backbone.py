@@ -1,9 +1,10 @@
-"""The first stage: the narrow network learns to tell subjects apart, and places within them.
+"""First training stage: the narrow network learns to distinguish subjects, and positions within them.
 
-`python -m training.backbone FOLDER --photographs PHOTOGRAPHS` trains it; stopped and run again, it goes on.
+`python -m training.backbone FOLDER --photographs PHOTOGRAPHS` runs it; an interrupted run resumes.
 
-Each step sees a batch of pairs of crops. Three contrasts are added: of descriptors; of stage-3 features at
-corresponding points, projected and of unit norm as the reranker reads them; the same across two of its scales.
+Each step uses a batch of pairs of crops. The loss is the sum of three contrastive losses: of descriptors; of stage-3
+features at corresponding points, projected and L2-normalised as in the reranker; of such features across two of the
+reranker's scales.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ NOTED_EVERY = 10
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the first stage does."""
+    """Parameters of the first stage."""
 
     seed: int = 0
     widths: Widths = field(default_factory=Widths)
     steps: int = 1200
     processes: int = 2
-    batch: int = 32  # pairs a process
+    batch: int = 32  # pairs per process
     collages: int = 600
     rate: float = 3e-3
     warm_up: int = 30  # steps
@@ -52,7 +53,13 @@ class Recipe:
 
 
 def losses(model: CVNet, crops: Tensor, points: Tensor, scales: tuple[int, int], recipe: Recipe) -> dict[str, Tensor]:
-    """The losses of a batch: crops (P, 2, H, W, 3) uint8, points (P, 2, N, 2) px; `scales` the ones to compare."""
+    """Return the losses of a batch.
+
+    Args:
+        crops: (P, 2, H, W, 3) uint8.
+        points: corresponding points (P, 2, N, 2) px.
+        scales: the two scales to compare.
+    """
     size = crops.shape[2], crops.shape[3]
     with torch.autocast("cpu", torch.bfloat16):
         descriptors, feature_map = model(normalised(crops.transpose(0, 1).flatten(0, 1)))
@@ -71,7 +78,7 @@ def losses(model: CVNet, crops: Tensor, points: Tensor, scales: tuple[int, int],
 
 
 def train(rank: int, recipe: Recipe, pairs: Pairs, folder: Path, workers: int = 1) -> None:
-    """One of the processes that run the stage to its end, from where the folder's checkpoint stands.
+    """Run one of the processes of this stage, from the folder's checkpoint to the end.
 
     Raises:
         WeightsError: see `Progress.resume`.
@@ -98,7 +105,7 @@ def train(rank: int, recipe: Recipe, pairs: Pairs, folder: Path, workers: int = 
 
 
 def keep(progress: Progress, steps: int, facts: dict[str, float]) -> None:
-    """Log and save, each when it is time."""
+    """Log and save at their intervals."""
     if progress.step % NOTED_EVERY == 0:
         progress.note(**{name: round(value, 4) for name, value in facts.items()})
     if progress.step % SAVED_EVERY == 0 or progress.step == steps:
@@ -106,7 +113,7 @@ def keep(progress: Progress, steps: int, facts: dict[str, float]) -> None:
 
 
 def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, object]]:
-    """Weight decay for matrices and kernels only; the reranker's head is not trained here."""
+    """Apply weight decay only to matrices and kernels; the reranker's head is not trained here."""
     trained = [p for name, p in model.named_parameters() if not name.startswith("reranker.learner")]
     return [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": decay},
@@ -115,7 +122,7 @@ def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, object]]:
 
 
 def schedule(step: int, steps: int, warm_up: int) -> float:
-    """The learning rate's factor: a linear rise, then half a cosine down to 0."""
+    """Return the factor of the learning rate: linear warm-up, then half a cosine down to 0."""
     if step < warm_up:
         return (step + 1) / warm_up
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up)))

@@ -17,10 +17,10 @@ from cvnet_engine.engine.files import write_atomically
 
 
 class Progress:
-    """The state of one stage in FOLDER/NAME.pt, its log in FOLDER/NAME.jsonl.
+    """State of a stage in FOLDER/NAME.pt, with its log in FOLDER/NAME.jsonl.
 
     Args:
-        recipe: what the stage was asked to do; a folder that holds another recipe is refused.
+        recipe: parameters of the stage; a checkpoint with other parameters is refused.
     """
 
     def __init__(self, folder: Path, name: str, recipe: str, model: nn.Module, optimizer: Optimizer) -> None:
@@ -31,10 +31,10 @@ class Progress:
         self._started = time.perf_counter()
 
     def resume(self) -> None:
-        """Take up what was saved, if anything was.
+        """Load the checkpoint, if there is one.
 
         Raises:
-            WeightsError: it was saved by another recipe.
+            WeightsError: it was saved with another recipe.
         """
         if not self.file.is_file():
             return
@@ -52,12 +52,12 @@ class Progress:
         write(self.file, {"recipe": self.recipe, "step": self.step, "seconds": self.spent(), **state})
 
     def note(self, **facts: Any) -> None:
-        """A line of the log."""
+        """Append a line to the log."""
         with self.log.open("a") as stream:
             stream.write(json.dumps({"step": self.step, "seconds": round(self.spent()), **facts}) + "\n")
 
     def spent(self) -> float:
-        """Seconds of work, those before a resumption included."""
+        """Return the seconds of training, including those before an interruption."""
         return self.seconds + time.perf_counter() - self._started
 
 
@@ -68,7 +68,7 @@ def write(file: Path, state: dict[str, Any]) -> None:
 
 
 def read(folder: Path, name: str) -> dict[str, torch.Tensor]:
-    """The weights that a stage left.
+    """Read the weights of a finished or interrupted stage.
 
     Raises:
         WeightsError: the stage has not been run.

@@ -1,6 +1,7 @@
-"""Pictures of no particular thing: shapes of all sizes over one another, flat, shaded or textured, some in rows.
+"""Abstract images: overlapping shapes of all sizes, flat, shaded or textured, some in rows.
 
-Façades alone would teach what façades look like; these teach corners, textures and colours in any arrangement.
+Façades alone would teach only the appearance of façades; collages teach corners, textures and colours in any
+arrangement.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from scenes.materials import smooth_noise
 
 SIDE_PX = 384
 SHAPES = (30, 140)
-ROWS = (2, 6)  # groups of equal shapes, as windows stand in a wall
+ROWS = (2, 6)  # groups of equal shapes, like windows in a wall
 
 
 def collage(seed: int, index: int) -> Array:
-    """(SIDE_PX, SIDE_PX, 3) uint8, BGR: the same for the same numbers."""
+    """Draw a collage (SIDE_PX, SIDE_PX, 3) uint8, BGR, determined by `seed` and `index`."""
     rng = np.random.default_rng((seed, index))
     paints = [texture(rng) for _ in range(5)]
     canvas = paints[0].copy()
@@ -40,13 +41,13 @@ def collage(seed: int, index: int) -> Array:
 
 
 def colour(rng: Generator) -> Array:
-    """BGR, mostly dull."""
+    """Choose a BGR colour, usually of low saturation."""
     grey = rng.uniform(20, 240)
     return np.clip(grey + rng.normal(0, 1, 3) * float(rng.choice([8, 20, 60])), 0, 255).astype(np.float32)
 
 
 def shape(rng: Generator) -> Array:
-    """An outline (N, 2) px about the origin; small ones are many."""
+    """Choose an outline (N, 2) px about the origin; small ones are more frequent."""
     size = 6 * (SIDE_PX / 3 / 6) ** (rng.random() ** 1.7)
     corners = int(rng.choice([3, 4, 4, 4, 5, 6, 24]))
     if corners == 4 and rng.random() < 0.7:
@@ -61,7 +62,7 @@ def shape(rng: Generator) -> Array:
 
 
 def row_of_steps(rng: Generator, outline: Array) -> Array:
-    """Where the copies of a shape stand, (N, 2) px: a grid of them."""
+    """Return the offsets (N, 2) px of a grid of copies of a shape."""
     pitch: Array = np.ptp(outline, axis=0) * rng.uniform(1.15, 2.2, 2) + 2
     columns, rows = rng.integers(2, 8), rng.integers(1, 6)
     u, v = np.meshgrid(np.arange(columns) - columns / 2, np.arange(rows) - rows / 2)
@@ -69,7 +70,7 @@ def row_of_steps(rng: Generator, outline: Array) -> Array:
 
 
 def texture(rng: Generator) -> Array:
-    """(SIDE_PX, SIDE_PX, 3) uint8: two colours mixed by a pattern, and grain."""
+    """Draw two colours mixed by a pattern, with grain, (SIDE_PX, SIDE_PX, 3) uint8."""
     pattern = PATTERNS[rng.integers(len(PATTERNS))](rng)[..., None]  # (SIDE_PX, SIDE_PX, 1) float32, 0 to 1
     grain = rng.standard_normal((SIDE_PX, SIDE_PX, 1), np.float32) * np.float32(rng.choice([0, 4, 12]))
     low, high = colour(rng), colour(rng)
@@ -83,7 +84,7 @@ def clouds(rng: Generator) -> Array:
 
 
 def stripes(rng: Generator) -> Array:
-    """Waves along one direction, or along two that cross."""
+    """Draw waves along one direction, or along two that cross."""
     y, x = np.mgrid[:SIDE_PX, :SIDE_PX].astype(np.float32)
     turn, period = rng.choice([0, np.pi / 2, rng.uniform(0, np.pi)]), rng.uniform(4, 40)
     across, along = np.float32(np.cos(turn) * 2 * np.pi / period), np.float32(np.sin(turn) * 2 * np.pi / period)
@@ -101,7 +102,7 @@ def fade(rng: Generator) -> Array:
 
 
 def logistic(values: Array) -> Array:
-    """Squeezed to 0 to 1."""
+    """Map values to 0 to 1 by the logistic function."""
     squeezed: Array = 1 / (1 + np.exp(-values))
     return squeezed
 

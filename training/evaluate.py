@@ -1,7 +1,7 @@
-"""mAP of a model in training on generated scenes, by the published evaluation loop.
+"""Evaluation of a model in training: mAP on generated scenes, by the published evaluation loop.
 
-`python -m training.evaluate FOLDER DATA_DIR` generates the validation scenes in DATA_DIR where they are missing. The
-test scenes are for the end.
+`python -m training.evaluate FOLDER DATA_DIR` generates the validation scenes in DATA_DIR if they are missing. Use the
+test scenes only for the final model.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Losses on pairs of views: features of the same point are pulled together, others pushed apart."""
+"""Contrastive losses on pairs of views: features of the same point attract each other, others repel."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from torch.nn import functional as F
 
 from cvnet_engine.engine.geometry import STRIDE_PX
 
-NEAR_PX = 24  # points of one crop closer than this are too alike to be told apart
+NEAR_PX = 24  # points of one crop closer than this are not used as negatives
 
 
 def contrast(a: Tensor, b: Tensor, temperature: float, void: Tensor | None = None) -> Tensor:
-    """InfoNCE (van den Oord et al., 2018), both ways: row i of `a` belongs to row i of `b`, and to no other.
+    """Return the symmetric InfoNCE loss (van den Oord et al., 2018): row i of `a` matches only row i of `b`.
 
     Args:
         a, b: (N, C) unit vectors.
-        void: (N, N) bool, pairs that are neither right nor wrong.
+        void: (N, N) bool, pairs to ignore.
     """
     logits = a.float() @ b.float().T / temperature
     if void is not None:
@@ -26,11 +26,11 @@ def contrast(a: Tensor, b: Tensor, temperature: float, void: Tensor | None = Non
 
 
 def local_contrast(first: Tensor, second: Tensor, points: Tensor, size: tuple[int, int], temperature: float) -> Tensor:
-    """`contrast` of feature vectors at corresponding points of all pairs.
+    """Return the `contrast` of feature vectors at corresponding points of all pairs.
 
     Args:
-        first, second: unit maps (P, C, h', w') of the two crops of each pair.
-        points: (P, 2, N, 2) px in crops of `size` (height, width); NaN where there is none.
+        first, second: L2-normalised feature maps (P, C, h', w') of the two crops of each pair.
+        points: (P, 2, N, 2) px in crops of `size` (height, width); NaN for missing points.
     """
     valid = points[:, 0, :, 0].isfinite()  # (P, N)
     points = points.nan_to_num(0.0)
@@ -39,7 +39,7 @@ def local_contrast(first: Tensor, second: Tensor, points: Tensor, size: tuple[in
 
 
 def sample(unit_map: Tensor, points: Tensor, size: tuple[int, int]) -> Tensor:
-    """Unit vectors (P, N, C) at pixels (P, N, 2) of crops, between positions of a map of any scale."""
+    """Interpolate a feature map at pixels (P, N, 2) of the crops; returns unit vectors (P, N, C)."""
     last = torch.tensor([size[1], size[0]]).sub(1).div(STRIDE_PX, rounding_mode="floor")  # the full map's last position
     grid = 2 * points / STRIDE_PX / last - 1
     sampled = F.grid_sample(unit_map.float(), grid[:, None], align_corners=True, padding_mode="border")  # (P, C, 1, N)
@@ -47,7 +47,7 @@ def sample(unit_map: Tensor, points: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def too_near(points: Tensor, valid: Tensor) -> Tensor:
-    """(M, M) bool over the valid points: different points of one pair that lie close together in either crop."""
+    """Return (M, M) bool over the valid points: different points of one pair that are close in either crop."""
     pair, number = valid.nonzero(as_tuple=True)
     kept = points.transpose(1, 2)[pair, number]  # (M, 2, 2)
     near = torch.zeros(len(kept), len(kept), dtype=torch.bool)

@@ -1,8 +1,8 @@
 """Regression of full-resolution pair scores on coarse ones: `python -m training.mixing DATA_DIR`.
 
-On the validation scenes, over the best 100 candidates of every query: the line of least squares from one to the other.
-No label is used. `engine.retrieval.ranking.POOLED_WEIGHT` is `RERANK_WEIGHT` times its slope, so that a ranking by
-pooled scores is one by the final scores to be expected.
+The line is fitted by least squares to the best 100 candidates of every query of the validation scenes, without labels.
+`engine.retrieval.ranking.POOLED_WEIGHT` is `RERANK_WEIGHT` times its slope, so that a ranking by coarse scores is a
+ranking by expected final scores.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main(
     depth: DepthOption = 50,
     threads: ThreadsOption = 2,
 ) -> None:
-    """Print slope and intercept of the line, their correlation, and the weight."""
+    """Print slope, intercept and correlation of the line, and the weight."""
     scenes.write(scenes.VALIDATION, data_dir)
     with (
         tempfile.TemporaryDirectory() as graphs,
@@ -53,7 +53,7 @@ def main(
 
 
 def pair_scores(dataset: Dataset, retriever: Engines) -> tuple[Array, Array]:
-    """Scores (pairs,) of every query with its shortlist, on pooled maps and at full size."""
+    """Return the pair scores (pairs,) of all shortlists at coarse and at full resolution."""
     database = Database.as_kept([retriever.extract_from(path) for path in dataset.images], HalfCodec())
     rough, full = [], []
     for path, truth in zip(dataset.queries, dataset.ground_truth, strict=True):

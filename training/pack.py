@@ -1,6 +1,6 @@
-"""The trained model as the file that ships: `python -m training.pack FOLDER` writes `cvnet/demo.npz`.
+"""Writer of the demonstration model's file: `python -m training.pack FOLDER` writes `cvnet/demo.npz`.
 
-The digest that it prints belongs into `cvnet.demo`.
+Copy the digest that it prints to `cvnet.demo`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from training.verifier import load
 
 
 def packed(model: CVNet) -> bytes:
-    """The weights of a narrow model by published name: matrices and kernels in float16, vectors in float32."""
+    """Return a narrow model's weights by published name: matrices and kernels in float16, vectors in float32."""
     parts = {
         published_name(name): stored(tensor)
         for name, tensor in model.state_dict().items()

@@ -1,4 +1,4 @@
-"""Batches of pairs to train the backbone on: half of generated scenes, half of collages."""
+"""Batches of image pairs to train the backbone on: half from generated scenes, half from collages."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ SIZES = ((160, 160), (136, 192), (192, 136))  # (height, width) px of a batch's 
 
 @dataclass(frozen=True)
 class Sources:
-    """All pictures of one subject each: a scene's photographs, or a collage twice."""
+    """All images per subject: a scene's photographs, or a collage twice."""
 
     subjects: list[tuple[Source, ...]]
 
     @classmethod
     def of_scenes(cls, folder: Path, count: int) -> Sources:
-        """
+        """Read the photographs of `count` scenes.
+
         Raises:
-            DatasetError: scenes that have not been rendered.
+            DatasetError: scenes have not been rendered.
         """
         files = [scene_file(folder, index) for index in range(count)]
         missing = sum(not file.is_file() for file in files)
@@ -57,7 +58,7 @@ def source(photograph: Photograph) -> Source:
 
 @dataclass(frozen=True)
 class Pairs(Dataset[tuple[Array, Array]]):
-    """Step -> crops (P, 2, H, W, 3) uint8 and points (P, 2, POINTS, 2) px, the subjects of a batch all different."""
+    """Step -> crops (P, 2, H, W, 3) uint8 and points (P, 2, POINTS, 2) px; all subjects of a batch are different."""
 
     seed: int
     kinds: tuple[Sources, ...]
@@ -81,6 +82,6 @@ class Pairs(Dataset[tuple[Array, Array]]):
 
 
 def normalised(images: Tensor) -> Tensor:
-    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 network input."""
+    """Convert (B, H, W, 3) uint8 to the network input (B, 3, H, W) float32."""
     scaled = (images.float() / 255 - torch.from_numpy(MEAN)) / torch.from_numpy(STD)
-    return scaled.permute(0, 3, 1, 2)  # channels stay last in memory, which is faster here
+    return scaled.permute(0, 3, 1, 2)  # stays channels-last in memory, which is faster here

@@ -1,6 +1,6 @@
-"""Photographs of generated scenes to train on, a file a scene: pictures, and where each shows its façade.
+"""Photographs of generated scenes to train on, with their visible façade points; one file per scene.
 
-`python -m training.photographs FOLDER` renders the training scenes; run again, it renders those that are missing.
+`python -m training.photographs FOLDER` renders the training scenes that are missing.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.files import write_atomically
 
 JPEG_QUALITY = 92
-MASK_STEP_PX = 8  # pixels a cell of `Photograph.seen`
+MASK_STEP_PX = 8  # pixels per cell of `Photograph.seen`
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """One picture of a façade.
+    """An image of a façade.
 
     Attributes:
-        jpeg: the encoded picture.
-        to_picture: (3, 3), façade coordinates (fractions of its width and height, from the lower left) to pixels.
-        seen: (H/8, W/8) bool, where the façade is not hidden.
+        jpeg: the encoded image.
+        to_picture: homography (3, 3) from façade coordinates to pixels; façade coordinates are fractions of its width
+            and height, from the lower left.
+        seen: (H/8, W/8) bool, True where the façade is visible.
     """
 
     jpeg: Array
@@ -41,14 +42,14 @@ class Photograph:
     seen: Array
 
     def picture(self) -> Array:
-        """(H, W, 3) uint8, BGR."""
+        """Decode the image, (H, W, 3) uint8, BGR."""
         decoded = cv2.imdecode(self.jpeg, cv2.IMREAD_COLOR)
         assert decoded is not None  # `photograph` encoded it
         return decoded
 
 
 def photograph(seed: int, index: int, number: int, size: tuple[int, int]) -> Photograph:
-    """View `number` of a scene."""
+    """Render view `number` of a scene."""
     scene, view = scenes.build_scene(seed, index), scenes.choose_view(seed, index, number, size)
     done, jpeg = cv2.imencode(".jpg", scenes.render(scene, view), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     assert done
@@ -59,7 +60,7 @@ def photograph(seed: int, index: int, number: int, size: tuple[int, int]) -> Pho
 
 
 def write_scene(folder: Path, which: scenes.SceneSet, index: int) -> None:
-    """The photographs of one scene in `folder/INDEX.npz`, unless they are there."""
+    """Write the photographs of one scene to `folder/INDEX.npz`, unless the file exists."""
     file = scene_file(folder, index)
     if file.is_file():
         return
@@ -85,7 +86,7 @@ def scene_file(folder: Path, index: int) -> Path:
 
 
 def write(folder: Path, which: scenes.SceneSet, processes: int) -> None:
-    """All scenes of a set that are not in `folder` yet."""
+    """Render all scenes of a set that are missing in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         written = pool.map(partial(write_scene, folder, which), range(which.scenes))
@@ -98,7 +99,7 @@ def main(
     unseen: Annotated[bool, typer.Option("--unseen", help="The scenes that the last stage trains on.")] = False,
     processes: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
-    """Render the training scenes that are not there yet."""
+    """Render the training scenes that are missing."""
     write(folder, scenes.UNSEEN if unseen else scenes.TRAINING, processes)
 
 

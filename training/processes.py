@@ -1,6 +1,6 @@
-"""Data-parallel training in several processes of one thread each, which average their gradients.
+"""Data-parallel training in several single-threaded processes, which average their gradients.
 
-Two processes of one thread get further than one of two threads on a machine that has other work to do.
+On a machine with other load, two processes of one thread are faster than one process of two threads.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from torch.multiprocessing.spawn import start_processes
 
 from cvnet_engine.benchmarks.methods.kept_memory import keep_memory
 
-MEETING = ".meeting"  # the file through which the processes find each other
+MEETING = ".meeting"  # file through which the processes find each other
 
 
 def one_thread() -> None:
-    """To be called before any work: threads that exist by then would not survive the forks to come."""
+    """Limit this process to one thread. Call it before any work, because existing threads would not survive a fork."""
     keep_memory()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
 
 
 def start(train: Callable[..., None], arguments: tuple[Any, ...], processes: int) -> None:
-    """Run `train(rank, *arguments)` in each process; forked, so that pictures in memory are shared."""
+    """Run `train(rank, *arguments)` in each process. Processes are forked, so images in memory are shared."""
     start_processes(train, arguments, processes, start_method="fork")  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager
 def together(rank: int, processes: int, folder: Path) -> Iterator[None]:
-    """What a process does in this block it does as one of several, which meet in `folder`."""
+    """Join the process group of this stage, which meets in `folder`, for the duration of the block."""
     meeting = folder.absolute() / MEETING
     dist.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=processes)
     try:
@@ -46,7 +46,7 @@ def together(rank: int, processes: int, folder: Path) -> Iterator[None]:
 
 
 def average_gradients(module: nn.Module) -> None:
-    """The mean over all processes, in each of them: weights stay equal. Statistics of norms are each one's own."""
+    """Average the gradients over all processes, so that weights stay equal. Batch norm statistics are not averaged."""
     gradients = [p.grad for p in module.parameters() if p.grad is not None]
     flat = torch.cat([g.flatten() for g in gradients])
     dist.all_reduce(flat)

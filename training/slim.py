@@ -1,7 +1,7 @@
-"""A narrow ResNet that fits into the published one: few enough numbers to train here and to ship.
+"""Narrow ResNet that fits into the published one, small enough to train on a CPU and to ship.
 
-A narrow network *is* a published one in which the remaining channels are zero and the remaining blocks add nothing
-(`cvnet.demo` lays it out so). It is trained narrow, at a sixteenth of the arithmetic.
+It equals the published network with all remaining channels zero and with remaining blocks that add nothing, which is
+how `cvnet.demo` stores it. It is trained in its narrow form, with a sixteenth of the operations.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from cvnet_engine.engine.geometry import AREA_SCALES, MAP_DIM
 
 Module = TypeVar("Module", bound=nn.Module)
 
-EXPANSION = Bottleneck.expansion  # a block's output channels over its `planes`
+EXPANSION = Bottleneck.expansion  # output channels of a block divided by its `planes`
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One of the four: channels inside a bottleneck and behind it, and how many blocks do something."""
+    """A ResNet stage: inner and output channels of its bottlenecks, and the number of blocks that are not empty."""
 
     width: int
     channels: int
@@ -33,7 +33,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Widths:
-    """The narrow network. Stage 3 keeps all of its blocks: its map is read inside the last one."""
+    """Widths of the narrow network. Stage 3 keeps all of its blocks, because its map is read inside the last one."""
 
     stem: int = 32
     stages: tuple[Stage, ...] = (Stage(32, 64, 2), Stage(64, 128, 3), Stage(80, 256, 6), Stage(96, 384, 2))
@@ -41,7 +41,7 @@ class Widths:
 
 
 def slim_model(widths: Widths) -> CVNet:
-    """`CVNet` with a narrow trunk, a narrow whitening, and projections that read one position each."""
+    """Return a `CVNet` with a narrow trunk, a narrow whitening layer, and 1x1 projections."""
     model = CVNet(50)
     narrow(model.backbone, widths)
     local = widths.stages[2].channels
@@ -50,7 +50,7 @@ def slim_model(widths: Widths) -> CVNet:
 
 
 def narrow(backbone: Backbone, widths: Widths) -> None:
-    """Replaces the layers of a backbone by narrower ones."""
+    """Replace the layers of a backbone by narrower ones."""
     trunk, channels = backbone.trunk, widths.stem
     trunk.conv1, trunk.bn1 = nn.Conv2d(3, channels, 7, 2, 3, bias=False), nn.BatchNorm2d(channels)
     for number, stage in enumerate(widths.stages, 1):
@@ -63,17 +63,17 @@ def narrow(backbone: Backbone, widths: Widths) -> None:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if isinstance(module, Bottleneck):
-            nn.init.constant_(module.bn3.weight, 0.2)  # near the identity, so that depth does no harm at first
+            nn.init.constant_(module.bn3.weight, 0.2)  # near the identity, so that depth does not hurt at the start
 
 
 def channels_last(module: Module) -> Module:
-    """The module itself, its kernels in channels-last order."""
+    """Convert the kernels to channels-last order in place; returns the module."""
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # which torch's overloads leave out
     return module
 
 
 def first_block(inputs: int, stage: Stage, stride: int) -> Bottleneck:
-    """The block that changes the number of channels and halves the map."""
+    """Return the block that changes the number of channels and, with stride 2, halves the map."""
     shortcut = nn.Sequential(nn.Conv2d(inputs, stage.channels, 1, stride, bias=False), nn.BatchNorm2d(stage.channels))
     return block(inputs, stage, stride, shortcut)
 

@@ -1,11 +1,11 @@
-"""The last stage: the reranker's head learns what `training.voting` finds, over features that no longer change.
+"""Last training stage: the reranker's head learns to predict the votes of `training.voting` from fixed features.
 
-`python -m training.verifier FOLDER --photographs UNSEEN`, after the whitening. The scenes are ones that the backbone
-has not seen: on those that it has, its features are better than they will be. One view of each picture is described,
-once; pairs are drawn from what is kept. Most wrong keys are pictures whose descriptors are most like the query's.
+Run `python -m training.verifier FOLDER --photographs UNSEEN` after the whitening. It uses scenes that the backbone was
+not trained on, because features of the training scenes are better than those of new scenes. One view of each image is
+extracted once; pairs are drawn from these features. Most wrong keys are images with descriptors similar to the query's.
 
-Labels only draw the pairs. The head learns how many matches of a pair agree on one shift, not whether the pair is
-right: of look-alikes, that teaches it what happens to tell these scenes apart (docs/demo-model.md).
+Labels are used only to draw pairs. The target is the number of matches that agree on one shift, not whether the pair is
+right: with look-alikes, the latter teaches the head accidental differences between these scenes (docs/demo-model.md).
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from training.slim import Widths, channels_last, slim_model
 from training.views import Source, Warps, common, whole_view
 from training.voting import EVEN_VOTES, votes
 
-SLOPE = 3.0  # of a target logit over the logarithm of votes
+SLOPE = 3.0  # slope of a target logit over the logarithm of votes
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the stage does."""
+    """Parameters of the stage."""
 
     seed: int = 1
     widths: Widths = field(default_factory=Widths)
@@ -52,21 +52,28 @@ class Recipe:
         (576, 768),
     )  # (height, width) px of the views, in turn
     steps: int = 2000
-    processes: int = 2  # with a query each
-    positives: int = 2  # keys of each query
-    rivals: int = 2  # wrong keys that look like it
-    strangers: int = 1  # wrong keys at random
-    most_alike: int = 20  # pictures of other scenes that rivals are drawn from
+    processes: int = 2  # with one query each
+    positives: int = 2  # right keys per query
+    rivals: int = 2  # wrong keys similar to the query
+    strangers: int = 1  # random wrong keys
+    most_alike: int = 20  # number of most similar images of other scenes to draw rivals from
     rate: float = 1e-3
     warm_up: int = 20  # steps
     decay: float = 0.01
-    samples: int = 8  # pairs of each sort from which the head's first weights are scaled
+    samples: int = 8  # queries whose pairs determine the scale of the head's initial weights
     warps: Warps = field(default_factory=lambda: Warps(shift=0.06, turn_deg=4.0, perspective=0.05))
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Described pictures: three unit maps (1, C, h_s, w_s) each, the scene, and which others make pairs with it."""
+    """Extracted features of all images.
+
+    Attributes:
+        maps: per image, three L2-normalised maps (1, C, h_s, w_s).
+        owners: scene of each image, (n,).
+        positives: per image, the rows of right keys.
+        rivals: rows of similar images of other scenes, (n, r).
+    """
 
     maps: list[tuple[Tensor, ...]]
     owners: Array  # (n,)
@@ -74,18 +81,18 @@ class Kept:
     rivals: Array  # (n, r)
 
     def of(self, row: int) -> list[Tensor]:
-        """The maps of a picture, float32."""
+        """Return the feature maps of an image, float32."""
         return [unit_map.float() for unit_map in self.maps[row]]
 
     def correlation(self, query: int, key: int) -> Tensor:
-        """(1, 9, hq, wq, hk, wk), as `cvnet.reranker` has it."""
+        """Return the correlation (1, 9, hq, wq, hk, wk), as in `cvnet.reranker`."""
         (q,), (k,) = (full_size(*self.of(row)) for row in (query, key))  # (3, C, h, w)
         return torch.einsum("ichw,jcuv->ijhwuv", q, k).relu().flatten(0, 1)[None]
 
 
 @torch.inference_mode()
 def describe(model: CVNet, subjects: list[tuple[Source, ...]], recipe: Recipe) -> Kept:
-    """One view of every picture, described."""
+    """Extract one view of every image."""
     maps: list[tuple[Tensor, ...]] = []
     descriptors = []
     numbers = [(s, p) for s, pictures in enumerate(subjects) for p in range(len(pictures))]
@@ -107,22 +114,22 @@ def describe(model: CVNet, subjects: list[tuple[Source, ...]], recipe: Recipe) -
 
 
 def nearest(similarities: Array, owners: Array, count: int) -> Array:
-    """Rows of other subjects most like each row, (n, count)."""
+    """Return the rows of other subjects most similar to each row, (n, count)."""
     return np.argsort(-np.where(owners[:, None] == owners, -1, similarities), axis=1)[:, :count]
 
 
 def head_of(model: CVNet) -> FactoredReranker:
-    """The head in factored form, to be trained; all of its weights are the model's own but one, see `put_back`."""
+    """Return the trainable head in factored form; it shares all weights with the model except one, see `put_back`."""
     return FactoredReranker(model.reranker).requires_grad_(True)
 
 
 def put_back(head: FactoredReranker, model: CVNet) -> None:
-    """Write to the model the one kernel that the factored form holds as a re-ordered copy."""
-    model.reranker.learner.block1[0].conv1 = key_major(head.over_query)  # the re-ordering undoes itself
+    """Write the one kernel back to the model that the factored form holds as a reordered copy."""
+    model.reranker.learner.block1[0].conv1 = key_major(head.over_query)  # the reordering is its own inverse
 
 
 def draw(rng: Generator, kept: Kept, recipe: Recipe) -> tuple[int, list[int]]:
-    """A query that has positives, and its keys, positives first."""
+    """Draw a query that has positives, and its keys, positives first."""
     query = int(rng.choice([row for row, positives in enumerate(kept.positives) if positives]))
     kinds = (
         (kept.positives[query], recipe.positives),
@@ -133,19 +140,19 @@ def draw(rng: Generator, kept: Kept, recipe: Recipe) -> tuple[int, list[int]]:
 
 
 def target(query: Tensor, key: Tensor) -> Tensor:
-    """The logit that a pair of full-scale unit maps (1, 256, h, w) should get: ()."""
+    """Return the target logit () of a pair of full-scale feature maps (1, 256, h, w)."""
     return SLOPE * ((1 + votes(query[0], key[0])) / (1 + EVEN_VOTES)).log()
 
 
 def imitation_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """How far logits (n, 2) are from target logits (n,): as numbers, and where it matters, as probabilities."""
+    """Return the loss between logits (n, 2) and target logits (n,): squared error plus cross entropy."""
     logits = logits[:, 1] - logits[:, 0]
     numbers = F.mse_loss(logits / SLOPE, targets / SLOPE)
     return numbers + F.binary_cross_entropy_with_logits(logits, targets.sigmoid())
 
 
 def train(rank: int, recipe: Recipe, model: CVNet, kept: Kept, folder: Path) -> None:
-    """One of the processes that run the stage to its end, from where the folder's checkpoint stands.
+    """Run one of the processes of this stage, from the folder's checkpoint to the end.
 
     Raises:
         WeightsError: see `Progress.resume`.
@@ -177,7 +184,7 @@ def train(rank: int, recipe: Recipe, model: CVNet, kept: Kept, folder: Path) -> 
 
 
 def load(folder: Path, widths: Widths) -> CVNet:
-    """The narrow model as far as it has been trained.
+    """Load the narrow model with the stages trained so far.
 
     Raises:
         WeightsError: the first stage has not been run.

@@ -1,7 +1,7 @@
-"""Two views of one picture's subject: crops, warped and developed differently, and the points they have in common.
+"""Training views of a subject: crops, warped and developed differently, and their common points.
 
-A *source* is a picture of something flat (a façade, a collage) with its plane's coordinates. Crops know their plane
-too, so that every pair comes with correspondences. All coordinates are (x, y), homogeneous matrices (3, 3).
+A *source* is an image of something flat (a façade, a collage) with the coordinates of its plane. Crops keep these
+coordinates, so every pair has correspondences. Coordinates are (x, y), homographies (3, 3).
 """
 
 from __future__ import annotations
@@ -14,15 +14,21 @@ from numpy.random import Generator
 
 from cvnet_engine.engine.contract import Array
 
-POINTS = 64  # correspondences sampled in a pair
-CANDIDATES = 1024  # points tried to find them
-COMMON = 0.2  # least share of what a picture shows of its subject that another must show too, to be its positive
-GRID = 16  # points a side that measure it
+POINTS = 64  # correspondences sampled per pair
+CANDIDATES = 1024  # candidate points for correspondences
+COMMON = 0.2  # fraction of a query's visible points that a positive must also show
+GRID = 16  # points per side for measuring this fraction
 
 
 @dataclass(frozen=True)
 class Source:
-    """A picture (H, W, 3) uint8, unit square to its pixels (3, 3), and where its subject is seen, (h, w) bool."""
+    """An image of a subject.
+
+    Attributes:
+        picture: (H, W, 3) uint8.
+        to_picture: homography (3, 3) from the unit square to pixels.
+        seen: (h, w) bool, True where the subject is visible.
+    """
 
     picture: Array
     to_picture: Array
@@ -31,25 +37,25 @@ class Source:
 
 @dataclass(frozen=True)
 class Warps:
-    """How far a crop may depart from its source."""
+    """Limits of the difference between a crop and its source."""
 
-    zoom: tuple[float, float] = (0.4, 2.0)  # crop pixels a pixel of the source
-    zoom_between: float = 0.35  # log, standard deviation between the scales of the subject in a pair
-    shift: float = 0.22  # of the crop's size, between its centre and the common point
+    zoom: tuple[float, float] = (0.4, 2.0)  # crop pixels per source pixel
+    zoom_between: float = 0.35  # standard deviation of the log ratio between the subject's scales in a pair
+    shift: float = 0.22  # relative to the crop's size, from its centre to the common point
     turn_deg: float = 8.0
-    perspective: float = 0.12  # of the crop's size, each corner
+    perspective: float = 0.12  # displacement of each corner, relative to the crop's size
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two crops (2, H, W, 3) uint8 and corresponding points (2, POINTS, 2) px, of which some may be void (NaN)."""
+    """Two crops (2, H, W, 3) uint8 and corresponding points (2, POINTS, 2) px; missing points are NaN."""
 
     crops: Array
     points: Array
 
 
 def make_pair(rng: Generator, sources: tuple[Source, Source], size: tuple[int, int], warps: Warps) -> Pair:
-    """Crops of (height, width) px from two pictures of one subject, round a point that both show."""
+    """Crop two images of one subject to (height, width) px, around a point that both show."""
     candidates = rng.random((CANDIDATES, 2))
     common = candidates[visible(sources[0], candidates) & visible(sources[1], candidates)]
     anchor = common[0] if len(common) else rng.random(2)
@@ -63,16 +69,16 @@ def make_pair(rng: Generator, sources: tuple[Source, Source], size: tuple[int, i
 
 
 def whole_view(rng: Generator, source: Source, size: tuple[int, int], warps: Warps) -> Array:
-    """The whole picture or most of it, (H, W, 3) uint8."""
+    """Return the whole image or most of it, (H, W, 3) uint8."""
     height, width = source.picture.shape[:2]
-    whole = np.sqrt(size[0] * size[1] / (height * width))  # pixels of the view a pixel of the picture
+    whole = np.sqrt(size[0] * size[1] / (height * width))  # view pixels per image pixel
     zoom = whole * np.exp(rng.uniform(-0.1, 0.45))
     warp = random_warp(rng, np.array([width, height]) / 2, zoom, size, warps)
     return develop(rng, warp_picture(source.picture, warp, zoom, size))
 
 
 def common(query: Source, other: Source) -> bool:
-    """Whether a picture shows enough of what the query shows of their subject."""
+    """Return True if `other` shows enough of what the query shows of their subject."""
     points = (np.moveaxis(np.mgrid[:GRID, :GRID], 0, -1).reshape(-1, 2) + 0.5) / GRID
     seen = visible(query, points)
     spread = np.ptp(project(other.to_picture, points), axis=0)  # px
@@ -81,27 +87,27 @@ def common(query: Source, other: Source) -> bool:
 
 
 def choose_zooms(rng: Generator, scales: list[float], warps: Warps) -> Array:
-    """How much each picture is magnified, (2,), so that the subject's scales in the crops differ as asked for."""
+    """Choose the magnification of each image, (2,); the subject's scales in the crops differ by `zoom_between`."""
     zoom = np.exp(rng.uniform(*np.log(warps.zoom)))
     other = zoom * scales[0] / scales[1] * np.exp(rng.normal(0, warps.zoom_between))
     return np.clip([zoom, other], *warps.zoom)
 
 
 def scale_at(to_picture: Array, point: Array) -> float:
-    """Pixels a unit of the plane near a point: the square root of the area that a small square takes."""
+    """Return the pixels per plane unit near a point, the square root of the area magnification."""
     square = point + np.array([(0, 0), (1e-3, 0), (1e-3, 1e-3), (0, 1e-3)])
     return float(np.sqrt(cv2.contourArea(project(to_picture, square).astype(np.float32))) / 1e-3)
 
 
 def warp_picture(picture: Array, warp: Array, zoom: float, size: tuple[int, int]) -> Array:
-    """The crop, without aliasing: what is shrunk is blurred first."""
+    """Warp the image to the crop; blurs it first if it is shrunk, to avoid aliasing."""
     if zoom < 0.75:
         picture = cv2.GaussianBlur(picture, (0, 0), 0.5 / zoom)
     return cv2.warpPerspective(picture, warp, size[::-1], borderMode=cv2.BORDER_REPLICATE)
 
 
 def visible(source: Source, points: Array) -> Array:
-    """Which points of the plane (N, 2) the picture shows, (N,) bool."""
+    """Return which points of the plane (N, 2) are visible in the image, (N,) bool."""
     rows, cols = source.seen.shape
     height, width = source.picture.shape[:2]
     x, y = (project(source.to_picture, points) * (cols / width, rows / height)).T
@@ -111,13 +117,13 @@ def visible(source: Source, points: Array) -> Array:
 
 
 def project(matrix: Array, points: Array) -> Array:
-    """(N, 2) points under a homography."""
+    """Apply a homography to (N, 2) points."""
     x, y, w = matrix @ np.vstack([points.T, np.ones(len(points))])
     return np.stack([x / w, y / w], 1)
 
 
 def random_warp(rng: Generator, centre: Array, zoom: float, size: tuple[int, int], warps: Warps) -> Array:
-    """Source pixels to crop pixels: what surrounds `centre`, zoomed, turned and tilted."""
+    """Return the homography from source to crop pixels: the area around `centre`, zoomed, turned and tilted."""
     extent = np.array(size[::-1], float)
     corners = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)]) * extent  # px about the crop's middle
     turn = np.radians(rng.normal(0, warps.turn_deg))
@@ -129,7 +135,7 @@ def random_warp(rng: Generator, centre: Array, zoom: float, size: tuple[int, int
 
 
 def sample_inside(points: Array, size: tuple[int, int]) -> Array:
-    """The first `POINTS` of (2, N, 2) that both crops contain; the rest of (2, POINTS, 2) is NaN."""
+    """Return the first `POINTS` of (2, N, 2) that both crops contain; the rest of (2, POINTS, 2) is NaN."""
     height, width = size
     inside = ((points > 4) & (points < (width - 4, height - 4))).all(axis=(0, 2))
     kept = points[:, inside][:, :POINTS]
@@ -139,7 +145,7 @@ def sample_inside(points: Array, size: tuple[int, int]) -> Array:
 
 
 def develop(rng: Generator, picture: Array) -> Array:
-    """Light, colour, lens, sensor, compression and what walks by, (H, W, 3) uint8."""
+    """Apply random occluders, blur, light, colour, noise and compression, (H, W, 3) uint8."""
     if rng.random() < 0.35:
         picture = hide(rng, picture)
     height, width = picture.shape[:2]
@@ -157,7 +163,7 @@ def develop(rng: Generator, picture: Array) -> Array:
         picture = cast_shade(rng, picture)
     if rng.random() < 0.5:
         cv2.setRNGSeed(int(rng.integers(2**31)))
-        spread = np.array([rng.uniform(1, 9), 0, 0])  # in blue alone: so the demonstration model was trained
+        spread = np.array([rng.uniform(1, 9), 0, 0])  # only blue, as in the shipped demonstration model
         noise = cv2.randn(np.empty((height, width, 3), np.int16), np.zeros(3), spread)
         picture = cv2.add(picture, noise, dtype=cv2.CV_8U)
     if rng.random() < 0.4:
@@ -169,7 +175,7 @@ def develop(rng: Generator, picture: Array) -> Array:
 
 
 def hide(rng: Generator, picture: Array) -> Array:
-    """Blobs of one colour or of another part of the picture, over up to a third of it."""
+    """Cover parts with blobs of one colour or of another part of the image."""
     picture = picture.copy()
     height, width = picture.shape[:2]
     for _ in range(int(rng.integers(1, 4))):
@@ -182,7 +188,7 @@ def hide(rng: Generator, picture: Array) -> Array:
 
 
 def cast_shade(rng: Generator, picture: Array) -> Array:
-    """A soft shadow over one side."""
+    """Apply a soft shadow over one side."""
     height, width = picture.shape[:2]
     y, x = np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     turn = rng.uniform(0, 2 * np.pi)

@@ -1,7 +1,7 @@
-"""The descriptor's whitening, in closed form: directions in which views of one building differ count for less.
+"""Whitening of the descriptor in closed form: it reduces directions in which views of one building differ.
 
-`python -m training.whitening FOLDER --photographs PHOTOGRAPHS`, after the first stage. It multiplies the final layer by
-the inverse square root of the covariance within scenes (Mikolajczyk and Matas, ICCV 2007), learnt from whole
+Run `python -m training.whitening FOLDER --photographs PHOTOGRAPHS` after the first stage. It multiplies the final layer
+by the inverse square root of the covariance within scenes (Mikolajczyk and Matas, ICCV 2007), estimated from whole
 photographs of the training scenes.
 """
 
@@ -27,14 +27,14 @@ from training.pairs import normalised
 from training.photographs import Photograph, read_scene, scene_file
 from training.slim import channels_last, slim_model
 
-SHRINKAGE = 0.05  # of the mean variance, added to every direction's
-SIZE_FACTOR = 0.6  # of the photographs, to the size of the pictures to come
-VIEWS = 4  # of a scene
+SHRINKAGE = 0.05  # fraction of the mean variance, added to the variance of every direction
+SIZE_FACTOR = 0.6  # photographs are resized to the expected size of later images
+VIEWS = 4  # per scene
 
 
 @torch.inference_mode()
 def describe(backbone: Backbone, photographs: list[Photograph]) -> Array:
-    """Descriptors of a scene's pictures, (n, C) of unit norm."""
+    """Extract the descriptors of a scene's images, (n, C), L2-normalised."""
     found = []
     for photograph in photographs:
         picture = cv2.resize(photograph.picture(), None, fx=SIZE_FACTOR, fy=SIZE_FACTOR, interpolation=cv2.INTER_AREA)
@@ -44,7 +44,7 @@ def describe(backbone: Backbone, photographs: list[Photograph]) -> Array:
 
 
 def whitening(descriptors: Array) -> Array:
-    """(C, C) symmetric: the inverse square root of the covariance within scenes, of descriptors (scenes, views, C)."""
+    """Return the inverse square root (C, C) of the covariance within scenes, of descriptors (scenes, views, C)."""
     within = (descriptors - descriptors.mean(axis=1, keepdims=True)).reshape(-1, descriptors.shape[2])
     covariance = within.T @ within / len(within)
     covariance += SHRINKAGE * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
@@ -54,7 +54,7 @@ def whitening(descriptors: Array) -> Array:
 
 
 def whiten(layer: nn.Linear, by: Array) -> None:
-    """Let the layer's output be multiplied by a matrix (C, C)."""
+    """Multiply the layer's output by a matrix (C, C), by changing its weights."""
     with torch.no_grad():
         matrix = torch.from_numpy(by).to(layer.weight.dtype)
         layer.weight.copy_(matrix @ layer.weight)
@@ -65,7 +65,7 @@ def main(
     folder: Annotated[Path, typer.Argument(help="Where the first stage left its checkpoint.")],
     photographs: Annotated[Path, typer.Option(help="Written by training.photographs.")],
 ) -> None:
-    """Learn the whitening from the training scenes."""
+    """Compute the whitening from the training scenes."""
     torch.set_num_threads(1)
     model = slim_model(Recipe().widths)
     model.load_state_dict(checkpoints.read(folder, "backbone"))

@@ -12,22 +12,22 @@ from cvnet_engine.benchmarks.accuracy.protocol import SETUPS
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.retrieval.ranking import Ranking
 
-HEAD = 10  # first results that are compared as a set
-ORDERED = 100  # first results of a global ranking whose order is compared
+HEAD = 10  # first results of each ranking, compared as a set
+ORDERED = 100  # length of a global ranking over which Kendall's tau is computed
 
 Outcome = tuple[int, str]  # shortlist length and setup
 
 
 @dataclass(frozen=True)
 class RankAgreement:
-    """How alike two methods rank, over the queries of a setup that have relevant images.
+    """Agreement of two methods' rankings, over the queries that have relevant images in one setup.
 
     Attributes:
-        map_difference: mAP, first minus second.
-        largest_ap_difference: of a single query, without its sign.
-        same_first: share of queries with the same first result.
-        head: share of the first `HEAD` results in common, averaged.
-        tau: Kendall's rank correlation of the shortlisted images in common, averaged.
+        map_difference: mAP of the first method minus mAP of the second.
+        largest_ap_difference: largest absolute AP difference of a single query.
+        same_first: fraction of queries with the same first result.
+        head: mean fraction of the first `HEAD` results that both rankings contain.
+        tau: mean Kendall rank correlation over the shortlisted images that both rankings contain.
     """
 
     map_difference: float
@@ -39,7 +39,14 @@ class RankAgreement:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two evaluations compared: `ap_differences` has one entry a query and outcome, first minus second."""
+    """Comparison of two evaluations.
+
+    Attributes:
+        largest_pair_difference: largest absolute difference between the two scores of a pair.
+        mean_pair_difference: mean absolute difference.
+        ranks: agreement of the rankings per shortlist length and setup.
+        ap_differences: per query, the AP difference (first minus second) of each shortlist length and setup.
+    """
 
     largest_pair_difference: float
     mean_pair_difference: float
@@ -59,7 +66,7 @@ class Agreement:
 
 
 def nested(by_outcome: dict[Outcome, float]) -> dict[str, dict[str, float]]:
-    """Shortlist length -> setup -> value."""
+    """Return the values as a nested dict: shortlist length -> setup -> value."""
     found: dict[str, dict[str, float]] = {}
     for (k, setup), value in by_outcome.items():
         found.setdefault(str(k), {})[setup] = value
@@ -67,7 +74,7 @@ def nested(by_outcome: dict[Outcome, float]) -> dict[str, dict[str, float]]:
 
 
 def compare(ours: Evaluation, theirs: Evaluation) -> Agreement:
-    """The first evaluation against the second, over the shortlist lengths that both have."""
+    """Compare the first evaluation with the second, for the shortlist lengths that both contain."""
     pairs = list(zip(ours.queries, theirs.queries, strict=True))
     shortlists = (GLOBAL, *(k for k in ours.shortlists if k in theirs.shortlists))
     outcomes = [(k, setup) for k in shortlists for setup in SETUPS]
@@ -82,7 +89,7 @@ def compare(ours: Evaluation, theirs: Evaluation) -> Agreement:
 
 
 def pair_differences(a: QueryEvaluation, b: QueryEvaluation) -> Array:
-    """Of the pairs that both scored, without signs."""
+    """Return the absolute score differences of the pairs that both evaluations scored."""
     common = [row for row in a.pair_scores if row in b.pair_scores]
     differences: Array = np.abs([a.pair_scores[row] - b.pair_scores[row] for row in common])
     return differences
@@ -96,7 +103,7 @@ def ap_difference(a: QueryEvaluation, b: QueryEvaluation, outcome: Outcome) -> f
 
 
 def rank_agreement(pairs: list[tuple[QueryEvaluation, QueryEvaluation]], outcome: Outcome) -> RankAgreement:
-    """Over queries that the setup judges."""
+    """Compute the agreement over query pairs that have a result in this setup."""
     differences = np.array([ap_difference(a, b, outcome) for a, b in pairs])
     rankings = [(a.rankings[outcome], b.rankings[outcome]) for a, b in pairs]
     depth = outcome[0] or ORDERED
@@ -110,13 +117,13 @@ def rank_agreement(pairs: list[tuple[QueryEvaluation, QueryEvaluation]], outcome
 
 
 def in_common(a: Ranking, b: Ranking, k: int) -> float:
-    """Share of the first k results in common."""
+    """Return the fraction of the first k results that both rankings contain."""
     first, second = set(a.rows[:k].tolist()), set(b.rows[:k].tolist())
     return len(first & second) / len(first)
 
 
 def kendall_tau(a: Array, b: Array) -> float:
-    """Rank correlation of the rows that two orders have in common: 1 for the same order, -1 for the reverse."""
+    """Return Kendall's rank correlation of the rows in both rankings: 1 for the same order, -1 for the reverse."""
     place = {row: i for i, row in enumerate(b.tolist())}
     order = np.array([place[row] for row in a.tolist() if row in place])
     n = len(order)

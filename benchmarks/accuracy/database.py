@@ -1,4 +1,4 @@
-"""A database in memory."""
+"""In-memory database of extracted features."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from cvnet_engine.engine.geometry import Size
 
 @dataclass(frozen=True)
 class Database:
-    """Images in memory, as they were described."""
+    """Features of database images, held in memory."""
 
     described: Sequence[Features]
 
     @classmethod
     def as_kept(cls, described: Sequence[Features], codec: MapCodec) -> Database:
-        """As they come back from a gallery that keeps maps so."""
+        """Return the features as a gallery with this map codec would store and return them."""
         return cls([kept(features, codec) for features in described])
 
     @property
     def descriptors(self) -> Array:
-        """(n, 2048) float32."""
+        """Descriptors (n, 2048) float32."""
         return np.stack([features.descriptor for features in self.described])
 
     def map_size(self, row: int) -> Size:

@@ -1,8 +1,8 @@
 """Data sets in the layout of Revisited Oxford/Paris: `DATA_DIR/NAME/gnd_NAME.pkl` and `DATA_DIR/NAME/jpg/*.jpg`.
 
-The ground truth is a dict of `imlist` and `qimlist` (image names) and `gnd`, one record a query: `bbx`
-(x1, y1, x2, y2 in pixels), and `easy`, `hard`, `junk` (indices into `imlist`). A JSON twin of the same content is
-accepted where there is no pickle.
+The ground truth is a dict of `imlist` and `qimlist` (image names) and `gnd`, one record per query: `bbx`
+(x1, y1, x2, y2 in pixels), and `easy`, `hard`, `junk` (indices into `imlist`). Without a pickle, `gnd_NAME.json` with
+the same content is read.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.errors import DatasetError, one_line
 from cvnet_engine.engine.files import absolute
 
-IMAGE_NAME = re.compile(r"(?!(?:.*/)?\.\.(?:/|$))[^/\0][^\0]*")  # never leaves the folder it starts from
+IMAGE_NAME = re.compile(r"(?!(?:.*/)?\.\.(?:/|$))[^/\0][^\0]*")  # rejects names that leave the image folder
 LABELS = ("easy", "hard", "junk")
-LISTED = 5  # missing images that are named
-# as revisitop's own python/download.py fetches them
+LISTED = 5  # missing images named in an error message
+# The archives that revisitop's python/download.py fetches.
 SOURCES = {
     "roxford5k": "www.robots.ox.ac.uk/~vgg/data/oxbuildings (oxbuild_images.tgz)",
     "rparis6k": "www.robots.ox.ac.uk/~vgg/data/parisbuildings (paris_1.tgz, paris_2.tgz)",
@@ -36,7 +36,7 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """One query's labels: a box (x1, y1, x2, y2) px, and rows of the database (int64 arrays)."""
+    """Labels of one query: a box (x1, y1, x2, y2) in pixels, and database rows (int64 arrays)."""
 
     bbx: tuple[float, float, float, float]
     easy: Array
@@ -46,7 +46,7 @@ class GroundTruth:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A benchmark: database images, query images, and one `GroundTruth` a query. Rows index `images`."""
+    """A benchmark: database images, query images, and one `GroundTruth` per query. Rows index `images`."""
 
     name: str
     images: tuple[Path, ...]
@@ -54,28 +54,28 @@ class Dataset:
     ground_truth: tuple[GroundTruth, ...]
 
     def with_distractors(self, images: Sequence[Path]) -> Dataset:
-        """The same queries in a larger database; distractors are relevant to none of them."""
+        """Return the data set with more database images, none of them relevant to any query."""
         return replace(self, images=self.images + tuple(images))
 
 
 def load(data_dir: Path, name: str) -> Dataset:
-    """The data set NAME in DATA_DIR.
+    """Load the data set `name` from `data_dir`.
 
     Raises:
-        DatasetError: no ground truth, malformed ground truth, or images that are not there.
+        DatasetError: the ground truth is missing or malformed, or images are missing.
     """
     folder = absolute(data_dir / name)
     content = read_ground_truth(folder, name)
     try:
         dataset = parse(content, folder / "jpg", name)
-    except (ValueError, OverflowError) as error:  # the latter of a number that no float holds
+    except (ValueError, OverflowError) as error:  # OverflowError: an integer too large for a float
         raise DatasetError(f"{folder}: ground truth malformed: {error}; correct it, or copy it again") from error
     require_images(dataset, folder / "jpg")
     return dataset
 
 
 def require_images(dataset: Dataset, folder: Path) -> None:
-    """Raise DatasetError where images are missing: how many, which, and where they come from."""
+    """Raise DatasetError if images are missing: how many, which, and where to get them."""
     images = dict.fromkeys(dataset.images + dataset.queries)
     missing = [path.name for path in images if not path.is_file()]
     if missing:
@@ -86,10 +86,10 @@ def require_images(dataset: Dataset, folder: Path) -> None:
 
 
 def parse(content: dict[str, Any], folder: Path, name: str) -> Dataset:
-    """Ground truth as read from a file, checked.
+    """Validate ground truth that was read from a file.
 
     Raises:
-        ValueError: what is wrong, with the query and the entry that it is wrong in.
+        ValueError: the content is malformed; the message names the query and the entry.
     """
     images, queries = (names(content.get(key), key) for key in ("imlist", "qimlist"))
     twice = next((image for image, count in Counter(images).items() if count > 1), None)
@@ -110,7 +110,7 @@ def parse(content: dict[str, Any], folder: Path, name: str) -> Dataset:
 
 
 def names(value: Any, where: str) -> list[str]:
-    """Image names within the data set's folder."""
+    """Return the image names; raises ValueError if one is malformed or leaves the data set's folder."""
     found = entries(value, where)
     if not found:
         raise ValueError(f"{where} is empty")
@@ -121,13 +121,13 @@ def names(value: Any, where: str) -> list[str]:
 
 
 def ground_truth(record: Any, images: int, query: str) -> GroundTruth:
-    """One query's record."""
+    """Validate the record of one query."""
     if not isinstance(record, dict):
         raise ValueError(f"{query} has a {type(record).__name__}; expected a dict of bbx, {', '.join(LABELS)}")
     box = entries(record.get("bbx"), f"{query}, bbx")
     if len(box) != 4 or not all(is_number(bound) and math.isfinite(bound) for bound in box):
         raise ValueError(f"{query}, bbx is {box}; expected four numbers x1, y1, x2, y2")
-    listed: dict[int, str] = {}  # row -> the entry that has it
+    listed: dict[int, str] = {}  # row -> the entry that lists it
     for label in LABELS:
         for number, row in enumerate(entries(record.get(label), f"{query}, {label}")):
             entry = f"{label}[{number}]"
@@ -151,7 +151,7 @@ def is_number(value: Any) -> bool:
 
 
 def read_ground_truth(folder: Path, name: str) -> dict[str, Any]:
-    """The content of `gnd_NAME.pkl`, else of `gnd_NAME.json`."""
+    """Return the content of `gnd_NAME.pkl` or, without it, of `gnd_NAME.json`."""
     pickled, plain = folder / f"gnd_{name}.pkl", folder / f"gnd_{name}.json"
     try:
         if pickled.is_file():
@@ -165,7 +165,7 @@ def read_ground_truth(folder: Path, name: str) -> dict[str, Any]:
             )
     except DatasetError:
         raise
-    except Exception as error:  # a damaged pickle can raise nearly anything
+    except Exception as error:  # a damaged pickle can raise nearly any exception
         raise DatasetError(
             f"{folder}: ground truth not readable ({type(error).__name__}: {one_line(error)}); copy it again"
         ) from error
@@ -177,7 +177,7 @@ def read_ground_truth(folder: Path, name: str) -> dict[str, Any]:
 
 
 class DataUnpickler(pickle.Unpickler):
-    """Unpickles plain containers, strings and numbers; what would import, and so could run code, is refused."""
+    """An unpickler for plain containers, strings and numbers. It refuses imports, because they could run code."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise DatasetError(
@@ -187,10 +187,10 @@ class DataUnpickler(pickle.Unpickler):
 
 
 def read_distractors(listing: Path) -> list[Path]:
-    """Image paths of a text file, one a line, relative ones from the file's own folder.
+    """Return the image paths listed in a text file, one per line; relative paths start at the file's folder.
 
     Raises:
-        DatasetError: no such file, an empty one, or a path that is not there.
+        DatasetError: the file is not readable or is empty, or an image is missing.
     """
     try:
         lines = [line.strip() for line in listing.read_text().splitlines() if line.strip()]

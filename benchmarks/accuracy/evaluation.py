@@ -1,8 +1,8 @@
-"""Evaluation of a model on a data set: mAP of the global and of each reranked ranking, in E, M and H.
+"""Evaluation of a model on a data set: mAP of the global ranking and of each reranked one, in the setups E, M and H.
 
-When pairs are scored, the shortlist is counted separately for each setup after its ignored images are taken out, and
-each setup is reranked on its own; a pair that several shortlists share is scored once. SuperGlobal refines one list for
-all setups. What a query took to compute goes to a journal as soon as it is done.
+For pair scores, each setup has its own shortlist, taken after its ignored images are removed; a pair that occurs in
+several shortlists is scored once. SuperGlobal refines one list for all setups. The work of each query is written to a
+journal as soon as it is complete.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from cvnet_engine.engine.retrieval.ranking import Ranking
 from cvnet_engine.engine.retrieval.search import similarities
 from cvnet_engine.engine.retrieval.searcher import Plan, RerankWith
 
-GLOBAL = 0  # the shortlist length that stands for no reranking
+GLOBAL = 0  # shortlist length that means no reranking
 
 
 @dataclass(frozen=True)
 class QueryWork:
-    """What has to be computed for a query; its rankings and results follow from it.
+    """Computed part of a query, from which its rankings and results follow.
 
     Attributes:
         descriptor: (2048,) float32, unit norm.
-        pair_scores: database row -> pair score.
-        pooled_scores: database row -> pair score on pooled maps.
-        seconds: what it took, whenever that was.
+        pair_scores: database row -> pair score at full resolution.
+        pooled_scores: database row -> pair score at coarse resolution.
+        seconds: total computing time, including that of interrupted runs.
     """
 
     descriptor: Array
@@ -67,15 +67,15 @@ class QueryWork:
 
 @dataclass(frozen=True)
 class QueryEvaluation:
-    """One query, ranked and judged.
+    """Rankings and results of one query.
 
     Attributes:
         ranking: the whole database by global similarity.
-        pair_scores: database row -> pair score, for every row of a shortlist that was scored in full.
-        pooled_scores: database row -> pair score on pooled maps, for shortlists longer than `rerank_full`.
-        rankings: (shortlist length, setup) -> the ranking that was judged, ignored images left out.
-        results: the same keys -> its result, None where the setup has no relevant image.
-        seconds: what extracting it and scoring its pairs took.
+        pair_scores: database row -> pair score at full resolution, for every row that was scored.
+        pooled_scores: database row -> pair score at coarse resolution, for shortlists longer than `rerank_full`.
+        rankings: (shortlist length, setup) -> ranking without ignored images.
+        results: (shortlist length, setup) -> result, None if the query has no relevant image in this setup.
+        seconds: time of extraction and pair scores.
     """
 
     ranking: Ranking
@@ -88,32 +88,32 @@ class QueryEvaluation:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A data set evaluated, query by query, with reranking at each of `shortlists` (their lengths)."""
+    """Evaluation of a data set, with reranking at each length in `shortlists`."""
 
     shortlists: tuple[int, ...]
     queries: tuple[QueryEvaluation, ...]
 
     def means(self, shortlist: int, setup: str) -> dict[str, float]:
-        """mAP and mP@1,5,10; `GLOBAL` for the ranking without reranking."""
+        """Return mAP and mP@1,5,10; pass `GLOBAL` for the ranking without reranking."""
         return summarise([query.results[shortlist, setup] for query in self.queries])
 
     @property
     def pairs(self) -> int:
-        """How many pairs were scored in full."""
+        """Number of pairs scored at full resolution."""
         return sum(len(query.pair_scores) for query in self.queries)
 
     @property
     def pooled_pairs(self) -> int:
-        """How many pairs were scored on pooled maps."""
+        """Number of pairs scored at coarse resolution."""
         return sum(len(query.pooled_scores) for query in self.queries)
 
     @property
     def seconds(self) -> float:
-        """What all queries took, whenever that was."""
+        """Total computing time of all queries, including that of interrupted runs."""
         return sum(query.seconds for query in self.queries)
 
     def to_json(self) -> dict[str, Any]:
-        """The tables: `{"global": {"E": {"mAP": …}}, "rerank": {"20": {"E": …}}}`."""
+        """Return the tables: `{"global": {"E": {"mAP": …}}, "rerank": {"20": {"E": …}}}`."""
         return {
             "global": {setup: self.means(GLOBAL, setup) for setup in SETUPS},
             "rerank": {str(k): {setup: self.means(k, setup) for setup in SETUPS} for k in self.shortlists},
@@ -122,12 +122,12 @@ class Evaluation:
         }
 
 
-Timed = tuple[Evaluation, dict[str, float]]  # and the seconds of each stage, `index` being those of `indexed` images
+Timed = tuple[Evaluation, dict[str, float]]  # with the seconds of each stage; `index` covers `indexed` images
 
 
 @dataclass(frozen=True)
 class Selected:
-    """Rows of other images, renumbered."""
+    """Rows of another set of images, renumbered."""
 
     whole: Mapped
     rows: Array  # (n,) int64
@@ -141,13 +141,13 @@ class Selected:
 
 @dataclass(frozen=True)
 class Selection(Selected):
-    """Rows of a larger collection, as a collection of their own."""
+    """Selected rows of a larger collection, usable as a collection."""
 
     whole: Collection
 
     @classmethod
     def of_gallery(cls, gallery: Gallery, paths: Sequence[Path]) -> Selection:
-        """The images at `paths`, in that order, all of which must be in the gallery."""
+        """Select the images at `paths`, in that order; all of them must be in the gallery."""
         row_of = {path: row for row, path in enumerate(gallery.paths)}
         return cls(gallery, np.array([row_of[path.absolute()] for path in paths], np.int64))
 
@@ -161,13 +161,13 @@ class Selection(Selected):
 
 @dataclass(frozen=True)
 class Task:
-    """What is evaluated.
+    """The data set and the settings of an evaluation.
 
     Attributes:
-        shortlists: their lengths, in ascending order.
-        cropped: queries are cropped to their boxes, as published.
-        method: what shortlists are reranked with.
-        rerank_full: how many of a shortlist are scored in full; see `Plan`.
+        shortlists: shortlist lengths, ascending.
+        cropped: crop queries to their boxes, as published.
+        method: reranking method.
+        rerank_full: candidates per shortlist to score at full resolution; see `Plan`.
     """
 
     dataset: Dataset
@@ -178,11 +178,11 @@ class Task:
 
     @property
     def queries(self) -> range:
-        """Their numbers."""
+        """Query numbers."""
         return range(len(self.dataset.queries))
 
     def box(self, number: int) -> tuple[float, float, float, float] | None:
-        """What a query is cropped to, in pixels."""
+        """Return the box in pixels that a query is cropped to; None if queries are not cropped."""
         return self.dataset.ground_truth[number].bbx if self.cropped else None
 
     def plan(self, shortlist: int) -> Plan:
@@ -190,10 +190,10 @@ class Task:
 
 
 class Query:
-    """A query of a task in a database: what there is to compute for it, and how it does by that.
+    """A query of a task against a database: computes the missing scores and evaluates them.
 
     Attributes:
-        work: what has been computed, whenever that was; None if nothing has.
+        work: what has been computed, possibly in an earlier run; None at first.
     """
 
     def __init__(
@@ -201,15 +201,15 @@ class Query:
     ) -> None:
         """
         Args:
-            collection: its rows are the data set's.
-            descriptors: (n, 2048) of these rows.
+            collection: its rows are those of the data set.
+            descriptors: (n, 2048) descriptors of the collection.
         """
         self.number, self.work = number, work
         self._task, self._collection, self._descriptors = task, collection, descriptors
 
     @property
     def is_complete(self) -> bool:
-        """Whether every pair of a shortlist has been scored."""
+        """True if every pair of every shortlist has been scored."""
         work = self.work
         return (
             work is not None
@@ -218,13 +218,13 @@ class Query:
         )
 
     def complete(self, retriever: Engines, features: Features | None = None) -> QueryWork:
-        """Compute what is missing.
+        """Compute the missing scores.
 
         Args:
-            features: the query's, if they are at hand.
+            features: features of the query, if already extracted.
 
         Raises:
-            ImageError: the query cannot be read, or its box misses it.
+            ImageError: the query image cannot be read, or its box lies outside it.
         """
         started = time.perf_counter()
         path, box = self._task.dataset.queries[self.number], self._task.box(self.number)
@@ -246,7 +246,7 @@ class Query:
         return self.work
 
     def evaluation(self) -> QueryEvaluation:
-        """How it does, by its complete work."""
+        """Evaluate the query; its work must be complete."""
         work, truth = self._known, self._truth
         rankings = {(GLOBAL, setup): self._ranking.without(ignored(truth, setup)) for setup in SETUPS}
         rankings |= self._looked_at.reranked(work.pair_scores)
@@ -279,16 +279,16 @@ class Query:
 
     @cached_property
     def _looked_at(self) -> Shortlists:
-        """In the order that their looks on pooled maps, all of them known, have put them in."""
+        """The shortlists in the order of the coarse scores, all of which must be known."""
         return self._shortlists.looked_at(self._known.pooled_scores)
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What a journal has of a task's queries, as one model did them.
+    """Journal entries of a task's queries for one model.
 
     Attributes:
-        identity: what the model's results depend on.
+        identity: identifies everything that the model's results depend on.
     """
 
     task: Task
@@ -296,19 +296,19 @@ class Finished:
     journal: Journal
 
     def get(self, number: int) -> QueryWork | None:
-        """What has been computed for a query; None if nothing has."""
+        """Return what has been computed for a query; None if nothing has."""
         stored = self.journal.get(self._facts(number))
         return QueryWork.unpack(stored) if stored else None
 
     def put(self, number: int, work: QueryWork) -> None:
-        """Store or replace; on return it is on the disk."""
+        """Store or replace the work; it is on disk when this returns."""
         self.journal.put(self._facts(number), work.pack())
 
     def _facts(self, number: int) -> Facts:
         path, rerank_full = self.task.dataset.queries[number], self.task.rerank_full
         identity = (
             self.identity if rerank_full is None else f"{self.identity} fine {rerank_full}"
-        )  # its cost, too, is another
+        )  # separate entries, because the recorded seconds differ too
         return query_facts(identity, path, self.task.box(number), self._database)
 
     @cached_property
@@ -318,7 +318,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """A data set about to be evaluated; the collection's rows are the data set's."""
+    """Evaluation of a data set; the collection's rows are those of the data set."""
 
     collection: Collection
     finished: Finished
@@ -328,10 +328,11 @@ class Evaluator:
         return self.finished.task
 
     def run(self, retriever: Callable[[], Engines], done: Callable[[], None] = lambda: None) -> Evaluation:
-        """Rank and judge every query, by what is finished and what is computed now; `done` is called after each.
+        """Evaluate every query, computing only what the journal lacks.
 
         Args:
-            retriever: called where something has to be computed.
+            retriever: called only if something has to be computed.
+            done: called after each query.
         """
         queries = []
         for query in self.queries():
@@ -354,32 +355,32 @@ def evaluate(
     shortlists: Sequence[int],
     rerank_full: int | None = None,
 ) -> Evaluation:
-    """Rank and judge every query, keeping nothing; as published, but for `rerank_full`."""
+    """Evaluate every query without a journal file, as published unless `rerank_full` is given."""
     task = Task(dataset, tuple(shortlists), rerank_full=rerank_full)
     with Journal(None) as journal:
         return Evaluator(collection, Finished(task, "", journal)).run(lambda: retriever)
 
 
 def completed(known: dict[int, float], rows: Sequence[int], score: Callable[[list[int]], Array]) -> dict[int, float]:
-    """Scores by row, those of `rows` added that are not known."""
+    """Return the known scores by row, and the scores of those `rows` that were not known."""
     missing = [row for row in rows if row not in known]
     return known | dict(zip(missing, score(missing).tolist(), strict=True)) if missing else known
 
 
 def database_digest(dataset: Dataset) -> str:
-    """A digest of the database's images, in their order."""
+    """Return a digest of the database images, in their order."""
     return digest(tuple(content(path) for path in dataset.images))
 
 
 def extract_query(retriever: Engines, path: Path, bbx: Sequence[float] | None) -> Features:
-    """Features of a query image, cropped to its box where there is one."""
+    """Extract a query image, cropped to its box if it has one."""
     image = load(path)
     with naming(path):
         return retriever.extract(image if bbx is None else load(image, within(image, bbx)))
 
 
 def within(image: Array, bbx: Sequence[float]) -> Box:
-    """The part of a box x1, y1, x2, y2 that lies in the image: the published loader cuts off the rest."""
+    """Clip a box (x1, y1, x2, y2) to the right and bottom edges of the image, as the published loader does."""
     height, width = image.shape[:2]
     x1, y1, x2, y2 = bbx
     return x1, y1, min(x2, width), min(y2, height)

@@ -1,8 +1,8 @@
 """A journal of finished work, from which an interrupted evaluation resumes.
 
-One SQLite file. A row holds what came of one image or one query; its key is the SHA-256 of everything that this
-depends on (model, files, crop), so rows of another model, picture or crop are never found, and one file serves any
-number of evaluations. A row is committed and synced before the next one is begun.
+The journal is one SQLite file. A row holds the result of one image or one query. Its key is the SHA-256 of everything
+that the result depends on (model, files, crop), so one file serves any number of evaluations. Each row is committed and
+synced before the next image or query starts.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from cvnet_engine.engine.contract import Array, Closing
 from cvnet_engine.engine.errors import DatasetError, one_line
 from cvnet_engine.engine.files import require_regular
 
-Facts = tuple[object, ...]  # what a row depends on; plain values, fit for JSON
+Facts = tuple[object, ...]  # what a result depends on; must be JSON-serialisable
 
 
 class Journal(Closing):
-    """Named arrays by the facts that they were computed from. A context manager; serves one thread."""
+    """A store of named arrays, keyed by the facts they were computed from. A context manager; not thread-safe."""
 
     def __init__(self, file: Path | None) -> None:
         """
         Args:
-            file: made where it is not there; None for a journal in memory.
+            file: created if missing; None keeps the journal in memory.
 
         Raises:
-            DatasetError: the file cannot be opened, or is no journal.
+            DatasetError: the file cannot be opened, or is not a journal.
         """
         self._file = file
         try:
             if file:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 if file.exists():
-                    require_regular(file, file.stat())  # SQLite would wait for whoever writes into a pipe
+                    require_regular(file, file.stat())  # SQLite would block on a pipe
             self._connection = sqlite3.connect(file or ":memory:")
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             with self._connection as transaction:
                 transaction.execute("CREATE TABLE IF NOT EXISTS work (key TEXT PRIMARY KEY, arrays BLOB NOT NULL)")
-        except (sqlite3.Error, OSError, UnicodeDecodeError) as error:  # the last of SQLite's own messages, damaged
+        except (sqlite3.Error, OSError, UnicodeDecodeError) as error:  # UnicodeDecodeError: message of a damaged file
             raise self._refusal(error) from error
 
     def get(self, facts: Facts) -> dict[str, Array] | None:
-        """What `put` stored under these facts.
+        """Return the arrays that `put` stored under these facts; None if there are none.
 
         Raises:
             DatasetError: the stored bytes are damaged.
@@ -61,11 +61,11 @@ class Journal(Closing):
             return None if row is None else unpack(row[0])
         except MemoryError:
             raise
-        except Exception as error:  # a damaged row can raise nearly anything
+        except Exception as error:  # a damaged row can raise nearly any exception
             raise self._refusal(error) from error
 
     def put(self, facts: Facts, arrays: dict[str, Array]) -> None:
-        """Store or replace; on return it is on the disk.
+        """Store or replace the arrays; they are on disk when this returns.
 
         Raises:
             DatasetError: the disk is full, or the file is locked.
@@ -86,7 +86,7 @@ class Journal(Closing):
 
 
 def content(path: Path) -> str:
-    """The SHA-256 of a file's bytes: what a result depends on, wherever the file lies and however old it is."""
+    """Return the SHA-256 of a file's bytes, cached by path, size and modification time."""
     status = path.stat()
     return _content(path, status.st_size, status.st_mtime_ns)
 
@@ -97,12 +97,12 @@ def _content(path: Path, _size: int, _mtime_ns: int) -> str:
 
 
 def query_facts(identity: str, path: Path, bbx: Sequence[float] | None, database: str) -> Facts:
-    """What a query's descriptor and pair scores depend on: the model, the crop of a file, and the database."""
+    """Return what a query's descriptor and pair scores depend on: model, cropped image, and database."""
     return "query", identity, content(path), bbx, database
 
 
 def image_facts(identity: str, path: Path) -> Facts:
-    """What an image's description depends on."""
+    """Return what the features of a database image depend on."""
     return "image", identity, content(path)
 
 
@@ -117,5 +117,5 @@ def pack(arrays: dict[str, Array]) -> bytes:
 
 
 def unpack(data: bytes) -> dict[str, Array]:
-    with np.load(io.BytesIO(data), allow_pickle=False) as stored:  # its zip format carries a CRC-32 of each array
+    with np.load(io.BytesIO(data), allow_pickle=False) as stored:  # the zip format checks a CRC-32 per array
         return dict(stored)

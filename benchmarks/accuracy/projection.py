@@ -15,12 +15,12 @@ from cvnet_engine.engine.geometry import Size
 from cvnet_engine.engine.images import read_size
 from cvnet_engine.engine.retrieval.engines import Engines
 
-SAMPLED = 200  # database images whose sizes stand for all
+SAMPLED = 200  # database images whose sizes represent the whole database
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What is left to do: images to describe, their pixels, pairs to score at most, and their operations."""
+    """Remaining work: images to extract, their total pixels, and an upper bound of pairs and of their operations."""
 
     images: int
     pixels: float
@@ -30,7 +30,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds a pixel described and an operation of a pair score, as one image showed them."""
+    """Measured seconds per extracted pixel and per operation of a pair score."""
 
     pixel: float
     pair_flop: float
@@ -47,10 +47,11 @@ def workload(
     cropped: bool,
     full: int | None = None,
 ) -> Workload:
-    """The work of describing database `images` and of the `queries` (rows) with shortlists up to `longest`.
+    """Estimate the work of extracting the database `images` and of `queries` (rows) with shortlists up to `longest`.
 
     Args:
-        full: how many of a shortlist are scored at full size where others have pooled maps: a sixteenth of the work.
+        full: candidates scored at full resolution after coarse-to-fine reranking, whose coarse pairs cost a sixteenth;
+            None if all candidates are scored at full resolution.
     """
     database = sizes(sample(dataset.images))
     pixels = len(images) * float(np.mean([h * w for h, w in database]))
@@ -67,12 +68,12 @@ def workload(
 
 
 def most_pairs(truth: GroundTruth, images: int, longest: int) -> int:
-    """Pairs that the three setups' shortlists of a query need at most: they overlap but for what each leaves out."""
+    """Return an upper bound of a query's pairs: the three setups' shortlists differ only by their ignored images."""
     return min(longest + max(len(truth.easy), len(truth.hard)), images - len(truth.junk)) if longest else 0
 
 
 def query_size(path: Path, truth: GroundTruth, cropped: bool) -> Size:
-    """(height, width) px of a query image as it is described."""
+    """Return (height, width) px of a query image after cropping."""
     height, width = read_size(path)
     if not cropped:
         return height, width
@@ -81,7 +82,7 @@ def query_size(path: Path, truth: GroundTruth, cropped: bool) -> Size:
 
 
 def sample(paths: Sequence[Path]) -> Sequence[Path]:
-    """Evenly spaced."""
+    """Return at most `SAMPLED` evenly spaced paths."""
     return paths[:: -(-len(paths) // SAMPLED)]
 
 
@@ -90,7 +91,7 @@ def sizes(paths: Sequence[Path]) -> list[Size]:
 
 
 def rates(retriever: Engines, path: Path) -> Rates:
-    """Describe an image and score it with itself, each once more than timed."""
+    """Time the extraction of an image and the score of the image with itself, each after one warm-up call."""
     size = read_size(path)
     features = retriever.extract_from(path)
     image_s = seconds(lambda: retriever.extract_from(path))

@@ -1,4 +1,4 @@
-"""The evaluation protocol of Revisited Oxford/Paris (Radenovic et al., CVPR 2018, section 3): setups, AP, mP@k."""
+"""Evaluation protocol of Revisited Oxford/Paris (Radenovic et al., CVPR 2018, section 3): setups, AP, mP@k."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ CUTOFFS = (1, 5, 10)
 
 
 def relevant(truth: GroundTruth, setup: str) -> Array:
-    """Rows that count as right."""
+    """Return the rows that are relevant in a setup."""
     return np.concatenate({"E": [truth.easy], "M": [truth.easy, truth.hard], "H": [truth.hard]}[setup])
 
 
 def ignored(truth: GroundTruth, setup: str) -> Array:
-    """Rows that are taken out of a ranking before it is judged."""
+    """Return the rows that a setup removes from a ranking before evaluating it."""
     return np.concatenate({"E": [truth.junk, truth.hard], "M": [truth.junk], "H": [truth.junk, truth.easy]}[setup])
 
 
 @dataclass(frozen=True)
 class QueryResult:
-    """How well one ranking did: average precision, and precision at each of `CUTOFFS`, as fractions."""
+    """Result of one ranking: average precision, and precision at each of `CUTOFFS`, as fractions."""
 
     ap: float
     precisions: tuple[float, ...]
 
 
 def judge(rows: Array, truth: GroundTruth, setup: str) -> QueryResult | None:
-    """A query's result from its whole ranking (rows, best first), None where the setup has no relevant image for it."""
+    """Evaluate a complete ranking (rows, best first); returns None if the query has no relevant image in this setup."""
     right = relevant(truth, setup)
     if not len(right):
         return None
@@ -43,11 +43,11 @@ def judge(rows: Array, truth: GroundTruth, setup: str) -> QueryResult | None:
 
 
 def average_precision(ranks: Array, relevant_count: int) -> float:
-    """Area under the precision-recall curve by the trapezoid rule, as in the Oxford buildings protocol.
+    """Return the area under the precision-recall curve by the trapezoid rule, as in the Oxford Buildings protocol.
 
     Args:
         ranks: 0-based ranks of the relevant images, ascending.
-        relevant_count: how many there are in all.
+        relevant_count: number of relevant images.
     """
     found = np.arange(len(ranks))
     before = np.where(ranks == 0, 1.0, found / np.maximum(ranks, 1))  # precision just before each relevant image
@@ -56,13 +56,13 @@ def average_precision(ranks: Array, relevant_count: int) -> float:
 
 
 def precision(ranks: Array, k: int) -> float:
-    """Precision at k, or at the last relevant image's rank where that comes before k."""
+    """Return the precision at k, or at the rank of the last relevant image if that is smaller."""
     cutoff = min(k, int(ranks[-1]) + 1)
     return float(np.count_nonzero(ranks < cutoff) / cutoff)
 
 
 def summarise(results: Sequence[QueryResult | None]) -> dict[str, float]:
-    """mAP and mP@1,5,10 over the queries that have a result; NaN where none has."""
+    """Return mAP and mP@1,5,10 over the queries that have a result; NaN if there are none."""
     judged = [r for r in results if r is not None]
     table = np.array([(r.ap, *r.precisions) for r in judged]).reshape(len(judged), 1 + len(CUTOFFS))
     means = table.mean(axis=0) if len(judged) else np.full(1 + len(CUTOFFS), np.nan)

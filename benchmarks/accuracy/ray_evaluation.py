@@ -1,4 +1,4 @@
-"""Evaluation on a Ray cluster: its workers compute queries, this process writes the journal."""
+"""Evaluation on a Ray cluster: workers compute the queries, this process writes the journal."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from cvnet_engine.engine.geometry import Scales
 
 
 class QueryWorker(Worker):
-    """Does queries of a task against a gallery."""
+    """A worker that computes queries of a task against a gallery."""
 
     def __init__(self, bundle: Path, threads: int, scales: Scales, task: Task, gallery: Path) -> None:
         super().__init__(bundle, threads, scales)
         self._task, self._gallery = task, gallery
 
     def start(self) -> None:
-        """Open engines and gallery.
+        """Open the engines and the gallery.
 
         Raises:
             CvnetError: one of them cannot be opened.
@@ -30,7 +30,7 @@ class QueryWorker(Worker):
         self._descriptors = self._database.descriptors  # (n, 2048)
 
     def complete(self, number: int, work: QueryWork | None) -> tuple[int, QueryWork]:
-        """A query's number, and its work with what was missing."""
+        """Compute what is missing of a query; returns its number and its complete work."""
         query = Query(self._task, number, self._database, self._descriptors, work)
         return number, query.complete(self.retriever)
 
@@ -43,15 +43,16 @@ def complete_on_cluster(
     cluster: Cluster,
     done: Callable[[], None] = lambda: None,
 ) -> None:
-    """Complete every query in the journal, each as it is finished; `done` is called after each.
+    """Complete every query, writing each to the journal when it finishes.
 
     Args:
-        gallery: that the evaluator's collection is a selection of.
-        scales: that queries are described at.
+        gallery: the gallery that the evaluator's collection selects from.
+        scales: image scales of the queries.
+        done: called after each query.
 
     Raises:
-        BackendError: Ray is not here, or not to be reached.
-        CvnetError: a query cannot be done; those before it are in the journal.
+        BackendError: Ray is not installed, or the cluster cannot be reached.
+        CvnetError: a query failed; the queries finished before it are in the journal.
     """
     left = []
     for query in evaluator.queries():

@@ -1,4 +1,4 @@
-"""The database of a data set as described by the PyTorch reference."""
+"""Database of a data set, with features extracted by the PyTorch reference."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ from cvnet_engine.engine.geometry import Size
 from cvnet_engine.engine.images import load, normalise
 from cvnet_engine.engine.retrieval.engines import Engines
 
-KEPT = 256  # images whose raw maps stay in memory: 3 GiB at 1024x768 px
+KEPT = 256  # raw feature maps cached in memory: 3 GiB for images of 1024x768 px
 
 
 class ReferenceCollection:
-    """A data set's database as the reference describes it: descriptors in a journal, raw maps of the latest `KEPT`."""
+    """A data set's database extracted by the reference. The journal keeps descriptors; raw maps are extracted again.
+
+    The last `KEPT` raw maps are cached.
+    """
 
     def __init__(
         self,
@@ -33,13 +36,14 @@ class ReferenceCollection:
     ) -> None:
         """
         Args:
-            identity: what the retriever's results depend on.
-            journal: where descriptions are kept; nowhere if None.
+            identity: identifies everything that the retriever's results depend on.
+            journal: keeps the descriptors; None keeps them in memory.
+            done: called after each image.
         """
         journal = journal or Journal(None)
         self._dataset, self._retriever = dataset, retriever
         self._map_of = lru_cache(KEPT)(self._extract_map)
-        self.seconds = 0.0  # that describing the database took, whenever that was
+        self.seconds = 0.0  # of extracting the database, including earlier runs
         descriptors, self._map_sizes = [], []
         for path in dataset.images:
             facts = image_facts(identity, path)
@@ -54,22 +58,22 @@ class ReferenceCollection:
         self.descriptors: Array = np.stack(descriptors)
 
     def map_size(self, row: int) -> Size:
-        """Positions of the row's feature map."""
+        """Return (height, width) of the row's feature map, in positions."""
         return self._map_sizes[row]
 
     def features(self, row: int) -> Features:
-        """The row's descriptor and raw map."""
+        """Return the row's descriptor and raw feature map."""
         return Features(self.descriptors[row], (self._map_of(row),))
 
     def _extract_map(self, row: int) -> Array:
-        """(1024, h, w) float32, from the image as it is."""
+        """Return the raw map (1024, h, w) float32 of the image at scale 1."""
         outputs = self._retriever.features.run({"image": normalise(load(self._dataset.images[row]))})
         feature_map: Array = outputs["map_0"][0]
         return feature_map
 
 
 def describe(retriever: Engines, path: Path) -> dict[str, Array]:
-    """An image's descriptor, the positions of its map, and the seconds it took."""
+    """Return an image's descriptor, its map size in positions, and the seconds of extraction."""
     started = time.perf_counter()
     features = retriever.extract_from(path)
     seconds = time.perf_counter() - started

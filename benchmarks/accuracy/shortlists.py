@@ -1,4 +1,4 @@
-"""Shortlists of a query for each length and setup: the rows to score, and the final rankings."""
+"""Shortlists of a query per length and setup: the rows to score, and the final rankings."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Scores = Mapping[int, float]  # by database row
 
 @dataclass(frozen=True)
 class Shortlists:
-    """Candidates in the order that is known so far, each list whole: its first few are its shortlist.
+    """Candidate lists per shortlist length and setup; the first candidates of a list are its shortlist.
 
     Attributes:
-        candidates: by shortlist length and setup, ignored images left out.
-        plans: how a shortlist is reranked, by its length.
+        candidates: (shortlist length, setup) -> ranking without ignored images.
+        plans: shortlist length -> how to rerank it.
     """
 
     candidates: Mapping[Case, Ranking]
@@ -35,13 +35,14 @@ class Shortlists:
     def of(
         cls, ranking: Ranking, query: Array, descriptors: Array, truth: GroundTruth, plans: Mapping[int, Plan]
     ) -> Shortlists:
-        """Those of a ranking by similarity, refined where SuperGlobal takes part.
+        """Build the lists from a ranking by similarity, refined first if a plan uses SuperGlobal.
 
-        As published, a list is refined once for all setups, before their ignored images leave it; pairs are scored on a
-        shortlist of each setup's own.
+        As published, a list is refined once for all setups, before ignored images are removed. For pair scores, each
+        setup has its own shortlist.
 
         Args:
-            query: its descriptor (D,); `descriptors` (n, D) are the database's.
+            query: descriptor (D,) of the query.
+            descriptors: (n, D) descriptors of the database.
         """
 
         @cache
@@ -53,16 +54,16 @@ class Shortlists:
         return cls(without, plans)
 
     def planned(self, plans: Mapping[int, Plan]) -> Shortlists:
-        """The same candidates, of the lengths that are planned, to be scored by other plans of the same refinement."""
+        """Return the same candidates, for the lengths in `plans` only; the plans must use the same refinement."""
         return Shortlists({case: found for case, found in self.candidates.items() if case[0] in plans}, plans)
 
     @property
     def rough_rows(self) -> list[int]:
-        """What is looked at on pooled maps, ascending."""
+        """Rows to score at coarse resolution, ascending."""
         return self._first(self._rough_count)
 
     def looked_at(self, pooled_scores: Scores) -> Shortlists:
-        """In the order that looks on pooled maps, those at `rough_rows` at least, put them in."""
+        """Return the lists reordered by coarse scores, which must include all `rough_rows`."""
 
         def ordered(case: Case, listed: Ranking) -> Ranking:
             return listed.coarsely_reranked(scored(listed, pooled_scores, self._rough_count(case[0], listed)))
@@ -71,11 +72,11 @@ class Shortlists:
 
     @property
     def rows(self) -> list[int]:
-        """What is scored in full, ascending."""
+        """Rows to score at full resolution, ascending."""
         return self._first(self._full_count)
 
     def reranked(self, pair_scores: Scores) -> dict[Case, Ranking]:
-        """The final rankings, by pair scores at `rows` at least."""
+        """Return the final rankings by pair scores, which must include all `rows`."""
         return {
             case: found.reranked(scored(found, pair_scores, self._full_count(case[0], found)))
             for case, found in self.candidates.items()
@@ -93,5 +94,5 @@ class Shortlists:
 
 
 def scored(listed: Ranking, scores: Scores, count: int) -> Array:
-    """Scores (count,) float32 of the first candidates of a list."""
+    """Return the scores (count,) float32 of the first candidates of a list."""
     return np.array([scores[row] for row in listed.rows[:count].tolist()], np.float32)

@@ -1,15 +1,15 @@
-"""Approximate global search beside exact: `python -m benchmarks.lab.ann --like GALLERY --folder DIR --out FILE`.
+"""Approximate compared with exact global search: `python -m benchmarks.lab.ann --like GALLERY --folder DIR --out FILE`.
 
-Collections of descriptors are generated and both ways of search timed in turn. Three kinds:
+Collections of descriptors are generated, and both kinds of search are timed in turn. There are three collections:
 
-    like        drawn from what is measured of a gallery: its images, grouped by their names up to the last `_`, have a
-                variance between groups and one within a group along each of their principal directions. A place is
-                drawn by the first, `VIEWS` photographs of it by the second.
-    stretched   the same spectrum over more directions, as many times as the demonstration model has fewer of them than
-                there could be.
+    like        drawn from the statistics of a gallery. Its images are grouped by their names up to the last `_`, which
+                gives a variance between groups and one within groups along each principal direction. A place is drawn
+                by the first, `VIEWS` photographs of it by the second.
+    stretched   the same spectrum over 2048 / `LIVE` times as many directions, because the demonstration model uses
+                only `LIVE` of the 2048 values.
     random      uniform on the sphere: no structure to learn, the worst case.
 
-A query is one photograph more of some place. Directions lie along the axes; an index learns its own in any case.
+A query is another photograph of some place. The directions are the coordinate axes; an index learns its own anyway.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ from cvnet_engine.engine.retrieval.search import DescriptorIndex
 
 Kind = Literal["like", "stretched", "random"]
 KINDS: tuple[Kind, ...] = ("like", "stretched", "random")
-VIEWS = 8  # photographs of a place
-BLOCK = 4096  # descriptors, as in a shard
-LIVE = 384  # numbers of the demonstration model's descriptor that are not always 0
+VIEWS = 8  # photographs per place
+BLOCK = 4096  # descriptors per block, as in a shard
+LIVE = 384  # values of the demonstration model's descriptor that are not always 0
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Variances along principal directions, between places and within one, each (d,); and the length of the mean.
+    """Variances (d,) along principal directions, between places and within a place, and the length of the mean.
 
-    Where there is a mean, it is one direction more: d is at most 2047 then.
+    A nonzero mean takes one more direction, so d is at most 2047 then.
     """
 
     mean: float
@@ -65,10 +65,10 @@ class Spectrum:
 
     @classmethod
     def of(cls, descriptors: Array, groups: Sequence[str]) -> Spectrum:
-        """Measured on descriptors (n, 2048) of images of these groups.
+        """Measure the spectrum of descriptors (n, 2048) whose images belong to these groups.
 
         Raises:
-            GalleryError: no group has two.
+            GalleryError: no group has two images.
         """
         if len(set(groups)) == len(groups):
             raise GalleryError("no place has two images; expected files named PLACE_VIEW, two of a place at least")
@@ -80,7 +80,7 @@ class Spectrum:
         numbers = np.unique(groups, return_inverse=True)[1]
         means = np.stack([centred[numbers == number].mean(axis=0) for number in range(numbers.max() + 1)])
         spread = (centred - means[numbers]) @ directions.T
-        freedom = len(centred) - len(means)  # each group's own mean takes one
+        freedom = len(centred) - len(means)  # each group's mean takes one degree of freedom
         within = np.minimum((spread**2).sum(axis=0) / freedom, total)
         return cls(float(np.linalg.norm(mean)), total - within, within)
 
@@ -89,7 +89,7 @@ class Spectrum:
         return cls(0, np.zeros(DESCRIPTOR_DIM), np.ones(DESCRIPTOR_DIM))
 
     def stretched(self, times: float) -> Spectrum:
-        """The same variances over `times` as many directions, as far as there are so many."""
+        """Spread the variances over `times` as many directions, up to 2047."""
         count = min(int(times * len(self.within)), DESCRIPTOR_DIM - 1)
         places = np.arange(count) / times
 
@@ -100,17 +100,17 @@ class Spectrum:
 
     @property
     def participation(self) -> float:
-        """Over how many directions the variance is spread, (sum)^2 / sum of squares."""
+        """Effective number of directions of the variance, (sum)^2 / sum of squares."""
         total = self.between + self.within
         return float(total.sum() ** 2 / (total**2).sum())
 
     def places(self, block: int) -> Array:
-        """(BLOCK / VIEWS, d) float32, the places of a block of photographs."""
+        """Draw the places of a block of photographs, (BLOCK / VIEWS, d) float32."""
         drawn = np.random.default_rng([block, 0]).standard_normal((BLOCK // VIEWS, len(self.between)), np.float32)
         return drawn * np.sqrt(self.between).astype(np.float32)
 
     def photographs(self, places: Array, rng: np.random.Generator) -> Array:
-        """(n, 2048) float32 unit descriptors, one of each place (n, d)."""
+        """Draw one photograph of each place (n, d), as unit descriptors (n, 2048) float32."""
         found = np.zeros((len(places), DESCRIPTOR_DIM), np.float32)
         count = places.shape[1]
         noise = rng.standard_normal(places.shape, np.float32) * np.sqrt(self.within).astype(np.float32)
@@ -120,11 +120,11 @@ class Spectrum:
         return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True))
 
     def block(self, number: int) -> Array:
-        """(BLOCK, 2048) float32: photographs, those of a place one after the other."""
+        """Draw photographs (BLOCK, 2048) float32, grouped by place."""
         return self.photographs(np.repeat(self.places(number), VIEWS, axis=0), np.random.default_rng([number, 1]))
 
     def query(self, number: int, blocks: int) -> Array:
-        """(2048,) float32: one photograph more of a place of one of the blocks."""
+        """Draw another photograph (2048,) float32 of a place in one of the blocks."""
         rng = np.random.default_rng([number, 2])
         places = self.places(int(rng.integers(blocks)))
         (found,) = self.photographs(places[rng.integers(len(places))][None], rng)
@@ -133,10 +133,13 @@ class Spectrum:
 
 @dataclass(frozen=True)
 class Measured:
-    """Both ways of search in one collection, in seconds and bytes; `_cpu_s` is processor time.
+    """Seconds and bytes of both kinds of search in one collection; `_cpu_s` is processor time.
 
-    `refused` says why there is no index; then nothing else is measured. `told_recall` is what the build measured,
-    `recall` what these queries found of their exact best 100. `index_bytes` is what the index holds in memory.
+    Attributes:
+        refused: why no index was built; then nothing else is measured.
+        told_recall, told_error: recall that the build estimated, with its error.
+        recall: fraction of the exact best 100 that these queries found.
+        index_bytes: memory of the index.
     """
 
     kind: str
@@ -165,7 +168,7 @@ class Measured:
 
 
 def generate(folder: Path, spectrum: Spectrum, blocks: int) -> Descriptors:
-    """A collection in files of an empty `folder`, mapped into memory as a gallery's columns are."""
+    """Write a collection to an empty `folder`, memory-mapped like a gallery's columns."""
     return Descriptors([written(folder / f"{number}", spectrum.block(number)) for number in range(blocks)])
 
 
@@ -178,9 +181,9 @@ def written(file: Path, rows: Array) -> Block:
 
 
 def measure(folder: Path, kind: Kind, spectrum: Spectrum, images: int, wanted: float, queries: int) -> Measured:
-    """Generate a collection, build its index, search it both ways in turn. Runs in a fresh process.
+    """Generate a collection, build its index, and search it both ways in turn. Must run in a fresh process.
 
-    The approximate search comes first: it reads rows that the exact one has not just brought into memory and caches.
+    The approximate search comes first, so that it does not find rows cached by the exact search.
     """
     blocks = images // BLOCK
     descriptors = generate(folder, spectrum, blocks)

@@ -1,4 +1,4 @@
-"""Times of queries while another process appends to the gallery, and without it."""
+"""Times of queries, alone and while another process appends to the gallery."""
 
 from __future__ import annotations
 
@@ -23,14 +23,19 @@ from cvnet_engine.engine.geometry import DESCRIPTOR_DIM
 from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.engine.retrieval.searcher import Plan, Searcher
 
-RERANKED = 20  # pairs of a query
-APPENDED = 8  # images whose maps are appended, over and over
-FOLDER = Path("/appended")  # of the images that are
+RERANKED = 20  # pairs scored per query
+APPENDED = 8  # distinct images to append, repeated
+FOLDER = Path("/appended")  # path prefix of appended images
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a query found in the gallery as it was: rows and scores, in how many seconds, opening included."""
+    """Result of a query.
+
+    Attributes:
+        images: number of images in the gallery at that time.
+        seconds: duration, including opening the gallery.
+    """
 
     images: int
     rows: list[int]
@@ -40,9 +45,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Beside:
-    """Seconds of the queries alone and beside the writer, and what that appended in how many seconds.
+    """Query times alone and beside a writer.
 
-    `equal` says whether all answers were the same, `grown` whether each one's gallery had more images than the last.
+    Attributes:
+        alone_s, beside_s: seconds per query.
+        appended, appending_s: images that the writer appended, and its time.
+        equal: all queries had the same result.
+        grown: each query beside the writer saw more images than the one before.
     """
 
     alone_s: list[float]
@@ -54,14 +63,14 @@ class Beside:
 
 
 def search_beside(path: Path, photographs: Photographs, bundle: Path, rounds: int) -> Beside:
-    """Ask for the same photograph again and again: alone, then while images are appended as fast as they can be.
+    """Repeat one query, first alone, then while another process appends images as fast as it can.
 
     Raises:
-        GalleryError: an image that a reader saw was not whole.
+        GalleryError: a reader saw an incomplete image.
     """
     with Engines.open(Bundle(bundle)) as retriever:
         query = retriever.extract_from(photographs.query)
-        ask(path, retriever, query)  # once more than timed
+        ask(path, retriever, query)  # warm-up
         alone = [ask(path, retriever, query) for _ in range(rounds)]
         with writer(path, photographs.gallery) as connection:
             beside = [ask(path, retriever, query) for _ in range(rounds)]
@@ -80,7 +89,7 @@ def search_beside(path: Path, photographs: Photographs, bundle: Path, rounds: in
 
 
 def ask(path: Path, retriever: Engines, query: Features) -> Answer:
-    """Open the gallery, search, rerank; and, not timed, read the newest image, which must be whole."""
+    """Open the gallery, search and rerank; then, not timed, check that the newest image is complete."""
     started = time.perf_counter()
     with Gallery(path) as gallery, Searcher(retriever, gallery) as searcher:
         ranking = searcher.find(query, Plan(top_k=RERANKED, rerank=RERANKED)).ranking.first(RERANKED)
@@ -93,13 +102,13 @@ def ask(path: Path, retriever: Engines, query: Features) -> Answer:
 
 @contextmanager
 def writer(path: Path, photographs: Path) -> Iterator[Connection]:
-    """A process that appends from now on; it ends when it is sent something, and tells what it did."""
+    """Run a process that appends images; it stops at a message and then reports what it did."""
     context = get_context("spawn")
     connection, other = context.Pipe()
     process = context.Process(target=append, args=(path, photographs, other), daemon=True)
     process.start()
     other.close()
-    connection.recv()  # the first is in
+    connection.recv()  # the first image is in the gallery
     yield connection
     process.join()
 
@@ -124,7 +133,7 @@ def append(path: Path, photographs: Path, parent: Connection) -> None:
 
 
 def require_whole(path: Path, images: int) -> None:
-    """Raise GalleryError where an appended image is not whole."""
+    """Raise GalleryError if an appended image is incomplete."""
     with Gallery(path) as gallery:
         assert len(gallery) == images
         for row, name in enumerate(gallery.names()):

@@ -1,4 +1,4 @@
-"""Harness of the laboratory's commands: shared options, the head of a report, and its output files."""
+"""Shared parts of the lab commands: options, the head of a report, and its output files."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def errors_as_one_line() -> Iterator[None]:
 
 
 def head(module: str) -> dict[str, Any]:
-    """Command, date and machine of a report."""
+    """Return the command, date and machine of a report."""
     return {
         "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
         "date": date.today().isoformat(),
@@ -52,7 +52,7 @@ def head(module: str) -> dict[str, Any]:
 
 
 def head_line(report: Mapping[str, Any]) -> str:
-    """The head of a report as a line of Markdown."""
+    """Format the head of a report as a line of Markdown."""
     return f"{report['machine']['cpu']}; {report['date']}; `{report['command']}`"
 
 

@@ -1,7 +1,7 @@
-"""Generated galleries of any size: a shortlist of photographs with compressed maps among random descriptors.
+"""Generated galleries of any size: photographs with compressed maps, spread among random descriptors.
 
-DIR/shortlist-512/          the scenes, and the gallery that `index` makes of them
-DIR/scale-100000.gallery/   a hundred thousand images, theirs evenly spread among them
+DIR/shortlist-512/          the generated scenes, and the gallery that `index` creates from them
+DIR/scale-100000.gallery/   100,000 images, with those photographs evenly spread among them
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ NO_MAPS: Size = (2, 2)  # map size recorded for an image without maps
 
 @dataclass(frozen=True)
 class Photographs:
-    """A gallery of photographed scenes, and another photograph of the first of them, to be looked for."""
+    """A gallery of photographed scenes, and another photograph of the first scene as a query."""
 
     gallery: Path
     query: Path
 
 
 def photograph(folder: Path, bundle: Path, side_px: int, done: Callable[[Path], None]) -> Photographs:
-    """`SHORTLIST` photographs with a longest side of `side_px`, in a gallery; what is there already is left."""
+    """Create a gallery of `SHORTLIST` photographs with a longest side of `side_px`; existing images are kept."""
     size = (side_px * 3 // 4, side_px)
     generated = scenes.SceneSet(f"shortlist-{side_px}", SEED, SCENES, VIEWS, distractors=0, size=size)
     root = scenes.write(generated, folder)
@@ -68,13 +68,13 @@ def photograph(folder: Path, bundle: Path, side_px: int, done: Callable[[Path], 
 
 
 def generate(path: Path, images: int, photographs: Path, done: Callable[[int], None] = lambda _: None) -> None:
-    """A gallery of so many images: those of a gallery, evenly spread, among random unit descriptors without maps.
+    """Create a gallery of `images` entries: photographs, evenly spread among random unit descriptors without maps.
 
-    A shard is a transaction, and `done` is called with its images. Shards of a run that was stopped stay, but for the
-    last one: images may have been appended to it.
+    Each shard is one transaction; `done` is called with its number of images. After an interruption, finished shards
+    are kept, except the last one, because images may have been appended to it.
 
     Raises:
-        GalleryError: it was begun with other photographs, whose maps have another code.
+        GalleryError: the gallery was started with other photographs, whose maps have another codec.
     """
     info = read_info(photographs)
     shown = [found for found in walk(photographs, info) if isinstance(found, Whole)]
@@ -94,14 +94,14 @@ def generate(path: Path, images: int, photographs: Path, done: Callable[[int], N
 
 
 def keep_code(code: Path, kept: Path) -> None:
-    """Copy the code of photographs' maps to the gallery that has them; one that is there must be the same."""
+    """Copy the codec of the photographs' maps into the gallery; raises GalleryError if it has a different one."""
     if kept.exists() and kept.read_bytes() != code.read_bytes():
         raise GalleryError(f"{kept.parent}: begun with other photographs than {code.parent}; delete it to start again")
     shutil.copyfile(code, kept)
 
 
 def remove_unfinished(path: Path, last: int) -> None:
-    """Take away shards without columns, the last one and any after it, and what lies beside them."""
+    """Remove shards without columns, the last shard and any after it, and their companion files."""
     for number, file in enumerate(shard_files(path, last + 1)):
         if number >= last or not columns_file(file).exists():
             for left in path.glob(f"{file.stem}.*"):
@@ -109,11 +109,11 @@ def remove_unfinished(path: Path, last: int) -> None:
 
 
 def write_shard(file: Path, start: int, rows: Array, photographs: Mapping[int, Whole]) -> None:
-    """A whole shard in one transaction, and its columns, which are there once it is done.
+    """Write a shard in one transaction, then its columns, which mark it as finished.
 
     Args:
-        start: of its rows (n, 2048) in the gallery.
-        photographs: by id, what stands in the place of a row.
+        start: gallery row of the first of its rows (n, 2048).
+        photographs: image id -> photograph that replaces the row.
     """
     images = []
     for id_, row in enumerate(rows):

@@ -1,13 +1,12 @@
-"""Everything that runs on an NVIDIA GPU, side by side: `python -m benchmarks.lab.gpu --out FILE`.
+"""Comparison of all backends on an NVIDIA GPU: `python -m benchmarks.lab.gpu --out FILE`.
 
-PyTorch as published (eager and compiled, float32 and float16), ONNX Runtime's CUDA provider (float32, float16),
-TensorRT and TensorRT for RTX (float32, float16, int8), each where it is installed. Results are checked before anything
-is timed, against PyTorch in float32 on the CPU; a method that differs too much, or is not there, is listed with the
-reason instead.
+The methods are PyTorch as published (eager and compiled, float32 and float16), ONNX Runtime's CUDA provider (float32,
+float16), TensorRT and TensorRT for RTX (float32, float16, int8), as far as they are installed. Before timing, results
+are compared with PyTorch in float32 on the CPU; a method that differs too much or is missing is listed with the reason.
 
-All methods take turns in one run (A B A B). PyTorch's tensors stay on the GPU, while the engines' times include
-bringing images and maps there and results back: the comparison leans towards PyTorch. TensorRT's engines run in float16
-once more for each of `VARIANTS`, to tell what every way of running them is worth.
+All methods take turns in one run (A B A B). PyTorch's tensors stay on the GPU, but the engines' times include copying
+images and maps to the GPU and results back, so the comparison favours PyTorch. TensorRT's engines also run in float16
+once for each of `VARIANTS`, to show the effect of each way of running them.
 """
 
 from __future__ import annotations
@@ -44,20 +43,20 @@ from cvnet_engine.export.onnx_export import export
 from cvnet_engine.export.precision import take_half_keys, to_fp16, to_int8
 from cvnet_engine.export.tensorrt_plan import PlanOptions, SizeRange, build_plan, profiles
 
-MAX_DRIFT = {"fp32": 1e-4, "fp16": 5e-3, "int8": 1e-2}  # of a pair score
-MIN_COSINE = {"fp32": 0.99999, "fp16": 0.9995, "int8": 0.999}  # of descriptors
+MAX_DRIFT = {"fp32": 1e-4, "fp16": 5e-3, "int8": 1e-2}  # largest difference of a pair score
+MIN_COSINE = {"fp32": 0.99999, "fp16": 0.9995, "int8": 0.999}  # smallest cosine between descriptors
 CALIBRATION_IMAGES = 8
 BASELINE = "PyTorch eager fp32"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """How TensorRT's engines are run.
+    """Way of running TensorRT's engines.
 
     Attributes:
         cuda_graphs: see `TensorRtEngine` and `TensorRtRtxEngine`.
-        keeps_query: its maps are sent to the GPU once, not with each run.
-        half_keys: candidates' maps are sent in float16, and not in float32.
+        keeps_query: send the query's maps to the GPU once, not with each run.
+        half_keys: send the candidates' maps in float16, not in float32.
     """
 
     cuda_graphs: bool = False
@@ -75,7 +74,7 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class Check:
-    """How far a method is from the reference: the largest drift of a score, the smallest cosine of a descriptor."""
+    """Differences from the reference: largest difference of a pair score, smallest cosine between descriptors."""
 
     drift: float
     cosine: float
@@ -83,7 +82,7 @@ class Check:
 
 @dataclass(frozen=True)
 class GpuTime:
-    """What a stage took by one method, `n` times; `speedup` is the baseline's median over its own."""
+    """Time of a stage by one method over `n` runs; `speedup` is the baseline's median divided by this median."""
 
     stage: str
     size: str
@@ -98,7 +97,7 @@ class GpuTime:
 
 @dataclass(frozen=True)
 class GpuReport:
-    """The whole comparison; `checks` and `absent` by method, the latter with the reasons."""
+    """The whole comparison; `checks` and `absent` (reasons) are by method."""
 
     command: str
     date: str
@@ -112,7 +111,7 @@ class GpuReport:
 
 @dataclass(frozen=True)
 class GpuMethod:
-    """One way from normalised images to pair scores. Its tensors are where it likes them; calls end when it has."""
+    """A method from normalised images to pair scores. Tensors may be on any device; calls wait for the result."""
 
     precision: str
     load: Callable[[Array], Any]  # images (B, 3, H, W) float32
@@ -122,7 +121,7 @@ class GpuMethod:
 
 
 def torch_method(model: CVNet, precision: str, device: str, compiled: bool) -> GpuMethod:
-    """The published model; float16 by autocast, which keeps what would overflow in float32."""
+    """Return the published model; float16 uses autocast, which keeps operations that would overflow in float32."""
     model = model.to(device)
     backbone = torch.compile(model.backbone) if compiled else model.backbone
     reranker = torch.compile(model.reranker) if compiled else model.reranker
@@ -148,7 +147,7 @@ def torch_method(model: CVNet, precision: str, device: str, compiled: bool) -> G
 
 
 def engine_method(features: Engine, reranker: Engine, precision: str, keeps_query: bool = True) -> GpuMethod:
-    """Two engines, host to host."""
+    """Return two engines whose inputs and outputs are in host memory."""
 
     def describe(images: Array) -> tuple[Array, list[Array]]:
         outputs = features.run({"image": images})
@@ -157,14 +156,14 @@ def engine_method(features: Engine, reranker: Engine, precision: str, keeps_quer
     def score(query: list[Array], keys: list[Array]) -> Array:
         query_feeds = {f"query_{s}": m for s, m in enumerate(query)}
         if keeps_query and isinstance(reranker, Uploading):
-            reranker.upload(query_feeds)  # which does nothing from the second time on
+            reranker.upload(query_feeds)  # no effect from the second call on
         return reranker.run(query_feeds | {f"key_{s}": m for s, m in enumerate(keys)})["score"]
 
     return GpuMethod(precision, load=lambda images: images, features=describe, score=score, to_host=lambda array: array)
 
 
 def convert(model: CVNet, calibration: list[Array], folder: Path) -> dict[str, dict[str, Path]]:
-    """Precision -> graph name -> ONNX file, of the features and the reranker; int8 has the float16 reranker."""
+    """Return precision -> graph name -> ONNX file of the features and the reranker; int8 uses the float16 reranker."""
     files: dict[str, dict[str, Path]] = {precision: {} for precision in MAX_DRIFT}
     for graph in GRAPHS[1:]:
         for precision in files:
@@ -197,7 +196,7 @@ def tensorrt_rtx(files: dict[str, Path], precision: str, size: Size, batch: int,
 
 
 def planned(files: dict[str, Path], size: Size, batch: int, options: PlanOptions, half_keys: bool) -> tuple[Path, Path]:
-    """Plans of the features and the reranker for images of one size, each made once."""
+    """Return the plans of features and reranker for one image size, built if missing."""
     reranker = files["reranker"]
     if half_keys:
         reranker = reranker.with_name(f"{reranker.stem}_half-keys.onnx")
@@ -216,7 +215,7 @@ def planned(files: dict[str, Path], size: Size, batch: int, options: PlanOptions
 def openers(
     model: CVNet, files: dict[str, dict[str, Path]], size: Size, batch: int
 ) -> dict[str, Callable[[], GpuMethod]]:
-    """Every method by name, not opened yet."""
+    """Return a function per method that opens it."""
     found: dict[str, Callable[[], GpuMethod]] = {}
     for precision in ("fp32", "fp16"):
         found[f"PyTorch eager {precision}"] = partial(torch_method, model, precision, "cuda", compiled=False)
@@ -232,14 +231,14 @@ def openers(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a method makes of a query and keys: descriptors (1 + B, 2048), scores (B,)."""
+    """Results of a method for a query and B keys: descriptors (1 + B, 2048), scores (B,)."""
 
     descriptors: Array
     scores: Array
 
 
 def outcome(method: GpuMethod, images: Array) -> Outcome:
-    """The first image against the others."""
+    """Extract all images and score the first against the others."""
     query, query_maps = method.features(method.load(images[:1]))
     keys, key_maps = method.features(method.load(images[1:]))
     descriptors = np.concatenate([method.to_host(query), method.to_host(keys)])
@@ -247,9 +246,10 @@ def outcome(method: GpuMethod, images: Array) -> Outcome:
 
 
 def check(method: GpuMethod, images: Array, want: Outcome) -> Check:
-    """
+    """Compare a method with the reference.
+
     Raises:
-        BackendError: beyond what the precision allows.
+        BackendError: the difference exceeds what the precision allows.
     """
     got = outcome(method, images)
     drift = float(np.abs(got.scores - want.scores).max())
@@ -267,7 +267,7 @@ def check(method: GpuMethod, images: Array, want: Outcome) -> Check:
 def open_and_check(
     openers: dict[str, Callable[[], GpuMethod]], images: Array, want: Outcome
 ) -> tuple[dict[str, GpuMethod], dict[str, Check], dict[str, str]]:
-    """The methods that work, how far each is from the reference, and why the others are missing."""
+    """Return the methods that work, their differences from the reference, and why the others are absent."""
     methods: dict[str, GpuMethod] = {}
     checks: dict[str, Check] = {}
     absent: dict[str, str] = {}
@@ -283,7 +283,7 @@ def open_and_check(
 
 
 def measure(methods: dict[str, GpuMethod], images: Array, repeats: int) -> list[GpuTime]:
-    """One record per stage and method: latency of one image and one pair, then of a batch of each."""
+    """Return a record per stage and method: one image and one pair, then a batch of each."""
     calls: dict[str, dict[str, Callable[[], Any]]] = {}
     batch = len(images) - 1
     for name, method in methods.items():
@@ -307,7 +307,7 @@ def measure(methods: dict[str, GpuMethod], images: Array, repeats: int) -> list[
 
 
 def markdown(report: GpuReport) -> str:
-    """The report as tables."""
+    """Format the report as tables."""
     lines = [
         f"# {', '.join(report.machine['cuda_devices'])}",
         "",
@@ -335,7 +335,7 @@ def main(
     batch: Annotated[int, typer.Option(min=1, help="Images, and keys of a query, at once.")] = 8,
     repeats: Annotated[int, typer.Option(min=1)] = 30,
 ) -> None:
-    """Parity, latency and throughput of all that runs on this machine's NVIDIA GPU."""
+    """Compare parity, latency and throughput of all backends on this machine's NVIDIA GPU."""
     try:
         require_device()
         report = run(weights, depth, (height, width), batch, repeats)
@@ -347,7 +347,7 @@ def main(
 
 
 def run(weights: str, depth: int, size: Size, batch: int, repeats: int) -> GpuReport:
-    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32, for PyTorch as for TensorRT
+    torch.backends.cudnn.allow_tf32 = False  # real float32 in PyTorch, as in TensorRT
     model = checkpoint.load(weights, depth)
     images = np.concatenate([normalise(photo(*size, seed)) for seed in range(1 + batch)])
     calibration = [normalise(photo(*size, 1000 + seed)) for seed in range(CALIBRATION_IMAGES)]

@@ -19,13 +19,13 @@ from cvnet_engine.engine.machine import Machine
 ROOT = Path(__file__).resolve().parents[2]
 README, DOCUMENT, RESULTS = ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "benchmarks" / "results"
 COMMAND = "python -m benchmarks.lab.readme"
-SPEED = "speed"  # README's section
+SPEED = "speed"  # name of README's section
 STAGES = {
     "pair score": "score of a pair",
     "extract, all scales": "features of an image, all scales",
     "rerank": "rerank of {count}",
     "whole query": "whole query, best {count} reranked",
-}  # of `bench`, in words
+}  # descriptions of `bench` stages
 README_NAMES = {
     "pair score": "score a pair",
     "extract, all scales": "describe an image",
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def updated(readme: str) -> str:
-    """README with its table written again."""
+    """Return README with its table updated."""
     return replace_section(readme, SPEED, COMMAND, headline(RESULTS))
 
 
@@ -56,7 +56,7 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def headline(results: Path) -> str:
-    """README's table: the stages a user waits for, PyTorch and every precision, and the opening of a large gallery."""
+    """Return README's table: the main stages for PyTorch and every precision, and opening a large gallery."""
     report = Report.from_json(results / "cpu.json")
     records, size = stage_records(report)
     ours = engines(records)
@@ -74,13 +74,13 @@ def headline(results: Path) -> str:
 
 
 def readme_cell(record: Record) -> str:
-    """Milliseconds, and the ratio to PyTorch if it was timed."""
+    """Return milliseconds, and the ratio to PyTorch if it was timed."""
     ratio = f" ({times(record.speedups[REFERENCE].median)}×)" if REFERENCE in record.speedups else ""
     return f"{ms(record.ms.median)}{ratio}"
 
 
 def circumstances(report: Report, size: str) -> str:
-    """On what, when, with what: a sentence above a table of times."""
+    """Return a sentence on machine, date and model, to precede a table of times."""
     return (
         f"{report.threads} threads of an {processor(report.machine)}, {report.date}, {report.model}, "
         f"images of {size} px: milliseconds, and speed-up over PyTorch in the same run."
@@ -88,12 +88,12 @@ def circumstances(report: Report, size: str) -> str:
 
 
 def processor(machine: Machine) -> str:
-    """Its name and instructions."""
+    """Return the processor's name and instruction sets."""
     return f"{machine['cpu']} ({', '.join(machine['cpu_features'])})"
 
 
 def document(results: Path) -> str:
-    """Speed, agreement with PyTorch, the cost of precision; a part whose results are not there is left out."""
+    """Return the document on speed, agreement with PyTorch and precision; parts without results are left out."""
     parts = [
         "# Results\n\nWritten by `python -m benchmarks.lab.readme` from [benchmarks/results](../benchmarks/results).\n"
     ]
@@ -107,7 +107,7 @@ def document(results: Path) -> str:
 
 
 def stage_records(report: Report) -> tuple[list[Record], str]:
-    """The records of all stages, and the largest image size."""
+    """Return the records of all stages, and the largest image size."""
     records = [r for r in report.records if r.series == "stages"]
     return records, [r.size for r in records if r.size][-1]
 
@@ -117,7 +117,7 @@ def engines(records: list[Record]) -> list[str]:
 
 
 def speed(report: Report) -> str:
-    """Times of the stages that matter most, at the largest image size, beside PyTorch in all its forms."""
+    """Return the section on the main stages at the largest image size, compared with PyTorch in all its forms."""
     records, size = stage_records(report)
     gemm = ", ".join(f"{rate:.0f} in {precision}" for precision, rate in report.limits.best.gemm_gflops.items())
     lines = [
@@ -143,7 +143,7 @@ def speed(report: Report) -> str:
 
 
 def speed_table(records: list[Record], size: str) -> Table:
-    """A row a stage, a column a method."""
+    """Build a table with a row per stage and a column per method."""
     ours = engines(records)
     rows = []
     for (stage, count), row in grouped([r for r in records if r.size == size and r.stage in STAGES]).items():
@@ -155,7 +155,7 @@ def speed_table(records: list[Record], size: str) -> Table:
 
 
 def grouped(records: list[Record]) -> dict[tuple[str, int | None], dict[str, Record]]:
-    """(stage, count) -> method -> record."""
+    """Group the records: (stage, count) -> method -> record."""
     found: dict[tuple[str, int | None], dict[str, Record]] = {}
     for stage in STAGES:
         for r in records:
@@ -169,14 +169,14 @@ def cell(record: Record | None) -> str:
 
 
 def engine_cell(record: Record) -> str:
-    """Milliseconds, ratio to PyTorch, ratio to PyTorch as published, share of the limit."""
+    """Return milliseconds, ratios to PyTorch and to PyTorch as published, and the share of the limit."""
     ratios = [f"{times(record.speedups[name].median)}×" for name in (REFERENCE, PUBLISHED) if name in record.speedups]
     share = "" if record.share is None else f" [{record.share:.0%}]"
     return f"{ms(record.ms.median)}: {', '.join(ratios)}{share}"
 
 
 def keeping_lines(records: list[Record], size: str) -> list[str]:
-    """One sentence on PyTorch at its best."""
+    """Return a sentence on PyTorch in its fastest setting."""
     said = [beside_best(records, size, stage) for stage in ("pair score", "extract, all scales")]
     if not any(said):
         return []
@@ -188,7 +188,7 @@ def keeping_lines(records: list[Record], size: str) -> list[str]:
 
 
 def beside_best(records: list[Record], size: str, stage: str) -> str:
-    """The reference's time in a process that keeps memory, and how many times as fast the engines are."""
+    """Return the reference's time in a process that keeps memory, and the engines' speed-ups over it."""
     by_method = {r.method: r for r in records if (r.stage, r.size) == (stage, size)}
     if KEEPING not in by_method:
         return ""
@@ -202,7 +202,7 @@ def beside_best(records: list[Record], size: str, stage: str) -> str:
 
 
 def search_lines(records: list[Record]) -> list[str]:
-    """One sentence on the largest global search."""
+    """Return a sentence on the largest global search."""
     searches = [r for r in records if r.stage == "global search" and r.method != "NumPy"]
     if not searches:
         return []
@@ -211,7 +211,7 @@ def search_lines(records: list[Record]) -> list[str]:
 
 
 def accuracy(evaluation: dict[str, Any]) -> str:
-    """mAP of the engine, the reference and another bundle on one data set, where they were evaluated."""
+    """Return the mAP of the engine, and of the reference and another bundle if they were evaluated, on one data set."""
     who = {f"engine, {evaluation['precision']}": evaluation}
     if "reference" in evaluation:
         who[REFERENCE] = evaluation["reference"]
@@ -231,7 +231,7 @@ def accuracy(evaluation: dict[str, Any]) -> str:
 
 
 def load(report: dict[str, Any], name: str) -> str:
-    """What came of every request to a server under load, and of its memory."""
+    """Return the section on requests and memory of a server under load."""
     constant, overload = report["constant"], report["overload"]
     memory = report["memory"]
     lost = sum(report[phase]["lost"] for phase in ("constant", "busy", "overload"))
@@ -263,7 +263,7 @@ def percent(fraction: float | None) -> str:
 
 
 def agreement_line(name: str, agreement: dict[str, Any]) -> str:
-    """The largest differences, in a sentence."""
+    """Return a sentence on the largest differences."""
     outcomes = [ranks for by_setup in agreement["ranks"].values() for ranks in by_setup.values()]
     largest = max(ranks["largest_ap_difference"] for ranks in outcomes)
     tau = min(ranks["tau"] for ranks in outcomes)
@@ -275,7 +275,7 @@ def agreement_line(name: str, agreement: dict[str, Any]) -> str:
 
 
 def frontier(report: dict[str, Any]) -> str:
-    """What presets are worth and cost on each data set."""
+    """Return the section on accuracy and cost of the presets on each data set."""
     lines = [
         "## Accuracy against seconds and bytes",
         "",

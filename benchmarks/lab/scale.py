@@ -1,8 +1,8 @@
 """Cost of a gallery by its size: `python -m benchmarks.lab.scale --bundle DIR --folder DIR --out FILE`.
 
 Galleries are generated (`benchmarks.lab.generated`). A new process opens, searches and reranks each, then queries it
-while another process appends to it: seconds, memory, and their growth. An interrupted run resumes with the shards that
-it has written; the report is written after each gallery.
+while another process appends to it. Reported are seconds, memory, and their growth. An interrupted run resumes with the
+shards that it has written; the report is written after each gallery.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ from cvnet_engine.engine.retrieval.ranking import Ranking
 from cvnet_engine.engine.retrieval.search import DescriptorIndex, parts, similarities
 
 TOP_K = 100
-NOISE = 0.02  # of a query's each value beside the row that it is made of, whose values are 0.022 large
+NOISE = 0.02  # standard deviation of the noise on each value of a query; the values have a magnitude of 0.022
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A gallery of `images`, in seconds and bytes.
+    """Seconds and bytes of a gallery of `images`.
 
-    `private` is memory that only this process has and that the system cannot take back, `resident` all of it, pages of
-    the gallery's files included; `bare` is the process's before it opened anything. `searches_s` follow the first;
-    `_cpu_s` is processor time, which other programs change less than the time that passes. `read_s` is what reading and
-    decoding an image's maps takes, `rerank_s` the best `TOP_K` of a search for a photograph: medians of turns after the
-    first.
+    `private` is memory that only this process uses and that the system cannot reclaim. `resident` is all memory,
+    including pages of the gallery's files. `bare` is the process's memory before it opened anything. `searches_s` are
+    the searches after the first. `_cpu_s` is processor time, which other programs affect less than elapsed time.
+    `read_s` is the median time to read and decode an image's maps, `rerank_s` to rerank the best `TOP_K` of a
+    photograph.
     """
 
     images: int
@@ -82,7 +82,7 @@ class Measured:
 
 
 def measure(path: Path, queries: int, rounds: int, photographs: Photographs, bundle: Path) -> Measured:
-    """Open a gallery, search it, rerank, and append to it. Runs in a fresh process."""
+    """Open a gallery, search it, rerank, and append to it. Must run in a fresh process."""
     bare = private_bytes()
     gallery, open_s, open_cpu_s = timed(lambda: Gallery(path))
     opened = private_bytes()
@@ -131,33 +131,33 @@ def measure(path: Path, queries: int, rounds: int, photographs: Photographs, bun
 
 
 def timed(call: Callable[[], T]) -> tuple[T, float, float]:
-    """What a call returns, its seconds, and those of the processor."""
+    """Return a call's result, its elapsed seconds, and its processor seconds."""
     started, started_cpu = time.perf_counter(), time.process_time()
     result = call()
     return result, time.perf_counter() - started, time.process_time() - started_cpu
 
 
 def query_near(row: Array, seed: int) -> Array:
-    """A unit descriptor that is somewhat like a row."""
+    """Return a unit descriptor similar to a row."""
     noisy = row + NOISE * np.random.default_rng(seed).standard_normal(len(row), np.float32)
     return np.asarray(noisy / np.linalg.norm(noisy), np.float32)
 
 
 def brute_force(gallery: Gallery, query: Array) -> Ranking:
-    """The best by all similarities, each summed in full."""
+    """Return the best `TOP_K` by exact similarities with all descriptors."""
     descriptors = gallery.descriptors
     found = [similarities(descriptors[part], query) for part in parts(len(descriptors))]
     return Ranking.by_similarity(np.concatenate(found)).first(TOP_K)
 
 
 def private_bytes() -> int:
-    """Memory of this process alone that was written to."""
+    """Return the bytes of private memory that this process has written to."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty:"))
 
 
 def slope(found: list[Measured], value: str) -> float:
-    """What each further image adds, from the smallest gallery to the largest."""
+    """Return the growth per image, from the smallest gallery to the largest."""
     few, many = found[0], found[-1]
     return float(getattr(many, value) - getattr(few, value)) / max(many.images - few.images, 1)
 
@@ -200,7 +200,7 @@ def growth_table(found: list[Measured], title: str) -> Table:
 
 
 def beside_table(found: list[Measured]) -> Table:
-    """Reranking, and queries beside a writer."""
+    """Build the table of reranking, and of queries beside a writer."""
     rows = tuple(
         (
             f"{m.images:,}",
@@ -261,7 +261,7 @@ def main(
 
 
 def write(found: list[Measured], out: Path) -> None:
-    """The report so far, as JSON and as tables."""
+    """Write the report so far, as JSON and as tables."""
     report = {
         **commands.head("benchmarks.lab.scale"),
         "galleries": [asdict(measured) for measured in found],

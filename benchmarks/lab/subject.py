@@ -1,4 +1,4 @@
-"""A model and a data set for the benchmarks of accuracy: engines in a given precision, scenes generated if missing."""
+"""Model and data set for the accuracy benchmarks: engines in a given precision, scenes generated if missing."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from cvnet_engine.export.build import calibration_photos
 
 
 def open_retriever(model: CVNet, precision: str, photos: list[Array], folder: Path, threads: int) -> Engines:
-    """Engines for this CPU: OpenVINO for images, the native reranker. Writes their graphs to `folder`.
+    """Open engines for this CPU: OpenVINO for images, the native reranker for pairs. Writes their graphs to `folder`.
 
     Args:
-        photos: calibration images of int8, (1, 3, H, W) float32.
+        photos: calibration images for int8, (1, 3, H, W) float32.
     """
     artifacts = Artifacts(folder, model, precision, photos, [], (), lambda _: None)
     with contextlib.ExitStack() as opened:
@@ -43,5 +43,5 @@ def load_or_generate(name: str, data_dir: Path) -> Dataset:
 
 
 def photos_for_int8(calibration: Path | None, data_dir: Path) -> list[Array]:
-    """Read calibration images (1, 3, H, W) float32 of a folder, by default of the validation scenes."""
+    """Read the calibration images (1, 3, H, W) float32 in a folder; None stands for the validation scenes."""
     return calibration_photos(calibration or scenes.write(scenes.VALIDATION, data_dir) / "jpg", "int8")

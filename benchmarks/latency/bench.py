@@ -1,6 +1,6 @@
-"""Times of every stage of retrieval: bundles beside the PyTorch reference, at several image sizes.
+"""Latency benchmark of every stage of retrieval: bundles and the PyTorch reference, at several image sizes.
 
-All methods of a stage take turns in one run. A method whose results differ from the reference's is not timed.
+The methods of a stage take turns in one run. A method whose results differ from the reference's is not timed.
 """
 
 from __future__ import annotations
@@ -47,21 +47,21 @@ from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.geometry import MIN_SIDE_PX, Size
 
-KEYS = 2  # images that the query is compared with
-GROWTH = (0.25, 0.5, 0.75)  # of the largest image's sides
+KEYS = 2  # database images that the query is compared with
+GROWTH = (0.25, 0.5, 0.75)  # fractions of the largest image's sides
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure.
+    """Settings of the benchmark.
 
     Attributes:
-        bundles: of one model.
+        bundles: bundles of one model.
         sizes: (height, width) px.
         galleries: numbers of descriptors for global search.
-        shortlists: lengths, ascending.
-        compiled: time the reference under `torch.compile` too.
-        budget_s: a stage's time, after the fewest rounds.
+        shortlists: shortlist lengths, ascending.
+        compiled: also time the reference under `torch.compile`.
+        budget_s: time budget per stage; the minimum number of rounds may exceed it.
     """
 
     bundles: tuple[Path, ...]
@@ -75,7 +75,7 @@ class Options:
 
 @dataclass
 class Run:
-    """A run in progress: what was measured so far."""
+    """Measurements of a run in progress."""
 
     options: Options
     folder: Path
@@ -91,7 +91,7 @@ class Run:
         self.ceiling.look(self.options.threads)
 
     def measure(self, stages: Sequence[Stage], size: str, series: str = "stages", threads: int | None = None) -> None:
-        """Time every stage and keep the records."""
+        """Time every stage and append the records."""
 
         def heard(number: int, index: int) -> None:
             stage = stages[index]
@@ -103,12 +103,12 @@ class Run:
             self.records += records_of(stage, by_method, self.methods, series, size, threads)
 
     def find(self, stage: str, size: str, method: str) -> Record:
-        """The one record of a stage that has no count."""
+        """Return the record of a stage that has no count."""
         return next(r for r in self.records if (r.series, r.stage, r.size, r.method) == ("stages", stage, size, method))
 
 
 def run(options: Options, command: str, say: Callable[[str], None]) -> Report:
-    """The whole benchmark. `say` hears what is being measured."""
+    """Run the whole benchmark; `say` receives progress messages."""
     started = time.perf_counter()
     say("opening")
     with contextlib.ExitStack() as opened, tempfile.TemporaryDirectory(prefix="cvnet-bench-") as folder:
@@ -127,7 +127,7 @@ def run(options: Options, command: str, say: Callable[[str], None]) -> Report:
 
 
 def open_all(options: Options, opened: contextlib.ExitStack) -> tuple[dict[str, Method], dict[str, str]]:
-    """The reference first, then the bundles, each closed with `opened`; and why `torch.compile` is not among them."""
+    """Open the reference and the bundles, which `opened` closes; also returns why `torch.compile` is not timed."""
     first = Bundle(options.bundles[0])
     methods = [opened.enter_context(open_reference(first, options.threads))]
     absent = {}
@@ -140,7 +140,7 @@ def open_all(options: Options, opened: contextlib.ExitStack) -> tuple[dict[str, 
 
 
 def measure_size(bench: Run, size: Size) -> None:
-    """Every stage at one image size."""
+    """Measure every stage at one image size."""
     label, network = label_of(size), network_of(bench.options)
     image = photo(*size, 0)
     bench.say(f"{label} agreement with PyTorch")
@@ -171,7 +171,7 @@ def measure_size(bench: Run, size: Size) -> None:
 
 
 def photos(size: Size) -> list[Array]:
-    """A query and its keys."""
+    """Return a query and its database images."""
     return [photo(*size, seed) for seed in range(1 + KEYS)]
 
 
@@ -181,12 +181,12 @@ def note(bench: Run, label: str, compared: Comparison) -> None:
 
 
 def stock_all(engines: Sequence[Candidate], images: int, folder: Path) -> dict[str, Shelf]:
-    """A gallery for each bundle."""
+    """Create a gallery per bundle."""
     return {e.method.name: stock(e, images, folder / e.method.name) for e in engines}
 
 
 def project(bench: Run, stage: Stage, label: str) -> None:
-    """Add what a stage would take PyTorch, cached and published, and the speed-ups over both."""
+    """Add PyTorch's estimated times of a stage, with cached features and as published, and the speed-ups over both."""
     baselines = [projected(bench, stage, label, method) for method in (REFERENCE, PUBLISHED)]
     for index, record in enumerate(bench.records):
         if (record.stage, record.size, record.count) == (stage.name, label, stage.count):
@@ -197,7 +197,7 @@ def project(bench: Run, stage: Stage, label: str) -> None:
 
 
 def projected(bench: Run, stage: Stage, label: str, method: str) -> Record:
-    """A shortlist's pairs, and for a whole query its extraction."""
+    """Estimate PyTorch's time from its time per pair, plus its extraction time for a whole query."""
     assert stage.count is not None
     pair = bench.find("pair score", label, method)
     ms = pair.ms.scaled(stage.count)
@@ -216,20 +216,23 @@ def projected(bench: Run, stage: Stage, label: str, method: str) -> Record:
 
 
 def added(a: Interval, b: Interval) -> Interval:
-    """The sum of two times that took no turns: the samples are those of the second, each with the first's median."""
+    """Return the sum of two times that were not measured in turn.
+
+    Its samples are those of `b` plus the median of `a`; its confidence is a lower bound (Bonferroni).
+    """
     confidence = max(0.0, a.confidence + b.confidence - 1)
     samples = tuple(a.median + sample for sample in b.samples)
     return Interval(samples, a.median + b.median, a.low + b.low, a.high + b.high, confidence)
 
 
 def measure_search(bench: Run) -> None:
-    """Global search among ever more descriptors."""
+    """Time global search with increasing numbers of descriptors."""
     with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
         bench.measure([search_stage(images, Path(folder)) for images in bench.options.galleries], "")
 
 
 def measure_growth(bench: Run) -> None:
-    """Bundles at further sizes, up to the largest."""
+    """Time the bundles at further image sizes, up to the largest."""
     largest = max(bench.options.sizes, key=lambda size: size[0] * size[1])
     engines = [c for c in bench.methods.values() if not c.is_reference]
     for size in growth_sizes(largest):
@@ -240,13 +243,13 @@ def measure_growth(bench: Run) -> None:
 
 
 def growth_sizes(largest: Size) -> list[Size]:
-    """The shares of an image size that are not too small to describe, and the whole."""
+    """Return the fractions `GROWTH` of an image size that are large enough to extract, and the full size."""
     sizes = [(round(largest[0] * share), round(largest[1] * share)) for share in (*GROWTH, 1.0)]
     return [size for size in sizes if min(size) >= MIN_SIDE_PX]
 
 
 def measure_threads(bench: Run) -> None:
-    """Bundles with one thread, two, four and so on, at the first size."""
+    """Time the bundles with 1, 2, 4, ... threads, at the first image size."""
     size, network = bench.options.sizes[0], network_of(bench.options)
     for threads in thread_counts(bench.options.threads):
         with contextlib.ExitStack() as opened:
@@ -257,12 +260,12 @@ def measure_threads(bench: Run) -> None:
 
 
 def thread_counts(most: int) -> list[int]:
-    """1, 2, 4 and so on, and the most."""
+    """Return the powers of two up to `most`, and `most`."""
     return sorted({most, *(2**n for n in range(most.bit_length()))} - {0})
 
 
 def measure_memory(bench: Run) -> None:
-    """Peak memory of the stages that need most, by method and size."""
+    """Measure the peak memory of the stages in `memory.STAGES`, by method and image size."""
     options = bench.options
     found: dict[tuple[str, str, str], int] = {}
     subjects = [(REFERENCE, options.bundles[0], True), *((p.resolve().name, p, False) for p in options.bundles)]
@@ -295,7 +298,7 @@ def report(bench: Run, command: str, took_s: float) -> Report:
 
 
 def label_of(size: Size) -> str:
-    """(height, width) as WIDTHxHEIGHT."""
+    """Format (height, width) as WIDTHxHEIGHT."""
     return f"{size[1]}x{size[0]}"
 
 

@@ -1,4 +1,4 @@
-"""Changes between two runs of `bench` that exceed noise."""
+"""Changes between two runs of `bench` that exceed measurement noise."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from cvnet_engine.engine.errors import DatasetError
 
 @dataclass(frozen=True)
 class Change:
-    """One record of both runs.
+    """A record that both runs have.
 
     Attributes:
-        noise: the machine's own unsteadiness, a share.
+        noise: variation of the machine's own speed, as a fraction.
     """
 
     old: Record
@@ -29,20 +29,20 @@ class Change:
 
     @property
     def agrees(self) -> bool:
-        """Whether the two intervals meet."""
+        """True if the two confidence intervals overlap."""
         return self.old.ms.low <= self.new.ms.high and self.new.ms.low <= self.old.ms.high
 
     @property
     def real(self) -> bool:
-        """Whether they do not, and the change is larger than the machine's own."""
+        """True if the intervals do not overlap and the change is larger than the noise."""
         return not self.agrees and max(self.ratio, 1 / self.ratio) - 1 > self.noise
 
 
 def changes(old: Report, new: Report) -> list[Change]:
-    """Every measured record that both runs have.
+    """Compare every measured record that both runs have.
 
     Raises:
-        DatasetError: another processor, model or number of threads: times would not compare.
+        DatasetError: the runs differ in processor, model or number of threads, so times are not comparable.
     """
     require_same("threads", old.threads, new.threads)
     require_same("model", old.model, new.model)
@@ -58,7 +58,7 @@ def require_same(what: str, old: object, new: object) -> None:
 
 
 def change_table(found: list[Change]) -> Table:
-    """What changed beyond noise, the largest change first, under the count of what agrees."""
+    """List the changes beyond noise, largest first, with a note that counts the records that agree."""
     real = sorted((c for c in found if c.real), key=lambda c: abs(c.ratio - 1), reverse=True)
     agreeing = sum(c.agrees for c in found)
     rows = tuple(

@@ -1,4 +1,4 @@
-"""The report of `bench` for reading: heading, tables, Markdown."""
+"""Markdown report of `bench`: heading and tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cvnet_engine.benchmarks.tables import Table, markdown, ms, times
 
 
 def document(report: Report) -> str:
-    """The whole report in Markdown."""
+    """Return the whole report in Markdown."""
     parts = ["# What cvnet-engine takes, stage by stage\n", *(line + "\n" for line in heading(report))]
     for table in tables(report):
         parts.append(markdown(table) + (f"\n{table.note}\n" if table.note else ""))
@@ -21,7 +21,7 @@ def document(report: Report) -> str:
 
 
 def heading(report: Report) -> list[str]:
-    """Where, when and with what: a few lines."""
+    """Return a few lines on the machine, date, model, command and measured limits."""
     machine, best = report.machine, report.limits.best
     gemm = ", ".join(f"{precision} {rate:.0f}" for precision, rate in best.gemm_gflops.items())
     return [
@@ -34,7 +34,7 @@ def heading(report: Report) -> list[str]:
 
 
 def tables(report: Report) -> list[Table]:
-    """Stages by image size, then growth, then agreement."""
+    """Return the tables: stages per image size, global search, growth, agreement."""
     stages = [r for r in report.records if r.series == "stages"]
     sizes = list(dict.fromkeys(r.size for r in stages if r.size))
     return [
@@ -56,7 +56,7 @@ STAGE_NOTE = (
 
 
 def stage_table(title: str, records: list[Record]) -> Table:
-    """A row a stage and method."""
+    """Build a table with one row per stage and method."""
     columns = (
         "stage", "method", "median ms", "bounds ms", "p95 ms", "rounds", "outliers", "per second",
         "times as fast", "than published", "than memory kept", "share of limit", "peak memory MB",
@@ -92,7 +92,7 @@ def speedup(r: Record, baseline: str | None) -> str:
 
 
 def search_table(records: list[Record]) -> Table:
-    """Global search by the number of descriptors."""
+    """Build a table of global search by number of descriptors."""
     columns = ("descriptors", "method", "median ms", "bounds ms", "p95 ms", "rounds", "queries/s", "share of limit")
     rows = tuple(
         (
@@ -111,7 +111,7 @@ def search_table(records: list[Record]) -> Table:
 
 
 def growth_tables(records: Sequence[Record], sizes: list[str]) -> list[Table]:
-    """How time grows with the shortlist, the image and the threads."""
+    """Build the tables of time against shortlist length, image size and threads."""
     reranked = [r for r in records if r.stage == "rerank" and r.size == sizes[-1]]
     growths = (
         ("Growth with the shortlist", "candidates", [(str(r.count), r) for r in reranked]),
@@ -122,7 +122,7 @@ def growth_tables(records: Sequence[Record], sizes: list[str]) -> list[Table]:
 
 
 def growth_table(title: str, label: str, points: list[tuple[str, Record]]) -> Table:
-    """A row a stage and value, stage by stage as they were measured, and a column a method: median ms."""
+    """Build a table of median ms: a row per stage and value, in measured order, and a column per method."""
     methods = list(dict.fromkeys(r.method for _, r in points))
     stages = list(dict.fromkeys(r.stage for _, r in points))
     cells: dict[tuple[str, str], dict[str, str]] = {}
@@ -134,7 +134,7 @@ def growth_table(title: str, label: str, points: list[tuple[str, Record]]) -> Ta
 
 
 def agreement_table(agreement: dict[str, dict[str, Agreement]]) -> Table:
-    """How far each method is from PyTorch."""
+    """Build a table of the largest differences between each method and PyTorch."""
     rows = tuple(
         (size, name, f"{distance.score:.1e}", f"{distance.descriptor:.1e}")
         for size, by_name in agreement.items()

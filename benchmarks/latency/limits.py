@@ -14,16 +14,16 @@ from cvnet_engine.benchmarks.latency.costs import Cost
 from cvnet_engine.benchmarks.latency.timing import Rounds, take_turns
 from cvnet_engine.engine.contract import Array
 
-SIDE = 2048  # of the square matrices: 16 MiB each in float32
-COPY_VALUES = 2**25  # float32, 128 MiB: beyond any cache
+SIDE = 2048  # of the square matrices; 16 MiB each in float32
+COPY_VALUES = 2**25  # float32 values, 128 MiB, larger than any cache
 ROUNDS = Rounds(warm_up=2, fewest=9, most=9)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Rates of one moment: matrix products by precision, in 10⁹ operations a second, and copying in 10⁹ bytes a second.
+    """Rates at one moment: matrix products by precision, in 10⁹ operations/s, and copying, in 10⁹ bytes/s.
 
-    Bytes copied count twice, once read and once written.
+    Copied bytes count twice, because they are read and written.
     """
 
     gemm_gflops: dict[str, float]
@@ -32,29 +32,29 @@ class Limits:
 
 @dataclass
 class Ceiling:
-    """The rates of every moment that was looked at, in one run."""
+    """Rates measured at several moments of one run."""
 
     moments: list[Limits] = field(default_factory=list)
 
     def look(self, threads: int) -> None:
-        """Measure once more."""
+        """Measure the rates once more."""
         self.moments.append(measure(threads))
 
     @property
     def best(self) -> Limits:
-        """The highest of each rate."""
+        """The highest value of each rate."""
         names = self.moments[0].gemm_gflops
         gemm = {name: max(m.gemm_gflops[name] for m in self.moments) for name in names}
         return Limits(gemm, max(m.copy_gb_s for m in self.moments))
 
     @property
     def unsteadiness(self) -> float:
-        """By what share of the best rate float32 products were slower at the worst moment: other programs, heat."""
+        """Fraction by which the slowest float32 rate is below the fastest, because of other programs or heat."""
         rates = [m.gemm_gflops["fp32"] for m in self.moments]
         return 1 - min(rates) / max(rates)
 
     def floor_ms(self, cost: Cost, precision: str) -> float | None:
-        """The least time a stage can take, None where the precision's product rate is not known."""
+        """Return the least time a stage can take; None if the product rate of the precision was not measured."""
         best = self.best
         if cost.flop and precision not in best.gemm_gflops:
             return None
@@ -70,10 +70,10 @@ class Ceiling:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Ceiling:
-        """What `to_json` made.
+        """Read the output of `to_json`.
 
         Raises:
-            ValueError: limits of no moment.
+            ValueError: it contains no moments.
         """
         moments = [Limits(**moment) for moment in content["moments"]]
         if not moments:
@@ -82,7 +82,7 @@ class Ceiling:
 
 
 def measure(threads: int) -> Limits:
-    """The best library's rate in each precision."""
+    """Measure the copying rate, and the product rate of the fastest library in each precision."""
     products = gemms(threads)
     times = take_turns(products, ROUNDS)
     gemm: dict[str, float] = {}
@@ -93,7 +93,7 @@ def measure(threads: int) -> Limits:
 
 
 def gemms(threads: int) -> dict[str, Callable[[], object]]:
-    """A square matrix product in each precision and library, named `PRECISION LIBRARY`."""
+    """Return a square matrix product per precision and library, named `PRECISION LIBRARY`."""
     import torch
 
     torch.set_num_threads(threads)
@@ -110,7 +110,7 @@ def gemms(threads: int) -> dict[str, Callable[[], object]]:
 
 
 def openvino_gemms(array: Array, threads: int) -> dict[str, Callable[[], object]]:
-    """The same by OpenVINO, none where it is not installed; it converts the float32 input itself."""
+    """Return the matrix products of OpenVINO, which converts the float32 input itself; empty if it is not installed."""
     if not importlib.util.find_spec("openvino"):
         return {}
     import openvino
@@ -127,7 +127,7 @@ def openvino_gemms(array: Array, threads: int) -> dict[str, Callable[[], object]
 
 
 def copy_gb_s() -> float:
-    """Rate of copying beyond the caches, all threads of PyTorch at it."""
+    """Measure the rate of copying memory larger than the caches, with all threads of PyTorch."""
     import torch
 
     source = torch.from_numpy(np.ones(COPY_VALUES, np.float32))

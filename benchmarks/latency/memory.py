@@ -21,7 +21,7 @@ STAGES = ("pair score", "extract, all scales")
 
 
 def peaks(bundle: Path, of_reference: bool, image: Size, threads: int) -> dict[str, int]:
-    """Stage -> bytes by which its first call raises peak memory over the loaded model, each in a fresh process."""
+    """Return by how many bytes each stage's first call raises peak memory over the loaded model, in a new process."""
     found = {}
     for stage in STAGES:
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
@@ -30,7 +30,7 @@ def peaks(bundle: Path, of_reference: bool, image: Size, threads: int) -> dict[s
 
 
 def stage_peak(stage: str, bundle: Path, of_reference: bool, image: Size, threads: int) -> int:
-    """Load the model, then look at one call."""
+    """Load the model, then measure one call."""
     method = open_reference(Bundle(bundle), threads) if of_reference else open_bundle(bundle, threads)
     if stage == STAGES[0]:
         query, key = (random_features(method, image, seed) for seed in range(2))
@@ -40,7 +40,7 @@ def stage_peak(stage: str, bundle: Path, of_reference: bool, image: Size, thread
 
 
 def random_features(method: Method, image: Size, seed: int) -> Features:
-    """Maps as the method's reranker takes them, of noise."""
+    """Return random feature maps in the form that the method's reranker expects."""
     rng = np.random.default_rng(seed)
     if method.is_reference:
         shapes = [(LOCAL_DIM, *map_size(image))]
@@ -48,19 +48,19 @@ def random_features(method: Method, image: Size, seed: int) -> Features:
         shapes = [(MAP_DIM, *size) for size in unit_map_sizes(map_size(image))]
     maps = (rng.standard_normal(shape, np.float32) for shape in shapes)
     empty: Array = np.empty(0)
-    return Features(empty, tuple(m / np.linalg.norm(m, axis=0) for m in maps))  # unit vectors, as a reranker asks for
+    return Features(empty, tuple(m / np.linalg.norm(m, axis=0) for m in maps))  # L2-normalised, as the reranker expects
 
 
 def peak_growth(call: Callable[[], object]) -> int:
-    """Bytes by which a call raises the peak of resident memory over what is in use before it."""
-    ctypes.CDLL(None).malloc_trim(0)  # returns memory freed by loading, so it does not hide growth
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to current use
+    """Return by how many bytes a call raises the peak of resident memory over its current use."""
+    ctypes.CDLL(None).malloc_trim(0)  # release memory freed by loading, which would hide growth
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak to the current use
     before = status_bytes("VmHWM")
     call()
     return status_bytes("VmHWM") - before
 
 
 def status_bytes(field: str, process: int | str = "self") -> int:
-    """A field of /proc/PROCESS/status, such as VmHWM, the peak of resident memory."""
+    """Return a field of /proc/PROCESS/status in bytes, such as VmHWM, the peak of resident memory."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))

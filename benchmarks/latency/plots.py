@@ -1,4 +1,4 @@
-"""The figure of a `bench` report: where time goes, how near the machine's limit that is, and how it grows."""
+"""Figure of a `bench` report: time per stage, share of the machine's limit, and growth."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 GREYS = {PUBLISHED: "#2b2b2b", REFERENCE: "#6b6b6b", COMPILED: "#949494", KEEPING: "#bdbdbd"}
 COLOURS = (
-    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"),  # Okabe and Ito's, told apart by most eyes
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"),  # Okabe and Ito, for colour-blind readers
     *("#7b4fa0", "#8c510a", "#96a800", "#b2182b"),
 )
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -29,10 +29,10 @@ COMPUTE = ("descriptor ×0.7071", "features ×1", "descriptor ×1.4142", "extrac
 
 
 def require_drawable(file: Path) -> None:
-    """Check before the work that a figure can be drawn.
+    """Check that a figure can be drawn, before the benchmark runs.
 
     Raises:
-        BackendError: matplotlib is not installed, or it writes no such file.
+        BackendError: matplotlib is not installed, or the suffix is not supported.
     """
     if file.suffix not in SUFFIXES:
         raise BackendError(f"--plot {file}: expected a file that ends in {', '.join(SUFFIXES)}")
@@ -43,7 +43,7 @@ def require_drawable(file: Path) -> None:
 
 
 def draw(report: Report, file: Path) -> bytes:
-    """The figure as the content of a file of this suffix."""
+    """Return the figure as the content of a file with this suffix."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -64,7 +64,7 @@ def draw(report: Report, file: Path) -> bytes:
 
 
 def add_legend(figure: Figure, report: Report) -> None:
-    """One legend for every panel: which colour is which method."""
+    """Add one legend of the methods for all panels."""
     from matplotlib.patches import Patch
 
     patches = [Patch(color=colour, label=method) for method, colour in colours(report).items()]
@@ -72,21 +72,21 @@ def add_legend(figure: Figure, report: Report) -> None:
 
 
 def colours(report: Report) -> dict[str, str]:
-    """A colour a method, the same in every panel: greys for PyTorch, which comes first."""
+    """Return a colour per method, the same in every panel: greys for PyTorch, which comes first."""
     methods = dict.fromkeys(r.method for r in report.records)
     others = zip((name for name in methods if name not in GREYS), cycle(COLOURS), strict=False)
     return {name: grey for name, grey in GREYS.items() if name in methods} | dict(others)
 
 
 def stages_at_largest(report: Report, projected: bool) -> list[Record]:
-    """Records of the last image size, with the stages as their label."""
+    """Return the stage records of the last image size."""
     records = [r for r in report.records if r.series == "stages" and r.size]
     last = records[-1].size
     return [r for r in records if r.size == last and (projected or not r.projected)]
 
 
 def stage_times(panel: Axes, report: Report) -> None:
-    """Median of each stage and method, with bounds and outliers."""
+    """Plot the median of each stage and method, with bounds and outliers."""
     records = stages_at_largest(report, projected=True)
     bars(panel, records, lambda r: r.ms.median, report)
     panel.set_xscale("log")
@@ -95,7 +95,7 @@ def stage_times(panel: Axes, report: Report) -> None:
 
 
 def limit_shares(panel: Axes, report: Report) -> None:
-    """Share of the machine's limit."""
+    """Plot the share of the machine's limit."""
     records = [r for r in stages_at_largest(report, projected=False) if r.stage in COMPUTE and r.share]
     bars(panel, records, lambda r: 100 * (r.share or 0), report, spread=False)
     panel.set_xlabel("% of what counted operations allow at the measured matrix product rate")
@@ -105,7 +105,7 @@ def limit_shares(panel: Axes, report: Report) -> None:
 def bars(
     panel: Axes, records: list[Record], value: Callable[[Record], float], report: Report, spread: bool = True
 ) -> None:
-    """Horizontal bars, a group a label, the first record's on top, PyTorch first in each."""
+    """Draw horizontal bars grouped by label, in the order of the records, with PyTorch first in each group."""
     colour = colours(report)
     methods = list(colour)
     groups: dict[str, list[Record]] = {}
@@ -125,7 +125,7 @@ def bars(
 
 
 def growth_with_image(panel: Axes, report: Report) -> None:
-    """Extraction and pair score by the image's pixels."""
+    """Plot extraction and pair score against the number of pixels."""
     records = [r for r in report.records if r.series == "size"]
     lines(panel, records, lambda r: pixels(r.size) / 1e6, report)
     panel.set(
@@ -135,7 +135,7 @@ def growth_with_image(panel: Axes, report: Report) -> None:
 
 
 def growth_with_shortlist(panel: Axes, report: Report) -> None:
-    """Reranking by the length of the shortlist."""
+    """Plot reranking against the shortlist length."""
     records = [r for r in stages_at_largest(report, projected=True) if r.stage == "rerank"]
     lines(panel, records, lambda r: r.count or 0, report)
     panel.set(xscale="log", yscale="log", xlabel="candidates reranked", ylabel="median ms")
@@ -144,7 +144,7 @@ def growth_with_shortlist(panel: Axes, report: Report) -> None:
 
 
 def growth_with_gallery(panel: Axes, report: Report) -> None:
-    """Global search by the number of descriptors."""
+    """Plot global search against the number of descriptors."""
     records = [r for r in report.records if r.stage == "global search"]
     lines(panel, records, lambda r: r.count or 0, report)
     panel.set(xscale="log", yscale="log", xlabel="images in the gallery", ylabel="median ms", title="Global search")
@@ -152,7 +152,7 @@ def growth_with_gallery(panel: Axes, report: Report) -> None:
 
 
 def growth_with_threads(panel: Axes, report: Report) -> None:
-    """Extraction and pair score by threads, as speed relative to one."""
+    """Plot the speed of extraction and pair score relative to one thread."""
     records = [r for r in report.records if r.series == "threads"]
     lines(panel, [relative_to_one(r, records) for r in records], lambda r: r.threads, report)
     counts = sorted({r.threads for r in records})
@@ -164,14 +164,14 @@ def growth_with_threads(panel: Axes, report: Report) -> None:
 
 
 def relative_to_one(record: Record, records: list[Record]) -> Record:
-    """The record with its times replaced by how many times as fast it is as with one thread."""
+    """Return the record with its times replaced by the speed relative to one thread."""
     one = next(r for r in records if r.threads == 1 and (r.stage, r.method) == (record.stage, record.method)).ms.median
     ms = record.ms
     return replace(record, ms=replace(ms, median=one / ms.median, low=one / ms.high, high=one / ms.low))
 
 
 def lines(panel: Axes, records: list[Record], x: Callable[[Record], float], report: Report) -> None:
-    """A line a stage and method, with its bounds."""
+    """Draw a line per stage and method, with its bounds."""
     colour = colours(report)
     stages = list(dict.fromkeys(r.stage for r in records))
     for key in dict.fromkeys((r.stage, r.method) for r in records):
@@ -186,7 +186,7 @@ def lines(panel: Axes, records: list[Record], x: Callable[[Record], float], repo
 
 
 def mark_values(panel: Axes, values: Iterable[float]) -> None:
-    """Ticks at the values that were measured, in plain numbers."""
+    """Place ticks at the measured values, in plain numbers."""
     ticks = sorted(values)
     panel.set_xticks(ticks, [f"{v:,}" if isinstance(v, int) else f"{v:.2f}" for v in ticks])
     panel.set_xticks([], minor=True)

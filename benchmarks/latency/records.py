@@ -15,7 +15,7 @@ Key = tuple[str, str, str, str, int | None, int]
 
 
 class Speedup(NamedTuple):
-    """How many times as fast as a baseline, and the bounds of that."""
+    """Speed relative to a baseline, with bounds."""
 
     median: float
     low: float
@@ -24,18 +24,18 @@ class Speedup(NamedTuple):
 
 @dataclass(frozen=True)
 class Record:
-    """One method at one stage.
+    """Measurement of one method at one stage.
 
     Attributes:
-        series: `stages`, or what the record shows the growth of: `size` or `threads`.
-        size: of the images, WIDTHxHEIGHT px; empty where there are none.
-        count: shortlist length or images in the gallery, None where the stage has neither.
-        unit: what takes `ms`.
-        cost: of one unit.
-        projected: `ms` is made up of other stages' times, not measured.
-        speedups: by baseline, the main one first.
-        floor_ms: the least that the machine's limits allow, None where they are not known.
-        peak_bytes: growth of peak memory over the loaded model, None where it was not looked at.
+        series: `stages`, or the variable of a growth series: `size` or `threads`.
+        size: image size, WIDTHxHEIGHT px; empty if the stage has no image.
+        count: shortlist length or number of images in the gallery; None if the stage has neither.
+        unit: unit of work that takes `ms`.
+        cost: cost of one unit.
+        projected: `ms` was estimated from other stages, not measured.
+        speedups: speed-up by baseline, the main baseline first.
+        floor_ms: least time that the machine's limits allow; None if they are not known.
+        peak_bytes: growth of peak memory over the loaded model; None if not measured.
     """
 
     series: str
@@ -56,12 +56,12 @@ class Record:
 
     @property
     def key(self) -> Key:
-        """What identifies a record in a run."""
+        """Identifier of the record within a run."""
         return self.series, self.stage, self.size, self.method, self.count, self.threads
 
     @property
     def label(self) -> str:
-        """The stage, and what it grows with."""
+        """The stage name, with the count if there is one."""
         return f"{self.stage} {self.count:,}" if self.count else self.stage
 
     @property
@@ -70,11 +70,11 @@ class Record:
 
     @property
     def share(self) -> float | None:
-        """Of the machine's limit."""
+        """Fraction of the machine's limit."""
         return None if self.floor_ms is None else self.floor_ms / self.ms.median
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, and figures that follow from them."""
+        """Return plain values, including derived figures."""
         return {
             "series": self.series,
             "stage": self.stage,
@@ -106,7 +106,7 @@ class Record:
 
     @classmethod
     def from_json(cls, r: Mapping[str, Any]) -> Record:
-        """What `to_json` made; what follows from other values is not read."""
+        """Read the output of `to_json`; derived figures are ignored."""
         bounds = (float(r[name]) for name in ("median_ms", "low_ms", "high_ms", "confidence"))
         return cls(
             series=r["series"],
@@ -130,7 +130,7 @@ class Record:
 def records_of(
     stage: Stage, times: dict[str, Interval], methods: dict[str, Method], series: str, size: str, threads: int
 ) -> list[Record]:
-    """A record a method, from times in seconds; methods that are no method run in float32 by themselves."""
+    """Build a record per method from times in seconds; a name that is not in `methods` counts as float32."""
     found = []
     for method, interval in times.items():
         name = method if method in methods else next((c for c in methods if method.startswith(c)), None)
@@ -144,7 +144,7 @@ def records_of(
 
 
 def against(record: Record, baseline: Record) -> Record:
-    """The record with its speed-up over one that took no turns with it: bounds as wide as both intervals allow."""
+    """Return the record with its speed-up over a baseline that was not timed in turn with it; bounds are the widest."""
     ours, theirs = record.ms, baseline.ms
     speedup = Speedup(theirs.median / ours.median, theirs.low / ours.high, theirs.high / ours.low)
     return replace(record, speedups=record.speedups | {baseline.method: speedup})

@@ -1,4 +1,4 @@
-"""A complete run of `bench`: its JSON, and the source of tables, plots and comparisons."""
+"""Report of a complete `bench` run: its JSON, and the source of tables, plots and comparisons."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from cvnet_engine.engine.machine import Machine
 
 @dataclass(frozen=True)
 class Report:
-    """Where, when and with what a run was made, and what it measured.
+    """Circumstances and measurements of a run.
 
     Attributes:
-        date: year, month and day, as in 2026-11-24.
-        seconds: that the run took.
-        agreement: image size -> method -> how far it is from PyTorch.
-        absent: what was not timed -> why.
+        date: date in the form 2026-11-24.
+        seconds: duration of the run.
+        agreement: image size -> method -> differences from PyTorch.
+        absent: what was not timed -> reason.
     """
 
     command: str
@@ -38,7 +38,7 @@ class Report:
     records: tuple[Record, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return {
             **vars(self),
             "limits": self.limits.to_json(),
@@ -50,10 +50,10 @@ class Report:
 
     @classmethod
     def from_json(cls, file: Path) -> Report:
-        """What `bench --json` wrote to a file.
+        """Read a file written by `bench --json`.
 
         Raises:
-            DatasetError: something else, or no file.
+            DatasetError: the file is missing or has other content.
         """
         try:
             return cls._of(json.loads(file.read_text()))

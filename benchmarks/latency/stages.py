@@ -1,4 +1,4 @@
-"""The stages of retrieval as things to time: what each method calls, how many items that is, and what they cost."""
+"""Stages of retrieval to time: each method's call, the number of items per call, and the cost of an item."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.engine.retrieval.search import HALF_FROM, DescriptorIndex
 from cvnet_engine.engine.retrieval.searcher import Plan, Searcher
 
-ENGINE = "cvnet-engine"  # the method of what all bundles share
-INDEXED = 2  # images in one go of the indexing stage
-SEARCHED = 100  # images asked of a global search
-CHUNK = 16384  # descriptors made at once
-BLOCK_PX = 32  # of a synthetic photograph
+ENGINE = "cvnet-engine"  # method name of the code that all bundles share
+INDEXED = 2  # images per call of the indexing stage
+SEARCHED = 100  # results requested from global search
+CHUNK = 16384  # descriptors generated at once
+BLOCK_PX = 32  # block side of a synthetic photograph
 NO_CALLS: Calls = {}
 INFO = GalleryInfo(GALLERY_FORMAT, "benchmark", "benchmark", None)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Something that several methods do.
+    """A stage with a call per method.
 
     Attributes:
-        unit: what is counted; a call deals with `items` of them.
-        cost: of one of them.
-        baselines: the methods that speed-ups refer to, the main one first.
-        count: what the stage grows with besides the image: shortlist length, or images in the gallery.
+        unit: what one item is; a call processes `items` of them.
+        cost: cost of one item.
+        baselines: methods that speed-ups refer to, the main one first.
+        count: shortlist length, or number of images in the gallery; None if the stage has neither.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Stage:
 
 
 def image_stages(image: Array) -> Iterator[Stage]:
-    """From a file to the network's inputs."""
+    """Yield the stages from a file to the network's inputs."""
     size = image.shape[:2]
     data = jpeg(image)
     encoded = np.frombuffer(data, np.uint8)
@@ -72,17 +72,17 @@ def image_stages(image: Array) -> Iterator[Stage]:
 
 
 def network_inputs(normalise: Callable[[Array], Array], image: Array) -> list[Array]:
-    """The image at every scale."""
+    """Return the network inputs at every scale."""
     return [normalise(rescale(image, scale)) for scale in IMAGE_SCALES]
 
 
 def arithmetic(image: Array) -> Array:
-    """`engine.images.normalise` written out."""
+    """Normalise an image as `engine.images.normalise` does, in plain NumPy."""
     return np.ascontiguousarray(((image.astype(np.float32) / 255 - MEAN) / STD).transpose(2, 0, 1)[None])
 
 
 def photo(height: int, width: int, seed: int) -> Array:
-    """A synthetic photograph (height, width, 3) uint8, the same on every machine: coarse structure and grain."""
+    """Return a synthetic photograph (height, width, 3) uint8 of coarse blocks and noise, the same on every machine."""
     rng = np.random.default_rng(seed)
     blocks = rng.integers(0, 256, (-(-height // BLOCK_PX), -(-width // BLOCK_PX), 3))
     coarse = np.kron(blocks, np.ones((BLOCK_PX, BLOCK_PX, 1)))[:height, :width]
@@ -96,7 +96,7 @@ def jpeg(image: Array) -> bytes:
 
 
 def scale_stages(candidates: Sequence[Candidate], image: Array, network: Network) -> Iterator[Stage]:
-    """One image described at each scale, by everyone."""
+    """Yield the extraction of one image at each scale."""
     retrievers = {candidate.method.name: candidate.method.retriever for candidate in candidates}
     kind = candidates[0].method.retriever.kind
     for scale in IMAGE_SCALES:
@@ -115,7 +115,7 @@ def whole_stages(
     more_extract: Calls = NO_CALLS,
     more_pair: Calls = NO_CALLS,
 ) -> list[Stage]:
-    """One image described and one pair scored, by everyone: what all else is made of."""
+    """Return the stages that all others consist of: one image extracted, one pair scored."""
     calls = {candidate.method.name: partial(candidate.method.retriever.extract, image) for candidate in candidates}
     cost, baselines = costs.extract(network, image.shape[:2]), (REFERENCE, KEEPING)
     extract = Stage("extract, all scales", "image", cost, {**calls, **more_extract}, baselines)
@@ -123,7 +123,7 @@ def whole_stages(
 
 
 def pair_stage(candidates: Sequence[Candidate], image: Array, more: Calls) -> Stage:
-    """One pair; *published* extracts the candidate again for every pair, as the published loop does."""
+    """Return the stage of one pair score; `PUBLISHED` extracts the candidate again for every pair."""
     size = image.shape[:2]
     calls: dict[str, Callable[[], object]] = {
         candidate.method.name: partial(candidate.method.retriever.score, candidate.query, candidate.keys[:1])
@@ -135,7 +135,7 @@ def pair_stage(candidates: Sequence[Candidate], image: Array, more: Calls) -> St
 
 
 def published_pair(reference: Candidate, image: Array) -> Array:
-    """The published loop's step: a candidate's map, and the score."""
+    """Extract the candidate's map and score the pair, as one step of the published loop."""
     retriever = reference.method.retriever
     outputs = retriever.features.run({"image": normalise(image)})
     return retriever.score(reference.query, [Features(outputs["descriptor"][0], (outputs["map_0"][0],))])
@@ -143,7 +143,7 @@ def published_pair(reference: Candidate, image: Array) -> Array:
 
 @dataclass(frozen=True)
 class Shelf:
-    """An engine candidate with a gallery on the disk that holds its keys over and over."""
+    """A bundle's candidate with a gallery on disk that repeats its database images."""
 
     candidate: Candidate
     gallery: Gallery
@@ -153,18 +153,18 @@ class Shelf:
         return self.candidate.method.retriever
 
     def rerank(self, k: int) -> Array:
-        """Pair scores of the first k images."""
+        """Return the pair scores of the first k images."""
         return self.retriever.score_rows(self.candidate.query, self.gallery, range(k))
 
     def query(self, file: Path, k: int) -> Array:
-        """A query image file to its reranked list."""
+        """Rerank the best k images for a query image file; returns their rows."""
         query = self.retriever.extract_from(file)
         with Searcher(self.retriever, self.gallery) as searcher:
             return searcher.find(query, Plan(top_k=k, rerank=k)).ranking.rows
 
 
 def stock(candidate: Candidate, images: int, folder: Path) -> Shelf:
-    """Fill a gallery."""
+    """Create a gallery of `images` entries."""
     with GalleryWriter(folder, INFO) as writer:
         for row in range(images):
             writer.put(Path(f"/{row}"), FileStamp(0, 0, ""), candidate.keys[row % len(candidate.keys)])
@@ -174,7 +174,10 @@ def stock(candidate: Candidate, images: int, folder: Path) -> Shelf:
 def gallery_stages(
     shelves: dict[str, Shelf], image: Array, shortlists: Sequence[int], network: Network
 ) -> Iterator[Stage]:
-    """Reading features back, reranking shortlists, and a whole query; by bundles: the reference has no gallery."""
+    """Yield the stages of reading features, reranking shortlists and a whole query.
+
+    Only bundles are timed, because the reference has no gallery.
+    """
     size = image.shape[:2]
     first, longest = next(iter(shelves)), max(shortlists)
     read = {ENGINE: partial(shelves[first].gallery.features, 0)}
@@ -190,7 +193,7 @@ def gallery_stages(
 
 
 def indexing_stage(candidates: Sequence[Candidate], image: Array, network: Network, folder: Path) -> Stage:
-    """Image files into a new gallery, reading and writing beside the extraction."""
+    """Return the stage of indexing image files into a new gallery, with reading, extraction and writing in parallel."""
     files = [folder / f"{row}.jpg" for row in range(INDEXED)]
     for file in files:
         file.write_bytes(jpeg(image))
@@ -199,7 +202,7 @@ def indexing_stage(candidates: Sequence[Candidate], image: Array, network: Netwo
 
 
 class IndexingCall:
-    """Index the same files into another gallery each time."""
+    """A call that indexes the same files into a new gallery each time."""
 
     def __init__(self, retriever: Engines, files: Sequence[Path], folder: Path) -> None:
         self._retriever, self._files, self._folder = retriever, files, folder
@@ -212,7 +215,7 @@ class IndexingCall:
 
 
 def search_stage(images: int, folder: Path) -> Stage:
-    """Global search among synthetic descriptors, beside one product of float32 and a sort, as published."""
+    """Return global search over synthetic descriptors; NumPy's float32 product and sort is the published baseline."""
     descriptors = synthetic_descriptors(images, folder / f"descriptors-{images}.npy")
     query, prepared = np.array(descriptors[images // 2]), DescriptorIndex(descriptors)
     calls = {
@@ -224,7 +227,7 @@ def search_stage(images: int, folder: Path) -> Stage:
 
 
 def synthetic_descriptors(images: int, file: Path) -> Array:
-    """(images, 2048) float32 unit rows in a file, mapped into memory."""
+    """Return (images, 2048) float32 unit rows in a memory-mapped file."""
     rng = np.random.default_rng(0)
     rows = np.lib.format.open_memmap(file, "w+", np.float32, (images, DESCRIPTOR_DIM))
     for start in range(0, images, CHUNK):

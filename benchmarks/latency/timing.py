@@ -1,7 +1,7 @@
-"""Times of several calls taken in turn (A B A B), and how much is known of their medians.
+"""Times of several calls taken in turn (A B A B), and confidence intervals of their medians.
 
-The interval of a median is that of order statistics: it assumes nothing of how the times are distributed. Of n times
-in ascending order, the j-th and the (n + 1 - j)-th enclose the median with probability 1 - 2·P(B(n, 1/2) < j).
+The interval of a median uses order statistics, so it assumes nothing about the distribution. Of n times in ascending
+order, the j-th and the (n + 1 - j)-th enclose the median with probability 1 - 2·P(B(n, 1/2) < j).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from math import comb, inf
 import numpy as np
 
 CONFIDENCE = 0.95
-TIGHT = 0.02  # half of an interval's width over its median: more rounds would tell little more
+TIGHT = 0.02  # half width of an interval relative to its median, below which rounds end
 OUTLIER = 1.5  # interquartile ranges beyond the quartiles (Tukey's fences)
 
 Calls = Mapping[str, Callable[[], object]]
@@ -22,7 +22,7 @@ Calls = Mapping[str, Callable[[], object]]
 
 @dataclass(frozen=True)
 class Interval:
-    """A median and the bounds that enclose it with probability `confidence`; samples in the order they were taken."""
+    """A median and the bounds that enclose it with probability `confidence`; samples are in measured order."""
 
     samples: tuple[float, ...]
     median: float
@@ -43,7 +43,7 @@ class Interval:
 
     @property
     def outliers(self) -> tuple[float, ...]:
-        """Samples far from the middle half; they are part of every figure."""
+        """Samples beyond Tukey's fences; they are not removed from the other figures."""
         lower, upper = np.percentile(self.samples, (25, 75))
         reach = OUTLIER * (upper - lower)
         return tuple(x for x in self.samples if not lower - reach <= x <= upper + reach)
@@ -53,13 +53,13 @@ class Interval:
         return self.confidence >= CONFIDENCE and self.high - self.low <= 2 * TIGHT * self.median
 
     def scaled(self, factor: float) -> Interval:
-        """Every figure times a positive factor."""
+        """Multiply every figure by a positive factor."""
         samples = tuple(factor * x for x in self.samples)
         return Interval(samples, factor * self.median, factor * self.low, factor * self.high, self.confidence)
 
 
 def order_statistics(n: int) -> tuple[int, float]:
-    """The rank j of the bounds, and their confidence: the largest j that reaches `CONFIDENCE`, else 1."""
+    """Return the rank j of the bounds and their confidence: the largest j that reaches `CONFIDENCE`, else 1."""
     below, rank, confidence = 0.0, 1, 1 - 2 * 0.5**n
     for j in range(1, n // 2 + 1):
         below += comb(n, j - 1) * 0.5**n  # P(B(n, 1/2) < j)
@@ -71,24 +71,24 @@ def order_statistics(n: int) -> tuple[int, float]:
 
 @dataclass(frozen=True)
 class Rounds:
-    """How often to go round.
+    """Number of rounds.
 
     Attributes:
-        warm_up: rounds that are not kept.
-        fewest, most: rounds to keep; between them, rounds end once every interval is tight or `budget_s` is used up.
+        warm_up: discarded rounds.
+        fewest, most: rounds to keep; between them, rounds end when every interval is tight or `budget_s` is used up.
     """
 
     warm_up: int = 1
-    fewest: int = 6  # whose extremes enclose the median with 97 % confidence
+    fewest: int = 6  # the extremes of 6 enclose the median with 97 % confidence
     most: int = 200
     budget_s: float = inf
 
 
-PASSES = 3  # moments, minutes apart, at which a stage is timed
+PASSES = 3  # passes over all stages, minutes apart
 
 
 def take_turns(calls: Calls, rounds: Rounds) -> dict[str, Interval]:
-    """Seconds of each call, all of them taken in turn, so that a change of the machine's speed meets all."""
+    """Return the seconds of each call, taken in turn so that a change of the machine's speed affects all calls."""
     for _ in range(rounds.warm_up):
         one_round(calls)
     taken: list[dict[str, float]] = []
@@ -104,11 +104,11 @@ def take_turns(calls: Calls, rounds: Rounds) -> dict[str, Interval]:
 def take_passes(
     stages: Sequence[Calls], budget_s: float, heard: Callable[[int, int], None] = lambda *_: None
 ) -> list[dict[str, Interval]]:
-    """Each stage's calls in turn, in `PASSES` passes over all stages, so that bounds span the machine's moods.
+    """Time each stage in `PASSES` passes over all stages, so that bounds include slow changes of the machine's speed.
 
     Args:
-        budget_s: for a stage's rounds in all passes; a stage of which six rounds do not fit gets one a pass. Calls that
-            slow have to be warm: called before, or made of calls that were.
+        budget_s: time per stage in all passes. A stage that does not fit six rounds gets one round per pass; its calls
+            must be warmed up before.
         heard: called with the pass and the stage before each.
     """
     found: list[list[dict[str, Interval]]] = [[] for _ in stages]
@@ -120,7 +120,7 @@ def take_passes(
 
 
 def one_pass(calls: Calls, budget_s: float) -> dict[str, Interval]:
-    """A stage's share of the budget; the first round warms up, unless there is no time for more."""
+    """Time a stage once; the first round is a warm-up unless it shows that only one round fits."""
     first = one_round(calls)
     if Rounds.fewest * sum(first.values()) > budget_s:
         return intervals([first])
@@ -128,7 +128,7 @@ def one_pass(calls: Calls, budget_s: float) -> dict[str, Interval]:
 
 
 def merged(passes: Sequence[Mapping[str, Interval]]) -> dict[str, Interval]:
-    """All samples as one, its bounds no narrower than the medians of the passes are apart."""
+    """Merge the samples; the bounds include the median of every pass."""
     found = {}
     for name in passes[0]:
         parts = [p[name] for p in passes]
@@ -153,5 +153,5 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def ratio(baseline: Interval, other: Interval) -> Interval:
-    """How many times as fast `other` is, from the rounds that both took part in."""
+    """Return how many times as fast `other` is than `baseline`, from their common rounds."""
     return Interval.of([a / b for a, b in zip(baseline.samples, other.samples, strict=True)])

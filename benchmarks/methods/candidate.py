@@ -13,7 +13,7 @@ from cvnet_engine.engine.errors import BackendError, CvnetError, one_line
 from cvnet_engine.engine.features import Features
 from cvnet_engine.export.parity import TOLERANCE
 
-MAP_ROUNDING = 2e-5  # by which float16 maps may move a score, beyond what the engine does (1.2e-5 at most so far)
+MAP_ROUNDING = 2e-5  # how far float16 maps may move a score in addition (1.2e-5 at most observed)
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,14 @@ class Candidate:
     keys: list[Features]
 
     def scores(self) -> Array:
-        """(len(keys),) float32."""
+        """Return the pair scores (len(keys),) float32."""
         retriever = self.method.retriever
         return np.array([retriever.score(self.query, [key])[0] for key in self.keys])
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Largest differences from the reference: of a pair score, and of a unit descriptor."""
+    """Largest differences from the reference, in pair score and in descriptor (L2 distance)."""
 
     score: float
     descriptor: float
@@ -40,11 +40,11 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The candidates at one image size.
+    """Candidates at one image size.
 
     Attributes:
-        candidates: those that agree, the reference first.
-        agreements: by method.
+        candidates: candidates that agree with the reference, which comes first.
+        agreements: differences by method.
         refused: method -> reason.
     """
 
@@ -54,9 +54,9 @@ class Comparison:
 
 
 def compare(methods: Sequence[Method], images: Sequence[Array]) -> Comparison:
-    """Describe the images (H, W, 3) uint8, query first, with every method; keep those that agree with the first.
+    """Extract the images (H, W, 3) uint8, query first, with every method; keep those that agree with the first.
 
-    Maps of bundles are in float16, as in a gallery.
+    Bundles' maps are converted to float16, as in a gallery.
     """
     reference = describe(methods[0], images)
     candidates, agreements, refused = [reference], {}, {}
@@ -78,7 +78,7 @@ def describe(method: Method, images: Sequence[Array]) -> Candidate:
 
 
 def agreement(candidate: Candidate, reference: Candidate) -> Agreement:
-    """Compare scores and descriptors with the reference.
+    """Compare pair scores and descriptors with the reference.
 
     Raises:
         BackendError: the difference exceeds the tolerance of the precision.

@@ -1,4 +1,4 @@
-"""PyTorch in a process whose C library keeps freed memory.
+"""PyTorch reference in a process whose C library keeps freed memory.
 
 A pair in the published form allocates and frees gigabytes. glibc returns large blocks to the kernel, which clears every
 page of the next block: more than half of the time of a pair. The setting cannot be undone, so the reference with kept
@@ -22,7 +22,7 @@ from cvnet_engine.engine.retrieval.engines import Engines
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of <malloc.h>
 WARM_UP = 2  # calls until the memory is allocated
-_retriever: Engines  # of the other process
+_retriever: Engines  # in the worker process
 
 
 def keep_memory() -> None:

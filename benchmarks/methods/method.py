@@ -1,4 +1,4 @@
-"""A method of retrieval to evaluate or time: the engines of a bundle, or the PyTorch reference."""
+"""Retrieval method to evaluate or time: the engines of a bundle, or the PyTorch reference."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Method(Closing):
     """A loaded model.
 
     Attributes:
-        identity: names everything that results depend on; methods of equal identity give equal results.
+        identity: identifies everything that results depend on; methods with equal identity give equal results.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Method(Closing):
         return self.name.startswith(REFERENCE)
 
     def at(self, scales: Scales) -> Method:
-        """This method with other image scales."""
+        """Return this method with other image scales."""
         if scales == self.retriever.scales:
             return self
         retriever = replace(self.retriever, scales=scales)
@@ -54,13 +54,13 @@ def open_bundle(path: Path, threads: int | None) -> Method:
 
 
 def identity_of(manifest: Manifest, scales: Scales = IMAGE_SCALES) -> str:
-    """Identity of a bundle's engines."""
+    """Return the identity of a bundle's engines."""
     graphs = (manifest.graphs[name] for name in GRAPH_NAMES)
     return scaled(" ".join([manifest.precision, *(f"{graph.backend}:{graph.sha256}" for graph in graphs)]), scales)
 
 
 def scaled(identity: str, scales: Scales) -> str:
-    """Identity of a model that describes images at these scales."""
+    """Return the identity of a model that extracts images at these scales."""
     return identity if scales == IMAGE_SCALES else f"{identity} scales {format_scales(scales)}"
 
 

@@ -1,4 +1,4 @@
-"""The PyTorch reference behind the engines' interface, so that one loop serves both.
+"""PyTorch reference behind the engines' interface, so that one loop serves both.
 
 Its maps are the raw stage-3 maps of 1024 channels in float32, and its reranker is the published form.
 """
@@ -45,7 +45,7 @@ class TorchEngine(Closing):
 
 
 def reference(model: CVNet, device: str = "cpu") -> Engines:
-    """The published model as a retriever."""
+    """Return the published model as a retriever."""
     model = model.to(device)
 
     def score(query: Tensor, keys: Tensor) -> tuple[Tensor]:

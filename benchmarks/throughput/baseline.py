@@ -1,6 +1,6 @@
-"""PyTorch on the same files: a data loader reads, decodes and scales; the reference model does the rest.
+"""Throughput baseline in PyTorch: a data loader reads, decodes and scales the files, the reference model does the rest.
 
-Runs in another process that keeps freed memory, the fastest setting for this computation.
+It runs in its own process that keeps freed memory, the fastest setting for this computation.
 """
 
 from __future__ import annotations
@@ -27,12 +27,16 @@ from cvnet_engine.engine.images import load
 from cvnet_engine.engine.retrieval.descriptors import Descriptor
 from cvnet_engine.engine.retrieval.searcher import Plan, Searcher
 
-Sample = tuple[float, list[Array]]  # when its turn came, and network inputs (1, 3, H, W) float32 by scale
+Sample = tuple[float, list[Array]]  # start time, and network inputs (1, 3, H, W) float32 by scale
 
 
 @dataclass(frozen=True)
 class Job:
-    """What the reference does with image files: describe them or, where there are `keys`, score each beside all."""
+    """The reference's work on image files: extract them or, if there are `keys`, also rerank a shortlist for each.
+
+    Attributes:
+        keys: database images; the shortlist repeats them.
+    """
 
     bundle: Path
     threads: int
@@ -46,10 +50,10 @@ class Baseline(Closing):
     def __init__(self, job: Job, files: Sequence[Path]) -> None:
         """
         Args:
-            files: that `run` will be given.
+            files: the files that `run` will process.
 
         Raises:
-            WeightsError: the bundle's weights are gone, or are not what they were.
+            WeightsError: the bundle's weights are missing or have changed.
         """
         self.seconds: list[float] = []
         self._pool = ProcessPoolExecutor(1, get_context("spawn"))
@@ -69,7 +73,7 @@ class Baseline(Closing):
 
 @dataclass(frozen=True)
 class Scaled(Dataset[Sample]):
-    """Image files as network inputs at every scale."""
+    """A PyTorch data set of image files as network inputs at every scale."""
 
     files: Sequence[Path]
     kind: Descriptor
@@ -84,7 +88,7 @@ class Scaled(Dataset[Sample]):
 
 
 class Reference:
-    """The model with its data loader: a process beside it that is a few images ahead."""
+    """The model and its data loader, a process that reads a few images ahead."""
 
     def __init__(self, job: Job, files: Sequence[Path]) -> None:
         self._retriever = open_reference(Bundle(job.bundle), job.threads).retriever
@@ -99,7 +103,7 @@ class Reference:
             self._finish = lambda query: searcher.find(query, Plan(top_k=job.shortlist, rerank=job.shortlist))
 
     def work(self) -> list[float]:
-        """Seconds of each image from when the loader took it up."""
+        """Return the seconds of each image from the start of loading."""
         seconds = []
         for begun, inputs in self._loader:
             (query,) = self._retriever.describe(zip(self._retriever.scales, map(np.asarray, inputs), strict=True))
@@ -108,7 +112,7 @@ class Reference:
         return seconds
 
 
-_reference: Reference | None = None  # of the process apart
+_reference: Reference | None = None  # in the worker process
 
 
 def prepare(job: Job, files: Sequence[Path]) -> None:
@@ -123,6 +127,6 @@ def work() -> list[float]:
 
 
 def stop() -> None:
-    """Let the data loader's process end before this one does."""
+    """End the data loader's process before this process ends."""
     global _reference
     _reference = None

@@ -1,6 +1,6 @@
-"""Images indexed and queries answered per second, by how the work is spread, beside PyTorch.
+"""Throughput benchmark: images indexed and queries answered per second, by configuration, compared with PyTorch.
 
-All ways of a bundle take turns. Each has its engines open from the beginning, and as much to do as it can take.
+The configurations of a bundle take turns. Each has its engines open from the start and is fully loaded.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.geometry import Size
 
 ROUNDS = Rounds(warm_up=1, fewest=3, most=3)
-KEYS = 2  # images that galleries consist of, over and over
+KEYS = 2  # distinct images in a gallery, repeated
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure: bundles of one model, images of `size` (height, width) px, queries with so many candidates."""
+    """Settings: bundles of one model, image size (height, width) px, candidates per query, and threads."""
 
     bundles: tuple[Path, ...]
     size: Size
@@ -45,7 +45,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Way:
-    """One way to do one kind of work, with whoever does it, and the files of a round."""
+    """A configuration for one kind of work, its workers, and the files of a round."""
 
     spread: Spread
     worker: WorkerPool | Baseline
@@ -53,7 +53,7 @@ class Way:
 
 
 def run(options: Options, command: str, say: Callable[[str], None]) -> ThroughputReport:
-    """The whole benchmark. `say` hears what is being measured."""
+    """Run the whole benchmark; `say` receives progress messages."""
     started, load = time.perf_counter(), os.getloadavg()[0]
     records: list[Rate] = []
     with tempfile.TemporaryDirectory(prefix="cvnet-bench-") as folder:
@@ -80,7 +80,7 @@ def run(options: Options, command: str, say: Callable[[str], None]) -> Throughpu
 
 
 def write_photos(options: Options, folder: Path) -> list[Path]:
-    """JPEG files, enough that every engine has two of them."""
+    """Write JPEG files, at least two per engine."""
     files = [folder / f"{number}.jpg" for number in range(max(BATCH, 2 * options.threads))]
     for number, file in enumerate(files):
         file.write_bytes(jpeg(photo(*options.size, number)))
@@ -97,12 +97,15 @@ def index_records(options: Options, bundle: Path, files: Sequence[Path]) -> list
 
 
 def is_plan(bundle: Path) -> bool:
-    """Whether its image graphs are compiled plans, which take one image at a time."""
+    """True if the bundle's image graphs are compiled plans, which take one image at a time."""
     return known(Bundle(bundle).manifest.graphs["features"].backend).suffix == ".plan"
 
 
 def search_records(options: Options, bundle: Path, files: Sequence[Path], gallery: Path) -> list[Rate]:
-    """Of one image at a time, for pairs come in batches anyway; PyTorch has one query a round, it takes long enough."""
+    """Measure search with one image per extraction, because pairs are scored in batches anyway.
+
+    PyTorch runs one query per round, because it is slow.
+    """
     with open_bundle(bundle, options.threads) as method:
         candidate = describe(method, [photo(*options.size, number) for number in range(1 + KEYS)])
         stock(candidate, options.shortlist, gallery).gallery.close()
@@ -121,7 +124,7 @@ def reference(opened: contextlib.ExitStack, job: baseline.Job, files: Sequence[P
 
 
 def measured(work: str, bundle: Path, ways: Sequence[Way]) -> list[Rate]:
-    """A record for each way, the reference's first: they take turns."""
+    """Measure the configurations in turn; returns a record for each, the reference's first."""
     calls = {str(number): partial(way.worker.run, way.files) for number, way in enumerate(ways)}
     times = take_turns(calls, ROUNDS).values()
     rates = [Interval.of([len(way.files) / s for s in i.samples]) for way, i in zip(ways, times, strict=True)]
@@ -133,7 +136,7 @@ def measured(work: str, bundle: Path, ways: Sequence[Way]) -> list[Rate]:
             *whose,
             way.spread,
             rate,
-            tuple(way.worker.seconds[len(way.files) :]),  # the warm-up's left out
+            tuple(way.worker.seconds[len(way.files) :]),  # without the warm-up round
             speedup(rate, rates[0]) if whose[0] != REFERENCE else None,
         )
         for whose, way, rate in zip(who, ways, rates, strict=True)
@@ -141,6 +144,6 @@ def measured(work: str, bundle: Path, ways: Sequence[Way]) -> list[Rate]:
 
 
 def speedup(rate: Interval, reference: Interval) -> Speedup:
-    """Of rates in the same rounds."""
+    """Return the speed-up over the reference, from rates of the same rounds."""
     found = ratio(rate, reference)
     return Speedup(found.median, found.low, found.high)

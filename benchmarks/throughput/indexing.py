@@ -1,4 +1,4 @@
-"""Indexing from image files into a gallery, with the time of each image."""
+"""Indexing of image files into a gallery, with the time of each image."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STAMP = FileStamp(0, 0, "")
 
 
 def index_files(files: Sequence[Path], retriever: Engines, folder: Path) -> list[float]:
-    """Index into a new gallery; seconds of each image from when its turn came until it was stored."""
+    """Index into a new gallery; returns the seconds of each image from its start until it was stored."""
     begun: dict[Path, float] = {}
     seconds: list[float] = []
 
@@ -38,7 +38,7 @@ def index_files(files: Sequence[Path], retriever: Engines, folder: Path) -> list
 
 
 def index_batches(files: Sequence[Path], retriever: Engines, folder: Path, batch: int) -> list[float]:
-    """The same with `batch` images of one size described at once, the next ones being read meanwhile."""
+    """Index with `batch` images of one size per extraction; the next batch is read meanwhile."""
     seconds: list[float] = []
 
     def load(group: Sequence[Path]) -> tuple[float, list[Array]]:
@@ -54,7 +54,7 @@ def index_batches(files: Sequence[Path], retriever: Engines, folder: Path, batch
 
 
 def extract_batch(retriever: Engines, images: Sequence[Array]) -> list[Features]:
-    """Features of BGR images (H, W, 3) uint8 of one size, as `Engines.extract` finds those of one."""
+    """Extract BGR images (H, W, 3) uint8 of one size; the features equal those of `Engines.extract`."""
 
     def inputs(scale: float) -> Array:
         return np.concatenate([retriever.kind.network_input(image, scale) for image in images])

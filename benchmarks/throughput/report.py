@@ -1,4 +1,4 @@
-"""A run of `bench --throughput`: JSON and tables."""
+"""Report of `bench --throughput`: JSON and tables."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ NOTE = (
 
 @dataclass(frozen=True)
 class Rate:
-    """One way to do one kind of work.
+    """Measurement of one configuration at one kind of work.
 
     Attributes:
         work: `INDEXING` or `SEARCH`.
-        per_second: images or queries, in each round.
-        latencies_s: of each of them, in all rounds.
+        per_second: images or queries per second, in each round.
+        latencies_s: seconds per image or query, in all rounds.
         speedup: over PyTorch in the same rounds; None for PyTorch itself.
     """
 
@@ -64,12 +64,12 @@ class Rate:
 
 @dataclass(frozen=True)
 class ThroughputReport:
-    """Where, when and with what a run was made.
+    """Circumstances and measurements of a run.
 
     Attributes:
-        load: of the machine, the mean of the minute before the run.
-        size: of the images, WIDTHxHEIGHT px.
-        shortlist: candidates that each query has reranked.
+        load: mean load of the machine in the minute before the run.
+        size: image size, WIDTHxHEIGHT px.
+        shortlist: candidates reranked per query.
     """
 
     command: str
@@ -86,14 +86,14 @@ class ThroughputReport:
 
     @property
     def best(self) -> list[Rate]:
-        """The fastest of each method at each kind of work."""
+        """The fastest configuration of each method at each kind of work."""
         groups: dict[tuple[str, str], list[Rate]] = {}
         for record in self.records:
             groups.setdefault((record.work, record.method), []).append(record)
         return [max(group, key=lambda record: record.per_second.median) for group in groups.values()]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return {
             **vars(self),
             "best": [{"work": r.work, "method": r.method, **asdict(r.spread)} for r in self.best],
@@ -102,13 +102,13 @@ class ThroughputReport:
 
 
 def document(report: ThroughputReport) -> str:
-    """The whole report in Markdown."""
+    """Return the whole report in Markdown."""
     lines = "\n\n".join([*heading(report), *best(report)])
     return f"# What cvnet-engine gets through\n\n{lines}\n\n{markdown(table(report))}\n{NOTE}\n"
 
 
 def heading(report: ThroughputReport) -> list[str]:
-    """Where, when and with what: a few lines."""
+    """Return a few lines on the machine, date, model and command."""
     machine = report.machine
     return [
         f"{machine['cpu']} ({', '.join(machine['cpu_features'])}), {report.threads} threads, load "
@@ -118,12 +118,12 @@ def heading(report: ThroughputReport) -> list[str]:
 
 
 def best(report: ThroughputReport) -> list[str]:
-    """A line for each method at each kind of work."""
+    """Return a line per method and kind of work."""
     return [f"{r.work}, {r.method}: fastest with {r.spread}: {r.per_second.median:.3g} a second" for r in report.best]
 
 
 def table(report: ThroughputReport) -> Table:
-    """A row a record."""
+    """Build a table with one row per record."""
     columns = (
         "work", "method", "batch", "streams", "processes", "threads each",
         "a second", "rounds", "p50 ms", "p99 ms", "n", "times as fast",

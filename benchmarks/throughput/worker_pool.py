@@ -1,4 +1,4 @@
-"""Worker pools that index or search as users of a bundle do, with work spread over processes, streams and threads."""
+"""Worker pools that index or search like users of a bundle, spread over processes, streams and threads."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ MOST = 4  # streams or processes; each needs its own memory
 
 @dataclass(frozen=True)
 class Spread:
-    """How work is spread.
+    """Distribution of work.
 
     Attributes:
-        batch: images of one size that an engine describes at once.
-        streams: engines of each graph in a process, at work at the same time.
-        processes: with as many each.
-        threads: of the CPU, of each engine.
+        batch: images of one size per extraction.
+        streams: engines per graph and process that run in parallel.
+        processes: worker processes.
+        threads: CPU threads per engine.
     """
 
     batch: int
@@ -39,7 +39,7 @@ class Spread:
 
     @property
     def workers(self) -> int:
-        """Engines at work at the same time."""
+        """Number of engines that run in parallel."""
         return self.streams * self.processes
 
     def __str__(self) -> str:
@@ -47,7 +47,7 @@ class Spread:
 
 
 def spreads(threads: int) -> list[Spread]:
-    """One engine that has all threads, with one image and with several at once; then streams, processes, and both."""
+    """Return one engine with all threads (single images, then batches), then streams, processes, and both."""
     each = [(1, 1), (MOST, 1), (1, MOST), (2, 2)] if threads >= MOST else [(1, 1), (threads, 1), (1, threads)]
     single = [Spread(1, streams, processes, threads // (streams * processes)) for streams, processes in each]
     return list(dict.fromkeys([single[0], Spread(BATCH, 1, 1, threads), *single[1:]]))
@@ -69,7 +69,7 @@ class WorkerPool(Closing):
     def __init__(self, job: Job) -> None:
         """
         Raises:
-            BackendError: a backend or its device is not there.
+            BackendError: a backend or its device is missing.
         """
         self.seconds: list[float] = []
         self._pools = [ProcessPoolExecutor(1, get_context("spawn")) for _ in range(job.spread.processes)]
@@ -122,14 +122,14 @@ class Clients:
 
 
 class Client:
-    """Queries one after the other."""
+    """A client that sends queries one after the other."""
 
     def __init__(self, bundle: Path, gallery: Path, threads: int, shortlist: int) -> None:
         self._retriever, self._plan = Engines.open(Bundle(bundle), threads), Plan(top_k=shortlist, rerank=shortlist)
         self._searcher = Searcher(self._retriever, Gallery(gallery))
 
     def query(self, file: Path) -> float:
-        """Seconds from an image file to its reranked list."""
+        """Search with an image file; returns the seconds until its list is reranked."""
         begun = time.perf_counter()
         self._searcher.find(self._retriever.extract_from(file), self._plan)
         return time.perf_counter() - begun

@@ -123,10 +123,10 @@ def judge(
 
 
 def accuracies_of(done: Work, settings: Sequence[Setting], before: Accuracies) -> Accuracies:
-    """Of a data set's settings, the last of which has the published computation.
+    """Evaluate a data set's settings, the last of which is the published computation.
 
     Raises:
-        DatasetError: that one was neither scored nor judged before.
+        DatasetError: the published computation was neither scored now nor evaluated before.
     """
     figures: dict[Point, Figures] = {}
     for setting in settings:
@@ -175,7 +175,7 @@ def report(
 def opened(
     data_dir: Path, names: Sequence[str], work: Path, calibration: Path | None, weights: str, depth: int, threads: int
 ) -> Iterator[tuple[list[Setting], Work]]:
-    """Every setting of the grid, and the work on them."""
+    """Yield every setting of the grid, and the work on them."""
     loaded = [load_or_generate(name, data_dir) for name in names]
     photos = photos_for_int8(calibration, data_dir)
     with Journal(work / "scores.sqlite") as journal, EngineCache(weights, depth, photos, threads) as engines:
@@ -183,18 +183,18 @@ def opened(
 
 
 def timed_by(weights: str, depth: int, threads: int) -> Facts:
-    """Key of stored times: model, library, processor and threads."""
+    """Return the key of stored times: model, library, processor and threads."""
     return digest(weights, depth), version("openvino"), machine.cpu_name(), machine.cpu_features(), threads
 
 
 @cache
 def digest(weights: str, depth: int) -> str:
-    """Of the model."""
+    """Return the digest of the model's weights."""
     return checkpoint.digest(checkpoint.load(weights, depth))
 
 
 def perform(steps: Sequence[Step]) -> None:
-    """Run all steps and report progress now and then."""
+    """Run all steps and report progress every `PROGRESS_EVERY_S` seconds."""
     total, done = sum(step.cost for step in steps), 0.0
     started = reported = time.monotonic()
     for step in steps:

@@ -21,12 +21,12 @@ from cvnet_engine.engine.retrieval.ranking import Ranking
 from cvnet_engine.engine.retrieval.search import similarities
 from cvnet_engine.engine.retrieval.searcher import Plan
 
-Figures = dict[str, list[float]]  # setup -> AP of each query that is judged, percent
+Figures = dict[str, list[float]]  # setup -> AP in percent of each query that has relevant images
 
 
 @dataclass(frozen=True)
 class Known:
-    """Everything that was computed for one query: its descriptor (D,), and pair scores (n,) with every image."""
+    """Results computed for one query: its descriptor (D,), and pair scores (n,) with every database image."""
 
     descriptor: Array
     full: Array
@@ -35,7 +35,7 @@ class Known:
 
 
 def accuracies(work: Work, setting: Setting, descriptor: str, maps: str) -> Iterator[tuple[Point, Figures]]:
-    """Every point of a setting with this descriptor and maps kept in this way.
+    """Yield the APs of every point of a setting with this descriptor and map format.
 
     Raises:
         DatasetError: scores are missing.
@@ -49,7 +49,7 @@ def accuracies(work: Work, setting: Setting, descriptor: str, maps: str) -> Iter
 def known(
     work: Work, setting: Setting, descriptor: str, scales: Sequence[float], maps: str
 ) -> tuple[Array, list[Known]]:
-    """Descriptors (n, D) of the database, and what there is of every query."""
+    """Return the database descriptors (n, D), and the results of every query."""
     database = np.stack([at_scales(work, setting, descriptor, scales, image) for image in setting.images])
     queries = []
     for query, truth in zip(setting.queries, setting.dataset.ground_truth, strict=True):
@@ -60,13 +60,13 @@ def known(
 
 
 def at_scales(work: Work, setting: Setting, descriptor: str, scales: Sequence[float], picture: Picture) -> Array:
-    """A picture's descriptor (D,) of some scales."""
+    """Return an image's descriptor (D,) over some scales."""
     found = work.stored(setting.descriptor_facts(descriptor, picture))["descriptors"]
     return KINDS[descriptor].over_scales(found[[IMAGE_SCALES.index(scale) for scale in scales]])
 
 
 def evaluated(database: Array, queries: Sequence[Known]) -> dict[Plan, Figures]:
-    """AP of every query by plan and setup, from descriptors (n, D) of the database."""
+    """Return the AP of every query by plan and setup, from the database descriptors (n, D)."""
     found: dict[Plan, Figures] = defaultdict(lambda: {setup: [] for setup in SETUPS})
     for query in queries:
         for plan, setup, rows in rankings(database, query):
@@ -76,7 +76,7 @@ def evaluated(database: Array, queries: Sequence[Known]) -> dict[Plan, Figures]:
 
 
 def rankings(database: Array, query: Known) -> Iterator[tuple[Plan, str, Array]]:
-    """Each plan's ranking (rows) in each setup."""
+    """Yield the ranking (rows) of each plan in each setup."""
     ranking = Ranking.by_similarity(similarities(database, query.descriptor))
     for setup in SETUPS:
         yield Plan(rerank=0), setup, ranking.without(ignored(query.truth, setup)).rows

@@ -1,6 +1,6 @@
-"""File of the accuracies of all points: computed in hours, on several machines if needed, and kept.
+"""File of the accuracies of all points, which take hours to compute, possibly on several machines.
 
-JSON with a line a point, so that two of them can be compared line by line.
+The file is JSON with one line per point, so that two files can be compared line by line.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from benchmarks.lab.frontier.stopping import Counts
 from cvnet_engine.benchmarks.accuracy.protocol import SETUPS
 from cvnet_engine.engine.errors import DatasetError, one_line
 
-LINE_A_POINT = re.compile(r"(?<=[\[,]) ?\[(?=\")")  # where one begins: with its descriptor's name
+LINE_A_POINT = re.compile(r"(?<=[\[,]) ?\[(?=\")")  # start of a point, which begins with its descriptor's name
 
 
 @dataclass(frozen=True)
 class Accuracies:
-    """Of one data set.
+    """Accuracies on one data set.
 
     Attributes:
-        published: AP in percent by the published computation, of each query in Medium.
-        stopped: the pairs that `stopping` counted.
-        points: every one that was judged.
+        published: AP in percent of each query in Medium, computed as published.
+        stopped: pairs counted by `stopping`.
+        points: every evaluated point.
     """
 
     published: list[float]
@@ -37,7 +37,12 @@ class Accuracies:
 
 @dataclass(frozen=True)
 class AccuracyFile:
-    """What was judged, of which model (the digest of its weights), and by which commands, when and where (`heads`)."""
+    """Accuracies of one model.
+
+    Attributes:
+        heads: command, date and machine of each run of `judge`.
+        model: digest of the model's weights.
+    """
 
     heads: list[dict[str, Any]]
     model: str
@@ -57,18 +62,19 @@ class AccuracyFile:
 
 
 def row(judged: Judged) -> list[Any]:
-    """A point's axes in the order of `Point`, mAP by setup, points lost and the standard error; to a ten-thousandth."""
+    """Return a point's axes in the order of `Point`, mAP by setup, loss and its standard error, with 4 decimals."""
     figures = (*(judged.means[setup] for setup in SETUPS), *judged.loss)
     return [*astuple(judged.point), *(round(figure, 4) for figure in figures)]
 
 
 def read(file: Path, model: str) -> AccuracyFile:
-    """
+    """Read the file.
+
     Args:
-        model: that it has to be of.
+        model: expected digest.
 
     Raises:
-        DatasetError: the file cannot be read, is another one, or of another model.
+        DatasetError: the file cannot be read, has other content, or belongs to another model.
     """
     try:
         content = json.loads(file.read_text())

@@ -1,4 +1,4 @@
-"""Axes of the frontier as plain lists, and the points that they span."""
+"""Axes of the frontier as plain lists, and the points of their grid."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ SHORTLISTS = (20, 50, 100)
 FINE = (None, 0, 10, 20, 30, 50)
 
 
-# precision -> ways to keep maps -> the sides that it is tried at
+# precision -> map format -> image sizes to try
 CHEAPER: dict[str, dict[str, tuple[int, ...]]] = {
     "int8": {"float16": SIDES_PX, "coded:24": SIDES_PX, "coded:16": SIDES_PX[:2]},
     "bf16": {"float16": SIDES_PX[:-1], "coded:24": SIDES_PX[:-1]},
 }
-PUBLISHED = {"fp32": ("float16",)}  # tried at the largest side of a data set, for all else to be held against
+PUBLISHED = {"fp32": ("float16",)}  # only at a data set's largest size, as the baseline of all other points
 
 
 def arithmetic(side_px: int, largest: bool = True) -> dict[str, tuple[str, ...]]:
-    """Each precision that is tried at a side, the `largest` of a data set or not, and the ways to keep maps."""
+    """Return the precisions and map formats to try at a size; `largest` if it is the data set's largest."""
     tried = {
         precision: tuple(maps for maps, sides_px in kinds.items() if side_px in sides_px)
         for precision, kinds in CHEAPER.items()
@@ -35,15 +35,15 @@ def arithmetic(side_px: int, largest: bool = True) -> dict[str, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Point:
-    """One way to index and to search.
+    """A configuration of indexing and searching.
 
     Attributes:
         descriptor: one of `DESCRIPTOR_NAMES`.
-        scales: those of `IMAGE_SCALES` that the descriptor is made of.
+        scales: scales of `IMAGE_SCALES` that the descriptor combines.
         max_side_px: longest side of an image.
-        precision: of the engines.
-        maps: how a gallery keeps them.
-        method, shortlist, fine: see `Plan`; no shortlist is no reranking.
+        precision: precision of the engines.
+        maps: map format of the gallery.
+        method, shortlist, fine: see `Plan`; `shortlist` 0 means no reranking.
     """
 
     descriptor: str
@@ -61,11 +61,11 @@ class Point:
 
 
 def is_distinct(plan: Plan) -> bool:
-    """Whether it says `fine` only where that makes another plan of it."""
+    """Return True unless the plan's `rerank_full` has no effect."""
     return plan.rerank_full is None or (plan.method != "superglobal" and plan.rerank_full < plan.rerank)
 
 
 def sides(longest_px: int) -> tuple[int, ...]:
-    """The limits that tell images of up to this longest side apart: those below it, and the first above."""
+    """Return the size limits below this longest side, and the next larger one: larger limits change nothing."""
     below = [side for side in SIDES_PX if side < longest_px]
     return (*below, *SIDES_PX[len(below) : len(below) + 1])

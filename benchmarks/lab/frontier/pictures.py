@@ -18,20 +18,20 @@ Box = tuple[float, float, float, float]  # x1, y1, x2, y2 px
 
 @dataclass(frozen=True)
 class Picture:
-    """A file, cropped to its box where it is a query, and then shrunk to a longest side, as `search` does."""
+    """An image file. A query is cropped to its box, then shrunk to a longest side, as in `search`."""
 
     path: Path
     bbx: Box | None
     max_side_px: int
 
     def read(self) -> Array:
-        """(H, W, 3) uint8."""
+        """Return (H, W, 3) uint8."""
         image = load(self.path)
         return load(image, within(image, self.bbx) if self.bbx else None, self.max_side_px)
 
     @cached_property
     def size(self) -> Size:
-        """Its (height, width) px, to a pixel."""
+        """(height, width) px, accurate to one pixel."""
         if self.bbx is None:
             return read_size(self.path, self.max_side_px)
         height, width = read_size(self.path)
@@ -42,7 +42,7 @@ class Picture:
 
 
 def images(dataset: Dataset, max_side_px: int) -> list[Picture]:
-    """The database's."""
+    """Return the database images."""
     return [Picture(path, None, max_side_px) for path in dataset.images]
 
 
@@ -54,5 +54,5 @@ def queries(dataset: Dataset, max_side_px: int) -> list[Picture]:
 
 
 def longest_px(dataset: Dataset) -> int:
-    """The longest side of any image."""
+    """Return the longest side of any image."""
     return max(max(read_size(path)) for path in (*dataset.images, *dataset.queries))

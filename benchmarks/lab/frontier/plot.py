@@ -14,23 +14,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INCHES = (11.0, 5.6)  # about what README shows them at
+INCHES = (11.0, 5.6)  # about the size at which README shows them
 SIDE_COLOURS = dict(zip(SIDES_PX, COLOURS, strict=False))
 PRESET_COLOUR = "#b2182b"
 MARKERS = {"fp32": "o", "bf16": "s", "int8": "^"}
-NUMBER_PT = 13  # room that a number takes
+NUMBER_PT = 13  # minimum distance between numbers
 Cost = Callable[[Costed], float]
 COSTS: dict[str, Cost] = {
     "seconds a query": lambda c: c.query_s,
     "kB an image in the gallery": lambda c: c.image_bytes / 1000,
-}  # by the label of their axis
+}  # cost functions by axis label
 
 
 def draw(title: str, points: Sequence[Costed], presets: Mapping[str, Costed], suffix: str) -> bytes:
-    """The figure as the content of a file of this suffix.
+    """Return the figure as the content of a file with this suffix.
 
     Args:
-        presets: by name; they are marked.
+        presets: points to mark, by name.
     """
     stream = io.BytesIO()
     figure_of(title, points, presets).savefig(stream, format=suffix[1:], dpi=150)
@@ -38,7 +38,7 @@ def draw(title: str, points: Sequence[Costed], presets: Mapping[str, Costed], su
 
 
 def figure_of(title: str, points: Sequence[Costed], presets: Mapping[str, Costed]) -> Figure:
-    """A panel for each of `COSTS`."""
+    """Draw a panel for each of `COSTS`."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -51,14 +51,14 @@ def figure_of(title: str, points: Sequence[Costed], presets: Mapping[str, Costed
         paint(panel, points, presets, cost)
     add_legend(figure)
     figure.suptitle(title, fontsize=13)
-    figure.draw_without_rendering()  # lays out: from then on it is known where everything is
+    figure.draw_without_rendering()  # lays out the panels; `number` needs their positions
     for panel, cost in zip(panels, COSTS.values(), strict=True):
         number(panel, pareto(points, cost), cost)
     return figure
 
 
 def add_legend(figure: Figure) -> None:
-    """What colours, markers, the line and the stars are."""
+    """Explain colours, markers, the line and the stars."""
     from matplotlib.lines import Line2D
 
     sides = [Line2D([], [], color=colour, marker="o", ls="", label=f"{px} px") for px, colour in SIDE_COLOURS.items()]
@@ -78,7 +78,7 @@ def add_legend(figure: Figure) -> None:
 
 
 def paint(panel: Axes, points: Sequence[Costed], presets: Mapping[str, Costed], cost: Cost) -> None:
-    """Every point pale, the frontier joined, presets named below it."""
+    """Draw all points pale, the frontier joined by a line, and the presets with their names."""
     from matplotlib.patheffects import withStroke
     from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -97,7 +97,7 @@ def paint(panel: Axes, points: Sequence[Costed], presets: Mapping[str, Costed], 
         panel.plot(cost(c), c.score, "*", color=PRESET_COLOUR, markersize=16, markeredgecolor="white", zorder=4)
         text = panel.annotate(name, (cost(c), c.score), (7, -15), textcoords="offset points", zorder=5)
         text.set(color=PRESET_COLOUR, weight="bold", path_effects=halo)
-    panel.margins(x=0.11)  # for the name of what is farthest to the right
+    panel.margins(x=0.11)  # room for the name of the rightmost preset
     panel.set_xscale("log")
     panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     panel.xaxis.set_major_formatter("{x:g}")
@@ -107,10 +107,10 @@ def paint(panel: Axes, points: Sequence[Costed], presets: Mapping[str, Costed], 
 
 
 def number(panel: Axes, best: Sequence[Costed], cost: Cost) -> None:
-    """Number a frontier as its table does, above it, where there is room beside the number before."""
+    """Number the frontier's points as in its table; skips numbers too close to the previous one."""
     places = panel.transData.transform([(cost(c), c.score) for c in best]) * 72 / panel.figure.dpi
     last = None
     for row, (c, place) in enumerate(zip(best, places, strict=True), 1):
-        if last is None or (place - last).max() >= NUMBER_PT:  # it rises to the right, so no other one is nearer
+        if last is None or (place - last).max() >= NUMBER_PT:  # the previous one is nearest
             panel.annotate(str(row), (cost(c), c.score), (-3, 5), textcoords="offset points", ha="right", fontsize=9)
             last = place

@@ -13,16 +13,16 @@ from benchmarks.lab.frontier.grid import Point
 from benchmarks.lab.frontier.times import Times
 from cvnet_engine.benchmarks.accuracy.protocol import SETUPS
 
-JUDGED_BY = "M"  # the setup that accuracy is stated in
+JUDGED_BY = "M"  # setup of the reported accuracy
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What a point is worth on one data set.
+    """Accuracy of a point on one data set.
 
     Attributes:
         means: mAP in percent by setup.
-        loss: of Medium mAP against the published computation, in points, and its standard error over queries.
+        loss: points of Medium mAP lost against the published computation, and the standard error over queries.
     """
 
     point: Point
@@ -32,12 +32,12 @@ class Judged:
 
 @dataclass(frozen=True)
 class Costed(Judged):
-    """The same with what it costs.
+    """Accuracy and cost of a point.
 
     Attributes:
-        query_s, index_s: seconds a query, and an image indexed.
-        candidate_s: of a query's, what reranking takes for each of its shortlist.
-        image_bytes: what an image takes in a gallery.
+        query_s, index_s: seconds per query, and per indexed image.
+        candidate_s: reranking seconds per candidate.
+        image_bytes: bytes per image in a gallery.
     """
 
     query_s: float
@@ -52,7 +52,7 @@ class Costed(Judged):
 
 @dataclass(frozen=True)
 class Aim:
-    """What a preset must not exceed: points of Medium mAP lost, and seconds as `Costed` has them."""
+    """Limits of a preset: points of Medium mAP lost, and seconds as in `Costed`."""
 
     loss: float
     query_s: float
@@ -68,7 +68,7 @@ class Aim:
 
 
 def judgements(figures: Mapping[Point, Figures], published: Sequence[float]) -> list[Judged]:
-    """Every point of a data set, held against AP by the published computation, of each query in Medium."""
+    """Compare every point of a data set with `published`, the APs of each query in Medium."""
     return [
         Judged(point, {setup: float(np.mean(aps[setup])) for setup in SETUPS}, loss(published, aps[JUDGED_BY]))
         for point, aps in figures.items()
@@ -76,7 +76,7 @@ def judgements(figures: Mapping[Point, Figures], published: Sequence[float]) -> 
 
 
 def costed(found: Iterable[Judged], times: Times) -> list[Costed]:
-    """Those points whose stages were timed: a processor may lack a precision that another one judged."""
+    """Add costs to the points whose stages were timed; this processor may lack a precision evaluated elsewhere."""
     return [
         Costed(
             **vars(judged),
@@ -91,15 +91,16 @@ def costed(found: Iterable[Judged], times: Times) -> list[Costed]:
 
 
 def loss(published: Sequence[float], aps: Sequence[float]) -> tuple[float, float]:
-    """The mean difference of AP over queries, and its standard error."""
+    """Return the mean AP lost over queries, and its standard error."""
     lost = np.subtract(published, aps)
     return float(lost.mean()), float(lost.std(ddof=1) / np.sqrt(len(lost)))
 
 
 def pareto(points: Iterable[Costed], cost: Callable[[Costed], float]) -> list[Costed]:
-    """Those that no other point beats in both cost and accuracy, the cheapest first.
+    """Return the points that no other point beats in both cost and accuracy, cheapest first.
 
-    Of points equal in both it is the smallest and quickest: without pairs, kinds of maps differ in bytes alone.
+    Among points equal in both, the smallest and fastest is chosen. Without pair scores, map formats differ only in
+    bytes, so such points occur.
     """
     best: list[Costed] = []
     for candidate in sorted(points, key=lambda c: (cost(c), -c.score, c.image_bytes, c.query_s)):
@@ -109,7 +110,7 @@ def pareto(points: Iterable[Costed], cost: Callable[[Costed], float]) -> list[Co
 
 
 def name(point: Point) -> str:
-    """What tells a point from others, in few words."""
+    """Return a short name that distinguishes the point."""
     scales = "" if len(point.scales) == 3 else f", {len(point.scales)} scale{'s' if len(point.scales) > 1 else ''}"
     descriptor = "" if point.descriptor == "cvnet" else f"{point.descriptor} "
     return f"{descriptor}{point.max_side_px} px {point.precision} {point.maps}{scales}, {reranking(point)}"

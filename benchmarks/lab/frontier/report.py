@@ -1,4 +1,4 @@
-"""The report of the frontier: its presets and Pareto-optimal points, as JSON and tables."""
+"""Report of the frontier: presets and Pareto-optimal points, as JSON and tables."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from cvnet_engine.engine.presets import PRESETS, Preset
 AIMS = {
     "balanced": Aim(loss=0.5, query_s=1.0, index_s=0.35, candidate_s=0.0045),
     "fast": Aim(loss=1.5, query_s=0.35, index_s=0.2),
-}  # with the best `AIMED_AT` reranked
+}  # for the best `AIMED_AT` reranked
 AIMED_AT = 100
-ABOUT = 1.05  # times as long is as quick, on machines as noisy as these
-ABOUT_POINTS = 0.5  # fewer of mAP are as accurate, with as few queries as there are
-SHARE = 1 / 3  # of the seconds of `balanced`, for `fast` where its aims cannot be met
-FINE_ALONE = (None, 50, 30, 20, 10, 0)  # with all else as published
+ABOUT = 1.05  # times within this factor count as equal, because timing is noisy
+ABOUT_POINTS = 0.5  # points of mAP within which accuracies count as equal, because queries are few
+SHARE = 1 / 3  # of the seconds of `balanced`, for `fast` if its aims cannot be met
+FINE_ALONE = (None, 50, 30, 20, 10, 0)  # otherwise as published
 STOPPED = "Pairs scored in full until no other could come among the best k, of so many at most, published else"
 COSTS = ("lost, M", "s a query", "ms a candidate", "s indexed", "kB an image")
 
@@ -34,10 +34,12 @@ Labelled = dict[str, Costed]
 
 @dataclass(frozen=True)
 class FrontierReport:
-    """A run: how and where, and every point of each data set, of which presets are chosen on the first.
+    """A run with every point of each data set; presets are chosen on the first data set.
 
-    `judged` says how and where accuracies were found, by each run of `judge`, `note` what else the machine was doing
-    while times were taken; `stopped` is what `stopping` found, by data set.
+    Attributes:
+        judged: head of each run of `judge`.
+        note: other load on the machine while times were measured.
+        stopped: result of `stopping`, by data set.
     """
 
     command: str
@@ -50,7 +52,7 @@ class FrontierReport:
     stopped: dict[str, Counts]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return {
             "command": self.command,
             "date": self.date,
@@ -78,7 +80,7 @@ class FrontierReport:
 
 
 def parts(found: Sequence[Costed]) -> dict[str, Labelled]:
-    """The points of a data set that matter, by what they have in common."""
+    """Group the points of a data set that are worth reporting, by title."""
     return {
         "Presets": presets(found),
         "What the rule chooses on this data set": chosen(found),
@@ -89,18 +91,18 @@ def parts(found: Sequence[Costed]) -> dict[str, Labelled]:
 
 
 def presets(found: Sequence[Costed]) -> Labelled:
-    """The points that have names, where the data set has them."""
+    """Return the points of the presets that the data set has."""
     by_point, largest_px = {c.point: c for c in found}, side_of(found)
     named = ((label, by_point.get(at(preset, largest_px))) for label, preset in PRESETS.items())
     return {label: c for label, c in named if c}
 
 
 def chosen(found: Iterable[Costed]) -> Labelled:
-    """For each preset the quickest to search of the points that meet its aim.
+    """Choose for each preset the point with the fastest search that meets its aim.
 
-    Where none does, `balanced` is the quickest that is accurate enough, and `fast` the most accurate in a third of its
-    time. Of those about as good it is the smallest. Only CVNet's descriptor is looked at: which one a bundle has is not
-    a preset's business.
+    If none does, `balanced` is the fastest that is accurate enough, and `fast` the most accurate within a third of its
+    time. Among about equal points, the smallest is chosen. Only CVNet's descriptor is considered, because a bundle
+    determines the descriptor, not a preset.
     """
     points = [c for c in found if c.point.descriptor == "cvnet" and c.point.shortlist == AIMED_AT]
     met = {preset: list(filter(aim.is_met, points)) for preset, aim in AIMS.items()}
@@ -110,13 +112,13 @@ def chosen(found: Iterable[Costed]) -> Labelled:
 
 
 def quickest(points: Sequence[Costed]) -> Costed:
-    """The smallest of those about as quick as the quickest."""
+    """Return the smallest of the points about as fast as the fastest."""
     longest_s = ABOUT * min(c.query_s for c in points)
     return smallest(c for c in points if c.query_s <= longest_s)
 
 
 def most_accurate(points: Sequence[Costed]) -> Costed:
-    """The smallest of those about as accurate as the most accurate."""
+    """Return the smallest of the points about as accurate as the most accurate."""
     least = max(c.score for c in points) - ABOUT_POINTS
     return smallest(c for c in points if c.score >= least)
 
@@ -132,12 +134,12 @@ def few_in_full(found: Sequence[Costed]) -> list[Costed]:
 
 
 def side_of(found: Iterable[Costed]) -> int:
-    """The largest side, from which on images of the data set are left as they are."""
+    """Return the largest size limit, at which the data set's images keep their size."""
     return max(c.point.max_side_px for c in found)
 
 
 def at(preset: Preset, largest_px: int) -> Point:
-    """A preset as a point of the grid; images that are smaller than its limit are left as they are."""
+    """Return the grid point of a preset; a limit beyond the data set's images is lowered to the largest in the grid."""
     side = min(preset.max_side_px or largest_px, largest_px)
     index = "cvnet", preset.scales, side, preset.precision, preset.maps
     return Point(*index, preset.method, preset.rerank, preset.rerank_full)
@@ -169,7 +171,7 @@ def labelled_json(points: Labelled) -> list[dict[str, Any]]:
 
 
 def from_json(rows: Iterable[dict[str, Any]]) -> Labelled:
-    """What `labelled_json` made, read again."""
+    """Read the output of `labelled_json`."""
     found = {}
     for row in map(dict, rows):
         label, point, (lost, error) = row.pop("label"), row.pop("point"), row.pop("loss")

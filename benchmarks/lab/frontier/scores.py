@@ -1,7 +1,7 @@
-"""Stored work behind all accuracies of the frontier: descriptors of every image at every
-scale, and pair scores of every query with every image, at full and at coarse resolution.
+"""Stored work behind all accuracies of the frontier: descriptors and pair scores.
 
-Each image or query is committed to a journal when it is done, so an interrupted run resumes there.
+It contains the descriptors of every image at every scale, and the pair scores of every query with every image, at full
+and at coarse resolution. Each image or query is committed to a journal when it is done, so an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.engine.retrieval.pooling import pooled
 from cvnet_engine.export.precision import cpu_weight_max
 
-MAPPED = DESCRIPTORS[0]  # the descriptor whose graphs make the maps; those of the other one are the same
-POOLED = 1 / 16  # of the operations of a pair at full size
-SECONDS = {"fp32": 1.0, "bf16": 0.6, "int8": 0.3}  # of the same operations, about; for forecasts alone
+MAPPED = DESCRIPTORS[0]  # its engines compute the maps, which do not depend on the descriptor
+POOLED = 1 / 16  # operations of a coarse pair relative to a full one
+SECONDS = {"fp32": 1.0, "bf16": 0.6, "int8": 0.3}  # approximate time per operation; used for progress only
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A data set at an image size in one arithmetic.
+    """A data set at an image size in one precision.
 
     Attributes:
-        identity: what results depend on besides files: weights, arithmetic, libraries.
-        maps: the ways to keep them.
+        identity: what results depend on besides files: weights, precision, libraries.
+        maps: map formats.
     """
 
     dataset: Dataset
@@ -74,24 +74,24 @@ class Setting:
         return database_digest(self.dataset)
 
     def descriptor_facts(self, descriptor: str, picture: Picture) -> Facts:
-        """Of `descriptors` (S, 2048) float32, one for each of `IMAGE_SCALES`."""
+        """Return the key of `descriptors` (S, 2048) float32, one for each of `IMAGE_SCALES`."""
         return "descriptors", self.identity, descriptor, self.max_side_px, content(picture.path), picture.bbx
 
     def map_facts(self, picture: Picture) -> Facts:
-        """Of `map_0`, `map_1`, ... (256, h_s, w_s) float32."""
+        """Return the key of `map_0`, `map_1`, ... (256, h_s, w_s) float32."""
         return "maps", self.identity, self.max_side_px, content(picture.path), picture.bbx
 
     def pair_facts(self, maps: str, query: Picture) -> Facts:
-        """Of `full` and `pooled`, the pair scores (n,) float32 with every image."""
+        """Return the key of `full` and `pooled`, the pair scores (n,) float32 with every image."""
         return "pairs", self.identity, maps, self.max_side_px, content(query.path), query.bbx, self.database
 
 
 def settings(datasets: Sequence[Dataset], model: str, photos: Sequence[Array]) -> list[Setting]:
-    """All of the grid, small images first; of each data set the published arithmetic at full size is the last.
+    """Return all settings of the grid, small images first; each data set ends with the published one.
 
     Args:
-        model: the digest of its weights.
-        photos: that int8 is calibrated on.
+        model: digest of the weights.
+        photos: calibration images of int8.
     """
     openvino = version("openvino")
     calibrated = digest(tuple(float(photo.sum(dtype=np.float64)) for photo in photos))
@@ -133,7 +133,7 @@ class EngineCache(Closing):
 
 @dataclass(frozen=True)
 class Step:
-    """A unit of stored work; `cost` is its time in floating-point operations of fp32, roughly."""
+    """A unit of stored work; `cost` is its approximate time, as an equivalent number of fp32 operations."""
 
     name: str
     cost: float
@@ -142,22 +142,22 @@ class Step:
 
 @dataclass
 class Work:
-    """The work to compute, and the journal that stores it."""
+    """Computation of missing work, and the journal that stores it."""
 
     journal: Journal
     engines: EngineCache
     depth: int
-    _loaded: dict[tuple[str, str, str], Pairs] = field(default_factory=dict)  # one at most
+    _loaded: dict[tuple[str, str, str], Pairs] = field(default_factory=dict)  # at most one
 
     def left(self, setting: Setting) -> Iterator[Step]:
-        """What a setting still lacks."""
+        """Yield the missing steps of a setting."""
         for descriptor in DESCRIPTORS:
             yield from self._descriptions(setting, descriptor)
         for maps in setting.maps:
             yield from self._scores(setting, maps)
 
     def has(self, setting: Setting, descriptor: str, maps: str) -> bool:
-        """Whether nothing is lacking for a descriptor and one way to keep maps."""
+        """Return True if a descriptor and map format are complete."""
         lacking = chain(self._descriptions(setting, descriptor), self._scores(setting, maps))
         return next(lacking, None) is None
 
@@ -172,14 +172,14 @@ class Work:
     def _describe(self, setting: Setting, descriptor: str, picture: Picture) -> None:
         retriever, image = self.engines.get(setting.precision, descriptor), picture.read()
         if descriptor != MAPPED:
-            retriever = replace(retriever, features=retriever.descriptor)  # no maps
+            retriever = replace(retriever, features=retriever.descriptor)  # computes no maps
         try:
             check_size(image, retriever.kind.min_side_px)
         except ImageError as error:
             raise ImageError(f"{picture.path}: {error}") from error
         inputs = ((scale, retriever.kind.network_input(image, scale)) for scale in IMAGE_SCALES)
         (descriptors,), maps = retriever.at_scales(inputs)
-        if maps:  # first, so that they are there where the descriptors are
+        if maps:  # maps first, so that stored descriptors imply stored maps
             self.journal.put(setting.map_facts(picture), {f"map_{i}": m[0] for i, m in enumerate(maps)})
         self.journal.put(setting.descriptor_facts(descriptor, picture), {"descriptors": descriptors})
 
@@ -210,9 +210,10 @@ class Work:
         return Features(np.empty(0, np.float32), tuple(maps[f"map_{i}"] for i in range(len(AREA_SCALES))))
 
     def stored(self, facts: Facts) -> dict[str, Array]:
-        """
+        """Return stored arrays.
+
         Raises:
-            DatasetError: it has not been computed.
+            DatasetError: they have not been computed.
         """
         found = self.journal.get(facts)
         if found is None:
@@ -241,5 +242,5 @@ class Pairs:
 
 
 def codec(maps: str, described: list[Features]) -> MapCodec:
-    """The codec of a gallery that stores maps in this way and has these images."""
+    """Return the codec of a gallery that stores maps in this format and contains these images."""
     return learn_codec(maps, described) if is_learnt(maps) else HalfCodec()

@@ -1,4 +1,4 @@
-"""Number of pairs that early stopping scores in full, computed from stored scores."""
+"""Number of pairs that early stopping scores at full resolution, computed from stored scores."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ SHORTLIST = 100
 FINE = (None, 50, 30, 20)
 TOP_K = (1, 5, 10)
 
-Counts = dict[int, dict[int, float]]  # k -> pairs at most -> mean over queries
+Counts = dict[int, dict[int, float]]  # k -> largest number of pairs -> mean over queries
 
 
 def stopping(work: Work, setting: Setting) -> Counts:
-    """Of a setting's first kind of maps, CVNet's descriptor at all scales.
+    """Count pairs for a setting's first map format and CVNet's descriptor at all scales.
 
-    A search reads one batch ahead, and scores up to that many more.
+    A search reads one batch ahead, so it may score up to a batch more.
     """
     database, queries = known(work, setting, MAPPED, IMAGE_SCALES, setting.maps[0])
     sizes = [map_size(image.size) for image in setting.images]
@@ -37,7 +37,7 @@ def stopping(work: Work, setting: Setting) -> Counts:
 
 
 def pairs(database: Array, query: Known, sizes: Sequence[Size], plan: Plan, k: int) -> int:
-    """How many of `plan.full_pairs` are scored for the best k."""
+    """Return how many of `plan.full_pairs` pairs are scored to find the best k."""
     ranking = Ranking.by_similarity(similarities(database, query.descriptor))
     rough = plan.pooled_pairs(len(ranking.rows))
     ranking = ranking.coarsely_reranked(query.pooled[ranking.rows[:rough]])

@@ -1,7 +1,7 @@
-"""Times of the stages of indexing and searching, from which seconds and bytes of every point are computed.
+"""Times of the stages of indexing and searching, from which the cost of every point is computed.
 
-The stages of an image size are taken in turn, so that a change of the machine's speed meets all. Pairs are scored by
-the real searcher on a real gallery, so that their times are those of reading, decoding, pooling and scoring together.
+The stages of an image size are timed in turn, so that a change of the machine's speed affects all of them. Pairs are
+scored by the real searcher on a real gallery, so their times include reading, decoding, pooling and scoring.
 """
 
 from __future__ import annotations
@@ -39,37 +39,37 @@ from cvnet_engine.engine.retrieval.searcher import Plan, Searcher
 from cvnet_engine.engine.retrieval.superglobal import Refinement
 
 PHOTO_PX = (768, 1024)
-PHOTOS = 4  # that galleries hold over and over
-IMAGES = 100  # of a gallery, all of them candidates on pooled maps
-IN_FULL = 20  # candidates at full size
+PHOTOS = 4  # distinct images in a gallery, repeated
+IMAGES = 100  # images in a gallery, all scored at coarse resolution
+IN_FULL = 20  # candidates scored at full resolution
 ROUNDS = Rounds(most=6)
 
 Stage = tuple[str | int | float, ...]  # its name, and what it depends on
-Stages = dict[Stage, tuple[Callable[[], object], int]]  # what does it, and how many times a call does it
+Stages = dict[Stage, tuple[Callable[[], object], int]]  # the call, and how often a call performs the stage
 Figures = dict[Stage, tuple[float, float, float]]  # median and bounds
 
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of each stage; the stage `bytes` is what an image takes in a gallery."""
+    """Seconds of each stage; the stage `bytes` holds the bytes per image in a gallery."""
 
     figures: Figures
 
     @property
     def seconds(self) -> Figures:
-        """All but the bytes."""
+        """All stages except `bytes`."""
         return {stage: found for stage, found in self.figures.items() if stage[0] != "bytes"}
 
     def cover(self, point: Point) -> bool:
-        """Whether its precision, and its way to keep maps, were timed at its image size."""
+        """Return True if the point's precision and map format were timed at its image size."""
         return ("full pair", point.max_side_px, point.precision, point.maps) in self.figures
 
     def query_s(self, point: Point) -> float:
-        """From a query's file to its reranked list."""
+        """Return the seconds from a query's file to its reranked list."""
         return self._described_s(point) + self.median("global") + self.rerank_s(point)
 
     def rerank_s(self, point: Point) -> float:
-        """Of that, what follows global search."""
+        """Return the part of `query_s` after global search."""
         plan, pairs = point.plan, (point.max_side_px, point.precision, point.maps)
         found = self.median("refine", plan.refinement.shortlist) if plan.refinement else 0.0
         if rough := plan.pooled_pairs(plan.rerank):
@@ -77,7 +77,7 @@ class Times:
         return found + plan.full_pairs * self.median("full pair", *pairs)
 
     def index_s(self, point: Point) -> float:
-        """From an image's file into the gallery."""
+        """Return the seconds from an image's file to the gallery."""
         return self._described_s(point) + self.median("store", point.max_side_px, point.maps)
 
     def image_bytes(self, point: Point) -> float:
@@ -93,7 +93,7 @@ class Times:
 
 
 def take(journal: Journal, engines: EngineCache, identity: Facts, tell: Callable[[str], None]) -> None:
-    """Time every stage; image sizes that were timed under this identity are left out."""
+    """Time every stage; image sizes already timed under this identity are skipped."""
     for side in SIDES_PX:
         if journal.get(time_facts(identity, side)) is None:
             tell(f"timing images of {side} px")
@@ -101,7 +101,7 @@ def take(journal: Journal, engines: EngineCache, identity: Facts, tell: Callable
 
 
 def taken(journal: Journal, identity: Facts) -> Times:
-    """What `take` has kept.
+    """Read the times that `take` stored.
 
     Raises:
         DatasetError: an image size has not been timed.
@@ -116,12 +116,15 @@ def taken(journal: Journal, identity: Facts) -> Times:
 
 
 def time_facts(identity: Facts, side_px: int) -> Facts:
-    """Of an image size's stages, as the grid is now: they take turns, so that one more is timed with all others."""
+    """Return the journal key of an image size's stages.
+
+    It contains the whole grid, because stages are timed in turn: a new stage requires timing all others again.
+    """
     return "times", *identity, side_px, tried_here(side_px), SHORTLISTS
 
 
 def tried_here(side_px: int) -> dict[str, tuple[str, ...]]:
-    """The grid's `arithmetic` as far as this processor has the instructions."""
+    """Return the grid's `arithmetic`, limited to precisions that this processor has instructions for."""
     return {precision: maps for precision, maps in arithmetic(side_px).items() if accelerated(precision)}
 
 
@@ -135,7 +138,7 @@ def unpacked(arrays: dict[str, Array]) -> Figures:
 
 
 def measured(engines: EngineCache, side_px: int) -> Figures:
-    """Every stage of an image size, taken in turn."""
+    """Time every stage of an image size, in turn."""
     tried = tried_here(side_px)
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as opened:
         files = photographs(Path(scratch))
@@ -177,7 +180,7 @@ def timed(stages: Stages) -> Figures:
 
 
 def describing(engines: EngineCache, precisions: Sequence[str], image: Array, side_px: int) -> Stages:
-    """One image described at each scale, the maps coming with the image as it is."""
+    """Return the stages of extracting an image at each scale; scale 1 includes the maps."""
     stages: Stages = {}
     for precision, descriptor, scale in product(precisions, DESCRIPTORS, IMAGE_SCALES):
         retriever = engines.get(precision, descriptor)
@@ -190,7 +193,7 @@ def describe(retriever: Engines, image: Array, scale: float) -> None:
 
 
 def refining(query: Array) -> Stages:
-    """SuperGlobal's reranking of shortlists, random descriptors in them."""
+    """Return the stages of SuperGlobal's reranking, with random descriptors."""
     stages: Stages = {}
     for count in (*SHORTLISTS, Refinement().shortlist):
         rows = np.random.default_rng(0).standard_normal((count, DESCRIPTOR_DIM), np.float32)
@@ -201,7 +204,7 @@ def refining(query: Array) -> Stages:
 
 
 def searching(searcher: Searcher, query: Features, key: tuple[int, str, str]) -> Stages:
-    """Global search, and pairs with what reading, decoding and pooling takes."""
+    """Return global search, and pair scores including reading, decoding and pooling."""
     none, some, rough = Plan(rerank=0), Plan(IN_FULL, IN_FULL), Plan(IMAGES, IMAGES, rerank_full=0)
     return {
         ("global",): (partial(searcher.find, query, none), 1),
@@ -211,7 +214,7 @@ def searching(searcher: Searcher, query: Features, key: tuple[int, str, str]) ->
 
 
 def putting(writer: GalleryWriter, found: Sequence[Features]) -> Callable[[], None]:
-    """What puts one more image into a gallery, each time that it is called."""
+    """Return a function that adds one more image to a gallery per call."""
     if writer.is_unlearnt:
         writer.learn(found)
     images = enumerate(cycle(found))
@@ -224,5 +227,5 @@ def putting(writer: GalleryWriter, found: Sequence[Features]) -> Callable[[], No
 
 
 def stored_bytes(folder: Path) -> int:
-    """What a gallery's images take, without the code of its maps, which does not grow."""
+    """Return the bytes of a gallery's images, without the codec file, whose size is constant."""
     return sum(file.stat().st_size for file in folder.iterdir() if file.name != CODE_FILE)

@@ -1,8 +1,8 @@
-"""`cvnet-engine serve` under load, on this machine: `python -m benchmarks.lab.load --bundle DIR --out FILE`.
+"""Load test of `cvnet-engine serve` on this machine: `python -m benchmarks.lab.load --bundle DIR --out FILE`.
 
-A real server over a gallery of generated scenes, four phases: a constant rate of every kind of request, while `index`
-adds images again and again; a few clients as fast as they can; twice as many clients as the server takes on; and
-clients that go away. Exits with 1 where something did not go as it must.
+A server runs over a gallery of generated scenes, in four phases: a constant rate of mixed requests while `index`
+repeatedly adds images; a few clients at full speed; twice as many clients as the server accepts; clients that
+disconnect. The exit status is 1 if a requirement was not met.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from cvnet_engine.benchmarks.serving import Request, Server, program
 from cvnet_engine.engine.bundle import Bundle
 
 BUSY = 8
-CROWD = 64  # twice the searches that a server takes on
+CROWD = 64  # twice the number of searches that a server accepts
 QUITTERS = 16
 QUEUE_SAMPLE_S = 0.2
-EACH = 8  # requests of a client of a crowd
+EACH = 8  # requests per client of a crowd
 
 
 def main(
@@ -45,7 +45,7 @@ def main(
     threads: Annotated[int | None, typer.Option(help="As for 'serve'.")] = None,
     note: Annotated[str, typer.Option(help="What else the machine was doing, for the report.")] = "",
 ) -> None:
-    """Press a server, and tell how it did."""
+    """Load a server and report latency, refusals and lost requests."""
     with tempfile.TemporaryDirectory() as scratch:
         gallery = filled(Path(scratch), data, bundle)
         writer = Writer(Path(scratch) / "added", bundle, gallery)
@@ -58,7 +58,7 @@ def main(
 
 
 def filled(folder: Path, data: str, bundle: Path) -> Path:
-    """A gallery of generated scenes."""
+    """Index generated scenes into a gallery."""
     say(f"indexing the scenes of {data!r}")
     photos = scenes.write(scenes.SETS[data], folder) / "jpg"
     gallery = folder / "gallery"
@@ -69,7 +69,7 @@ def filled(folder: Path, data: str, bundle: Path) -> Path:
 def pressed(
     server: Server, writer: Writer, minutes: float, rate: float, index_every_s: float, model: str, note: str
 ) -> LoadReport:
-    """The four phases, one after the other."""
+    """Run the four phases in order."""
     traffic, memory, queue = Traffic(server.port), Memory(server), [0.0]
     mixed = traffic.mixed()
 

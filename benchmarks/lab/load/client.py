@@ -1,4 +1,4 @@
-"""Requests to a server under load, answered or refused, and the time each one waited."""
+"""HTTP client of the load test: sends requests and records outcome and waiting time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from http.client import HTTPException
 
 from cvnet_engine.benchmarks.serving import Request, ask, connection
 
-LOST = 0  # in place of a status: no answer, or a part of one
+LOST = 0  # replaces the status if there was no complete answer
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Answer:
     """The outcome of a request.
 
     Attributes:
-        status: of HTTP, or LOST.
-        seconds: until the last byte arrived.
+        status: HTTP status, or LOST.
+        seconds: time until the last byte arrived.
         retry_after_s: the Retry-After header; None without it.
     """
 
@@ -30,7 +30,7 @@ class Answer:
 
     @property
     def refused(self) -> bool:
-        """The server was busy and named a time to try again."""
+        """True if the server was busy and named a time to try again."""
         return self.status == HTTPStatus.SERVICE_UNAVAILABLE and self.retry_after_s is not None
 
 

@@ -16,16 +16,16 @@ from benchmarks.lab.load.client import Answer, hang_up, send
 from cvnet_engine.benchmarks.latency.stages import photo
 from cvnet_engine.benchmarks.serving import Request, Server, program
 
-SENDERS = 24  # requests at a constant rate that may be under way at once
-SAMPLE_S = 2.0  # between looks at the server's memory, and at whether it is idle
+SENDERS = 24  # concurrent requests at most in the phase of constant rate
+SAMPLE_S = 2.0  # interval between memory samples
 IDLE_WAIT_S = 60.0
-ADDED = 10  # images that one `index` adds
+ADDED = 10  # images per run of `index`
 ADDED_SIZE = (96, 128)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What the server had in use at a time, in seconds since the first look, and the images that it served."""
+    """Resident memory of the server and the images it served, in seconds since the first sample."""
 
     at_s: float
     resident_bytes: int
@@ -34,7 +34,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Cancelled:
-    """What clients that went away left behind: pairs they had asked for, pairs scored, seconds until all was idle."""
+    """Effect of clients that disconnected: pairs requested, pairs scored, seconds until the engines were idle."""
 
     clients: int
     pairs_asked: int
@@ -43,7 +43,7 @@ class Cancelled:
 
 
 def at_rate(port: int, requests: Iterator[Request], per_s: float, seconds: float) -> list[Answer]:
-    """Answers to requests that are sent when they are due, however long those before them take."""
+    """Send requests at a constant rate, regardless of how long earlier ones take; returns their outcomes."""
     first = time.perf_counter()
 
     def when_due(due: float, request: Request) -> Answer:
@@ -56,7 +56,7 @@ def at_rate(port: int, requests: Iterator[Request], per_s: float, seconds: float
 
 
 def by_crowd(port: int, clients: list[list[Request]]) -> list[Answer]:
-    """Answers to clients that each ask one thing after the other, all at once; a refused one comes again when told."""
+    """Run clients concurrently, each sending its requests in turn and retrying refused ones after Retry-After."""
 
     def patiently(requests: list[Request]) -> Iterator[Answer]:
         for request in requests:
@@ -73,7 +73,7 @@ def by_crowd(port: int, clients: list[list[Request]]) -> list[Answer]:
 
 
 def by_quitters(server: Server, requests: list[Request], pairs_each: int) -> Cancelled:
-    """All ask at once for a stream, and go away at its first pair scores."""
+    """Request a stream from all clients at once; each disconnects at its first pair scores."""
     before = server.metric("cvnet_pairs_total")
     with ThreadPoolExecutor(len(requests)) as crowd:
         list(crowd.map(lambda request: hang_up(server.port, request, b"event: scores"), requests))
@@ -86,7 +86,7 @@ def by_quitters(server: Server, requests: list[Request], pairs_each: int) -> Can
 
 
 class Repeatedly:
-    """Something done every so often beside what the block does, from its beginning to its end."""
+    """A context manager that repeats a call at an interval, in a thread, while the block runs."""
 
     def __init__(self, work: Callable[[], object], every_s: float) -> None:
         self._work, self._every_s = work, every_s
@@ -108,7 +108,7 @@ class Repeatedly:
 
 
 class Writer:
-    """An `index` that adds new images to the gallery, a process each time."""
+    """A writer that adds new images to the gallery, with one `index` process per call."""
 
     def __init__(self, folder: Path, bundle: Path, gallery: Path) -> None:
         folder.mkdir()
@@ -126,7 +126,7 @@ class Writer:
 
 
 class Memory:
-    """Samples of a server's memory, one each time it is looked at."""
+    """Samples of a server's resident memory."""
 
     def __init__(self, server: Server) -> None:
         self._server, self._first = server, time.perf_counter()

@@ -1,4 +1,4 @@
-"""The report of a load run: JSON, tables, and the claims that must hold."""
+"""Report of a load run: JSON, tables, and the requirements that must hold."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from benchmarks.lab.load.phases import Cancelled, Sample
 from cvnet_engine.benchmarks.tables import Table, markdown, ms
 from cvnet_engine.engine.machine import Machine
 
-FLAT = 0.05  # growth of memory at constant load that passes for none
-WINDOWS = 10  # that memory is looked at in; the first is for warming up
+FLAT = 0.05  # largest relative growth of memory that counts as flat
+WINDOWS = 10  # time windows for memory; the first is the warm-up
 
 
 @dataclass(frozen=True)
 class Waits:
-    """How long clients waited for answers of one kind, in milliseconds."""
+    """Waiting times of clients for one kind of request, in milliseconds."""
 
     count: int
     p50_ms: float
@@ -35,15 +35,15 @@ class Waits:
 
 @dataclass(frozen=True)
 class Phase:
-    """What came of every request of a phase.
+    """Outcomes of all requests of a phase.
 
     Attributes:
-        answered: requests that had what they asked for.
-        refused: those told to come again later (503 with Retry-After).
-        late: those given up at their deadline (504).
-        lost: those with no answer, or a part of one.
-        statuses: all others, by status.
-        waits: of those answered, by kind.
+        answered: requests answered with 200.
+        refused: requests refused with 503 and Retry-After.
+        late: requests that passed their deadline (504).
+        lost: requests without a complete answer.
+        statuses: number of other responses, by HTTP status.
+        waits: waiting times of answered requests, by kind.
     """
 
     name: str
@@ -78,11 +78,11 @@ class LoadReport:
     """A load run.
 
     Attributes:
-        constant, busy, overload: the phases, see the table of `markdown`.
-        queue: searches under way at most, in the phase of overload.
-        memory: looks at it in the phase of constant load, in which `index` ran `index_runs` times.
-        exceptions: that the server's log tells of.
-        note: what else the machine was doing.
+        constant, busy, overload: the phases; see the table of `markdown`.
+        queue: largest number of concurrent searches during overload.
+        memory: samples from the phase of constant rate, in which `index` ran `index_runs` times.
+        exceptions: tracebacks in the server's log.
+        note: other load on the machine.
     """
 
     command: str
@@ -105,19 +105,19 @@ class LoadReport:
 
     @property
     def memory_windows(self) -> list[float]:
-        """Medians of resident bytes over equal parts of the phase of constant load."""
+        """Medians of resident bytes over equal parts of the phase of constant rate."""
         resident = [sample.resident_bytes for sample in self.memory]
         return [float(np.median(part)) for part in np.array_split(resident, WINDOWS) if len(part)]
 
     @property
     def spread(self) -> float:
-        """By how much the largest window of memory exceeds the smallest, the first left out."""
+        """Relative difference between the largest and smallest window of memory, without the first."""
         settled = self.memory_windows[1:] or self.memory_windows
         return max(settled) / min(settled) - 1
 
     @property
     def must_hold(self) -> dict[str, bool]:
-        """What every run has to show, whatever the machine, and whether this one does."""
+        """Requirements on every run, on any machine, and whether this run meets them."""
         return {
             "nothing was lost": all(phase.lost == 0 for phase in self.phases),
             "no 500: answers, refusals with Retry-After and deadlines, no other error": not any(
@@ -137,7 +137,7 @@ class LoadReport:
         return self.cancelled.pairs_scored < self.cancelled.pairs_asked / 2
 
     def document(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the content of the JSON file."""
         return asdict(self) | {"memory_spread": self.spread, "must_hold": self.must_hold}
 
     def markdown(self) -> str:
@@ -190,7 +190,7 @@ class LoadReport:
         )
 
     def _waits(self) -> Table:
-        """A row a kind."""
+        """Build a table with one row per kind of request."""
         rows = tuple(
             (kind, *(cell for phase in self.phases for cell in waits_cells(phase.waits.get(kind))))
             for kind in dict.fromkeys(kind for phase in self.phases for kind in phase.waits)

@@ -1,4 +1,4 @@
-"""Requests of every kind that the search page and programs send."""
+"""Requests of every kind that the search page and API clients send."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from cvnet_engine.benchmarks.serving import Request, fetch
 from cvnet_engine.engine.geometry import DESCRIPTOR_DIM
 
 TOP_K = 10
-SHORTLIST = 20  # pairs of an everyday search
-LONG_SHORTLIST = 200  # of one that takes its time
+SHORTLIST = 20  # pairs of a typical search
+LONG_SHORTLIST = 200  # pairs of a slow search
 STREAM = {"Accept": "text/event-stream"}
 JPEG = b"\xff\xd8"
 
 
 class Traffic:
-    """Requests about the images of a gallery, one after the other."""
+    """A source of requests about the images of a gallery."""
 
     def __init__(self, port: int) -> None:
         listed = json.loads(fetch(port, Request("images", "/v1/images?limit=1000")))["images"]
@@ -42,7 +42,7 @@ class Traffic:
         )
 
     def mixed(self) -> Iterator[Request]:
-        """All kinds in turn, each time about another image."""
+        """Yield all kinds of requests in turn, each about another image."""
         return (self._makers[number % len(self._makers)](number) for number in count())
 
     def by_id(self, number: int, shortlist: int = SHORTLIST) -> Request:
@@ -85,7 +85,7 @@ def search(kind: str, id_: str, shortlist: int, accept: dict[str, str] | None = 
 
 
 def upload(kind: str, path: str, file: Path, fields: dict[str, Any], whole: Callable[[bytes], bool]) -> Request:
-    """A form with a file in its field `image`."""
+    """Return a request with a multipart form that has a file in its field `image`."""
     boundary = uuid.uuid4().hex
     head = 'Content-Disposition: form-data; name="{}"'
     parts = [(head.format(name), str(value).encode()) for name, value in fields.items()]
