@@ -29,7 +29,7 @@ from tests.golden_inputs import GOLDEN
 from tests.hostile.tiny import write_bundle
 
 MEMORY = Path("/dev/shm")
-ROOM_BYTES = 6 << 30  # one run keeps at most 2.5 GB of temporary files at a time
+ROOM_BYTES = 6 << 30  # with less memory free, temporary files stay on the disk
 if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM_BYTES:
     # Temporary files in memory, for pytest, for the tests and for the programs that they start.
     os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)

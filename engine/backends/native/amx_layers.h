@@ -61,11 +61,10 @@ static int amx_list_taps(const Layer *l, Grid q, Grid k, const word *act, int qy
     ptrdiff_t slab = slab_words(k, l->in, BFLOAT16);
     const word *pivot = act + (qy * q.w + qx) * slab;
     for (int s = 0; s < all; s++) {
-        int i = (steps[s].tap - 1) % NEIGHBOURS, dy = 0, dx = 0;
-        if (steps[s].tap) dy = (i + (i >= KERNEL / 2)) / 3 - 1, dx = (i + (i >= KERNEL / 2)) % 3 - 1;
+        Offset d = steps[s].tap ? neighbour((steps[s].tap - 1) % NEIGHBOURS) : (Offset){0, 0};
         int of_query = steps[s].tap <= NEIGHBOURS;
-        if (of_query && (qy + dy < 0 || qy + dy >= q.h || qx + dx < 0 || qx + dx >= q.w)) continue;
-        ptrdiff_t offset = of_query ? (dy * q.w + dx) * slab : (ptrdiff_t)(dy * (k.w + 1) + dx) * position;
+        if (of_query && (qy + d.y < 0 || qy + d.y >= q.h || qx + d.x < 0 || qx + d.x >= q.w)) continue;
+        ptrdiff_t offset = of_query ? (d.y * q.w + d.x) * slab : (ptrdiff_t)(d.y * (k.w + 1) + d.x) * position;
         const word *weights = l->weights + (size_t)s * l->out / AMX_ROWS * AMX_TILE_WORDS;
         taps[n++] = (Tap){pivot + offset + steps[s].channel / 2, weights};
     }
@@ -113,14 +112,13 @@ typedef struct {  // how the outputs of a query position are cut into tiles of 1
     int in_row;       // tiles of a row
     int tiles;
     int row, column;  // positions of the input from one row, and one column, of outputs to the next
-    int width;        // outputs of a row; those whose column is not below `kept` are dropped
 } AmxTiling;
 
 static AmxTiling amx_tiling(const Stage *s)
 {
     int one_row = s->layer->stride == 1, width = one_row ? s->k.h * (s->k.w + 1) : s->to_k.w;
     int in_row = (width + AMX_ROWS - 1) / AMX_ROWS;
-    return (AmxTiling){in_row, one_row ? in_row : in_row * s->to_k.h, 2 * (s->k.w + 1), s->layer->stride, width};
+    return (AmxTiling){in_row, one_row ? in_row : in_row * s->to_k.h, 2 * (s->k.w + 1), s->layer->stride};
 }
 
 // Store the sums of tile `tile` for 16 outputs from `co` on, with their bias, and count them.
@@ -130,9 +128,9 @@ static void amx_put(const Stage *s, const AmxTiling *tiling, int tile, int co, c
     vec bias = *(const vec_any *)(l->bias + co);
     int first = tile % tiling->in_row * AMX_ROWS, one_row = l->stride == 1;
     int ky = one_row ? first / (s->k.w + 1) : tile / tiling->in_row, kx = one_row ? first % (s->k.w + 1) : first;
-    for (int r = 0; r < AMX_ROWS && ky < s->to_k.h; r++, kx++) {
+    for (int r = 0; r < AMX_ROWS; r++, kx++) {
         if (kx == s->k.w + 1 && one_row) kx = 0, ky++;
-        if (kx >= s->to_k.w || ky >= s->to_k.h) continue;
+        if (kx >= s->to_k.w || ky >= s->to_k.h) continue;  // a column or row of zeros
         vec sum = sums[r] + bias;
         count(BFLOAT16, stats, sum);
         store_raw(BFLOAT16, y + ((size_t)(ky * s->to_k.w + kx) * l->out + co) / 2, sum);

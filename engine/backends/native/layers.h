@@ -30,6 +30,10 @@ typedef struct {
 enum { WIDE = 4 };  // vectors
 static int wide(const Layer *l) { return MIN(l->out, WIDE * LANES); }  // output channels computed at once
 
+// Offset in rows and columns of neighbour i, from 0 to 7 around the pivot.
+typedef struct { int y, x; } Offset;
+static Offset neighbour(int i) { return (Offset){(i + (i >= KERNEL / 2)) / 3 - 1, (i + (i >= KERNEL / 2)) % 3 - 1}; }
+
 static float tap_weight(const Layer *l, const Tensor *t, int tap, int co, int ci)
 {
     const float *q = t[WEIGHT_Q].values + (co * l->in + ci) * KERNEL, *k = t[WEIGHT_K].values + (co * l->in + ci) * KERNEL;
@@ -223,11 +227,11 @@ static int list_taps(const Layer *l, int mode, Grid q, Grid k, const word *x, co
     const word *pivot = x + (qy * q.w + qx) * slab + ky * row;
     taps[n++] = (Tap){pivot, weights};
     for (int i = 0; i < NEIGHBOURS; i++) {
-        int dy = (i + (i >= KERNEL / 2)) / 3 - 1, dx = (i + (i >= KERNEL / 2)) % 3 - 1;
-        if (qy + dy >= 0 && qy + dy < q.h && qx + dx >= 0 && qx + dx < q.w)
-            taps[n++] = (Tap){pivot + (dy * q.w + dx) * slab, weights + (1 + i) * tap_words};
-        if (ky + dy >= 0 && ky + dy < k.h)
-            taps[n++] = (Tap){pivot + dy * row + dx * words, weights + (1 + NEIGHBOURS + i) * tap_words};
+        Offset d = neighbour(i);
+        if (qy + d.y >= 0 && qy + d.y < q.h && qx + d.x >= 0 && qx + d.x < q.w)
+            taps[n++] = (Tap){pivot + (d.y * q.w + d.x) * slab, weights + (1 + i) * tap_words};
+        if (ky + d.y >= 0 && ky + d.y < k.h)
+            taps[n++] = (Tap){pivot + d.y * row + d.x * words, weights + (1 + NEIGHBOURS + i) * tap_words};
     }
     return n;
 }
