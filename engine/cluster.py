@@ -71,18 +71,18 @@ class Job:
     deaths: int = 0
 
 
-class Crew:
+class WorkerPool:
     """A worker pool on a cluster. A free worker takes the next job. If a worker dies, it is replaced and its job rerun.
 
     Results arrive in the order in which jobs finish.
     """
 
-    def __init__(self, hire: Callable[[], Any], size: int) -> None:
+    def __init__(self, spawn: Callable[[], Any], size: int) -> None:
         """
         Args:
-            hire: spawns a Ray actor of a `Worker`; Ray may delay its start until resources are free.
+            spawn: spawns a Ray actor of a `Worker`; Ray may delay its start until resources are free.
         """
-        self._hire, self._size = hire, size
+        self._spawn, self._size = spawn, size
         self._waiting: deque[Job] = deque()
         self._free: list[Any] = []
         self._busy: dict[Any, tuple[Any, Job]] = {}  # by Ray's reference to the result
@@ -129,7 +129,7 @@ class Crew:
         self._busy[getattr(worker, job.method).remote(*job.arguments)] = worker, job
 
     def _add(self, start: Job) -> None:
-        self._call(self._hire(), start)
+        self._call(self._spawn(), start)
 
     def _replace(self, job: Job, error: Exception) -> None:
         """Spawn a worker in place of one that died, and rerun its job.
@@ -151,7 +151,7 @@ class Crew:
 
 
 @contextlib.contextmanager
-def crew(kind: type[Worker], bundle: Bundle, cluster: Cluster, *arguments: Any) -> Iterator[Crew]:
+def worker_pool(kind: type[Worker], bundle: Bundle, cluster: Cluster, *arguments: Any) -> Iterator[WorkerPool]:
     """Yield a pool of as many workers as the cluster has room for, at most `cluster.workers`.
 
     Args:
@@ -160,15 +160,15 @@ def crew(kind: type[Worker], bundle: Bundle, cluster: Cluster, *arguments: Any) 
     Raises:
         BackendError: Ray is not installed, the cluster cannot be reached, or it has no room for a worker.
     """
-    with hiring(kind, bundle, cluster, *arguments) as (hire, size):
-        yield Crew(hire, size)
+    with spawner(kind, bundle, cluster, *arguments) as (spawn, size):
+        yield WorkerPool(spawn, size)
 
 
 @contextlib.contextmanager
-def hiring(
+def spawner(
     kind: type[Worker], bundle: Bundle, cluster: Cluster, *arguments: Any, **options: Any
 ) -> Iterator[tuple[Callable[[], Any], int]]:
-    """Yield a function that spawns a Ray actor of a kind of worker, and the number of workers to spawn; see `crew`.
+    """Yield a function that spawns a Ray actor of a kind of worker, and the number of workers to spawn.
 
     Args:
         options: Ray's options of the actor.
@@ -183,8 +183,8 @@ def hiring(
             )
         actor = ray.remote(**needed, **options)(kind)
         shared = [ray.put(argument) for argument in arguments]
-        hire = partial(actor.remote, bundle.path.absolute(), cluster.threads, *shared)
-        yield hire, min(cluster.workers or room, room)
+        spawn = partial(actor.remote, bundle.path.absolute(), cluster.threads, *shared)
+        yield spawn, min(cluster.workers or room, room)
 
 
 @contextlib.contextmanager

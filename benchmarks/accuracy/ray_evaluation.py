@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cvnet_engine.benchmarks.accuracy.evaluation import Evaluator, Query, QueryWork, Selection, Task
 from cvnet_engine.engine.bundle import Bundle
-from cvnet_engine.engine.cluster import Cluster, Worker, crew
+from cvnet_engine.engine.cluster import Cluster, Worker, worker_pool
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.geometry import Scales
 
@@ -62,7 +62,7 @@ def complete_on_cluster(
             left.append((query.number, query.work))
     if not left:
         return
-    with crew(QueryWorker, bundle, cluster, scales, evaluator.task, gallery.absolute()) as workers:
+    with worker_pool(QueryWorker, bundle, cluster, scales, evaluator.task, gallery.absolute()) as workers:
         for number, work in left:
             workers.give("complete", number, work)
         for _ in left:

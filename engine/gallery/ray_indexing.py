@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from cvnet_engine.engine.bundle import Bundle
-from cvnet_engine.engine.cluster import Cluster, Crew, Worker, crew
+from cvnet_engine.engine.cluster import Cluster, Worker, WorkerPool, worker_pool
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.errors import GalleryInUseError, ImageError
 from cvnet_engine.engine.features import Features
@@ -79,7 +79,7 @@ def index_on_cluster(
             discard(part)
     if not wanted:
         return
-    with crew(PartWorker, bundle, cluster, writer.info.scales) as workers:
+    with worker_pool(PartWorker, bundle, cluster, writer.info.scales) as workers:
 
         def score(query: Features, keys: Sequence[Features]) -> Array:
             workers.give("score", query, keys)
@@ -95,7 +95,7 @@ def index_on_cluster(
                 done(path)
 
 
-def sample(paths: Sequence[Path], info: GalleryInfo, workers: Crew) -> list[Features]:
+def sample(paths: Sequence[Path], info: GalleryInfo, workers: WorkerPool) -> list[Features]:
     """Extract the features of the first images, to fit the map compression.
 
     Raises:
@@ -109,7 +109,7 @@ def sample(paths: Sequence[Path], info: GalleryInfo, workers: Crew) -> list[Feat
     return found
 
 
-def made_in_order(parts: Sequence[Part], info: GalleryInfo, workers: Crew) -> Iterator[Part]:
+def made_in_order(parts: Sequence[Part], info: GalleryInfo, workers: WorkerPool) -> Iterator[Part]:
     """Have the workers index parts, and yield each when finished, in order; at most `AHEAD` parts per worker wait.
 
     Raises:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cvnet_engine.engine.bundle import Bundle
-from cvnet_engine.engine.cluster import Cluster, Worker, hiring
+from cvnet_engine.engine.cluster import Cluster, Worker, spawner
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.errors import BackendError, ShardsLostError, one_line
 from cvnet_engine.engine.features import Features
@@ -92,14 +92,14 @@ class ShardWorker(Worker):
 class RestartedWorker:
     """A shard worker that a thread restarts whenever its process dies."""
 
-    def __init__(self, hire: Callable[[], Any]) -> None:
+    def __init__(self, spawn: Callable[[], Any]) -> None:
         """Start the worker in the background.
 
         Args:
-            hire: makes a Ray actor of `ShardWorker`, which may have to wait for free CPUs.
+            spawn: makes a Ray actor of `ShardWorker`, which may have to wait for free CPUs.
         """
-        self._hire = hire
-        self._hired: Any = None
+        self._spawn = spawn
+        self._spawned: Any = None
         self._closed = threading.Event()
         self.actor: Any = None  # the actor, None while it is not running
         self.started: Future[None] = Future()  # done with the first start
@@ -110,10 +110,10 @@ class RestartedWorker:
         import ray
 
         while not self._closed.is_set():
-            self._hired = self._hire()
+            self._spawned = self._spawn()
             try:
-                ray.get(self._hired.start.remote())
-                self.actor, ended = self._hired, self._hired.watch.remote()
+                ray.get(self._spawned.start.remote())
+                self.actor, ended = self._spawned, self._spawned.watch.remote()
                 if not self.started.done():
                     self.started.set_result(None)
                 while self.actor and not self._closed.is_set() and not ray.wait([ended], timeout=PAUSE_S)[0]:
@@ -125,7 +125,7 @@ class RestartedWorker:
                     self.started.set_exception(reason)
                 self._note(str(reason))
             self.actor = None
-            ray.kill(self._hired)
+            ray.kill(self._spawned)
             self._closed.wait(PAUSE_S)
 
     def _note(self, reason: str) -> None:
@@ -141,8 +141,8 @@ class RestartedWorker:
         import ray
 
         self._closed.set()
-        if self._hired:
-            ray.kill(self._hired)
+        if self._spawned:
+            ray.kill(self._spawned)
         self._thread.join(2 * PAUSE_S)
 
 
@@ -226,10 +226,10 @@ def shard_workers(bundle: Bundle, cluster: Cluster) -> Iterator[ShardWorkers]:
         CvnetError: the bundle cannot be opened there.
     """
     options = {"scheduling_strategy": "SPREAD", "concurrency_groups": GROUPS}
-    with hiring(ShardWorker, bundle, cluster, **options) as (hire, size):
+    with spawner(ShardWorker, bundle, cluster, **options) as (spawn, size):
         import ray
 
-        workers = [RestartedWorker(hire) for _ in range(size)]
+        workers = [RestartedWorker(spawn) for _ in range(size)]
         try:
             for worker in workers:
                 worker.started.result()

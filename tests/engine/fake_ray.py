@@ -24,16 +24,16 @@ class FakeRay:
     """A cluster of two processors. What goes to a worker and comes back is pickled, as on its way through Ray.
 
     Attributes:
-        hired: every worker there has been.
+        spawned: every worker there has been.
         called: methods in the order of their calls.
         deadly: places in that order at which the worker dies instead.
-        room: how many workers get to start, of all that are ever hired.
+        room: how many workers get to start, of all that are ever spawned.
     """
 
     exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
 
     def __init__(self, *deadly: int, room: int = 1000) -> None:
-        self.hired: list[Any] = []
+        self.spawned: list[Any] = []
         self.called: list[str] = []
         self.deadly, self.room = deadly, room
 
@@ -48,15 +48,15 @@ class FakeRay:
         return [{"Alive": True, "Resources": {"CPU": 2.0}}]
 
     def remote(self, **_: object) -> Callable[[type], Any]:
-        return lambda kind: SimpleNamespace(remote=lambda *arguments: self.hire(kind, arguments))
+        return lambda kind: SimpleNamespace(remote=lambda *arguments: self.spawn(kind, arguments))
 
-    def hire(self, kind: type, arguments: tuple[Any, ...]) -> FakeActor:
-        self.hired.append(kind(*copied(arguments)))
-        return FakeActor(self, self.hired[-1])
+    def spawn(self, kind: type, arguments: tuple[Any, ...]) -> FakeActor:
+        self.spawned.append(kind(*copied(arguments)))
+        return FakeActor(self, self.spawned[-1])
 
     def wait(self, jobs: list[FakeJob]) -> tuple[list[FakeJob], list[FakeJob]]:
         """The first that began is the first that is done."""
-        done = next(job for job in jobs if job.worker in self.hired[: self.room])
+        done = next(job for job in jobs if job.worker in self.spawned[: self.room])
         return [done], [job for job in jobs if job is not done]
 
     def get(self, job: FakeJob) -> Any:

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from cvnet_engine.engine.bundle import Bundle
-from cvnet_engine.engine.cluster import ATTEMPTS, Cluster, Crew, connected, count_workers, crew
+from cvnet_engine.engine.cluster import ATTEMPTS, Cluster, WorkerPool, connected, count_workers, worker_pool
 from cvnet_engine.engine.errors import BackendError, ImageError
 from tests.engine.fake_ray import FakeRay
 from tests.hostile.tiny import write_bundle
@@ -25,12 +25,12 @@ class Echo:
         raise ImageError("a.jpg: no image")
 
 
-def crew_of(size: int, ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> Crew:
+def pool_of(size: int, ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> WorkerPool:
     monkeypatch.setitem(sys.modules, "ray", ray)
-    return Crew(lambda: ray.hire(Echo, ()), size)
+    return WorkerPool(lambda: ray.spawn(Echo, ()), size)
 
 
-def said(workers: Crew, count: int) -> list[int]:
+def said(workers: WorkerPool, count: int) -> list[int]:
     for number in range(count):
         workers.give("say", number)
     return sorted(workers.result() for _ in range(count))
@@ -38,38 +38,38 @@ def said(workers: Crew, count: int) -> list[int]:
 
 def test_every_job_is_done_once(monkeypatch):
     ray = FakeRay()
-    workers = crew_of(2, ray, monkeypatch)
+    workers = pool_of(2, ray, monkeypatch)
     assert said(workers, 5) == [0, 1, 2, 3, 4]
     assert ray.called == ["start", "start", *["say"] * 5]
-    assert len(ray.hired) == len(workers) == 2
+    assert len(ray.spawned) == len(workers) == 2
 
 
 @pytest.mark.parametrize("deadly", [0, 2, 4])
 def test_another_does_the_job_of_a_worker_that_died(monkeypatch, deadly):
     """Whether it died at its start or at work."""
     ray = FakeRay(deadly)
-    assert said(crew_of(2, ray, monkeypatch), 4) == [0, 1, 2, 3]
-    assert len(ray.hired) == 3
+    assert said(pool_of(2, ray, monkeypatch), 4) == [0, 1, 2, 3]
+    assert len(ray.spawned) == 3
 
 
 def test_those_that_are_left_go_on_where_there_is_no_room_for_another(monkeypatch):
     """As after the loss of a machine, with one job left and a worker that has nothing to do."""
     ray = FakeRay(2, room=2)
-    assert said(crew_of(2, ray, monkeypatch), 1) == [0]
-    assert len(ray.hired) == 3
+    assert said(pool_of(2, ray, monkeypatch), 1) == [0]
+    assert len(ray.spawned) == 3
 
 
 def test_a_job_that_kills_its_workers_is_given_up(monkeypatch):
     ray = FakeRay(*range(1, 2 * ATTEMPTS, 2))
-    workers = crew_of(1, ray, monkeypatch)
+    workers = pool_of(1, ray, monkeypatch)
     workers.give("say", 1)
     with pytest.raises(BackendError, match=rf"^{ATTEMPTS} workers of the Ray cluster died at one job \(died\)"):
         workers.result()
-    assert len(ray.hired) == ATTEMPTS
+    assert len(ray.spawned) == ATTEMPTS
 
 
 def test_what_a_job_raises_is_raised_here(monkeypatch):
-    workers = crew_of(1, FakeRay(), monkeypatch)
+    workers = pool_of(1, FakeRay(), monkeypatch)
     workers.give("read")
     with pytest.raises(ImageError, match=r"^a\.jpg: no image$"):
         workers.result()
@@ -103,6 +103,6 @@ def test_without_ray_it_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     with (
         pytest.raises(BackendError, match=r"^Ray cannot be imported .*uv sync --inexact --extra ray"),
-        crew(object, Bundle(write_bundle(tmp_path / "b")), Cluster()),
+        worker_pool(object, Bundle(write_bundle(tmp_path / "b")), Cluster()),
     ):
         pytest.fail("there is one")

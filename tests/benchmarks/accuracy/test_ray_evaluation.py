@@ -94,7 +94,7 @@ def test_what_workers_do_is_what_this_process_does(place, rows, monkeypatch, dea
     again = FakeRay()
     monkeypatch.setitem(sys.modules, "ray", again)
     evaluated(place, gallery, "--runner", "ray")
-    assert not again.hired  # all is in the gallery and in the journal
+    assert not again.spawned  # all is in the gallery and in the journal
     assert evaluation_rows(place / gallery) == rows
 
 
