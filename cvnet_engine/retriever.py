@@ -37,7 +37,10 @@ class GalleryImage:
 
 
 class Retriever(Closing):
-    """Searches a gallery with the model that built it. Not thread-safe; `close` does not close the gallery."""
+    """Searches a gallery with the model that built it. Threads may share it; a forked process opens its own.
+
+    `close` does not close the gallery.
+    """
 
     def __init__(self, bundle: Bundle, gallery: Gallery, threads: int | None = None, *, exact: bool = False) -> None:
         """
@@ -54,6 +57,7 @@ class Retriever(Closing):
         require_equal(made, made.by(bundle.manifest), gallery.path)
         if not len(gallery):
             raise GalleryError(f"{gallery.path}: holds no images yet; add some with 'cvnet-engine index'")
+        self._closed = False
         self._gallery = gallery
         self._notice = console.notice(bundle.manifest)
         self._engines = Engines.open(bundle, threads, made.scales)
@@ -124,13 +128,17 @@ class Retriever(Closing):
         return features.descriptor
 
     def close(self) -> None:
-        self._searcher.close()
-        self._engines.close()
+        if not self._closed:
+            self._closed = True
+            self._searcher.close()
+            self._engines.close()
 
     def _described(
         self, image: ImageLike | GalleryImage, bbox: Box | None
     ) -> tuple[Path | Array, Features, int | None]:
         """Return the query's file or pixels (H, W, 3), its features, and its row if it is a gallery image."""
+        if self._closed:
+            raise CvnetError("the retriever is closed; open another one")
         if isinstance(image, GalleryImage):
             if bbox is not None:
                 raise CvnetError(f"{image.path}: stored features are of the whole image; give its file, to crop it")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
+from threading import Lock
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -66,29 +68,55 @@ class Engine(Protocol):
 
 
 class EnginePool(Closing):
-    """An `Engine` made of several engines of one graph, so that as many threads can run at a time.
+    """An `Engine` that any thread may use, made of one or more engines of a graph that serve one thread at a time.
 
-    A run uses an idle engine, and waits for one if all are busy. Closing the pool closes its engines.
+    A run uses an idle engine, and waits for one if all are busy. Closing the pool waits for the runs and closes its
+    engines. A forked child process cannot use the pool, because the engines' threads run in the parent only.
     """
 
     def __init__(self, engines: Sequence[Engine]) -> None:
         self.inputs, self.outputs = engines[0].inputs, engines[0].outputs
         self._engines = tuple(engines)
-        self._idle: SimpleQueue[Engine] = SimpleQueue()
+        self._process = os.getpid()
+        self._idle: SimpleQueue[Engine | None] = SimpleQueue()  # None: the pool is closed
+        self._closing = Lock()
+        self._closed = False
         for engine in engines:
             self._idle.put(engine)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        engine = self._idle.get()
+        engine = self._take()
         try:
             return engine.run(feeds)
         finally:
             self._idle.put(engine)
 
+    def upload(self, feeds: Mapping[str, Array]) -> None:
+        """Begin to copy feeds of later runs to the device; see `Uploading`. Engines without a device ignore it."""
+        for engine in self._engines:
+            if isinstance(engine, Uploading):
+                engine.upload(feeds)
+
     def close(self) -> None:
-        with contextlib.ExitStack() as opened:  # closes the rest if one fails
-            for engine in self._engines:
-                opened.callback(engine.close)
+        if self._process != os.getpid():
+            return  # the engines belong to the parent process
+        with self._closing, contextlib.ExitStack() as opened:  # closes the rest if one fails
+            if not self._closed:
+                self._closed = True
+                for _ in self._engines:
+                    opened.callback(self._take().close)
+                self._idle.put(None)
+
+    def _take(self) -> Engine:
+        if self._process != os.getpid():
+            raise BackendError(
+                "these engines were opened before this process was forked; open the bundle in the child process"
+            )
+        engine = self._idle.get()
+        if engine is None:
+            self._idle.put(None)
+            raise BackendError("the engines are closed; open the bundle again")
+        return engine
 
 
 @runtime_checkable

@@ -81,9 +81,9 @@ class Engines(Closing):
         with contextlib.ExitStack() as opened:
             for name in {graph.backend for graph in manifest.graphs.values()}:
                 known(name).require_bound(manifest.gpu or {})
-            image_graphs = (opened.enter_context(open_streams(bundle, name, threads, streams)) for name in IMAGE_GRAPHS)
+            image_graphs = (opened.enter_context(open_pool(bundle, name, threads, streams)) for name in IMAGE_GRAPHS)
             descriptor, features = image_graphs
-            reranker = opened.enter_context(open_graph(bundle, "reranker", threads))
+            reranker = opened.enter_context(open_pool(bundle, "reranker", threads))
             opened.pop_all()
         return cls(descriptor, features, reranker, DESCRIPTORS[manifest.descriptor], scales, streams)
 
@@ -227,15 +227,13 @@ class Engines(Closing):
         return feeds
 
 
-def open_streams(bundle: Bundle, name: str, threads: int | None, streams: int) -> Engine:
-    """Open a graph like `open_graph`, as an engine that `streams` threads can run at the same time."""
-    if streams == 1:
-        return open_graph(bundle, name, threads)
-    each = max(1, usable_threads(threads) // streams)
+def open_pool(bundle: Bundle, name: str, threads: int | None, streams: int = 1) -> EnginePool:
+    """Open a graph like `open_graph`, as `streams` engines that share the threads."""
+    each = threads if streams == 1 else max(1, usable_threads(threads) // streams)
     with contextlib.ExitStack() as opened:
-        engine = EnginePool([opened.enter_context(open_graph(bundle, name, each)) for _ in range(streams)])
+        pool = EnginePool([opened.enter_context(open_graph(bundle, name, each)) for _ in range(streams)])
         opened.pop_all()
-    return engine
+    return pool
 
 
 def on_gpu(bundle: Bundle) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 from PIL import Image
 
 from cvnet_engine import Bundle, CvnetError, Filter, Gallery, GalleryImage, Retriever, index
-from cvnet_engine.engine.errors import GalleryError, ImageError
+from cvnet_engine.engine.errors import BackendError, GalleryError, ImageError
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from tests.engine.fakes import INFO, STAMP, features
 from tests.pictures import photo
@@ -116,6 +119,37 @@ def test_a_shortlist_found_elsewhere(retriever, photos):
     assert retriever.search(photos[0], rerank=1, candidates=shortlist).pairs == 1
     filtered = retriever.search(photos[0], candidates=shortlist, where=Filter(folder=str(photos[0].parent)))
     assert {hit.path for hit in filtered.hits} == {photos[6], photos[0]}
+
+
+def test_threads_share_a_retriever(retriever, photos):
+    expected = {path: retriever.search(path).hits for path in photos}
+    with ThreadPoolExecutor(4) as threads:
+        for path, results in zip(photos * 3, threads.map(retriever.search, photos * 3), strict=True):
+            assert results.hits == expected[path]
+
+
+def test_a_forked_process_opens_its_own_retriever(retriever, bundle, gallery, photos):
+    expected = retriever.search(photos[0]).hits
+    child = os.fork()
+    if not child:
+        status = 1
+        with contextlib.suppress(BaseException):
+            with pytest.raises(BackendError, match="open the bundle in the child process"):
+                retriever.search(photos[0])
+            with Gallery.open(gallery) as opened, Retriever(Bundle.open(bundle), opened) as own:
+                status = int(own.search(photos[0]).hits != expected)
+        os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_closed_retriever_says_so(bundle, gallery, photos):
+    with Gallery.open(gallery) as opened:
+        closed = Retriever(Bundle.open(bundle), opened)
+        closed.close()
+        closed.close()
+        for query in (photos[0], GalleryImage(photos[0])):
+            with pytest.raises(CvnetError, match="retriever is closed; open another one"):
+                closed.search(query)
 
 
 def test_progress_is_told(retriever, photos):

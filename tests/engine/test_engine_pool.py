@@ -1,7 +1,9 @@
-"""Engines of one graph serve as many threads at a time, each on one of its own, and are all closed."""
+"""`EnginePool`: one engine per thread at a time, closed engines, and forked processes."""
 
 from __future__ import annotations
 
+import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -56,3 +58,31 @@ def test_all_are_closed_though_one_fails_at_it():
     with pytest.raises(BackendError):
         EnginePool(engines).close()
     assert [engine.closed for engine in engines] == [True] * 3
+
+
+def test_closing_waits_for_runs_and_later_runs_are_refused():
+    barrier = Barrier(2)
+    pool = EnginePool([Meeting(1, barrier)])
+    with ThreadPoolExecutor(2) as threads:
+        run = threads.submit(pool.run, {"x": np.zeros(1)})
+        while pool._idle.qsize():
+            time.sleep(0.001)
+        closing = threads.submit(pool.close)
+        barrier.wait(timeout=60)
+        assert run.result()["x"] == 1
+        closing.result()
+    pool.close()
+    with pytest.raises(BackendError, match="closed; open the bundle again"):
+        pool.run({"x": np.zeros(1)})
+
+
+def test_a_forked_process_is_told_to_open_the_bundle_itself():
+    pool = EnginePool([Meeting(0)])
+    child = os.fork()
+    if not child:
+        with pytest.raises(BackendError, match="before this process was forked; open the bundle in the child"):
+            pool.run({"x": np.zeros(1)})
+        pool.close()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert pool.run({"x": np.ones(1)})["x"] == 1

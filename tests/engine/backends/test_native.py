@@ -4,6 +4,7 @@ import contextlib
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 from cvnet_engine.engine.backends.native.engine import NativeReranker, accelerated
 from cvnet_engine.engine.backends.native.library import FAILURES, SOURCE
+from cvnet_engine.engine.contract import EnginePool
 from cvnet_engine.engine.errors import BackendError
 from cvnet_engine.export.artifacts import Artifacts
 from cvnet_engine.export.reranker import UnitMaps
@@ -99,6 +101,17 @@ def test_batch_of_keys_and_change_of_query(scorer_in, feeds):
     batch = ("key_0", "key_1", "key_2")
     alone = [scorer.run(together | {k: together[k][n : n + 1] for k in batch})["score"][0] for n in range(2)]
     np.testing.assert_array_equal(alone, first)
+
+
+def test_threads_that_share_a_scorer_get_their_own_scores(weights, feeds):
+    query = feature_map("shared", 8, 6)
+    keys = np.concatenate([related_feature_map(query, f"shared {n}", 7, 9) for n in range(2)])
+    queries = [feeds(feature_map(f"thread {n}", 8, 6), keys) for n in range(4)]
+    with EnginePool([NativeReranker(weights, "fp32", threads=2)]) as pool, ThreadPoolExecutor(4) as threads:
+        alone = [pool.run(query)["score"] for query in queries]
+        shared = list(threads.map(lambda n: pool.run(queries[n % 4])["score"], range(100)))
+    for n, score in enumerate(shared):
+        np.testing.assert_array_equal(score, alone[n % 4])
 
 
 @pytest.mark.parametrize("precision", SCORE_DRIFT)
