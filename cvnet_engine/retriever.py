@@ -100,19 +100,19 @@ class Retriever(Closing):
         if rerank is None and shortlist is not None:
             rerank = len(shortlist)
         plan = named(preset).plan(top_k, rerank, method, rerank_full)
-        among = self._among(where, shortlist)
+        selection = self._selection(where, shortlist)
         stages = Stages()
         with stages.timed("features"):
             query, features, own_row = self._described(image, bbox)
-        found = self._searcher.find(features, plan, done, among, own_row)
+        found = self._searcher.find(features, plan, done, selection, own_row)
         before = found.before.rows.tolist() if shortlist is None else shortlist
         return Results(
             query=query,
             bbox=bbox,
             hits=hits(found.ranking.first(top_k), before, self._gallery.paths),
-            images=len(self._gallery) if among is None else len(among),
+            images=len(self._gallery) if selection is None else len(selection),
             pairs=known(found.ranking.pair_scores),
-            pooled_pairs=known(found.ranking.pooled_scores),
+            pooled_pairs=known(found.ranking.coarse_scores),
             seconds=stages.seconds | found.seconds,
             notice=self._notice,
             exact=found.exact,
@@ -147,7 +147,7 @@ class Retriever(Closing):
         query = Path(image) if isinstance(image, str | os.PathLike) else load(image)
         return query, self._engines.extract_from(query, bbox, self._gallery.info.max_side_px), None
 
-    def _among(self, where: Filter, shortlist: Sequence[int] | None) -> Array | None:
+    def _selection(self, where: Filter, shortlist: Sequence[int] | None) -> Array | None:
         """Return the rows to search (n,) int64, ascending; None for all."""
         if where.folder:  # resolved as the gallery's paths are
             where = replace(where, folder=str(absolute(Path(where.folder) / "file").parent))

@@ -1,7 +1,7 @@
 """Regression of full-resolution pair scores on coarse ones: `python -m training.mixing DATA_DIR`.
 
 The line is fitted by least squares to the best 100 candidates of every query of the validation scenes, without labels.
-`engine.retrieval.ranking.POOLED_WEIGHT` is `RERANK_WEIGHT` times its slope, so that a ranking by coarse scores is a
+`engine.retrieval.ranking.COARSE_WEIGHT` is `RERANK_WEIGHT` times its slope, so that a ranking by coarse scores is a
 ranking by expected final scores.
 """
 

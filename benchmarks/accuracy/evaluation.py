@@ -40,13 +40,13 @@ class QueryWork:
     Attributes:
         descriptor: (2048,) float32, unit norm.
         pair_scores: database row -> pair score at full resolution.
-        pooled_scores: database row -> pair score at coarse resolution.
+        coarse_scores: database row -> pair score at coarse resolution.
         seconds: total computing time, including that of interrupted runs.
     """
 
     descriptor: Array
     pair_scores: dict[int, float]
-    pooled_scores: dict[int, float]
+    coarse_scores: dict[int, float]
     seconds: float
 
     @classmethod
@@ -59,7 +59,7 @@ class QueryWork:
 
     def pack(self) -> dict[str, Array]:
         arrays = {"descriptor": self.descriptor, "seconds": np.array(self.seconds)}
-        for prefix, scores in (("", self.pair_scores), ("pooled_", self.pooled_scores)):
+        for prefix, scores in (("", self.pair_scores), ("pooled_", self.coarse_scores)):
             arrays[f"{prefix}rows"] = np.array(list(scores), np.int64)
             arrays[f"{prefix}scores"] = np.array(list(scores.values()), np.float32)
         return arrays
@@ -72,7 +72,7 @@ class QueryEvaluation:
     Attributes:
         ranking: the whole database by global similarity.
         pair_scores: database row -> pair score at full resolution, for every row that was scored.
-        pooled_scores: database row -> pair score at coarse resolution, for shortlists longer than `rerank_full`.
+        coarse_scores: database row -> pair score at coarse resolution, for shortlists longer than `rerank_full`.
         rankings: (shortlist length, setup) -> ranking without ignored images.
         results: (shortlist length, setup) -> result, None if the query has no relevant image in this setup.
         seconds: time of extraction and pair scores.
@@ -80,7 +80,7 @@ class QueryEvaluation:
 
     ranking: Ranking
     pair_scores: dict[int, float]
-    pooled_scores: dict[int, float]
+    coarse_scores: dict[int, float]
     rankings: dict[Case, Ranking]
     results: dict[Case, QueryResult | None]
     seconds: float
@@ -105,7 +105,7 @@ class Evaluation:
     @property
     def pooled_pairs(self) -> int:
         """Number of pairs scored at coarse resolution."""
-        return sum(len(query.pooled_scores) for query in self.queries)
+        return sum(len(query.coarse_scores) for query in self.queries)
 
     @property
     def seconds(self) -> float:
@@ -213,7 +213,7 @@ class Query:
         work = self.work
         return (
             work is not None
-            and work.pooled_scores.keys() >= set(self._shortlists.rough_rows)
+            and work.coarse_scores.keys() >= set(self._shortlists.rough_rows)
             and work.pair_scores.keys() >= set(self._looked_at.rows)
         )
 
@@ -231,11 +231,11 @@ class Query:
         extracted = cache(lambda: features or extract_query(retriever, path, box))
         self.work = before = self.work or QueryWork(extracted().descriptor, {}, {}, 0.0)
         rough = completed(
-            before.pooled_scores,
+            before.coarse_scores,
             self._shortlists.rough_rows,
             lambda rows: retriever.score_rows(pooled(extracted()), with_pooled_maps(self._collection), rows),
         )
-        self.work = replace(before, pooled_scores=rough)
+        self.work = replace(before, coarse_scores=rough)
         full = completed(
             before.pair_scores,
             self._looked_at.rows,
@@ -253,7 +253,7 @@ class Query:
         return QueryEvaluation(
             self._ranking,
             {row: work.pair_scores[row] for row in self._looked_at.rows},
-            {row: work.pooled_scores[row] for row in self._shortlists.rough_rows},
+            {row: work.coarse_scores[row] for row in self._shortlists.rough_rows},
             rankings,
             {case: judge(ranked.rows, truth, case[1]) for case, ranked in rankings.items()},
             work.seconds,
@@ -280,7 +280,7 @@ class Query:
     @cached_property
     def _looked_at(self) -> Shortlists:
         """The shortlists in the order of the coarse scores, all of which must be known."""
-        return self._shortlists.looked_at(self._known.pooled_scores)
+        return self._shortlists.looked_at(self._known.coarse_scores)
 
 
 @dataclass(frozen=True)

@@ -62,11 +62,11 @@ class Shortlists:
         """Rows to score at coarse resolution, ascending."""
         return self._first(self._rough_count)
 
-    def looked_at(self, pooled_scores: Scores) -> Shortlists:
+    def looked_at(self, coarse_scores: Scores) -> Shortlists:
         """Return the lists reordered by coarse scores, which must include all `rough_rows`."""
 
         def ordered(case: Case, listed: Ranking) -> Ranking:
-            return listed.coarsely_reranked(scored(listed, pooled_scores, self._rough_count(case[0], listed)))
+            return listed.coarsely_reranked(scored(listed, coarse_scores, self._rough_count(case[0], listed)))
 
         return replace(self, candidates={case: ordered(case, found) for case, found in self.candidates.items()})
 
@@ -83,7 +83,7 @@ class Shortlists:
         }
 
     def _rough_count(self, length: int, listed: Ranking) -> int:
-        return self.plans[length].pooled_pairs(len(listed.rows))
+        return self.plans[length].coarse_pairs(len(listed.rows))
 
     def _full_count(self, length: int, _: Ranking) -> int:
         return self.plans[length].full_pairs

@@ -209,7 +209,7 @@ def per_query(dataset: Dataset, evaluation: Evaluation) -> list[dict[str, Any]]:
                 for k in (GLOBAL, *evaluation.shortlists)
             },
             "pairs": [[row, score] for row, score in query.pair_scores.items()],
-            "pooled_pairs": [[row, score] for row, score in query.pooled_scores.items()],
+            "pooled_pairs": [[row, score] for row, score in query.coarse_scores.items()],
         }
         for path, query in zip(dataset.queries, evaluation.queries, strict=True)
     ]

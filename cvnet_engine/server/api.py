@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from cvnet_engine.engine.presets import PRESETS
 from cvnet_engine.engine.retrieval.ranking import Ranking
-from cvnet_engine.engine.retrieval.searcher import Found, Plan, Ranked, Scored
+from cvnet_engine.engine.retrieval.searcher import Plan, Ranked, Reranked, Scored
 from cvnet_engine.engine.retrieval.sharded import Coverage
 from cvnet_engine.pages.thumbnail import reduced
 from cvnet_engine.server import models, steps
@@ -84,11 +84,11 @@ async def search(request: Request, service: Shared) -> Any:
     asked, image = await read(request, models.SearchRequest)
     snapshot = service.served.snapshot
     query = service.query(snapshot, asked.id, image, asked.box)
-    among = await asyncio.to_thread(asked.chosen, snapshot)
+    selection = await asyncio.to_thread(asked.chosen, snapshot)
     plan = asked.plan(PRESETS[service.about.preset])
     own_row = asked.own_row(snapshot)
-    work = steps.search(query, snapshot, plan, among, own_row)
-    answers = Answers(service, snapshot, own_row, asked.top_k, len(snapshot) if among is None else len(among))
+    work = steps.search(query, snapshot, plan, selection, own_row)
+    answers = Answers(service, snapshot, own_row, asked.top_k, len(snapshot) if selection is None else len(selection))
     return await respond(request, service, work, asked.deadline_s, answers)
 
 
@@ -102,9 +102,9 @@ async def rerank(request: Request, service: Shared) -> Any:
     snapshot = service.served.snapshot
     query = service.query(snapshot, asked.id, image, asked.box)
     rows = rows_of(asked.candidates, snapshot)
-    plan, among = Plan(top_k=len(rows), rerank=len(rows)), np.array(sorted(rows), np.int64)
+    plan, selection = Plan(top_k=len(rows), rerank=len(rows)), np.array(sorted(rows), np.int64)
     own_row = asked.own_row(snapshot)
-    work = steps.search(query, snapshot, plan, among, own_row)
+    work = steps.search(query, snapshot, plan, selection, own_row)
     answers = Answers(service, snapshot, own_row, len(rows), len(rows), rows)
     return await respond(request, service, work, asked.deadline_s, answers)
 
@@ -255,7 +255,7 @@ class Answers:
                 self._done += len(rows)
                 found = dict(zip((self._snapshot.id(row) for row in rows), scores.tolist(), strict=True))
                 return "scores", models.Scores(done=self._done, total=self._pairs, scores=found)
-            case Found(before, ranking, seconds, exact):
+            case Reranked(before, ranking, seconds, exact):
                 return "result", self._results(ranking, before, seconds, exact)
         return None
 

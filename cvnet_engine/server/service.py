@@ -15,7 +15,7 @@ from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.images import Box
 from cvnet_engine.engine.presets import PresetName
 from cvnet_engine.engine.retrieval.engines import Engines
-from cvnet_engine.engine.retrieval.searcher import Found, Scored
+from cvnet_engine.engine.retrieval.searcher import Reranked, Scored
 from cvnet_engine.server.collection import Served, Snapshot
 from cvnet_engine.server.metrics import Metrics
 from cvnet_engine.server.problems import ProblemError
@@ -107,7 +107,7 @@ class Service:
     def _note(self, event: Event) -> None:
         if isinstance(event, Scored):
             self.metrics.pairs.inc(len(event.rows))
-        if isinstance(event, Found):
+        if isinstance(event, Reranked):
             for stage, seconds in event.seconds.items():
                 self.metrics.stages.labels(stage).observe(seconds)
 

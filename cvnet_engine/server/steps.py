@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.features import Features
-from cvnet_engine.engine.retrieval.searcher import CoarselyScored, Found, Plan, Ranked, Scored, Stages
+from cvnet_engine.engine.retrieval.searcher import CoarselyScored, Plan, Ranked, Reranked, Scored, Stages
 from cvnet_engine.engine.retrieval.sharded import Coverage
 from cvnet_engine.server.collection import Snapshot
 
@@ -26,17 +26,17 @@ def describe(query: Callable[[], Features]) -> Iterator[Described]:
 
 
 def search(
-    query: Callable[[], Features], snapshot: Snapshot, plan: Plan, among: Array | None, leave_out: int | None = None
-) -> Iterator[Described | Coverage | Ranked | CoarselyScored | Scored | Found]:
+    query: Callable[[], Features], snapshot: Snapshot, plan: Plan, selection: Array | None, own_row: int | None = None
+) -> Iterator[Described | Coverage | Ranked | CoarselyScored | Scored | Reranked]:
     """Search a gallery: yield the query's features, then the steps of the searcher.
 
     Args:
-        among, leave_out: see `Searcher.steps`.
+        selection, own_row: see `Searcher.steps`.
     """
     stages = Stages()
     with stages.timed("features"):
         features = query()
     yield Described(features)
-    with contextlib.closing(snapshot.searcher.steps(features, plan, among, leave_out)) as steps:
+    with contextlib.closing(snapshot.searcher.steps(features, plan, selection, own_row)) as steps:
         for step in steps:
-            yield replace(step, seconds=stages.seconds | step.seconds) if isinstance(step, Ranked | Found) else step
+            yield replace(step, seconds=stages.seconds | step.seconds) if isinstance(step, Ranked | Reranked) else step

@@ -62,8 +62,8 @@ class ShardWorker(Worker):
         """Open shards before the first search."""
         self._opened(shards)
 
-    def search(self, shards: ShardRange, descriptor: Array, k: int, among: Array | None) -> Ranking:
-        return self._opened(shards).index.search(descriptor, k, among)
+    def search(self, shards: ShardRange, descriptor: Array, k: int, selection: Array | None) -> Ranking:
+        return self._opened(shards).index.search(descriptor, k, selection)
 
     def descriptors(self, shards: ShardRange, rows: Array) -> Array:
         return self._opened(shards).gallery.descriptors[rows]
@@ -162,8 +162,8 @@ class WorkerShards:
     def open(self) -> Future[None]:
         return self._ask("open")
 
-    def search(self, descriptor: Array, k: int, among: Array | None) -> Future[Ranking]:
-        return self._ask("search", descriptor, k, among)
+    def search(self, descriptor: Array, k: int, selection: Array | None) -> Future[Ranking]:
+        return self._ask("search", descriptor, k, selection)
 
     def descriptors(self, rows: Array) -> Future[Array]:
         return self._ask("descriptors", rows)

@@ -167,18 +167,18 @@ class Engines(Closing):
         query: Features,
         collection: Mapped,
         rows: Sequence[int],
-        is_open: Callable[[int], bool] = lambda _: True,
+        is_needed: Callable[[int], bool] = lambda _: True,
     ) -> Generator[tuple[list[int], Array], None, None]:
         """Yield rows of a collection and their pair scores (n,) float32 with a query, batch by batch.
 
         Each batch is scored when the caller requests it, so one thread can alternate between several queries.
 
         Args:
-            is_open: early stopping: called before the maps of a row are read; the row is skipped if it returns False.
+            is_needed: early stopping: called before the maps of a row are read; the row is skipped if it returns False.
         """
         query_feeds = self._feeds("query", [query])  # the same arrays for each batch: engines cache the query's part
         self._upload(query_feeds)
-        batches = (list(filter(is_open, batch)) for batch in batches_of_equal(rows, collection.map_size))
+        batches = (list(filter(is_needed, batch)) for batch in batches_of_equal(rows, collection.map_size))
         for batch, key_feeds in self._read_ahead(collection, filter(None, batches)):
             yield batch, self._run_reranker(query_feeds | key_feeds)
 

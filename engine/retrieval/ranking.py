@@ -11,7 +11,7 @@ import numpy as np
 from cvnet_engine.engine.contract import Array
 
 RERANK_WEIGHT = 0.5  # weight of the pair score; the global similarity has weight 1 (CVNet's published evaluation)
-POOLED_WEIGHT = 1.08  # weight of a pair score at coarse resolution: half of what `python -m training.mixing` fits
+COARSE_WEIGHT = 1.08  # weight of a pair score at coarse resolution: half of what `python -m training.mixing` fits
 # Minimum similarity of near-duplicates. Measured with the demonstration model on 45 landmark photos of 320 px: a photo
 # and a compressed, brightened or cropped (0.95 of its sides) copy have at least 0.95; two photos of one building at
 # most 0.90.
@@ -27,14 +27,14 @@ class Ranking:
         similarities: (k,) float32, inner products of the descriptors.
         refined: (k,) float32, similarity after SuperGlobal's refinement, NaN for images that were not refined.
         pair_scores: (k,) float32, pair scores at full resolution, NaN for pairs that were not scored.
-        pooled_scores: (k,) float32, pair scores at coarse resolution, NaN for pairs that were not scored.
+        coarse_scores: (k,) float32, pair scores at coarse resolution, NaN for pairs that were not scored.
     """
 
     rows: Array
     similarities: Array
     refined: Array
     pair_scores: Array
-    pooled_scores: Array
+    coarse_scores: Array
 
     @classmethod
     def by_similarity(cls, similarities: Array, rows: Array | None = None) -> Ranking:
@@ -47,7 +47,7 @@ class Ranking:
     @property
     def scores(self) -> Array:
         """Scores (k,) float32 that order the ranking, comparable among images that passed the same stages."""
-        pooled = np.asarray(POOLED_WEIGHT * np.nan_to_num(self.pooled_scores), np.float32)
+        pooled = np.asarray(COARSE_WEIGHT * np.nan_to_num(self.coarse_scores), np.float32)
         rough = self.global_similarities + pooled
         return np.where(np.isnan(self.pair_scores), rough, final_scores(self.global_similarities, self.pair_scores))
 
@@ -60,9 +60,9 @@ class Ranking:
         """Sort the first `len(refined)` rows by refined similarity; the others keep their order."""
         return self._at_front(refined=refined)
 
-    def coarsely_reranked(self, pooled_scores: Array) -> Ranking:
-        """Sort the first `len(pooled_scores)` rows by coarse-resolution scores; the others keep their order."""
-        return self._at_front(pooled_scores=pooled_scores)
+    def coarsely_reranked(self, coarse_scores: Array) -> Ranking:
+        """Sort the first `len(coarse_scores)` rows by coarse-resolution scores; the others keep their order."""
+        return self._at_front(coarse_scores=coarse_scores)
 
     def reranked(self, pair_scores: Array) -> Ranking:
         """Sort the first `len(pair_scores)` rows by their final score; the others keep their order.
@@ -130,7 +130,7 @@ def hits(ranking: Ranking, before: Iterable[int], paths: Sequence[Path]) -> tupl
     """Return the images of a ranking, best first; `before` lists rows of the collection in an earlier order."""
     ranks_before = {row: rank for rank, row in enumerate(before, 1)}
     similarities = (ranking.similarities, ranking.refined)
-    columns = (ranking.rows, ranking.scores, *similarities, ranking.pair_scores, ranking.pooled_scores)
+    columns = (ranking.rows, ranking.scores, *similarities, ranking.pair_scores, ranking.coarse_scores)
     return tuple(
         Hit(
             path=paths[row],

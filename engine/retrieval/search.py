@@ -40,16 +40,16 @@ class DescriptorIndex(Closing):
         self._in_half = len(descriptors) >= half_from
         self._scanned = [block.in_half() if self._in_half else block.rows for block in blocks]
 
-    def search(self, query: Array, k: int, among: Array | None = None) -> Ranking:
+    def search(self, query: Array, k: int, selection: Array | None = None) -> Ranking:
         """Return the `k` rows most similar to a query descriptor (2048,) float32, best first; ties by row number.
 
         Args:
-            among: rows (n,) int64 to search, ascending; None for all.
+            selection: rows (n,) int64 to search, ascending; None for all.
 
         Raises:
             GalleryError: the descriptor of a row that may be among the best is damaged.
         """
-        rows = self._candidates(query, k, among)
+        rows = self._candidates(query, k, selection)
         found = [similarities(self._descriptors[rows[part]], query) for part in parts(len(rows))]
         if self._in_half:
             self._descriptors.release()  # without float16, the next scan reads these pages again
@@ -59,25 +59,25 @@ class DescriptorIndex(Closing):
         """Release the descriptors, and the float16 copy of a large collection."""
         del self._descriptors, self._scanned
 
-    def _candidates(self, query: Array, k: int, among: Array | None = None) -> Array:
+    def _candidates(self, query: Array, k: int, selection: Array | None = None) -> Array:
         """Return rows, ascending, that are certain to include the exact `k` best."""
-        rows = np.arange(len(self._descriptors)) if among is None else among
+        rows = np.arange(len(self._descriptors)) if selection is None else selection
         scan, error = (scan_halves, HALF_ERROR) if self._in_half else (scan_products, SUM_ERROR)
         count = k + MARGIN
         while count < len(rows):
-            rough, places = scan(self._blocks(among), query, count)
+            rough, places = scan(self._blocks(selection), query, count)
             # every row not returned is below rough[-1] + error; the k-th best is above rough[k-1] - error
             if rough[-1] + error < rough[k - 1] - error:
                 return np.sort(rows[places])
             count *= 4
         return rows
 
-    def _blocks(self, among: Array | None) -> Iterator[Array]:
-        """Yield the descriptors (n, 2048) to scan, in row order: all, or those of the rows `among`."""
-        if among is None:
+    def _blocks(self, selection: Array | None) -> Iterator[Array]:
+        """Yield the descriptors (n, 2048) to scan, in row order: all, or those of the rows `selection`."""
+        if selection is None:
             yield from self._scanned
         else:
-            for number, _, within in self._descriptors.by_block(among):
+            for number, _, within in self._descriptors.by_block(selection):
                 yield self._scanned[number][within]
 
 

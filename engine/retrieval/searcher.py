@@ -62,7 +62,7 @@ class Plan:
         """Maximum number of candidates scored at full resolution."""
         return self.pairs if self.rerank_full is None else min(self.rerank_full, self.pairs)
 
-    def pooled_pairs(self, candidates: int) -> int:
+    def coarse_pairs(self, candidates: int) -> int:
         """Return how many of `candidates` are scored at coarse resolution; 0 if all are scored at full resolution."""
         pairs = min(self.pairs, candidates)
         return pairs if self.full_pairs < pairs else 0
@@ -109,7 +109,7 @@ Step = TypeVar("Step", Scored, CoarselyScored)
 
 
 @dataclass(frozen=True)
-class Found:
+class Reranked:
     """Last step: the result of the search.
 
     Attributes:
@@ -125,7 +125,7 @@ class Found:
     exact: bool = True
 
 
-Steps = Generator[Ranked | CoarselyScored | Scored | Found, None, None]
+Steps = Generator[Ranked | CoarselyScored | Scored | Reranked, None, None]
 
 
 Batches = Generator[tuple[list[int], Array], None, None]  # rows and their pair scores (n,) float32
@@ -134,7 +134,7 @@ Batches = Generator[tuple[list[int], Array], None, None]  # rows and their pair 
 class Searchable(Protocol):
     """Interface of a collection with numbered rows, searched in this process or by shard workers."""
 
-    def search(self, descriptor: Array, k: int, among: Array | None) -> tuple[Ranking, bool]:
+    def search(self, descriptor: Array, k: int, selection: Array | None) -> tuple[Ranking, bool]:
         """Return the `k` images most similar to a descriptor (2048,) float32, ranked as by `DescriptorIndex.search`.
 
         The second value is True if all images were compared, False if only candidates of an approximate index.
@@ -144,7 +144,7 @@ class Searchable(Protocol):
         """Return the descriptors (n, 2048) float32 of rows (n,) int64."""
 
     def score_batches(
-        self, query: Features, rows: Sequence[int], is_open: Callable[[int], bool], coarse: bool
+        self, query: Features, rows: Sequence[int], is_needed: Callable[[int], bool], coarse: bool
     ) -> Batches:
         """Yield pair scores of a query and rows, see `Engines.score_batches`.
 
@@ -161,9 +161,9 @@ class LocalCollection(Closing):
         self._descriptors = collection.descriptors
         self._index = DescriptorIndex(self._descriptors)
 
-    def search(self, descriptor: Array, k: int, among: Array | None) -> tuple[Ranking, bool]:
-        proposed = self._proposed(descriptor, k) if among is None else None
-        return self._index.search(descriptor, k, among if proposed is None else proposed), proposed is None
+    def search(self, descriptor: Array, k: int, selection: Array | None) -> tuple[Ranking, bool]:
+        proposed = self._proposed(descriptor, k) if selection is None else None
+        return self._index.search(descriptor, k, selection if proposed is None else proposed), proposed is None
 
     def _proposed(self, descriptor: Array, depth: int) -> Array | None:
         """Return candidate rows (c,) int64 for the best `depth`, ascending; None to search all rows."""
@@ -176,10 +176,10 @@ class LocalCollection(Closing):
         return self._descriptors[rows]
 
     def score_batches(
-        self, query: Features, rows: Sequence[int], is_open: Callable[[int], bool], coarse: bool
+        self, query: Features, rows: Sequence[int], is_needed: Callable[[int], bool], coarse: bool
     ) -> Batches:
         collection = with_pooled_maps(self._collection) if coarse else self._collection
-        return self._retriever.score_batches(query, collection, rows, is_open)
+        return self._retriever.score_batches(query, collection, rows, is_needed)
 
     def close(self) -> None:
         self._index.close()
@@ -200,52 +200,52 @@ class Searcher(Closing):
         query: Features,
         plan: Plan,
         done: Callable[[int, int], None] = lambda _n, _of: None,
-        among: Array | None = None,
-        leave_out: int | None = None,
-    ) -> Found:
+        selection: Array | None = None,
+        own_row: int | None = None,
+    ) -> Reranked:
         """Return the ranking of a query's best `plan.depth` images; only the first `plan.top_k` are results.
 
         Args:
             done: called as `done(n, of)` after each n scored pairs, of `of` at most, at either resolution.
-            among, leave_out: see `steps_in`.
+            selection, own_row: see `steps_in`.
         """
         pairs = 0
-        for step in self.steps(query, plan, among, leave_out):
+        for step in self.steps(query, plan, selection, own_row):
             match step:
                 case Ranked(before):
-                    pairs = plan.pooled_pairs(len(before.rows)) + step.pairs
+                    pairs = plan.coarse_pairs(len(before.rows)) + step.pairs
                 case Scored(rows) | CoarselyScored(rows):
                     done(len(rows), pairs)
-        assert isinstance(step, Found)  # the last
+        assert isinstance(step, Reranked)  # the last
         return step
 
-    def steps(self, query: Features, plan: Plan, among: Array | None = None, leave_out: int | None = None) -> Steps:
+    def steps(self, query: Features, plan: Plan, selection: Array | None = None, own_row: int | None = None) -> Steps:
         """Run the search of `find` step by step, see `steps_in`."""
-        return steps_in(self._here, query, plan, among, leave_out)
+        return steps_in(self._here, query, plan, selection, own_row)
 
     def close(self) -> None:
         self._here.close()
 
 
 def steps_in(
-    searched: Searchable, query: Features, plan: Plan, among: Array | None = None, leave_out: int | None = None
+    searched: Searchable, query: Features, plan: Plan, selection: Array | None = None, own_row: int | None = None
 ) -> Steps:
     """Run a search step by step, so that one thread can alternate between several queries.
 
     Args:
-        among: rows (n,) int64 to search, ascending; None for all.
-        leave_out: row to exclude from the results: the query itself, if it is in the collection.
+        selection: rows (n,) int64 to search, ascending; None for all.
+        own_row: row to exclude from the results: the query itself, if it is in the collection.
     """
     stages = Stages()
     with stages.timed("global"):
-        before, exact = searched.search(query.descriptor, plan.depth + (leave_out is not None), among)
-        if leave_out is not None:
-            before = before.without(np.array([leave_out])).first(plan.depth)
+        before, exact = searched.search(query.descriptor, plan.depth + (own_row is not None), selection)
+        if own_row is not None:
+            before = before.without(np.array([own_row])).first(plan.depth)
     candidates = len(before.rows)
     yield Ranked(before, min(plan.full_pairs, candidates), dict(stages.seconds), exact)
     with stages.timed("rerank"):
         ranking = refined(searched, query, before, plan)
-    if coarse := plan.pooled_pairs(candidates):
+    if coarse := plan.coarse_pairs(candidates):
         with stages.timed("pooled"):
             small, pairs = pooled(query), EarlyStopping(ranking.first(coarse), coarse)
         batches = searched.score_batches(small, pairs.rows, pairs.is_needed, coarse=True)
@@ -254,7 +254,7 @@ def steps_in(
     pairs = EarlyStopping(ranking.first(plan.full_pairs), plan.top_k)
     batches = searched.score_batches(query, pairs.rows, pairs.is_needed, coarse=False)
     yield from run(pairs, batches, "rerank", Scored, stages)
-    yield Found(before, ranking.reranked(pairs.scores), dict(stages.seconds), exact)
+    yield Reranked(before, ranking.reranked(pairs.scores), dict(stages.seconds), exact)
 
 
 def run(

@@ -20,7 +20,7 @@ from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.geometry import DESCRIPTOR_DIM, Size
 from cvnet_engine.engine.retrieval.engines import batches_of_equal
 from cvnet_engine.engine.retrieval.ranking import Ranking
-from cvnet_engine.engine.retrieval.searcher import Batches, CoarselyScored, Found, Plan, Ranked, Scored, steps_in
+from cvnet_engine.engine.retrieval.searcher import Batches, CoarselyScored, Plan, Ranked, Reranked, Scored, steps_in
 
 AHEAD = 2  # batches per worker and search: it reads the maps of one while it scores the other
 
@@ -37,7 +37,7 @@ class Shards(Protocol):
     def is_here(self) -> bool:
         """Return False if the worker is known to be down."""
 
-    def search(self, descriptor: Array, k: int, among: Array | None) -> Future[Ranking]:
+    def search(self, descriptor: Array, k: int, selection: Array | None) -> Future[Ranking]:
         """See `Searchable.search`."""
 
     def descriptors(self, rows: Array) -> Future[Array]:
@@ -97,8 +97,8 @@ class ShardedSearcher:
         self._map_size, self._send = map_size, send
 
     def steps(
-        self, query: Features, plan: Plan, among: Array | None = None, leave_out: int | None = None
-    ) -> Generator[Coverage | Ranked | CoarselyScored | Scored | Found, None, None]:
+        self, query: Features, plan: Plan, selection: Array | None = None, own_row: int | None = None
+    ) -> Generator[Coverage | Ranked | CoarselyScored | Scored | Reranked, None, None]:
         """Run a search step by step, see `steps_in`.
 
         Each attempt starts with a `Coverage`. Callers must discard the steps of earlier attempts.
@@ -112,16 +112,16 @@ class ShardedSearcher:
             )
             if self._parts and not rest.parts:
                 raise ShardsLostError("no shard worker answers; try again in a minute")
-            yield self._coverage(rest, among)
+            yield self._coverage(rest, selection)
             try:
-                yield from steps_in(rest, query, plan, among, leave_out)
+                yield from steps_in(rest, query, plan, selection, own_row)
             except ShardsLostError:
                 continue
             return
 
-    def _coverage(self, rest: ReachableShards, among: Array | None) -> Coverage:
+    def _coverage(self, rest: ReachableShards, selection: Array | None) -> Coverage:
         missing = [placed for placed in self._parts if placed not in rest.parts]
-        images = sum(len(placed.rows if among is None else placed.within(among)[1]) for placed in missing)
+        images = sum(len(placed.rows if selection is None else placed.within(selection)[1]) for placed in missing)
         return Coverage(images, len(missing), len(self._parts))
 
     def close(self) -> None:
@@ -136,10 +136,10 @@ class ReachableShards:
     parts: list[Placed]
     send: Callable[[Features], Any]
 
-    def search(self, descriptor: Array, k: int, among: Array | None) -> tuple[Ranking, bool]:
+    def search(self, descriptor: Array, k: int, selection: Array | None) -> tuple[Ranking, bool]:
         asked = []
         for placed in self.parts:
-            local = None if among is None else placed.within(among)[1]
+            local = None if selection is None else placed.within(selection)[1]
             asked.append((placed.rows.start, placed.part.search(descriptor, k, local)))
         return merged([(start, answer.result()) for start, answer in asked]).first(k), True
 
@@ -155,7 +155,7 @@ class ReachableShards:
         return found
 
     def score_batches(
-        self, query: Features, rows: Sequence[int], is_open: Callable[[int], bool], coarse: bool
+        self, query: Features, rows: Sequence[int], is_needed: Callable[[int], bool], coarse: bool
     ) -> Batches:
         sent = self.send(query)
         under_way: dict[Future[Array], tuple[Placed, Iterator[list[int]], list[int]]] = {}
@@ -165,7 +165,7 @@ class ReachableShards:
                 under_way[placed.score(sent, batch, coarse)] = placed, batches, batch
 
         for placed in self.parts:
-            batches = self._open_batches([row for row in rows if row in placed.rows], is_open)
+            batches = self._open_batches([row for row in rows if row in placed.rows], is_needed)
             for _ in range(AHEAD):
                 ask(placed, batches)
         while under_way:
@@ -174,9 +174,9 @@ class ReachableShards:
                 yield batch, answer.result()
                 ask(placed, batches)
 
-    def _open_batches(self, rows: Sequence[int], is_open: Callable[[int], bool]) -> Iterator[list[int]]:
+    def _open_batches(self, rows: Sequence[int], is_needed: Callable[[int], bool]) -> Iterator[list[int]]:
         """Yield batches of one map size, without the rows that early stopping skips when a batch is requested."""
-        return filter(None, (list(filter(is_open, batch)) for batch in batches_of_equal(rows, self.map_size)))
+        return filter(None, (list(filter(is_needed, batch)) for batch in batches_of_equal(rows, self.map_size)))
 
 
 def merged(rankings: Sequence[tuple[int, Ranking]]) -> Ranking:

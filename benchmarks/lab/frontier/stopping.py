@@ -39,7 +39,7 @@ def stopping(work: Work, setting: Setting) -> Counts:
 def pairs(database: Array, query: Known, sizes: Sequence[Size], plan: Plan, k: int) -> int:
     """Return how many of `plan.full_pairs` pairs are scored to find the best k."""
     ranking = Ranking.by_similarity(similarities(database, query.descriptor))
-    rough = plan.pooled_pairs(len(ranking.rows))
+    rough = plan.coarse_pairs(len(ranking.rows))
     ranking = ranking.coarsely_reranked(query.pooled[ranking.rows[:rough]])
     pairs = EarlyStopping(ranking.first(plan.full_pairs), k)
     for batch in batches_of_equal(pairs.rows, sizes.__getitem__):

@@ -72,7 +72,7 @@ class Times:
         """Return the part of `query_s` after global search."""
         plan, pairs = point.plan, (point.max_side_px, point.precision, point.maps)
         found = self.median("refine", plan.refinement.shortlist) if plan.refinement else 0.0
-        if rough := plan.pooled_pairs(plan.rerank):
+        if rough := plan.coarse_pairs(plan.rerank):
             found += rough * self.median("pooled pair", *pairs)
         return found + plan.full_pairs * self.median("full pair", *pairs)
 

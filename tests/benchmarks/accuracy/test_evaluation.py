@@ -160,7 +160,7 @@ def test_the_best_of_each_setups_shortlist_are_scored_in_full(small):
     assert sorted(fake.asked) == [3, 4]  # 3 of {1, 2, 3}, 4 of {1, 3, 4} and of {2, 3, 4}
     assert query.rankings[3, "M"].rows.tolist() == [3, 1, 2, 4]
     assert query.rankings[3, "E"].rows.tolist() == [4, 3, 1]
-    assert (set(query.pair_scores), set(query.pooled_scores)) == ({3, 4}, {1, 2, 3, 4})
+    assert (set(query.pair_scores), set(query.coarse_scores)) == ({3, 4}, {1, 2, 3, 4})
 
 
 def test_fine_as_long_as_the_shortlist_is_the_published_evaluation(small):
@@ -180,7 +180,7 @@ def test_the_journal_keeps_evaluations_of_another_fine_apart(small, tmp_path):
     done = [(fake.extracted, len(fake.looked_at), len(fake.asked)) for fake in retrievers]
     assert done == [(1, 0, 4), (1, 4, 2), (0, 0, 0), (1, 4, 3)]
     assert found[1].to_json() == found[2].to_json()
-    assert found[1].queries[0].pooled_scores == found[2].queries[0].pooled_scores
+    assert found[1].queries[0].coarse_scores == found[2].queries[0].coarse_scores
 
 
 @pytest.mark.parametrize("change", [{"identity": "another model"}, {"cropped": False}])

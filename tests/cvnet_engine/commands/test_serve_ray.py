@@ -165,7 +165,7 @@ def test_a_replica_that_is_killed_is_missing_until_it_is_replaced(bundle, galler
         assert lost in {len(share) for share in opened.shard_ranges(WORKERS)}
         assert COUNT - lost - len(rest) in (0, 1)  # the query itself may be among the lost
         with Searcher(retriever, opened) as searcher:
-            ranking = searcher.find(opened.features(4), Plan(COUNT, 9), among=rest).ranking
+            ranking = searcher.find(opened.features(4), Plan(COUNT, 9), selection=rest).ranking
         assert [hit["path"] for hit in partial["results"]] == [str(opened.paths[row]) for row in ranking.rows]
         assert [hit["score"] for hit in partial["results"]] == ranking.scores.tolist()
     again = until(ask, query, lambda answer: not answer["partial"])

@@ -44,9 +44,9 @@ class Half:
     def is_here(self):
         return not self.lost
 
-    def search(self, descriptor, k, among):
+    def search(self, descriptor, k, selection):
         descriptors = self.gallery.descriptors[self.rows.start : self.rows.stop]
-        return answer(DescriptorIndex(descriptors).search(descriptor, k, among))
+        return answer(DescriptorIndex(descriptors).search(descriptor, k, selection))
 
     def score(self, query, rows, _rough):
         ((_, scores),) = self.retriever.score_batches(query, self.gallery, [self.rows.start + row for row in rows])

@@ -54,9 +54,9 @@ def test_candidates_are_in_the_order_of_their_exact_similarities(gallery):
     ("plan", "options", "exact"),
     [
         (Plan(rerank=0), {}, False),
-        (Plan(top_k=DEPTH, rerank=0), {"leave_out": 7}, False),
+        (Plan(top_k=DEPTH, rerank=0), {"own_row": 7}, False),
         (Plan(top_k=DEPTH + 2, rerank=0), {}, True),
-        (Plan(rerank=0), {"among": np.arange(0, 2000, 7)}, True),
+        (Plan(rerank=0), {"selection": np.arange(0, 2000, 7)}, True),
     ],
 )
 def test_what_is_searched_exactly_all_the_same(gallery, plan, options, exact):
@@ -65,7 +65,7 @@ def test_what_is_searched_exactly_all_the_same(gallery, plan, options, exact):
     assert (outcome.exact, expected.exact) == (exact, True)
     if exact:
         assert np.array_equal(outcome.ranking.rows, expected.ranking.rows)
-    assert (7 in outcome.ranking.rows) == ("leave_out" not in options and 7 in expected.ranking.rows)
+    assert (7 in outcome.ranking.rows) == ("own_row" not in options and 7 in expected.ranking.rows)
 
 
 def test_the_best_are_found_part_by_part():

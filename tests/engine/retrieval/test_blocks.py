@@ -53,11 +53,11 @@ def test_a_row_is_checked_once_and_before_it_is_given():
 
 @pytest.mark.parametrize("halves", [False, True])
 @pytest.mark.parametrize("half_from", [0, 10**9])
-@pytest.mark.parametrize("among", [None, np.array([0, 2, 3, 9, 10])])
-def test_a_search_over_blocks_is_that_over_an_array(monkeypatch, halves, half_from, among):
+@pytest.mark.parametrize("selection", [None, np.array([0, 2, 3, 9, 10])])
+def test_a_search_over_blocks_is_that_over_an_array(monkeypatch, halves, half_from, selection):
     monkeypatch.setattr("cvnet_engine.engine.retrieval.search.MARGIN", 1)
-    found = DescriptorIndex(Descriptors(blocks(halves)), half_from).search(ROWS[9], 2, among)
-    expected = DescriptorIndex(ROWS, 10**9).search(ROWS[9], 2, among)
+    found = DescriptorIndex(Descriptors(blocks(halves)), half_from).search(ROWS[9], 2, selection)
+    expected = DescriptorIndex(ROWS, 10**9).search(ROWS[9], 2, selection)
     assert np.array_equal(found.rows, expected.rows)
     assert np.array_equal(found.similarities, expected.similarities)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cvnet_engine.engine.retrieval.ranking import POOLED_WEIGHT, Ranking, final_scores
+from cvnet_engine.engine.retrieval.ranking import COARSE_WEIGHT, Ranking, final_scores
 
 NAN = float("nan")
 SIMILARITIES = np.float32([0.1, 0.9, 0.5, 0.9, 0.3])
@@ -76,8 +76,8 @@ def test_what_is_scored_in_full_comes_first_and_then_what_was_looked_at():
     ranking = rough.reranked(np.float32([0.0, 0.2]))
     assert ranking.rows.tolist() == [1, 2, 4, 3, 0]
     assert np.array_equal(ranking.pair_scores, np.float32([0.2, 0.0, NAN, NAN, NAN]), equal_nan=True)
-    assert np.array_equal(ranking.pooled_scores, np.float32([0.1, 0.9, 0.6, 0.0, NAN]), equal_nan=True)
-    expected = [1.0, 0.5, 0.3 + 0.6 * POOLED_WEIGHT, 0.9, 0.1]  # no pooled score where there is one in full
+    assert np.array_equal(ranking.coarse_scores, np.float32([0.1, 0.9, 0.6, 0.0, NAN]), equal_nan=True)
+    expected = [1.0, 0.5, 0.3 + 0.6 * COARSE_WEIGHT, 0.9, 0.1]  # no pooled score where there is one in full
     np.testing.assert_allclose(ranking.scores, expected, rtol=1e-6)
 
 

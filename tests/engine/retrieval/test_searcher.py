@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from cvnet_engine.engine.retrieval.pooling import Pooled
-from cvnet_engine.engine.retrieval.ranking import POOLED_WEIGHT, RERANK_WEIGHT, Ranking
+from cvnet_engine.engine.retrieval.ranking import COARSE_WEIGHT, RERANK_WEIGHT, Ranking
 from cvnet_engine.engine.retrieval.searcher import (
     CoarselyScored,
     EarlyStopping,
-    Found,
     Plan,
     Ranked,
+    Reranked,
     RerankWith,
     Scored,
     Searcher,
@@ -101,10 +101,10 @@ class Pairs(Scorer):
     def __init__(self, full, rough) -> None:
         self.full, self.rough, self.scored = full, rough, {False: [], True: []}
 
-    def score_batches(self, _query, collection, rows, is_open=lambda _: True):
+    def score_batches(self, _query, collection, rows, is_needed=lambda _: True):
         is_rough = isinstance(collection, Pooled)
         for start in range(0, len(rows), 4):
-            batch = list(filter(is_open, rows[start : start + 4]))
+            batch = list(filter(is_needed, rows[start : start + 4]))
             if batch:
                 self.scored[is_rough] += batch
                 yield batch, (self.rough if is_rough else self.full)[batch]
@@ -158,13 +158,13 @@ def test_the_best_by_pooled_score_are_scored_in_full_and_come_first(collection, 
     assert len(set(shortlist)) == 80
     place = {row: i for i, row in enumerate(ranking.rows.tolist())}
     similarities = ranking.global_similarities
-    mixed = {row: similarities[place[row]] + POOLED_WEIGHT * rough[row] for row in shortlist}
+    mixed = {row: similarities[place[row]] + COARSE_WEIGHT * rough[row] for row in shortlist}
     final = {row: similarities[place[row]] + RERANK_WEIGHT * full[row] for row in shortlist}
     best = sorted(shortlist, key=lambda row: -mixed[row])
     assert sorted(scored[False]) == sorted(best[:30])
     assert ranking.rows[:80].tolist() == sorted(best[:30], key=lambda row: -final[row]) + best[30:]
     assert np.isnan(ranking.pair_scores[30:]).all()
-    assert np.isfinite(ranking.pooled_scores[:80]).all()
+    assert np.isfinite(ranking.coarse_scores[:80]).all()
 
 
 def test_none_in_full_is_a_ranking_by_pooled_scores(collection, scores):
@@ -199,21 +199,21 @@ def test_searches_that_take_turns_find_what_each_finds_alone(collection, scores)
     with Searcher(Pairs(*scores), collection) as searcher:
         alone = [searcher.find(query, plan).ranking for query in queries]
         turns = list(zip(*(searcher.steps(query, plan) for query in queries), strict=True))
-    assert [type(step) for step, _ in turns] == [Ranked] + [CoarselyScored] * 10 + [Scored] * 3 + [Found]
+    assert [type(step) for step, _ in turns] == [Ranked] + [CoarselyScored] * 10 + [Scored] * 3 + [Reranked]
     for found, ranking in zip(turns[-1], alone, strict=True):
         assert_same(found.ranking, ranking)
 
 
 @pytest.mark.parametrize("method", get_args(RerankWith))
-@pytest.mark.parametrize("among", [None, np.arange(0, IMAGES, 2)])
-def test_a_query_of_the_collection_is_no_result_of_its_own(collection, method, among):
+@pytest.mark.parametrize("selection", [None, np.arange(0, IMAGES, 2)])
+def test_a_query_of_the_collection_is_no_result_of_its_own(collection, method, selection):
     scorer, row = Scorer(), 6
     query = replace(features(1), descriptor=collection.descriptors[row])
     with Searcher(scorer, collection) as searcher:
         plan = Plan(top_k=40, rerank=40, method=method)
-        found = searcher.find(query, plan, among=among, leave_out=row)
-        rows = np.arange(IMAGES) if among is None else among
-        expected = searcher.find(query, plan, among=rows[rows != row])
-    assert len(found.before.rows) == plan.depth if among is None else min(plan.depth, IMAGES // 2 - 1)
+        found = searcher.find(query, plan, selection=selection, own_row=row)
+        rows = np.arange(IMAGES) if selection is None else selection
+        expected = searcher.find(query, plan, selection=rows[rows != row])
+    assert len(found.before.rows) == plan.depth if selection is None else min(plan.depth, IMAGES // 2 - 1)
     assert found.ranking.rows.tolist() == expected.ranking.rows.tolist()
     assert row not in scorer.asked

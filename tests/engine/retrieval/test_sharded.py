@@ -15,7 +15,7 @@ from cvnet_engine.engine.retrieval.engines import batches_of_equal
 from cvnet_engine.engine.retrieval.pooling import Pooled
 from cvnet_engine.engine.retrieval.ranking import Ranking
 from cvnet_engine.engine.retrieval.search import DescriptorIndex
-from cvnet_engine.engine.retrieval.searcher import Found, Plan, Ranked, RerankWith, Scored, Searcher
+from cvnet_engine.engine.retrieval.searcher import Plan, Ranked, Reranked, RerankWith, Scored, Searcher
 from cvnet_engine.engine.retrieval.sharded import Coverage, ReachableShards, ShardedSearcher, merged
 from tests.engine.fakes import features
 
@@ -37,9 +37,9 @@ class Collection:
     def map_size(self, row):
         return (4, 6) if row % 3 else (6, 4)
 
-    def score_batches(self, _query, collection, rows, is_open):
+    def score_batches(self, _query, collection, rows, is_needed):
         for batch in batches_of_equal(rows, self.map_size):
-            if left := list(filter(is_open, batch)):
+            if left := list(filter(is_needed, batch)):
                 yield left, self.scores[int(isinstance(collection, Pooled))][left]
 
 
@@ -70,8 +70,8 @@ class ShardState:
 
         return self.pool.submit(answered)
 
-    def search(self, descriptor, k, among):
-        return self.answer("search", lambda: self.index.search(descriptor, k, among))
+    def search(self, descriptor, k, selection):
+        return self.answer("search", lambda: self.index.search(descriptor, k, selection))
 
     def descriptors(self, rows):
         return self.answer("descriptors", lambda: self.whole.descriptors[self.start : self.stop][rows])
@@ -102,18 +102,18 @@ def assert_same(one: Ranking, other: Ranking) -> None:
         assert np.array_equal(getattr(one, column.name), getattr(other, column.name), equal_nan=True), column.name
 
 
-AMONG = [None, np.arange(0, IMAGES, 2), np.arange(20, 30), np.arange(0)]
+SELECTIONS = [None, np.arange(0, IMAGES, 2), np.arange(20, 30), np.arange(0)]
 
 
-@pytest.mark.parametrize("among", AMONG)
+@pytest.mark.parametrize("selection", SELECTIONS)
 @pytest.mark.parametrize("k", [1, 20, IMAGES + 5])
-def test_the_rankings_of_parts_come_to_that_of_all(collection, parts, k, among):
+def test_the_rankings_of_parts_come_to_that_of_all(collection, parts, k, selection):
     """Copies are equally similar: they stand by their rows, in whatever parts these are."""
     rest = ReachableShards(collection.map_size, spread(collection, parts)._parts, lambda query: query)
     query = collection.descriptors[7]
-    found, exact = rest.search(query, k, among)
+    found, exact = rest.search(query, k, selection)
     assert exact
-    assert_same(found, DescriptorIndex(collection.descriptors).search(query, k, among))
+    assert_same(found, DescriptorIndex(collection.descriptors).search(query, k, selection))
 
 
 def test_nothing_comes_to_nothing(collection):
@@ -124,20 +124,20 @@ def test_nothing_comes_to_nothing(collection):
 
 @pytest.mark.parametrize("rerank_full", [None, 7])
 @pytest.mark.parametrize("method", get_args(RerankWith))
-@pytest.mark.parametrize("among", AMONG)
+@pytest.mark.parametrize("selection", SELECTIONS)
 @pytest.mark.parametrize("top_k", [5, 60])
-def test_what_is_found_is_what_is_found_in_one_place(collection, parts, method, among, rerank_full, top_k):
+def test_what_is_found_is_what_is_found_in_one_place(collection, parts, method, selection, rerank_full, top_k):
     """The best are the same, though which other pairs were scored depends on who scored first."""
     plan, query = (
         Plan(top_k, rerank=40, method=method, rerank_full=rerank_full),
         replace(QUERY, descriptor=collection.descriptors[4]),
     )
     with Searcher(collection, collection) as searcher:
-        expected = searcher.find(query, plan, among=among, leave_out=4)
-    coverage, ranked, *_, found = spread(collection, parts).steps(query, plan, among, leave_out=4)
+        expected = searcher.find(query, plan, selection=selection, own_row=4)
+    coverage, ranked, *_, found = spread(collection, parts).steps(query, plan, selection, own_row=4)
     assert coverage == Coverage(0, 0, len(parts))
     assert isinstance(ranked, Ranked)
-    assert isinstance(found, Found)
+    assert isinstance(found, Reranked)
     assert_same(found.before, expected.before)
     assert_same(found.ranking.first(top_k), expected.ranking.first(top_k))
 
@@ -148,7 +148,7 @@ def test_a_part_that_is_lost_is_missing_with_its_rows(collection, parts):
     assert coverage == Coverage(90, 1, len(parts))
     with Searcher(collection, collection) as searcher:
         assert_same(
-            found.ranking.first(10), searcher.find(QUERY, Plan(rerank=40), among=np.arange(210)).ranking.first(10)
+            found.ranking.first(10), searcher.find(QUERY, Plan(rerank=40), selection=np.arange(210)).ranking.first(10)
         )
     coverage, *_ = spread(collection, parts).steps(QUERY, Plan(rerank=40), np.arange(150, 220))
     assert coverage == Coverage(10, 1, len(parts))
@@ -167,7 +167,7 @@ def test_a_part_that_is_lost_on_the_way_lets_the_search_begin_anew(collection, p
     assert sum(len(step.rows) for step in steps[begins[1] :] if isinstance(step, Scored)) == 60
     with Searcher(collection, collection) as searcher:
         rest = np.delete(np.arange(IMAGES), slice(1, 90))
-        assert_same(steps[-1].ranking, searcher.find(QUERY, plan, among=rest).ranking)
+        assert_same(steps[-1].ranking, searcher.find(QUERY, plan, selection=rest).ranking)
 
 
 def test_a_part_that_is_back_is_searched_again(collection, parts):
@@ -191,7 +191,7 @@ def test_searches_that_take_turns_find_what_each_finds_alone(collection, parts):
     alone = [list(searcher.steps(query, plan))[-1].ranking for query in queries]
     turns = list(zip(*(searcher.steps(query, plan) for query in queries), strict=False))
     for found, ranking in zip(turns[-1], alone, strict=True):
-        if isinstance(found, Found):
+        if isinstance(found, Reranked):
             assert_same(found.ranking, ranking)
 
 
