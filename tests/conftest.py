@@ -24,7 +24,7 @@ from cvnet_engine.export.build import build
 from cvnet_engine.export.graphs import DESCRIPTOR, FEATURES
 from cvnet_engine.export.onnx_export import cut, export
 from tests.bundles import copy_bundle
-from tests.engine.approximate import make_gallery
+from tests.galleries import write_approximate
 from tests.golden_inputs import GOLDEN
 from tests.hostile.tiny import write_bundle
 
@@ -100,7 +100,7 @@ def retriever(bundle: Path) -> Iterator[Engines]:
 @pytest.fixture(scope="session")
 def approximate_gallery(made_once) -> Path:
     """A gallery with an approximate index."""
-    return made_once("approximate", make_gallery)
+    return made_once("approximate", write_approximate)
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ from scenes import SceneSet, write
 from tests.bundles import copy_bundle
 from tests.cvnet_engine.program import Result, assert_one_line
 from tests.engine.disks import fill, make_readonly, small_disk
-from tests.engine.fakes import INFO, STAMP, features
+from tests.galleries import INFO, STAMP, features
 from tests.pictures import encode, oriented, photo, picture, png
 
 PROGRAM = [sys.executable, "-m", "cvnet_engine"]

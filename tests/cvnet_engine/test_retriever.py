@@ -16,7 +16,7 @@ from PIL import Image
 from cvnet_engine import Bundle, CvnetError, Filter, Gallery, GalleryImage, Retriever, index
 from cvnet_engine.engine.errors import BackendError, GalleryError, ImageError
 from cvnet_engine.engine.gallery.writer import GalleryWriter
-from tests.engine.fakes import INFO, STAMP, features
+from tests.galleries import INFO, STAMP, features
 from tests.pictures import photo
 
 IMAGES = 8

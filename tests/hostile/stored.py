@@ -17,8 +17,8 @@ from cvnet_engine.engine.gallery.info import INFO
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.geometry import GRAPH_NAMES
-from tests.engine.fakes import INFO as MADE
-from tests.engine.fakes import STAMP, features
+from tests.galleries import INFO as MADE
+from tests.galleries import STAMP, features
 from tests.hostile.tiny import write_bundle
 from tests.hostile.trial import Case, Refusal, digest
 

@@ -24,7 +24,7 @@ from cvnet_engine.benchmarks.methods.reference import reference
 from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.retrieval.pooling import Pooled
 from cvnet_engine.engine.retrieval.superglobal import Refinement, rerank
-from tests.engine.fakes import features
+from tests.galleries import features
 from tests.golden_inputs import SHARED
 from tests.pictures import photo
 

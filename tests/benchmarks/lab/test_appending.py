@@ -13,7 +13,7 @@ from benchmarks.lab.generated import Photographs, generate
 from cvnet_engine.engine.errors import GalleryError
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
-from tests.engine.fakes import STAMP
+from tests.galleries import STAMP
 
 
 def test_an_appended_image_that_is_not_whole_is_seen(photographs: Photographs, tmp_path: Path) -> None:

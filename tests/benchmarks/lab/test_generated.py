@@ -14,7 +14,7 @@ from cvnet_engine.engine.gallery import reader
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from tests.benchmarks.lab.conftest import COUNT, indexed
-from tests.engine.fakes import STAMP
+from tests.galleries import STAMP
 from tests.pictures import photo
 
 

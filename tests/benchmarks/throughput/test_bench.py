@@ -25,7 +25,7 @@ from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.images import load
 from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.options import BenchOptions
-from tests.engine.fakes import STAMP
+from tests.galleries import STAMP
 from tests.hostile.tiny import write_bundle
 from tests.pictures import photo
 

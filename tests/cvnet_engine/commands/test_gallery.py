@@ -23,7 +23,7 @@ from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.retrieval.ann_building import Built, Trial
 from tests.cvnet_engine.program import Cli, assert_one_line
-from tests.engine.fakes import INFO, STAMP, features
+from tests.galleries import INFO, STAMP, features
 from tests.hostile.tiny import write_bundle
 from tests.pictures import photo
 

@@ -23,7 +23,7 @@ from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.geometry import IMAGE_SCALES
 from cvnet_engine.engine.retrieval.engines import Engines
-from tests.engine.fakes import INFO, FakeRetriever
+from tests.galleries import INFO, FakeRetriever
 from tests.hostile.tiny import write_bundle
 from tests.pictures import photo
 

@@ -21,7 +21,7 @@ from cvnet_engine.server.collection import Served
 from cvnet_engine.server.scheduler import Scheduler
 from cvnet_engine.server.security import Access
 from cvnet_engine.server.service import About
-from tests.engine.fakes import INFO, FakeRetriever
+from tests.galleries import INFO, FakeRetriever
 from tests.pictures import dated, photo
 
 IMAGES = 12

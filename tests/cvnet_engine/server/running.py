@@ -18,7 +18,7 @@ from cvnet_engine.server.scheduler import Scheduler
 from cvnet_engine.server.security import Access
 from cvnet_engine.server.service import About
 from tests.cvnet_engine.server.conftest import Retriever
-from tests.engine.fakes import INFO
+from tests.galleries import INFO
 
 
 class Gated(Retriever):

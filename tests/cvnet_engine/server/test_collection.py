@@ -23,8 +23,7 @@ from cvnet_engine.server import app
 from cvnet_engine.server.collection import Served, id_of
 from cvnet_engine.server.problems import ProblemError
 from tests.cvnet_engine.server.conftest import IMAGES, Retriever, add
-from tests.engine.approximate import NoPairs, photographs
-from tests.engine.fakes import INFO
+from tests.galleries import INFO, NoPairs, photographs
 from tests.pictures import photo
 
 

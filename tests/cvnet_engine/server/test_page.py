@@ -14,7 +14,7 @@ import pytest
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.server.collection import id_of
 from tests.cvnet_engine.server.conftest import IMAGES, TOKEN, add
-from tests.engine.fakes import INFO
+from tests.galleries import INFO
 from tests.pictures import photo
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -18,7 +18,7 @@ from cvnet_engine.server.security import Access
 from cvnet_engine.server.service import About
 from tests.cvnet_engine.server.conftest import IMAGES, LOCAL, Retriever, add
 from tests.cvnet_engine.server.test_api import events_of, problem
-from tests.engine.fakes import INFO
+from tests.galleries import INFO
 from tests.pictures import photo
 
 FIRST = IMAGES // 3  # images of the first part

@@ -20,8 +20,7 @@ from cvnet_engine.engine.gallery.verification import repair, verify
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.retrieval.ann_building import build
 from cvnet_engine.engine.retrieval.searcher import Plan, Searcher
-from tests.engine.approximate import PLACES, RECALL, SHARD, VIEWS, NoPairs, photographs
-from tests.engine.fakes import INFO, STAMP, features
+from tests.galleries import INFO, PLACES, RECALL, SHARD, STAMP, VIEWS, NoPairs, features, photographs
 
 IMAGES = PLACES * VIEWS
 

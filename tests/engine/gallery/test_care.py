@@ -24,7 +24,7 @@ from cvnet_engine.engine.gallery.verification import verify
 from cvnet_engine.engine.gallery.walk import Whole, walk
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from tests.engine.disks import small_disk
-from tests.engine.fakes import INFO, STAMP, assert_equal, features
+from tests.galleries import INFO, STAMP, assert_equal, features
 
 PER_SHARD = 4
 LARGE = ((8, 10), (11, 14), (16, 20))  # maps of an image of 256x320 px

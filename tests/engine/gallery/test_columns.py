@@ -21,7 +21,7 @@ from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.shards import connect, read_contents, shard_file
 from cvnet_engine.engine.gallery.verification import repair, verify
 from cvnet_engine.engine.gallery.writer import GalleryWriter
-from tests.engine.fakes import INFO, STAMP, assert_equal, features
+from tests.galleries import INFO, STAMP, assert_equal, features
 
 COUNT, PER_SHARD = 5, 2
 PATHS = [Path(f"/photos/{n}.jpg") for n in range(COUNT)]

@@ -14,7 +14,7 @@ from cvnet_engine.engine.gallery.info import read_info
 from cvnet_engine.engine.gallery.merging import Merge
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
-from tests.engine.fakes import INFO, STAMP, features
+from tests.galleries import INFO, STAMP, features
 
 COUNT = 5
 

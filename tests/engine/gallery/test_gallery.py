@@ -23,7 +23,7 @@ from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.shards import FileStamp
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from tests.engine.disks import fill, make_readonly, small_disk
-from tests.engine.fakes import INFO, STAMP, assert_equal, features
+from tests.galleries import INFO, STAMP, assert_equal, features
 
 PATHS = [Path(f"/photos/{n}.jpg") for n in range(7)]
 SHARD = "shard-00000.sqlite"
@@ -145,7 +145,7 @@ def test_a_second_writer_is_refused_until_the_first_is_done(tmp_path):
     second = f"""
 from pathlib import Path
 from cvnet_engine.engine.gallery.writer import GalleryWriter
-from tests.engine.fakes import INFO
+from tests.galleries import INFO
 GalleryWriter(Path({str(tmp_path / "g")!r}), INFO)
 """
     with GalleryWriter(tmp_path / "g", INFO):

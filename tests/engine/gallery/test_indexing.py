@@ -28,7 +28,7 @@ from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.images import decode
 from cvnet_engine.engine.retrieval.engines import Engines
-from tests.engine.fakes import INFO, FakeRetriever
+from tests.galleries import INFO, FakeRetriever
 from tests.hostile.tiny import write_bundle
 from tests.pictures import photo
 
@@ -38,7 +38,7 @@ from itertools import count
 from pathlib import Path
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.gallery.indexing import IndexReport, find_images, index
-from tests.engine.fakes import INFO, FakeRetriever
+from tests.galleries import INFO, FakeRetriever
 
 photos, gallery = map(Path, sys.argv[1:])
 with GalleryWriter(gallery, INFO, images_per_shard=16) as writer:

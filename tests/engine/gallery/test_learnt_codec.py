@@ -22,7 +22,7 @@ from cvnet_engine.engine.gallery.shards import StoredImage
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.geometry import DESCRIPTOR_DIM, unit_map_sizes
 from cvnet_engine.engine.retrieval.pooling import Pooled, pooled, with_pooled_maps
-from tests.engine.fakes import INFO, STAMP, FakeRetriever
+from tests.galleries import INFO, STAMP, FakeRetriever
 from tests.pictures import photo
 
 CODED = replace(INFO, maps="coded:16")

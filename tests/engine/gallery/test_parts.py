@@ -16,7 +16,7 @@ from cvnet_engine.engine.gallery.map_codec import parse_kind
 from cvnet_engine.engine.gallery.parts import cut, discard, make, stale, take_in
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
-from tests.engine.fakes import INFO, FakeRetriever, assert_equal, features
+from tests.galleries import INFO, FakeRetriever, assert_equal, features
 from tests.pictures import photo
 
 COUNT = 11

@@ -18,7 +18,7 @@ from cvnet_engine.engine.gallery.indexing import IndexReport, find_images, index
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.shards import checksum
 from cvnet_engine.engine.gallery.writer import GalleryWriter
-from tests.engine.fakes import INFO, STAMP, FakeRetriever, assert_equal, features
+from tests.galleries import INFO, STAMP, FakeRetriever, assert_equal, features
 
 PER_SHARD = 2
 

@@ -11,7 +11,7 @@ import pytest
 from cvnet_engine.engine.errors import ShardsLostError
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
-from tests.engine.fakes import INFO, STAMP, assert_equal, features
+from tests.galleries import INFO, STAMP, assert_equal, features
 
 COUNT = 7
 

@@ -14,7 +14,7 @@ from cvnet_engine.engine.retrieval.blocks import Descriptors
 from cvnet_engine.engine.retrieval.inverted_file import DEPTH, Effort
 from cvnet_engine.engine.retrieval.search import DescriptorIndex, similarities
 from cvnet_engine.engine.retrieval.searcher import Plan, Searcher
-from tests.engine.approximate import PLACES, RECALL, VIEWS, NoPairs, photographs
+from tests.galleries import PLACES, RECALL, VIEWS, NoPairs, photographs
 
 QUERIES = photographs(np.arange(0, PLACES, 3), 2)
 

@@ -24,7 +24,7 @@ from cvnet_engine.engine.retrieval import engines
 from cvnet_engine.engine.retrieval.descriptors import DESCRIPTORS
 from cvnet_engine.engine.retrieval.engines import Engines, open_graph
 from cvnet_engine.engine.signatures import SIGNATURES
-from tests.engine.fakes import features
+from tests.galleries import features
 
 FLOAT, HALF, DOUBLE, INT = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.INT64
 IMAGE = {"image": (FLOAT, ("batch", 3, "height", "width"))}

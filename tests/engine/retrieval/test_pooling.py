@@ -11,7 +11,7 @@ from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.geometry import pooled_size, unit_map_sizes
 from cvnet_engine.engine.retrieval import pooling
 from cvnet_engine.engine.retrieval.pooling import Pooled, pooled
-from tests.engine.fakes import features
+from tests.galleries import features
 
 WAYS = pytest.mark.parametrize("shrink", [library.shrink, pooling.shrink], ids=["C", "OpenCV"])
 SIZES = [(2, 2), (2, 3), (3, 2), (4, 4), (5, 7), (24, 32), (33, 21), (64, 48), (2, 300)]

@@ -21,7 +21,7 @@ from cvnet_engine.engine.retrieval.searcher import (
     Searcher,
 )
 from cvnet_engine.engine.retrieval.superglobal import Refinement, rerank
-from tests.engine.fakes import features
+from tests.galleries import features
 
 IMAGES = 500
 

@@ -17,7 +17,7 @@ from cvnet_engine.engine.retrieval.ranking import Ranking
 from cvnet_engine.engine.retrieval.search import DescriptorIndex
 from cvnet_engine.engine.retrieval.searcher import Plan, Ranked, Reranked, RerankWith, Scored, Searcher
 from cvnet_engine.engine.retrieval.sharded import Coverage, ReachableShards, ShardedSearcher, merged
-from tests.engine.fakes import features
+from tests.galleries import features
 
 IMAGES = 300
 BOUNDS = (0, 1, 90, 90, 210, IMAGES)  # of the parts, one of which has nothing
