@@ -150,7 +150,7 @@ class Retriever(Closing):
     def _selection(self, where: Filter, shortlist: Sequence[int] | None) -> Array | None:
         """Return the rows to search (n,) int64, ascending; None for all."""
         if where.folder:  # resolved as the gallery's paths are
-            where = replace(where, folder=str(absolute(Path(where.folder) / "file").parent))
+            where = replace(where, folder=str(absolute(Path(where.folder))))
         rows = where.rows(lambda: self._texts, lambda: self._gallery.taken)
         if shortlist is None:
             return rows

@@ -29,9 +29,15 @@ class IrregularFileError(OSError):
 
 
 def absolute(path: Path) -> Path:
-    """The path from the root, the same from any working directory. Links are kept."""
-    folder = path.absolute().parent
-    return (folder.resolve() if ".." in folder.parts else folder) / path.name
+    """The path of a file or folder from the root, the same from any working directory.
+
+    Links are kept in a path without `..`. In a path with `..` all are resolved, except a link to a file. So the path of
+    a file is always the path of its folder, and its name.
+    """
+    whole = path.absolute()
+    if ".." not in whole.parts:
+        return whole
+    return whole.resolve() if whole.name == ".." or whole.is_dir() else whole.parent.resolve() / whole.name
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

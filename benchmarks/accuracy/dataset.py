@@ -64,7 +64,7 @@ def load(data_dir: Path, name: str) -> Dataset:
     Raises:
         DatasetError: the ground truth is missing or malformed, or images are missing.
     """
-    folder = absolute(data_dir / name)
+    folder = absolute(data_dir) / name
     content = read_ground_truth(folder, name)
     try:
         dataset = parse(content, folder / "jpg", name)

@@ -125,8 +125,9 @@ def fitting(text: str, paths: Sequence[str]) -> Array:
 
 
 def is_at(text: str) -> Callable[[str], bool]:
-    file, folder = str(absolute(Path(text))), f"{str(absolute(Path(text) / 'any').parent).rstrip('/')}/"
-    return lambda path: path == file or path.startswith(folder)
+    place = str(absolute(Path(text)))
+    folder = f"{place.rstrip('/')}/"
+    return lambda path: path == place or path.startswith(folder)
 
 
 def matches(pattern: str) -> Callable[[str], bool]:

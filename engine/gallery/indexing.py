@@ -258,9 +258,10 @@ def find(sources: Iterable[Path], patterns: Patterns = EVERYTHING) -> Found:
     skipped: dict[Path, str] = {}
     sources = list(sources)
     for source in sources:
-        found = walk(source, patterns) if is_folder(source) else Found([source], {})
-        images.update((absolute(file), None) for file in found.images)
-        skipped.update((absolute(file), reason) for file, reason in found.skipped.items())
+        path = absolute(source)
+        found = walk(path, patterns) if is_folder(source) else Found([path], {})
+        images.update(dict.fromkeys(found.images))
+        skipped.update(found.skipped)
     if not images:
         listed = "".join(f"; {count} passed over: {reason}" for reason, count in Counter(skipped.values()).items())
         raise ImageError(f"{', '.join(map(str, sources))}: no images; expected {EXPECTED}{listed}")

@@ -62,16 +62,36 @@ def test_what_cannot_be_written_is_an_os_error(tmp_path, name):
         write_atomically(tmp_path / name, "content")
 
 
-@pytest.mark.parametrize("name", ["b/file", "./b/file", "../a/b/file", "b/../b/file"])
-def test_one_name_for_one_file(tmp_path, monkeypatch, name):
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("b/file", "a/b/file"),
+        ("./b/file", "a/b/file"),
+        ("../a/b/file", "a/b/file"),
+        ("b/../absent", "a/absent"),
+        (".", "a"),
+        ("..", ""),
+        ("b/..", "a"),
+        ("b/", "a/b"),
+        ("../../../../../../../../../..", "/"),
+        ("/", "/"),
+        ("link", "a/link"),  # to far/away
+        ("link/..", "far"),
+        ("link/../file", "far/file"),
+        ("link/file", "a/link/file"),
+        ("../a/link", "far/away"),
+        ("../a/link/file", "far/away/file"),
+        ("../a/link-to-file", "a/link-to-file"),
+    ],
+)
+def test_one_absolute_path_per_file_or_folder(tmp_path, monkeypatch, path, expected):
     (tmp_path / "a" / "b").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path / "a")
-    assert absolute(Path(name)) == tmp_path / "a" / "b" / "file"
-
-
-def test_a_step_back_out_of_a_link_goes_where_the_file_system_goes(tmp_path, monkeypatch):
     (tmp_path / "far" / "away").mkdir(parents=True)
-    (tmp_path / "link").symlink_to(tmp_path / "far" / "away")
-    monkeypatch.chdir(tmp_path)
-    assert absolute(Path("link/../file")) == tmp_path / "far" / "file"
-    assert absolute(Path("link/file")) == tmp_path / "link" / "file"
+    (tmp_path / "a" / "b" / "file").touch()
+    (tmp_path / "a" / "link").symlink_to(tmp_path / "far" / "away")
+    (tmp_path / "a" / "link-to-file").symlink_to("b/file")
+    monkeypatch.chdir(tmp_path / "a")
+    found = absolute(Path(path))
+    assert str(found) == str(tmp_path / expected)
+    if found.is_dir():
+        assert absolute(Path(path) / "name") == found / "name"
