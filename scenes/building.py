@@ -11,9 +11,8 @@ from numpy.random import Generator
 from cvnet_engine.engine.contract import Array
 from scenes.facade import Facade
 from scenes.grounds import GROUNDS
-from scenes.materials import MATERIALS, smooth_noise
+from scenes.materials import MATERIALS, shade, smooth_noise
 from scenes.ornaments import OVER_WINDOWS, UNDER_WINDOWS
-from scenes.palette import shade
 from scenes.relief import Part, Relief
 from scenes.roofs import ROOFS
 from scenes.windows import window
@@ -44,15 +43,12 @@ def _adorn(relief: Relief, facade: Facade, rng: Generator, ornaments: dict[str, 
 
 
 def _storey(relief: Relief, facade: Facade, rng: Generator, floor: int) -> None:
-    y = facade.storey_m(floor)
     top = floor == facade.floors - 1 and facade.floors > 1
     kind = facade.top_window if top else facade.window
-    fullness = facade.fullness[1] * (0.85 if top else 1.0)
+    w, h = facade.bay_m * facade.fullness[0], facade.floor_m * facade.fullness[1] * (0.85 if top else 1.0)
     for bay in range(facade.bays):
-        if bay == facade.blank_bay:
-            continue
-        w, h = facade.bay_m * facade.fullness[0], facade.floor_m * fullness
-        window(relief, facade, rng, facade.middle_m(bay), y + 0.28 * facade.floor_m, w, h, kind)
+        if bay != facade.blank_bay:
+            window(relief, facade, rng, facade.middle_m(bay), facade.storey_m(floor + 0.28), w, h, kind)
 
 
 def _cornice(relief: Relief, facade: Facade, rng: Generator) -> None:

@@ -1,17 +1,40 @@
-"""Textures of walls and roofs, drawn at the scale of the canvas."""
+"""Colours and random choices among them; textures of walls and roofs at the scale of the canvas."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.random import Generator
 
 from cvnet_engine.engine.contract import Array
-from scenes.palette import Colour, shade
-from scenes.relief import CANVAS_PX_PER_M
+
+CANVAS_PX_PER_M = 36
+Colour = tuple[int, int, int]  # blue, green, red
+
+
+def pick(rng: Generator, options: Sequence[Any]) -> Any:
+    return options[int(rng.integers(len(options)))]
+
+
+def jitter(rng: Generator, colour: Colour, spread: float) -> Colour:
+    b, g, r = np.clip(np.array(colour) + rng.normal(0, spread) + rng.normal(0, 0.5 * spread, 3), 0, 255)
+    return int(b), int(g), int(r)
+
+
+def pick_colour(rng: Generator, hexes: str, spread: float = 0.0) -> Colour:
+    """Choose a colour from 'rrggbb rrggbb ...', and vary it unless `spread` is 0."""
+    b, g, r = bytes.fromhex(pick(rng, hexes.split()))[::-1]
+    return jitter(rng, (b, g, r), spread) if spread else (b, g, r)
+
+
+def shade(colour: Colour, factor: float) -> Colour:
+    """Darken (factor below 1) or lighten (above 1) a colour."""
+    b, g, r = (int(min(c * factor, 255)) for c in colour)
+    return b, g, r
 
 
 def smooth_noise(rng: Generator, shape: tuple[int, int], cell_px: float, octaves: int = 3) -> Array:
@@ -24,9 +47,9 @@ def smooth_noise(rng: Generator, shape: tuple[int, int], cell_px: float, octaves
     return total
 
 
-def _tinted(colour: Colour, light: Array) -> Array:
-    """Multiply a colour by relative light (H, W); returns (H, W, 3) uint8."""
-    return np.clip(np.array(colour, np.float32) * light[..., None], 0, 255).astype(np.uint8)
+def _tinted(colour: Colour | Array, light: Array) -> Array:
+    """Multiply a colour or an image (H, W, 3) by relative light (H, W); returns (H, W, 3) uint8."""
+    return np.clip(np.asarray(colour, np.float32) * light[..., None], 0, 255).astype(np.uint8)
 
 
 def courses(
@@ -65,15 +88,13 @@ def azulejo(rng: Generator, shape: tuple[int, int], colour: Colour) -> Array:
     """Draw painted tiles with one random motif, mirrored into a square and repeated."""
     half = int(rng.integers(7, 12))
     motif = cv2.GaussianBlur(rng.standard_normal((half, half)).astype(np.float32), (0, 0), half / 6)
-    motif = motif + motif.T
-    motif = np.hstack([motif, motif[:, ::-1]])
-    motif = np.vstack([motif, motif[::-1]])
+    motif = np.pad(motif + motif.T, (0, half), "symmetric")
     low, high = np.quantile(motif, [0.35, 0.7])
     inks = np.array([(238, 240, 240), colour, shade(colour, 0.55)], np.float32)
     tile = inks[(motif > low).astype(int) + (motif > high)]
     tile[0], tile[:, 0] = (190, 195, 196), (190, 195, 196)
     wall = np.tile(tile, (shape[0] // len(tile) + 1, shape[1] // len(tile) + 1, 1))[: shape[0], : shape[1]]
-    return np.clip(wall * (1 + 0.04 * smooth_noise(rng, shape, 90))[..., None], 0, 255).astype(np.uint8)
+    return _tinted(wall, 1 + 0.04 * smooth_noise(rng, shape, 90))
 
 
 MATERIALS: dict[str, Callable[[Generator, tuple[int, int], Colour], Array]] = {

@@ -11,12 +11,12 @@ from numpy.random import Generator
 from cvnet_engine.engine.contract import Array
 from scenes.building import draw_flank, draw_front
 from scenes.facade import Facade
+from scenes.materials import CANVAS_PX_PER_M
 from scenes.occluders import draw_occluders
-from scenes.projection import see
-from scenes.relief import CANVAS_PX_PER_M
+from scenes.projection import see, upright
+from scenes.relief import Relief
 from scenes.scene import Scene
-from scenes.sky import draw_sky, draw_skyline
-from scenes.street import draw_street
+from scenes.surroundings import draw_sky, draw_skyline, draw_street
 from scenes.view import View
 
 SUPERSAMPLING = 2
@@ -45,34 +45,37 @@ def silhouette(scene: Scene, view: View) -> Array:
 
 def _planes(scene: Scene, view: View) -> Iterable[tuple[Array, Array]]:
     """Yield the layers of the scene, back to front: (canvas (H, W, 4) uint8, canvas to world (4, 3))."""
-    yield draw_skyline(scene.seed), np.array([[0.25, 0, -128.0], [0, -0.25, 27.0], [0, 0, -55.0], [0, 0, 1]])
+    yield draw_skyline(scene.seed), upright(0.25, -128.0, 27.0, -55.0)
     main = scene.main
     for house, side, x in ((scene.left, -1, 0.0), (scene.right, 1, main.width_m)):
         if house is None:
-            yield _side_wall(main, scene.depth_m, side, view), _flank_plane(main, scene.depth_m, x)
-    for house, x in ((scene.left, -scene.left.width_m if scene.left else 0.0), (scene.right, main.width_m)):
-        if house is not None:
-            yield _sunlit(house, view), draw_front(house).plane(x)
-    yield _sunlit(main, view), draw_front(main).plane(0.0)
+            yield _side_wall(main, scene.depth_m, side, x, view)
+    if scene.left is not None:
+        yield _front(scene.left, -scene.left.width_m, view)
+    if scene.right is not None:
+        yield _front(scene.right, main.width_m, view)
+    yield _front(main, 0.0, view)
 
 
-def _flank_plane(facade: Facade, depth_m: float, x_m: float) -> Array:
-    """Return the matrix (4, 3) from canvas pixels to world, for a wall that runs back from the street at x."""
-    k = 1 / CANVAS_PX_PER_M
-    return np.array([[0, 0, x_m], [0, -k, facade.eaves_m], [k, 0, -depth_m], [0, 0, 1]])
-
-
-def _side_wall(facade: Facade, depth_m: float, side: int, view: View) -> Array:
-    """Return the bare flank of a free-standing building, (H, W, 4), lit or in shade."""
+def _side_wall(facade: Facade, depth_m: float, side: int, x_m: float, view: View) -> tuple[Array, Array]:
+    """Return the layer of a free-standing building's bare flank at x, lit or in shade; it runs back from the street."""
     wall = draw_flank(facade, depth_m)
     lit = 0.72 + 0.28 * view.sunlight * np.sign(view.sun_deg * side) - 0.1
     shaded = np.clip(wall[..., :3] * lit, 0, 255).astype(np.uint8)
-    return np.dstack([shaded, wall[..., 3]])
+    k = 1 / CANVAS_PX_PER_M
+    return np.dstack([shaded, wall[..., 3]]), np.array(
+        [[0, 0, x_m], [0, -k, facade.eaves_m], [k, 0, -depth_m], [0, 0, 1]]
+    )
 
 
-def _sunlit(facade: Facade, view: View) -> Array:
-    """Return a front under the view's sun, (H, W, 4): slopes that face it are brighter, protrusions cast shadows."""
+def _front(facade: Facade, x_m: float, view: View) -> tuple[Array, Array]:
+    """Return the layer of a front whose left edge is at x."""
     relief = draw_front(facade)
+    return _sunlit(relief, view), relief.plane(x_m)
+
+
+def _sunlit(relief: Relief, view: View) -> Array:
+    """Return a front under the view's sun, (H, W, 4): slopes that face it are brighter, protrusions cast shadows."""
     turn = np.radians(view.sun_deg)
     toward = np.array([np.sin(turn), -np.cos(turn)], np.float32)  # direction of the sun on the canvas, y down
     height = cv2.resize(relief.height, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)  # half resolution suffices

@@ -1,4 +1,4 @@
-"""Projection of flat canvases in space by a pinhole camera."""
+"""Projection of flat canvases in space by a pinhole camera. Homogeneous matrices map canvas pixels to world metres."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import cv2
 import numpy as np
 
 from cvnet_engine.engine.contract import Array
+
+
+def upright(metres_per_px: float, x_m: float, top_m: float, z_m: float = 0.0) -> Array:
+    """Return the plane (4, 3) of a canvas that stands parallel to the façade, with its upper left corner there."""
+    k = metres_per_px
+    return np.array([[k, 0, x_m], [0, -k, top_m], [0, 0, z_m], [0, 0, 1]])
 
 
 def project(camera: Array, points: Array) -> Array:

@@ -11,10 +11,11 @@ from numpy.random import Generator
 
 from cvnet_engine.engine.contract import Array
 from scenes.facade import Facade
-from scenes.palette import Colour
+from scenes.materials import CANVAS_PX_PER_M, Colour
+from scenes.projection import upright
 
-CANVAS_PX_PER_M = 36
-Outline = Array | Sequence[tuple[float, float]]  # (N, 2) metres
+Paint = Colour | Array  # one colour, or a texture (H, W, 3) of the size of the canvas
+Outline = Array | Sequence[tuple[float, float] | Array]  # (N, 2) metres
 
 
 class Relief:
@@ -28,8 +29,8 @@ class Relief:
         self.height = np.zeros(shape, np.float32)  # (H, W) metres
         self.wall = self.colour  # (H, W, 3) texture of the wall, for parts of the same material
 
-    def fill(self, outline: Outline, paint: Colour | Array, height_m: float = 0.0, clip: Outline | None = None) -> None:
-        """Paint the inside of an outline, (N, 2) metres; `paint` is a colour or a texture of the canvas size."""
+    def fill(self, outline: Outline, paint: Paint, height_m: float = 0.0, clip: Outline | None = None) -> None:
+        """Paint the inside of an outline, (N, 2) metres, and of `clip`."""
         points = self._pixels(outline)
         x, y, w, h = cv2.boundingRect(np.round(points).astype(np.int32))
         rows, cols = slice(max(y - 1, 0), max(y + h + 1, 0)), slice(max(x - 1, 0), max(x + w + 1, 0))
@@ -44,11 +45,17 @@ class Relief:
         self.cover[rows, cols] = np.maximum(self.cover[rows, cols], inside)
         self.height[rows, cols][inside > 127] = height_m
 
-    def rect(self, x: float, y: float, w: float, h: float, paint: Colour | Array, height_m: float = 0.0) -> None:
+    def rect(
+        self, x: float, y: float, w: float, h: float, paint: Paint, height_m: float = 0.0, clip: Outline | None = None
+    ) -> None:
         """Paint a rectangle whose lower left corner is (x, y)."""
-        self.fill([(x, y), (x + w, y), (x + w, y + h), (x, y + h)], paint, height_m)
+        self.fill([(x, y), (x + w, y), (x + w, y + h), (x, y + h)], paint, height_m, clip)
 
-    def disc(self, x: float, y: float, radius: float, paint: Colour | Array, height_m: float = 0.0) -> None:
+    def triangle(self, x: float, y: float, half: float, h: float, paint: Paint, height_m: float = 0.0) -> None:
+        """Paint a triangle of height `h` on a base from x - half to x + half."""
+        self.fill([(x - half, y), (x + half, y), (x, y + h)], paint, height_m)
+
+    def disc(self, x: float, y: float, radius: float, paint: Colour, height_m: float = 0.0) -> None:
         self.fill(ellipse(x, y, radius, radius), paint, height_m)
 
     def stroke(self, path: Outline, width: float, paint: Colour, height_m: float = 0.0) -> None:
@@ -63,9 +70,8 @@ class Relief:
         return np.dstack([self.colour, self.cover])
 
     def plane(self, x_m: float) -> Array:
-        """Return the matrix (4, 3) from canvas pixels to homogeneous world metres; x is the front's left edge."""
-        k = 1 / CANVAS_PX_PER_M
-        return np.array([[k, 0, x_m - self.margin_m], [0, -k, self.top_m], [0, 0, 0], [0, 0, 1]])
+        """Return the plane (4, 3) of the canvas, see `projection.upright`; x is the front's left edge."""
+        return upright(1 / CANVAS_PX_PER_M, x_m - self.margin_m, self.top_m)
 
     def _pixels(self, outline: Outline) -> Array:
         return (np.asarray(outline) * [1, -1] + [self.margin_m, self.top_m]) * CANVAS_PX_PER_M
@@ -79,6 +85,11 @@ class Relief:
 
 
 Part = Callable[[Relief, Facade, Generator], None]  # draws one part of a façade on its relief
+
+
+def by_name(*parts: Part) -> dict[str, Part]:
+    """Return drawing functions by name, in this order."""
+    return {part.__name__: part for part in parts}
 
 
 def ellipse(x: float, y: float, rx: float, ry: float, start: float = 0, end: float = 2 * np.pi, n: int = 28) -> Array:

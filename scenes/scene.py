@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scenes.facade import Facade, choose_facade
-from scenes.palette import Colour, colours, jitter, pick
+from scenes.materials import Colour, pick_colour
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,12 @@ class Scene:
 def build_scene(seed: int, index: int) -> Scene:
     """Build the scene of this seed and index; it does not depend on the rest of the set."""
     rng = np.random.default_rng((seed, index))
-    main = choose_facade(rng, (seed, index, 0))
     return Scene(
-        main=main,
+        main=choose_facade(rng, (seed, index, 0)),
         left=choose_facade(rng, (seed, index, 1)) if rng.random() < 0.5 else None,
         right=choose_facade(rng, (seed, index, 2)) if rng.random() < 0.5 else None,
         depth_m=rng.uniform(8, 14),
-        street=jitter(rng, pick(rng, colours("77777a 6a6a70 8b8378 7d8a63 928a80")), 8),
-        pavement=jitter(rng, pick(rng, colours("aaa59b 9c978f b5a68f a8aaac")), 8),
+        street=pick_colour(rng, "77777a 6a6a70 8b8378 7d8a63 928a80", 8),
+        pavement=pick_colour(rng, "aaa59b 9c978f b5a68f a8aaac", 8),
         seed=(seed, index, 3),
     )

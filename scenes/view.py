@@ -9,11 +9,11 @@ from numpy.random import Generator
 
 from cvnet_engine.engine.contract import Array
 from scenes.facade import Facade
+from scenes.materials import pick
 from scenes.occluders import Occluder, choose_occluders
-from scenes.palette import pick
 from scenes.projection import project
 from scenes.scene import build_scene
-from scenes.sky import SKIES
+from scenes.surroundings import SKIES
 
 EYE_M = 1.7
 FIRST_VIEWS_MILD = 2  # the query, and one view that certainly matches it

@@ -1,4 +1,4 @@
-"""The generated data sets: reproducible, in the revisitop layout, with labels that follow from the pictures."""
+"""The generated data sets: reproducible, in the revisitop layout, with labels that follow from the images."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ import pytest
 import scenes
 from scenes.__main__ import main
 from scenes.dataset import SceneSet
-from scenes.family import FAMILIES
+from scenes.facade import FAMILIES
 from scenes.grounds import GROUNDS
 from scenes.materials import MATERIALS
 from scenes.ornaments import OVER_WINDOWS, UNDER_WINDOWS
-from scenes.relief import Part, Relief
+from scenes.relief import Relief
 from scenes.roofs import ROOFS
+from scenes.view import View
 
 TINY = SceneSet("tiny", seed=3, scenes=3, views=4, distractors=2, size=(96, 128))
-PARTS = {"roof": ROOFS, "ground": GROUNDS, "under": UNDER_WINDOWS, "over": OVER_WINDOWS}
+DEMO = Path(scenes.__file__).parents[1] / "cvnet_engine" / "demo"
+PARTS = {"materials": MATERIALS, "roofs": ROOFS, "grounds": GROUNDS, "ornaments": UNDER_WINDOWS | OVER_WINDOWS}
 
 
 @pytest.fixture(scope="module")
@@ -38,107 +40,6 @@ def truth(root: Path) -> dict[str, Any]:
     return content
 
 
-def shape(path: Path) -> tuple[int, int, int]:
-    picture = cv2.imread(str(path))
-    assert picture is not None
-    height, width, channels = picture.shape
-    return height, width, channels
-
-
-def test_same_seed_gives_the_same_bytes(root: Path, tmp_path: Path) -> None:
-    again = scenes.write(TINY, tmp_path)
-    files = sorted(path.relative_to(root) for path in root.rglob("*.*"))
-    assert len(files) == 3 * 4 + 2 + 3
-    assert [path for path in files if (again / path).read_bytes() != (root / path).read_bytes()] == []
-
-
-def test_the_shipped_demo_pictures_are_those_of_the_command():
-    shipped = Path(scenes.__file__).parents[1] / "cvnet_engine" / "demo"
-    assert json.loads((shipped / "scenes.json").read_text()) == json.loads(json.dumps(asdict(scenes.DEMO)))
-    assert len(list((shipped / "jpg").iterdir())) == len(scenes.DEMO.numbers())
-    assert sum(file.stat().st_size for file in shipped.rglob("*.*")) < 1.5e6
-    for index, number in scenes.DEMO.numbers()[::20]:
-        seed, size = scenes.DEMO.seed, scenes.DEMO.size
-        rendered = scenes.render(scenes.build_scene(seed, index), scenes.choose_view(seed, index, number, size))
-        picture = cv2.imread(str(shipped / "jpg" / f"scene{index:04d}_{number:02d}.jpg"))
-        assert np.abs(rendered.astype(float) - picture).mean() < 5  # of 255: what JPEG changes
-
-
-def test_other_seeds_give_other_pictures() -> None:
-    one, other = (scenes.render(scenes.build_scene(s, 0), scenes.choose_view(s, 0, 0, TINY.size)) for s in (3, 4))
-    assert one.shape != other.shape or not np.array_equal(one, other)
-
-
-def test_a_scene_does_not_depend_on_the_set_it_is_part_of() -> None:
-    assert scenes.build_scene(3, 1) == scenes.build_scene(3, 1) != scenes.build_scene(3, 2)
-    assert scenes.choose_view(3, 1, 0, TINY.size) != scenes.choose_view(3, 1, 1, TINY.size)
-
-
-def test_pickle_and_json_hold_the_same(root: Path, truth: dict[str, Any]) -> None:
-    assert pickle.loads((root / "gnd_tiny.pkl").read_bytes()) == truth
-
-
-def test_every_listed_image_exists_at_the_set_size(root: Path, truth: dict[str, Any]) -> None:
-    assert len(truth["imlist"]) == 3 * 3 + 2
-    assert len(truth["qimlist"]) == len(truth["gnd"]) == 3
-    assert not set(truth["imlist"]) & set(truth["qimlist"])
-    assert {path.stem for path in root.glob("jpg/*.jpg")} == {*truth["imlist"], *truth["qimlist"]}
-    for path in root.glob("jpg/*.jpg"):
-        assert shape(path) in ((96, 128, 3), (128, 96, 3))
-
-
-def test_labels_are_disjoint_and_each_query_has_a_positive(truth: dict[str, Any]) -> None:
-    owners = [name.split("_")[0] for name in truth["imlist"]]
-    for query, gnd in zip(truth["qimlist"], truth["gnd"], strict=True):
-        labelled = gnd["easy"] + gnd["hard"] + gnd["junk"]
-        assert gnd["easy"] or gnd["hard"]
-        assert sorted(labelled) == [row for row, owner in enumerate(owners) if owner == query.split("_")[0]]
-
-
-def test_bbx_lies_inside_the_query(root: Path, truth: dict[str, Any]) -> None:
-    for query, gnd in zip(truth["qimlist"], truth["gnd"], strict=True):
-        height, width = shape(root / "jpg" / f"{query}.jpg")[:2]
-        x1, y1, x2, y2 = gnd["bbx"]
-        assert 0 <= x1 < x2 <= width
-        assert 0 <= y1 < y2 <= height
-        assert all(isinstance(bound, float) for bound in gnd["bbx"])
-
-
-def test_bbx_is_tight_round_the_silhouette() -> None:
-    building, shot = scenes.build_scene(3, 0), scenes.choose_view(3, 0, 0, TINY.size)
-    seen = scenes.silhouette(building, shot)
-    x1, y1, x2, y2 = (int(bound) for bound in scenes.measure(building, shot, "").bbx)
-    assert seen[y1:y2, x1:x2].sum() == seen.sum() > 0
-    assert all(edge.any() for edge in (seen[y1], seen[y2 - 1], seen[:, x1], seen[:, x2 - 1]))
-
-
-def test_grades_follow_from_what_the_views_share() -> None:
-    building = scenes.build_scene(3, 0)
-    frontal = replace(
-        scenes.choose_view(3, 0, 0, TINY.size), yaw_deg=0.0, fill=0.9, aim=(0.5, 0.5), roll_deg=0.0, occluders=()
-    )
-
-    def grade(**change: Any) -> str:
-        query, other = (scenes.measure(building, shot, "") for shot in (frontal, replace(frontal, **change)))
-        return scenes.grade(query, other)
-
-    assert grade(yaw_deg=15.0, gain=0.7) == "easy"
-    assert grade(yaw_deg=55.0) == "hard"
-    assert grade(fill=0.35) == "hard"
-    assert grade(fill=1.7, aim=(0.8, 0.7)) == "hard"
-    assert grade(fill=0.08) == "junk"
-    assert grade(fill=5.0) == "junk"
-
-
-def test_an_occluder_hides_the_facade_behind_it() -> None:
-    building = scenes.build_scene(3, 0)
-    clear = replace(scenes.choose_view(3, 0, 0, TINY.size), occluders=())
-    tree = scenes.Occluder("tree", building.main.width_m / 2, 4.0, seed=1)
-    assert (
-        scenes.silhouette(building, replace(clear, occluders=(tree,))).sum() < scenes.silhouette(building, clear).sum()
-    )
-
-
 @pytest.fixture
 def unrenderable(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
@@ -147,8 +48,100 @@ def unrenderable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scenes.dataset.render", fail)
 
 
+def rendered(seed: int, index: int, number: int, size: tuple[int, int]) -> np.ndarray:
+    return scenes.render(scenes.build_scene(seed, index), scenes.choose_view(seed, index, number, size))
+
+
+def grade(query: View, other: View) -> str:
+    return scenes.grade(*(scenes.measure(scenes.build_scene(3, 0), view, "") for view in (query, other)))
+
+
+def test_the_command_writes_the_same_bytes_again(root, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(scenes.SETS, "tiny", TINY)
+    main("tiny", tmp_path)
+    assert capsys.readouterr().out == f"{tmp_path / 'tiny'}\n"
+    files = sorted(path.relative_to(root) for path in root.rglob("*.*"))
+    assert len(files) == 3 * 4 + 2 + 3
+    assert [path for path in files if (tmp_path / "tiny" / path).read_bytes() != (root / path).read_bytes()] == []
+    with pytest.raises(SystemExit, match="huge: no such scenes; expected one of demo, validation, test, tiny"):
+        main("huge", tmp_path)
+
+
+def test_the_shipped_demo_images_are_those_of_the_command():
+    demo = scenes.DEMO
+    assert json.loads((DEMO / "scenes.json").read_text()) == json.loads(json.dumps(asdict(demo)))
+    assert len(list((DEMO / "jpg").iterdir())) == len(demo.numbers())
+    assert sum(file.stat().st_size for file in DEMO.rglob("*.*")) < 1.5e6
+    for index, number in demo.numbers()[::20]:
+        picture = cv2.imread(str(DEMO / "jpg" / f"scene{index:04d}_{number:02d}.jpg"))
+        difference = rendered(demo.seed, index, number, demo.size).astype(float) - picture
+        assert np.abs(difference).mean() < 5  # of 255, by JPEG
+
+
+def test_every_query_of_the_demo_has_easy_and_hard_positives():
+    truth = json.loads((DEMO / "gnd_demo.json").read_bytes())
+    assert len(truth["gnd"]) == scenes.DEMO.scenes
+    assert all(gnd["easy"] and gnd["hard"] for gnd in truth["gnd"])
+
+
+def test_seed_scene_and_view_change_the_image():
+    images = [rendered(*numbers, TINY.size) for numbers in ((3, 0, 0), (4, 0, 0), (3, 1, 0), (3, 0, 1))]
+    assert len({image.tobytes() for image in images}) == 4
+
+
+def test_every_listed_image_exists_at_the_set_size(root, truth):
+    assert pickle.loads((root / "gnd_tiny.pkl").read_bytes()) == truth
+    assert len(truth["imlist"]) == 3 * 3 + 2
+    assert len(truth["qimlist"]) == len(truth["gnd"]) == 3
+    names = [*truth["imlist"], *truth["qimlist"]]
+    assert sorted(path.stem for path in root.glob("jpg/*.jpg")) == sorted(names)
+    for path in root.glob("jpg/*.jpg"):
+        assert cv2.imread(str(path)).shape in ((96, 128, 3), (128, 96, 3))
+
+
+def test_every_view_of_a_query_has_one_label(truth):
+    owners = [name.split("_")[0] for name in truth["imlist"]]
+    for query, gnd in zip(truth["qimlist"], truth["gnd"], strict=True):
+        labelled = gnd["easy"] + gnd["hard"] + gnd["junk"]
+        assert gnd["easy"] or gnd["hard"]
+        assert sorted(labelled) == [row for row, owner in enumerate(owners) if owner == query.split("_")[0]]
+
+
+def test_bbx_is_tight_round_the_silhouette(truth):
+    for index, gnd in enumerate(truth["gnd"]):
+        assert all(isinstance(bound, float) for bound in gnd["bbx"])
+        x1, y1, x2, y2 = map(int, gnd["bbx"])
+        seen = scenes.silhouette(scenes.build_scene(3, index), scenes.choose_view(3, index, 0, TINY.size))
+        assert seen[y1:y2, x1:x2].sum() == seen.sum() > 0
+        assert all(edge.any() for edge in (seen[y1], seen[y2 - 1], seen[:, x1], seen[:, x2 - 1]))
+
+
+@pytest.mark.parametrize(
+    ("change", "label"),
+    [
+        ({"yaw_deg": 15.0, "gain": 0.7}, "easy"),
+        ({"yaw_deg": 55.0}, "hard"),
+        ({"fill": 0.35}, "hard"),
+        ({"fill": 1.7, "aim": (0.8, 0.7)}, "hard"),
+        ({"fill": 0.08}, "junk"),
+        ({"fill": 5.0}, "junk"),
+    ],
+)
+def test_grades_follow_from_what_two_views_share(change, label):
+    view = scenes.choose_view(3, 0, 0, TINY.size)
+    frontal = replace(view, yaw_deg=0.0, fill=0.9, aim=(0.5, 0.5), roll_deg=0.0, occluders=())
+    assert grade(frontal, replace(frontal, **change)) == label
+
+
+def test_an_occluder_hides_the_facade_behind_it():
+    building, view = scenes.build_scene(3, 0), scenes.choose_view(3, 0, 0, TINY.size)
+    tree = scenes.Occluder("tree", building.main.width_m / 2, 4.0, seed=1)
+    hidden, clear = (scenes.silhouette(building, replace(view, occluders=them)).sum() for them in ((tree,), ()))
+    assert hidden < clear
+
+
 @pytest.mark.usefixtures("unrenderable")
-def test_an_interrupted_write_leaves_no_ground_truth(root: Path, tmp_path: Path) -> None:
+def test_an_interrupted_write_leaves_no_ground_truth(root, tmp_path):
     shutil.copytree(root, tmp_path / "tiny")
     with pytest.raises(KeyboardInterrupt):
         scenes.write(replace(TINY, seed=4), tmp_path)
@@ -156,22 +149,18 @@ def test_an_interrupted_write_leaves_no_ground_truth(root: Path, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("unrenderable")
-def test_a_set_that_is_there_is_not_generated_again(root: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in root.rglob("*.*")}
-    assert scenes.write(TINY, root.parent) == root
-    assert {path: path.stat().st_mtime_ns for path in root.rglob("*.*")} == before
-
-
-@pytest.mark.usefixtures("unrenderable")
 @pytest.mark.parametrize("gone", ["scenes.json", "gnd_tiny.json", "gnd_tiny.pkl", "jpg/scene0004_01.jpg"])
-def test_a_set_that_lacks_a_file_is_generated_again(root: Path, tmp_path: Path, gone: str) -> None:
+def test_only_an_incomplete_set_is_generated_again(root, tmp_path, gone):
     shutil.copytree(root, tmp_path / "tiny")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "tiny").rglob("*.*")}
+    assert scenes.write(TINY, tmp_path) == tmp_path / "tiny"
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "tiny").rglob("*.*")} == before
     (tmp_path / "tiny" / gone).unlink()
     with pytest.raises(KeyboardInterrupt):
         scenes.write(TINY, tmp_path)
 
 
-def test_another_set_of_the_name_replaces_the_first_and_nothing_else(tmp_path: Path) -> None:
+def test_another_set_of_the_name_replaces_the_first_and_nothing_else(tmp_path):
     pair = replace(TINY, scenes=1, views=2, distractors=0)
     folder = scenes.write(pair, tmp_path) / "jpg"
     mine = {"holiday.jpg", "scene_of_crime.jpg", "scene0000_01.jpg.bak"}
@@ -182,35 +171,11 @@ def test_another_set_of_the_name_replaces_the_first_and_nothing_else(tmp_path: P
     assert json.loads((tmp_path / "tiny" / "scenes.json").read_bytes())["views"] == 1
 
 
-def test_every_query_of_the_demo_has_easy_and_hard_positives() -> None:
-    demo = scenes.DEMO
-    for index in range(demo.scenes):
-        building = scenes.build_scene(demo.seed, index)
-        shots = (scenes.choose_view(demo.seed, index, number, demo.size) for number in range(demo.views))
-        query, *others = (scenes.measure(building, shot, "") for shot in shots)
-        assert {"easy", "hard"} <= {scenes.grade(query, other) for other in others}
-
-
-@pytest.mark.parametrize("draw", [pytest.param(d, id=f"{k}-{n}") for k, p in PARTS.items() for n, d in p.items()])
-def test_every_part_can_be_drawn(draw: Part) -> None:
+def test_every_part_of_a_family_exists_and_can_be_drawn():
     facade = scenes.build_scene(3, 0).main
-    relief = Relief(facade.width_m, facade.height_m + 3.5)
-    draw(relief, facade, np.random.default_rng(0))
-    assert relief.cover.any()
-
-
-def test_families_name_only_what_exists() -> None:
-    for family in FAMILIES:
-        assert set(family.materials) <= set(MATERIALS)
-        assert set(family.roofs) <= set(ROOFS)
-        assert set(family.grounds) <= set(GROUNDS)
-        assert set(family.ornaments) <= {*UNDER_WINDOWS, *OVER_WINDOWS}
-
-
-def test_a_set_by_name(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(scenes.SETS, "tiny", TINY)
-    main("tiny", tmp_path)
-    assert capsys.readouterr().out == f"{tmp_path / 'tiny'}\n"
-    assert (tmp_path / "tiny" / "gnd_tiny.json").is_file()
-    with pytest.raises(SystemExit, match="huge: no such scenes; expected one of demo, validation, test, tiny"):
-        main("huge", tmp_path)
+    for kind, table in PARTS.items():
+        assert {part for family in FAMILIES for part in family[kind].split()} == set(table)
+        for name, draw in table.items() if kind != "materials" else ():
+            relief = Relief(facade.width_m, facade.height_m + 3.5)
+            draw(relief, facade, np.random.default_rng(0))
+            assert relief.cover.any(), name
