@@ -63,6 +63,6 @@ def index(
     made = GalleryInfo.made_with(bundle.manifest, max_side_px, kind, at)
     report = IndexReport(skipped=found.skipped)
     at_once = indexing.streams(bundle, threads, max_side_px)
-    with GalleryWriter(folder, made) as writer, Engines.open(bundle, threads, at, at_once) as retriever:
-        indexing.index(found.images, retriever, writer, max_side_px, report, done)
+    with GalleryWriter(folder, made) as writer, Engines.open(bundle, threads, at, at_once) as engines:
+        indexing.index(found.images, engines, writer, max_side_px, report, done)
     return report

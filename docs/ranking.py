@@ -35,8 +35,8 @@ INCHES, DPI = (16.0, 4.7), 100
 
 def main(demo: Path) -> None:
     dataset = load(demo / "data", scenes.DEMO.name)
-    with Gallery(demo / "gallery") as gallery, Engines.open(Bundle(demo / "bundle")) as retriever:
-        queries = evaluate(dataset, retriever, Selection.of_gallery(gallery, dataset.images), [SHORTLIST]).queries
+    with Gallery(demo / "gallery") as gallery, Engines.open(Bundle(demo / "bundle")) as engines:
+        queries = evaluate(dataset, engines, Selection.of_gallery(gallery, dataset.images), [SHORTLIST]).queries
     number = int(np.argmax([ap(query, SHORTLIST) - ap(query, GLOBAL) for query in queries]))
     stream = io.BytesIO()
     draw(dataset, number, queries[number]).savefig(stream, format="jpeg", dpi=DPI, pil_kwargs={"quality": 88})

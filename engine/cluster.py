@@ -44,7 +44,7 @@ class Cluster:
 class Worker:
     """A worker process of a cluster. Subclasses add a method per kind of job."""
 
-    retriever: Engines
+    engines: Engines
 
     def __init__(self, bundle: Path, threads: int, scales: Scales = IMAGE_SCALES) -> None:
         """
@@ -59,7 +59,7 @@ class Worker:
         Raises:
             CvnetError: the bundle or one of its engines cannot be opened on the worker's machine.
         """
-        self.retriever = Engines.open(Bundle(self._bundle), self._threads, self._scales)
+        self.engines = Engines.open(Bundle(self._bundle), self._threads, self._scales)
 
 
 @dataclass

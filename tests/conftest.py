@@ -90,8 +90,8 @@ def tiny_bundle(made_once) -> Path:
 
 
 @pytest.fixture(scope="session")
-def retriever(bundle: Path) -> Iterator[Engines]:
-    """The retriever of `bundle`."""
+def engines(bundle: Path) -> Iterator[Engines]:
+    """The engines of `bundle`."""
     opened = Engines.open(Bundle(bundle))
     yield opened
     opened.close()

@@ -1,10 +1,10 @@
 """Galleries for tests: features, galleries that hold them, and changes behind their back.
 
     features(seed)                  random features; `path(seed)` is the image that `write` stores them for
-    FakeRetriever                   stands in for `Engines`: features that depend on the image alone, at once
+    FakeEngines                   stands in for `Engines`: features that depend on the image alone, at once
     write(gallery, seeds)           adds images of these seeds; `put` does it with a writer that is open
     read(gallery)                   the seeds of a gallery's images, after checking all of their features
-    index_photos(photos, gallery)   indexes photos with a `FakeRetriever`
+    index_photos(photos, gallery)   indexes photos with a `FakeEngines`
     rows(gallery)                   every row of every table, to compare two galleries
     execute(gallery, SQL)           changes a shard
     flip(file), flip_column(...)    flips a bit of a file or of a row
@@ -54,7 +54,7 @@ def features(seed: int, map_sizes: Sequence[Size] = SMALL) -> Features:
 
 
 @dataclass
-class FakeRetriever:
+class FakeEngines:
     """Stands in for `Engines`; `seen` counts the images that were extracted."""
 
     seen: int = 0
@@ -130,12 +130,12 @@ def index_photos(
     gallery: Path,
     per_shard: int = 100,
     info: GalleryInfo = INFO,
-    retriever: FakeRetriever | None = None,
+    engines: FakeEngines | None = None,
     max_side_px: int | None = None,
 ) -> IndexReport:
     report, sources = IndexReport(), [photos] if isinstance(photos, Path) else photos
     with GalleryWriter(gallery, info, per_shard) as writer:
-        index(find_images(sources), retriever or FakeRetriever(), writer, max_side_px, report)
+        index(find_images(sources), engines or FakeEngines(), writer, max_side_px, report)
     return report
 
 

@@ -37,10 +37,10 @@ def main(
     which = scenes.TEST if test else scenes.VALIDATION
     scenes.write(which, data_dir)
     dataset = load_dataset(data_dir, which.name)
-    retriever = reference(load(folder, Recipe().widths))
-    described = [retriever.extract_from(path) for path in dataset.images]
+    engines = reference(load(folder, Recipe().widths))
+    described = [engines.extract_from(path) for path in dataset.images]
     shortlists = [SHORTLIST] if (folder / "verifier.pt").is_file() else []
-    outcome = evaluate(dataset, retriever, Database.as_kept(described, HalfCodec()), shortlists)
+    outcome = evaluate(dataset, engines, Database.as_kept(described, HalfCodec()), shortlists)
     for shortlist in (GLOBAL, *shortlists):
         figures = "  ".join(f"{setup} {100 * outcome.means(shortlist, setup)['mAP']:.1f}" for setup in SETUPS)
         sys.stdout.write(f"{'global' if shortlist == GLOBAL else f'best {shortlist} reranked':<20} {figures}\n")

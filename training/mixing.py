@@ -18,7 +18,7 @@ import typer
 import scenes
 from benchmarks.lab import commands
 from benchmarks.lab.commands import DepthOption, ThreadsOption, WeightsOption
-from benchmarks.lab.subject import open_retriever
+from benchmarks.lab.subject import open_engines
 from cvnet_engine.benchmarks.accuracy.database import Database
 from cvnet_engine.benchmarks.accuracy.dataset import Dataset, load
 from cvnet_engine.benchmarks.accuracy.evaluation import extract_query
@@ -43,24 +43,24 @@ def main(
     scenes.write(scenes.VALIDATION, data_dir)
     with (
         tempfile.TemporaryDirectory() as graphs,
-        open_retriever(checkpoint.load(weights, depth), "fp32", [], Path(graphs), threads) as retriever,
+        open_engines(checkpoint.load(weights, depth), "fp32", [], Path(graphs), threads) as engines,
     ):
-        rough, full = pair_scores(load(data_dir, scenes.VALIDATION.name), retriever)
+        rough, full = pair_scores(load(data_dir, scenes.VALIDATION.name), engines)
     slope, intercept = np.polyfit(rough, full, 1)
     correlation = np.corrcoef(rough, full)[0, 1]
     sys.stdout.write(f"full = {slope:.3f} pooled + {intercept:.3f}, correlation {correlation:.3f}, {len(full)} pairs\n")
     sys.stdout.write(f"weight {RERANK_WEIGHT * slope:.3f}\n")
 
 
-def pair_scores(dataset: Dataset, retriever: Engines) -> tuple[Array, Array]:
+def pair_scores(dataset: Dataset, engines: Engines) -> tuple[Array, Array]:
     """Return the pair scores (pairs,) of all shortlists at coarse and at full resolution."""
-    database = Database.as_kept([retriever.extract_from(path) for path in dataset.images], HalfCodec())
+    database = Database.as_kept([engines.extract_from(path) for path in dataset.images], HalfCodec())
     rough, full = [], []
     for path, truth in zip(dataset.queries, dataset.ground_truth, strict=True):
-        query = extract_query(retriever, path, truth.bbx)
+        query = extract_query(engines, path, truth.bbx)
         rows = np.argsort(-similarities(database.descriptors, query.descriptor))[:SHORTLIST].tolist()
-        rough.append(retriever.score_rows(pooled(query), Pooled(database), rows))
-        full.append(retriever.score_rows(query, database, rows))
+        rough.append(engines.score_rows(pooled(query), Pooled(database), rows))
+        full.append(engines.score_rows(query, database, rows))
     return np.concatenate(rough), np.concatenate(full)
 
 

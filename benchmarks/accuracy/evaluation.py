@@ -217,7 +217,7 @@ class Query:
             and work.pair_scores.keys() >= set(self._looked_at.rows)
         )
 
-    def complete(self, retriever: Engines, features: Features | None = None) -> QueryWork:
+    def complete(self, engines: Engines, features: Features | None = None) -> QueryWork:
         """Compute the missing scores.
 
         Args:
@@ -228,18 +228,18 @@ class Query:
         """
         started = time.perf_counter()
         path, box = self._task.dataset.queries[self.number], self._task.box(self.number)
-        extracted = cache(lambda: features or extract_query(retriever, path, box))
+        extracted = cache(lambda: features or extract_query(engines, path, box))
         self.work = before = self.work or QueryWork(extracted().descriptor, {}, {}, 0.0)
         rough = completed(
             before.coarse_scores,
             self._shortlists.rough_rows,
-            lambda rows: retriever.score_rows(pooled(extracted()), with_pooled_maps(self._collection), rows),
+            lambda rows: engines.score_rows(pooled(extracted()), with_pooled_maps(self._collection), rows),
         )
         self.work = replace(before, coarse_scores=rough)
         full = completed(
             before.pair_scores,
             self._looked_at.rows,
-            lambda rows: retriever.score_rows(extracted(), self._collection, rows),
+            lambda rows: engines.score_rows(extracted(), self._collection, rows),
         )
         seconds = before.seconds + time.perf_counter() - started
         self.work = QueryWork(before.descriptor, full, rough, seconds)
@@ -327,17 +327,17 @@ class Evaluator:
     def task(self) -> Task:
         return self.finished.task
 
-    def run(self, retriever: Callable[[], Engines], done: Callable[[], None] = lambda: None) -> Evaluation:
+    def run(self, engines: Callable[[], Engines], done: Callable[[], None] = lambda: None) -> Evaluation:
         """Evaluate every query, computing only what the journal lacks.
 
         Args:
-            retriever: called only if something has to be computed.
+            engines: called only if something has to be computed.
             done: called after each query.
         """
         queries = []
         for query in self.queries():
             if not query.is_complete:
-                self.finished.put(query.number, query.complete(retriever()))
+                self.finished.put(query.number, query.complete(engines()))
             queries.append(query.evaluation())
             done()
         return Evaluation(tuple(self.task.shortlists), tuple(queries))
@@ -350,7 +350,7 @@ class Evaluator:
 
 def evaluate(
     dataset: Dataset,
-    retriever: Engines,
+    engines: Engines,
     collection: Collection,
     shortlists: Sequence[int],
     rerank_full: int | None = None,
@@ -358,7 +358,7 @@ def evaluate(
     """Evaluate every query without a journal file, as published unless `rerank_full` is given."""
     task = Task(dataset, tuple(shortlists), rerank_full=rerank_full)
     with Journal(None) as journal:
-        return Evaluator(collection, Finished(task, "", journal)).run(lambda: retriever)
+        return Evaluator(collection, Finished(task, "", journal)).run(lambda: engines)
 
 
 def completed(known: dict[int, float], rows: Sequence[int], score: Callable[[list[int]], Array]) -> dict[int, float]:
@@ -372,11 +372,11 @@ def database_digest(dataset: Dataset) -> str:
     return digest(tuple(content(path) for path in dataset.images))
 
 
-def extract_query(retriever: Engines, path: Path, bbx: Sequence[float] | None) -> Features:
+def extract_query(engines: Engines, path: Path, bbx: Sequence[float] | None) -> Features:
     """Extract a query image, cropped to its box if it has one."""
     image = load(path)
     with naming(path):
-        return retriever.extract(image if bbx is None else load(image, within(image, bbx)))
+        return engines.extract(image if bbx is None else load(image, within(image, bbx)))
 
 
 def within(image: Array, bbx: Sequence[float]) -> Box:

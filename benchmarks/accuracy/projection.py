@@ -90,11 +90,11 @@ def sizes(paths: Sequence[Path]) -> list[Size]:
     return [read_size(path) for path in paths]
 
 
-def rates(retriever: Engines, path: Path) -> Rates:
+def rates(engines: Engines, path: Path) -> Rates:
     """Time the extraction of an image and the score of the image with itself, each after one warm-up call."""
     size = read_size(path)
-    features = retriever.extract_from(path)
-    image_s = seconds(lambda: retriever.extract_from(path))
-    retriever.score(features, [features])
-    pair_s = seconds(lambda: retriever.score(features, [features]))
+    features = engines.extract_from(path)
+    image_s = seconds(lambda: engines.extract_from(path))
+    engines.score(features, [features])
+    pair_s = seconds(lambda: engines.score(features, [features]))
     return Rates(image_s / (size[0] * size[1]), pair_s / costs.pair(size, size).flop)

@@ -32,7 +32,7 @@ class QueryWorker(Worker):
     def complete(self, number: int, work: QueryWork | None) -> tuple[int, QueryWork]:
         """Compute what is missing of a query; returns its number and its complete work."""
         query = Query(self._task, number, self._database, self._descriptors, work)
-        return number, query.complete(self.retriever)
+        return number, query.complete(self.engines)
 
 
 def complete_on_cluster(

@@ -29,19 +29,19 @@ class ReferenceCollection:
     def __init__(
         self,
         dataset: Dataset,
-        retriever: Engines,
+        engines: Engines,
         identity: str = "",
         journal: Journal | None = None,
         done: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
-            identity: identifies everything that the retriever's results depend on.
+            identity: identifies everything that the engines' results depend on.
             journal: keeps the descriptors; None keeps them in memory.
             done: called after each image.
         """
         journal = journal or Journal(None)
-        self._dataset, self._retriever = dataset, retriever
+        self._dataset, self._engines = dataset, engines
         self._map_of = lru_cache(KEPT)(self._extract_map)
         self.seconds = 0.0  # of extracting the database, including earlier runs
         descriptors, self._map_sizes = [], []
@@ -49,7 +49,7 @@ class ReferenceCollection:
             facts = image_facts(identity, path)
             described = journal.get(facts)
             if described is None:
-                described = describe(retriever, path)
+                described = describe(engines, path)
                 journal.put(facts, described)
             descriptors.append(described["descriptor"])
             self._map_sizes.append(tuple(described["map_size"].tolist()))
@@ -67,15 +67,15 @@ class ReferenceCollection:
 
     def _extract_map(self, row: int) -> Array:
         """Return the raw map (1024, h, w) float32 of the image at scale 1."""
-        outputs = self._retriever.features.run({"image": normalise(load(self._dataset.images[row]))})
+        outputs = self._engines.features.run({"image": normalise(load(self._dataset.images[row]))})
         feature_map: Array = outputs["map_0"][0]
         return feature_map
 
 
-def describe(retriever: Engines, path: Path) -> dict[str, Array]:
+def describe(engines: Engines, path: Path) -> dict[str, Array]:
     """Return an image's descriptor, its map size in positions, and the seconds of extraction."""
     started = time.perf_counter()
-    features = retriever.extract_from(path)
+    features = engines.extract_from(path)
     seconds = time.perf_counter() - started
     return {
         "descriptor": features.descriptor,

@@ -68,12 +68,12 @@ def search_beside(path: Path, photographs: Photographs, bundle: Path, rounds: in
     Raises:
         GalleryError: a reader saw an incomplete image.
     """
-    with Engines.open(Bundle(bundle)) as retriever:
-        query = retriever.extract_from(photographs.query)
-        ask(path, retriever, query)  # warm-up
-        alone = [ask(path, retriever, query) for _ in range(rounds)]
+    with Engines.open(Bundle(bundle)) as engines:
+        query = engines.extract_from(photographs.query)
+        ask(path, engines, query)  # warm-up
+        alone = [ask(path, engines, query) for _ in range(rounds)]
         with writer(path, photographs.gallery) as connection:
-            beside = [ask(path, retriever, query) for _ in range(rounds)]
+            beside = [ask(path, engines, query) for _ in range(rounds)]
             connection.send(None)
             appended, appending_s = connection.recv()
     require_whole(path, alone[0].images + appended)
@@ -88,10 +88,10 @@ def search_beside(path: Path, photographs: Photographs, bundle: Path, rounds: in
     )
 
 
-def ask(path: Path, retriever: Engines, query: Features) -> Answer:
+def ask(path: Path, engines: Engines, query: Features) -> Answer:
     """Open the gallery, search and rerank; then, not timed, check that the newest image is complete."""
     started = time.perf_counter()
-    with Gallery(path) as gallery, Searcher(retriever, gallery) as searcher:
+    with Gallery(path) as gallery, Searcher(engines, gallery) as searcher:
         ranking = searcher.find(query, Plan(top_k=RERANKED, rerank=RERANKED)).ranking.first(RERANKED)
         seconds = time.perf_counter() - started
         newest = len(gallery) - 1

@@ -62,8 +62,8 @@ def photograph(folder: Path, bundle: Path, side_px: int, done: Callable[[Path], 
     query, *others = sorted((root / "jpg").iterdir())
     opened = Bundle(bundle)
     made = GalleryInfo.made_with(opened.manifest, None, MAPS)
-    with Engines.open(opened) as retriever, GalleryWriter(root / "gallery", made) as writer:
-        index(others[:SHORTLIST], retriever, writer, None, IndexReport(), done)
+    with Engines.open(opened) as engines, GalleryWriter(root / "gallery", made) as writer:
+        index(others[:SHORTLIST], engines, writer, None, IndexReport(), done)
     return Photographs(root / "gallery", query)
 
 

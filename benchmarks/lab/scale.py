@@ -94,12 +94,12 @@ def measure(path: Path, queries: int, rounds: int, photographs: Photographs, bun
     searches = [timed(partial(index.search, query, TOP_K))[1:] for query in described[1:]]
     private, resident = private_bytes(), status_bytes("VmRSS")
 
-    with Engines.open(Bundle(bundle)) as retriever:
-        query = retriever.extract_from(photographs.query)
+    with Engines.open(Bundle(bundle)) as engines:
+        query = engines.extract_from(photographs.query)
         shortlist = index.search(query.descriptor, TOP_K).rows.tolist()
         calls: Calls = {
             "read": lambda: [gallery.features(row) for row in shortlist],
-            "rerank": lambda: retriever.score_rows(query, gallery, shortlist),
+            "rerank": lambda: engines.score_rows(query, gallery, shortlist),
         }
         taken = take_turns(calls, Rounds(fewest=rounds, most=rounds))
     expected = brute_force(gallery, described[0])

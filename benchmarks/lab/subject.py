@@ -17,7 +17,7 @@ from cvnet_engine.export.artifacts import Artifacts
 from cvnet_engine.export.build import calibration_photos
 
 
-def open_retriever(model: CVNet, precision: str, photos: list[Array], folder: Path, threads: int) -> Engines:
+def open_engines(model: CVNet, precision: str, photos: list[Array], folder: Path, threads: int) -> Engines:
     """Open engines for this CPU: OpenVINO for images, the native reranker for pairs. Writes their graphs to `folder`.
 
     Args:

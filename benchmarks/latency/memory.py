@@ -34,9 +34,9 @@ def stage_peak(stage: str, bundle: Path, of_reference: bool, image: Size, thread
     method = open_reference(Bundle(bundle), threads) if of_reference else open_bundle(bundle, threads)
     if stage == STAGES[0]:
         query, key = (random_features(method, image, seed) for seed in range(2))
-        return peak_growth(lambda: method.retriever.score(query, [key]))
+        return peak_growth(lambda: method.engines.score(query, [key]))
     picture = photo(*image, 0)
-    return peak_growth(lambda: method.retriever.extract(picture))
+    return peak_growth(lambda: method.engines.extract(picture))
 
 
 def random_features(method: Method, image: Size, seed: int) -> Features:

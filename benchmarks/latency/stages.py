@@ -97,13 +97,13 @@ def jpeg(image: Array) -> bytes:
 
 def scale_stages(candidates: Sequence[Candidate], image: Array, network: Network) -> Iterator[Stage]:
     """Yield the extraction of one image at each scale."""
-    retrievers = {candidate.method.name: candidate.method.retriever for candidate in candidates}
-    kind = candidates[0].method.retriever.kind
+    engines = {candidate.method.name: candidate.method.engines for candidate in candidates}
+    kind = candidates[0].method.engines.kind
     for scale in IMAGE_SCALES:
         feeds = {"image": kind.network_input(image, scale)}
         whole = scale == 1
-        engines = {name: r.features if whole else r.descriptor for name, r in retrievers.items()}
-        calls = {name: partial(engine.run, feeds) for name, engine in engines.items()}
+        graphs = {name: e.features if whole else e.descriptor for name, e in engines.items()}
+        calls = {name: partial(engine.run, feeds) for name, engine in graphs.items()}
         cost = (costs.features if whole else costs.descriptor)(network, feeds["image"].shape[2:])
         yield Stage(f"{'features' if whole else 'descriptor'} ×{scale:g}", "image", cost, calls, (REFERENCE,))
 
@@ -116,7 +116,7 @@ def whole_stages(
     more_pair: Calls = NO_CALLS,
 ) -> list[Stage]:
     """Return the stages that all others consist of: one image extracted, one pair scored."""
-    calls = {candidate.method.name: partial(candidate.method.retriever.extract, image) for candidate in candidates}
+    calls = {candidate.method.name: partial(candidate.method.engines.extract, image) for candidate in candidates}
     cost, baselines = costs.extract(network, image.shape[:2]), (REFERENCE, KEEPING)
     extract = Stage("extract, all scales", "image", cost, {**calls, **more_extract}, baselines)
     return [extract, pair_stage(candidates, image, more_pair)]
@@ -126,7 +126,7 @@ def pair_stage(candidates: Sequence[Candidate], image: Array, more: Calls) -> St
     """Return the stage of one pair score; `PUBLISHED` extracts the candidate again for every pair."""
     size = image.shape[:2]
     calls: dict[str, Callable[[], object]] = {
-        candidate.method.name: partial(candidate.method.retriever.score, candidate.query, candidate.keys[:1])
+        candidate.method.name: partial(candidate.method.engines.score, candidate.query, candidate.keys[:1])
         for candidate in candidates
     }
     if candidates[0].method.is_reference:
@@ -136,9 +136,9 @@ def pair_stage(candidates: Sequence[Candidate], image: Array, more: Calls) -> St
 
 def published_pair(reference: Candidate, image: Array) -> Array:
     """Extract the candidate's map and score the pair, as one step of the published loop."""
-    retriever = reference.method.retriever
-    outputs = retriever.features.run({"image": normalise(image)})
-    return retriever.score(reference.query, [Features(outputs["descriptor"][0], (outputs["map_0"][0],))])
+    engines = reference.method.engines
+    outputs = engines.features.run({"image": normalise(image)})
+    return engines.score(reference.query, [Features(outputs["descriptor"][0], (outputs["map_0"][0],))])
 
 
 @dataclass(frozen=True)
@@ -149,17 +149,17 @@ class Shelf:
     gallery: Gallery
 
     @property
-    def retriever(self) -> Engines:
-        return self.candidate.method.retriever
+    def engines(self) -> Engines:
+        return self.candidate.method.engines
 
     def rerank(self, k: int) -> Array:
         """Return the pair scores of the first k images."""
-        return self.retriever.score_rows(self.candidate.query, self.gallery, range(k))
+        return self.engines.score_rows(self.candidate.query, self.gallery, range(k))
 
     def query(self, file: Path, k: int) -> Array:
         """Rerank the best k images for a query image file; returns their rows."""
-        query = self.retriever.extract_from(file)
-        with Searcher(self.retriever, self.gallery) as searcher:
+        query = self.engines.extract_from(file)
+        with Searcher(self.engines, self.gallery) as searcher:
             return searcher.find(query, Plan(top_k=k, rerank=k)).ranking.rows
 
 
@@ -197,21 +197,21 @@ def indexing_stage(candidates: Sequence[Candidate], image: Array, network: Netwo
     files = [folder / f"{row}.jpg" for row in range(INDEXED)]
     for file in files:
         file.write_bytes(jpeg(image))
-    calls = {e.method.name: IndexingCall(e.method.retriever, files, folder / e.method.name) for e in candidates}
+    calls = {e.method.name: IndexingCall(e.method.engines, files, folder / e.method.name) for e in candidates}
     return Stage("indexing", "image", costs.extract(network, image.shape[:2]), calls, (), items=INDEXED)
 
 
 class IndexingCall:
     """A call that indexes the same files into a new gallery each time."""
 
-    def __init__(self, retriever: Engines, files: Sequence[Path], folder: Path) -> None:
-        self._retriever, self._files, self._folder = retriever, files, folder
+    def __init__(self, engines: Engines, files: Sequence[Path], folder: Path) -> None:
+        self._engines, self._files, self._folder = engines, files, folder
         self._count = 0
 
     def __call__(self) -> None:
         self._count += 1
         with GalleryWriter(self._folder / str(self._count), INFO) as writer:
-            index(self._files, self._retriever, writer, None, IndexReport())
+            index(self._files, self._engines, writer, None, IndexReport())
 
 
 def search_stage(images: int, folder: Path) -> Stage:

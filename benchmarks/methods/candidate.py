@@ -26,8 +26,8 @@ class Candidate:
 
     def scores(self) -> Array:
         """Return the pair scores (len(keys),) float32."""
-        retriever = self.method.retriever
-        return np.array([retriever.score(self.query, [key])[0] for key in self.keys])
+        engines = self.method.engines
+        return np.array([engines.score(self.query, [key])[0] for key in self.keys])
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def compare(methods: Sequence[Method], images: Sequence[Array]) -> Comparison:
 
 def describe(method: Method, images: Sequence[Array]) -> Candidate:
     dtype = np.float32 if method.is_reference else np.float16
-    described = [method.retriever.extract(image) for image in images]
+    described = [method.engines.extract(image) for image in images]
     query, *keys = [Features(f.descriptor, tuple(m.astype(dtype) for m in f.maps)) for f in described]
     return Candidate(method, query, keys)
 

@@ -22,7 +22,7 @@ from cvnet_engine.engine.retrieval.engines import Engines
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of <malloc.h>
 WARM_UP = 2  # calls until the memory is allocated
-_retriever: Engines  # in the worker process
+_engines: Engines  # in the worker process
 
 
 def keep_memory() -> None:
@@ -49,14 +49,14 @@ def keeping_reference(
 
 
 def prepare(bundle: Path, threads: int) -> None:
-    global _retriever
+    global _engines
     keep_memory()
-    _retriever = open_reference(Bundle(bundle), threads).retriever
+    _engines = open_reference(Bundle(bundle), threads).engines
 
 
 def extract(image: Array) -> None:
-    _retriever.extract(image)
+    _engines.extract(image)
 
 
 def score(query: Features, key: Features) -> None:
-    _retriever.score(query, [key])
+    _engines.score(query, [key])

@@ -27,7 +27,7 @@ class Method(Closing):
     backend: str
     precision: str
     identity: str
-    retriever: Engines
+    engines: Engines
 
     @property
     def is_reference(self) -> bool:
@@ -36,21 +36,21 @@ class Method(Closing):
 
     def at(self, scales: Scales) -> Method:
         """Return this method with other image scales."""
-        if scales == self.retriever.scales:
+        if scales == self.engines.scales:
             return self
-        retriever = replace(self.retriever, scales=scales)
-        return replace(self, retriever=retriever, identity=scaled(self.identity, scales))
+        engines = replace(self.engines, scales=scales)
+        return replace(self, engines=engines, identity=scaled(self.identity, scales))
 
     def close(self) -> None:
-        self.retriever.close()
+        self.engines.close()
 
 
 def open_bundle(path: Path, threads: int | None) -> Method:
     """Open the engines of a bundle, named after its folder."""
     bundle = Bundle(path)
     manifest, name = bundle.manifest, path.resolve().name
-    retriever = Engines.open(bundle, threads)
-    return Method(name, manifest.backend, manifest.precision, identity_of(manifest), retriever)
+    engines = Engines.open(bundle, threads)
+    return Method(name, manifest.backend, manifest.precision, identity_of(manifest), engines)
 
 
 def identity_of(manifest: Manifest, scales: Scales = IMAGE_SCALES) -> str:

@@ -45,7 +45,7 @@ class TorchEngine(Closing):
 
 
 def reference(model: CVNet, device: str = "cpu") -> Engines:
-    """Return the published model as a retriever."""
+    """Return the published model behind the interface of engines."""
     model = model.to(device)
 
     def score(query: Tensor, keys: Tensor) -> tuple[Tensor]:

@@ -91,22 +91,22 @@ class Reference:
     """The model and its data loader, a process that reads a few images ahead."""
 
     def __init__(self, job: Job, files: Sequence[Path]) -> None:
-        self._retriever = open_reference(Bundle(job.bundle), job.threads).retriever
-        scaled = Scaled(files, self._retriever.kind, self._retriever.scales)
+        self._engines = open_reference(Bundle(job.bundle), job.threads).engines
+        scaled = Scaled(files, self._engines.kind, self._engines.scales)
         self._loader = DataLoader(
             scaled, batch_size=None, num_workers=1, persistent_workers=True, multiprocessing_context="spawn"
         )
         self._finish: Callable[[Features], object] = lambda _: None
         if job.keys:
-            keys = [self._retriever.extract_from(file) for file in job.keys]
-            searcher = Searcher(self._retriever, Database(list(islice(cycle(keys), job.shortlist))))
+            keys = [self._engines.extract_from(file) for file in job.keys]
+            searcher = Searcher(self._engines, Database(list(islice(cycle(keys), job.shortlist))))
             self._finish = lambda query: searcher.find(query, Plan(top_k=job.shortlist, rerank=job.shortlist))
 
     def work(self) -> list[float]:
         """Return the seconds of each image from the start of loading."""
         seconds = []
         for begun, inputs in self._loader:
-            (query,) = self._retriever.describe(zip(self._retriever.scales, map(np.asarray, inputs), strict=True))
+            (query,) = self._engines.describe(zip(self._engines.scales, map(np.asarray, inputs), strict=True))
             self._finish(query)
             seconds.append(time.perf_counter() - begun)
         return seconds

@@ -22,7 +22,7 @@ INFO = GalleryInfo(FORMAT, "benchmark", "benchmark", None)
 STAMP = FileStamp(0, 0, "")
 
 
-def index_files(files: Sequence[Path], retriever: Engines, folder: Path) -> list[float]:
+def index_files(files: Sequence[Path], engines: Engines, folder: Path) -> list[float]:
     """Index into a new gallery; returns the seconds of each image from its start until it was stored."""
     begun: dict[Path, float] = {}
     seconds: list[float] = []
@@ -33,11 +33,11 @@ def index_files(files: Sequence[Path], retriever: Engines, folder: Path) -> list
             yield file
 
     with GalleryWriter(folder, INFO) as writer:
-        index(given(), retriever, writer, None, IndexReport(), lambda file: seconds.append(since(begun[file])))
+        index(given(), engines, writer, None, IndexReport(), lambda file: seconds.append(since(begun[file])))
     return seconds
 
 
-def index_batches(files: Sequence[Path], retriever: Engines, folder: Path, batch: int) -> list[float]:
+def index_batches(files: Sequence[Path], engines: Engines, folder: Path, batch: int) -> list[float]:
     """Index with `batch` images of one size per extraction; the next batch is read meanwhile."""
     seconds: list[float] = []
 
@@ -47,19 +47,19 @@ def index_batches(files: Sequence[Path], retriever: Engines, folder: Path, batch
     with GalleryWriter(folder, INFO) as writer, ThreadPoolExecutor(1) as reader:
         groups = [files[start : start + batch] for start in range(0, len(files), batch)]
         for group, (begun, images) in zip(groups, reader.map(load, groups), strict=True):
-            for file, features in zip(group, extract_batch(retriever, images), strict=True):
+            for file, features in zip(group, extract_batch(engines, images), strict=True):
                 writer.put(file, STAMP, features)
                 seconds.append(since(begun))
     return seconds
 
 
-def extract_batch(retriever: Engines, images: Sequence[Array]) -> list[Features]:
+def extract_batch(engines: Engines, images: Sequence[Array]) -> list[Features]:
     """Extract BGR images (H, W, 3) uint8 of one size; the features equal those of `Engines.extract`."""
 
     def inputs(scale: float) -> Array:
-        return np.concatenate([retriever.kind.network_input(image, scale) for image in images])
+        return np.concatenate([engines.kind.network_input(image, scale) for image in images])
 
-    return retriever.describe((scale, inputs(scale)) for scale in retriever.scales)
+    return engines.describe((scale, inputs(scale)) for scale in engines.scales)
 
 
 def since(begun: float) -> float:

@@ -98,13 +98,13 @@ class Indexer:
         spread = job.spread
         self._batch = spread.batch
         threads = spread.threads * spread.streams
-        self._retriever = Engines.open(Bundle(job.bundle), threads, streams=spread.streams)
+        self._engines = Engines.open(Bundle(job.bundle), threads, streams=spread.streams)
 
     def work(self, files: Sequence[Path]) -> list[float]:
         with tempfile.TemporaryDirectory(prefix="cvnet-bench-") as folder:
             if self._batch > 1:
-                return index_batches(files, self._retriever, Path(folder), self._batch)
-            return index_files(files, self._retriever, Path(folder))
+                return index_batches(files, self._engines, Path(folder), self._batch)
+            return index_files(files, self._engines, Path(folder))
 
 
 class Clients:
@@ -125,13 +125,13 @@ class Client:
     """A client that sends queries one after the other."""
 
     def __init__(self, bundle: Path, gallery: Path, threads: int, shortlist: int) -> None:
-        self._retriever, self._plan = Engines.open(Bundle(bundle), threads), Plan(top_k=shortlist, rerank=shortlist)
-        self._searcher = Searcher(self._retriever, Gallery(gallery))
+        self._engines, self._plan = Engines.open(Bundle(bundle), threads), Plan(top_k=shortlist, rerank=shortlist)
+        self._searcher = Searcher(self._engines, Gallery(gallery))
 
     def query(self, file: Path) -> float:
         """Search with an image file; returns the seconds until its list is reranked."""
         begun = time.perf_counter()
-        self._searcher.find(self._retriever.extract_from(file), self._plan)
+        self._searcher.find(self._engines.extract_from(file), self._plan)
         return time.perf_counter() - begun
 
 

@@ -56,11 +56,11 @@ def run(options: IndexOptions) -> None:
                 fill_on_cluster(paths, bundle, writer, report, cluster)
             else:
                 at_once = streams(bundle, options.threads, max_side_px)
-                with Engines.open(bundle, options.threads, scales, at_once) as retriever:
-                    fill(paths, retriever, writer, report)
+                with Engines.open(bundle, options.threads, scales, at_once) as engines:
+                    fill(paths, engines, writer, report)
                     if changes:
                         console.say(f"{options.gallery}: {len(writer)} images; watching for more, Ctrl-C to stop")
-                        follow(changes, folders, patterns, retriever, writer, report)
+                        follow(changes, folders, patterns, engines, writer, report)
     except (KeyboardInterrupt, CvnetError) as error:
         stopped = error
     seconds = time.perf_counter() - started
@@ -121,10 +121,10 @@ def paths_of(data: bytes) -> list[Path]:
     return [Path(os.fsdecode(name)) for name in data.split(separator) if name]
 
 
-def fill(paths: Sequence[Path], retriever: Engines, writer: GalleryWriter, report: IndexReport) -> None:
+def fill(paths: Sequence[Path], engines: Engines, writer: GalleryWriter, report: IndexReport) -> None:
     """Index images in this process with a progress bar; updates `report`."""
     with filling(len(paths), writer) as done:
-        index(paths, retriever, writer, writer.info.max_side_px, report, done)
+        index(paths, engines, writer, writer.info.max_side_px, report, done)
 
 
 def fill_on_cluster(

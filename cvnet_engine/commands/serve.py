@@ -45,11 +45,11 @@ def run(options: ServeOptions) -> None:
     )
     with (
         contextlib.closing(listen(options.host, options.port)) as listener,
-        Engines.open(bundle, options.threads, made.scales) as retriever,
+        Engines.open(bundle, options.threads, made.scales) as engines,
         searching(bundle, cluster_of(options)) as lay_out,
     ):
-        served = Served(options.gallery, made.by(bundle.manifest), retriever, lay_out)
-        app = create_app(retriever, served, about, Access(options.host, options.token or None))
+        served = Served(options.gallery, made.by(bundle.manifest), engines, lay_out)
+        app = create_app(engines, served, about, Access(options.host, options.token or None))
         console.warn_of_model(bundle.manifest)
         port = listener.getsockname()[1]
         host = f"[{options.host}]" if ":" in options.host else options.host

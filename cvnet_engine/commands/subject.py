@@ -53,7 +53,7 @@ class EngineSubject(Closing):
         self._opened = contextlib.ExitStack()
 
     @cached_property
-    def _retriever(self) -> Engines:
+    def _engines(self) -> Engines:
         return self._opened.enter_context(Engines.open(self._bundle, self._threads, self._scales))
 
     def close(self) -> None:
@@ -61,7 +61,7 @@ class EngineSubject(Closing):
 
     def projection(self, task: Task, journal: Journal) -> tuple[Workload, float | None]:
         work = self._remaining(task, journal)
-        return work, rates(self._retriever, task.dataset.images[0]).seconds(work) if work.images else 0.0
+        return work, rates(self._engines, task.dataset.images[0]).seconds(work) if work.images else 0.0
 
     def _remaining(self, task: Task, journal: Journal) -> Workload:
         known: set[Path] = set()
@@ -95,11 +95,11 @@ class EngineSubject(Closing):
         return evaluation, {"index": indexed_s, "indexed": indexed, "queries": evaluation.seconds}
 
     def _fill(self, paths: Sequence[Path], writer: GalleryWriter, report: IndexReport) -> None:
-        fill(paths, self._retriever, writer, report)
+        fill(paths, self._engines, writer, report)
 
     def _judge(self, evaluator: Evaluator) -> Evaluation:
         with self._judging(evaluator) as advance:
-            return evaluator.run(lambda: self._retriever, advance)
+            return evaluator.run(lambda: self._engines, advance)
 
     def _judging(self, evaluator: Evaluator) -> contextlib.AbstractContextManager[Callable[..., None]]:
         return console.progress(f"evaluating {self._bundle.path.resolve().name}", len(evaluator.task.queries))
@@ -122,7 +122,7 @@ class ClusterSubject(EngineSubject):
         with self._judging(evaluator) as advance:
             complete_on_cluster(evaluator, self._bundle, self._gallery, self._scales, self._cluster, advance)
         # rounding on another processor can change a shortlist; this process scores the pairs that are missing
-        return evaluator.run(lambda: self._retriever)
+        return evaluator.run(lambda: self._engines)
 
 
 class ReferenceSubject(Closing):
@@ -139,16 +139,16 @@ class ReferenceSubject(Closing):
         task, identity = replace(task, rerank_full=None), self._method.identity
         images = [path for path in task.dataset.images if journal.get(image_facts(identity, path)) is None]
         work = remaining(Finished(task, identity, journal), images)
-        return work, rates(self._method.retriever, task.dataset.images[0]).seconds(work) if work.images else 0.0
+        return work, rates(self._method.engines, task.dataset.images[0]).seconds(work) if work.images else 0.0
 
     def evaluate(self, task: Task, journal: Journal) -> Timed:
         from cvnet_engine.benchmarks.accuracy.reference_collection import ReferenceCollection
 
-        task, identity, retriever = replace(task, rerank_full=None), self._method.identity, self._method.retriever
+        task, identity, engines = replace(task, rerank_full=None), self._method.identity, self._method.engines
         with console.progress("describing with PyTorch", len(task.dataset.images)) as advance:
-            collection = ReferenceCollection(task.dataset, retriever, identity, journal, advance)
+            collection = ReferenceCollection(task.dataset, engines, identity, journal, advance)
         with console.progress(f"evaluating {self._method.name}", len(task.queries)) as advance:
-            evaluation = Evaluator(collection, Finished(task, identity, journal)).run(lambda: retriever, advance)
+            evaluation = Evaluator(collection, Finished(task, identity, journal)).run(lambda: engines, advance)
         indexed = len(task.dataset.images)
         return evaluation, {"index": collection.seconds, "indexed": indexed, "queries": evaluation.seconds}
 

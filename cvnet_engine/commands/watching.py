@@ -64,7 +64,7 @@ def follow(
     changes: Changes,
     folders: Sequence[Path],
     patterns: Patterns,
-    retriever: Engines,
+    engines: Engines,
     writer: GalleryWriter,
     report: IndexReport,
 ) -> None:
@@ -78,7 +78,7 @@ def follow(
         for path in images:
             report.failed.pop(path, None)
         before = replace(report)
-        index(images, retriever, writer, writer.info.max_side_px, report)
+        index(images, engines, writer, writer.info.max_side_px, report)
         if (report.added, report.updated) != (before.added, before.updated):
             console.say(
                 f"{writer.path}: {report.added - before.added} added, {report.updated - before.updated} updated"

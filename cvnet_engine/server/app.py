@@ -38,9 +38,9 @@ logger = logging.getLogger(__name__)
 
 
 def create_app(
-    retriever: Engines, served: Served, about: About, access: Access, scheduler: Scheduler | None = None
+    engines: Engines, served: Served, about: About, access: Access, scheduler: Scheduler | None = None
 ) -> Guard:
-    """Create the ASGI application. It uses `retriever` only on the scheduler's thread and does not close it."""
+    """Create the ASGI application. It uses `engines` only on the scheduler's thread and does not close it."""
     scheduler = Scheduler() if scheduler is None else scheduler
     metrics = Metrics(queue=lambda: len(scheduler), images=lambda: len(served.snapshot))
     app = FastAPI(
@@ -51,7 +51,7 @@ def create_app(
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.state.service = Service(about, retriever, served, scheduler, metrics, access)
+    app.state.service = Service(about, engines, served, scheduler, metrics, access)
     app.include_router(api.router)
     add_health(app)
     add_page(app)

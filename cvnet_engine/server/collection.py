@@ -35,9 +35,9 @@ Signature = list[tuple[str, int, int]]
 LayOut = Callable[[Engines, Gallery], Searcher | ShardedSearcher]
 
 
-def in_one_place(retriever: Engines, gallery: Gallery) -> Searcher:
+def in_one_place(engines: Engines, gallery: Gallery) -> Searcher:
     """Return a searcher of the gallery in this process."""
-    return Searcher(retriever, gallery, gallery.approximate())
+    return Searcher(engines, gallery, gallery.approximate())
 
 
 def id_of(path: Path) -> str:
@@ -164,7 +164,7 @@ class Snapshot:
 class Served:
     """The newest snapshot of a gallery on disk."""
 
-    def __init__(self, path: Path, wanted: GalleryInfo, retriever: Engines, lay_out: LayOut = in_one_place) -> None:
+    def __init__(self, path: Path, wanted: GalleryInfo, engines: Engines, lay_out: LayOut = in_one_place) -> None:
         """
         Args:
             wanted: model and settings that the gallery must have been built with, checked at each refresh.
@@ -174,7 +174,7 @@ class Served:
             GalleryError: the gallery is missing, damaged, or built with another model or other settings.
         """
         self._path, self._wanted = path, wanted
-        self._lay_out = partial(lay_out, retriever)
+        self._lay_out = partial(lay_out, engines)
         self._signature = signature(path)
         self.snapshot = self._open()
 

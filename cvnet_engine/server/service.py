@@ -38,7 +38,7 @@ class About:
 @dataclass(frozen=True)
 class Service:
     about: About
-    retriever: Engines
+    engines: Engines
     served: Served
     scheduler: Scheduler
     metrics: Metrics
@@ -64,12 +64,12 @@ class Service:
             )
         max_side_px = snapshot.gallery.info.max_side_px
         if image is not None:
-            return lambda: self.retriever.extract_from(image, box, max_side_px)
+            return lambda: self.engines.extract_from(image, box, max_side_px)
         assert id_ is not None
         row = snapshot.row(id_)
         if box is None:
             return lambda: snapshot.gallery.features(row)
-        return lambda: self.retriever.extract_from(snapshot.read(row), box, max_side_px)
+        return lambda: self.engines.extract_from(snapshot.read(row), box, max_side_px)
 
     async def events(self, steps: Iterator[Event], seconds: float) -> AsyncGenerator[Event, None]:
         """Submit a job and yield its events. Closing the generator cancels the job.

@@ -46,7 +46,7 @@ def identical(digests: Sequence[str]) -> list[tuple[int, ...]]:
 def near(
     collection: Collection,
     rows: Array,
-    retriever: Engines,
+    engines: Engines,
     least_similarity: float = LEAST_SIMILARITY,
     least_score: float = LEAST_SCORE,
     done: Callable[[int], None] = lambda _: None,
@@ -66,7 +66,7 @@ def near(
             apart = groups[others] != groups[one]
             others, similarities = others[apart], similarities[apart]
             if len(others):
-                scores = retriever.score_rows(collection.features(int(rows[one])), collection, rows[others].tolist())
+                scores = engines.score_rows(collection.features(int(rows[one])), collection, rows[others].tolist())
                 for other, similarity, score in zip(others, similarities, scores, strict=True):
                     if score >= least_score:
                         matches.append(Match(int(rows[one]), int(rows[other]), float(similarity), float(score)))

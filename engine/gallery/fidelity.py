@@ -14,7 +14,7 @@ from cvnet_engine.engine.gallery.map_codec import MapCodec
 
 SCORED = 8  # images whose pairs are scored
 
-Score = Callable[[Features, Sequence[Features]], Array]  # query, candidates -> pair scores (n,); see `Retriever.score`
+Score = Callable[[Features, Sequence[Features]], Array]  # query, candidates -> pair scores (n,); see `Engines.score`
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ class Seen:
 
 def index(
     paths: Iterable[Path],
-    retriever: Engines,
+    engines: Engines,
     writer: GalleryWriter,
     max_side_px: int | None,
     report: IndexReport,
@@ -82,9 +82,9 @@ def index(
     Raises:
         GalleryError: the gallery cannot be written, for instance because the disk is full.
     """
-    assert retriever.scales == writer.info.scales
-    intake = Intake(writer, retriever.score, report, done)
-    for path, seen in look_ahead(paths, retriever, writer, max_side_px):
+    assert engines.scales == writer.info.scales
+    intake = Intake(writer, engines.score, report, done)
+    for path, seen in look_ahead(paths, engines, writer, max_side_px):
         try:
             file = seen.result()
             if file is not None and file.features is not None:
@@ -101,7 +101,7 @@ def index(
     intake.store()
     report.fidelity = writer.info.fidelity
     if writer.info.maps != "float16" and intake.last:
-        report.score_drift = score_change(retriever.score, writer.codec, list(intake.last)).largest
+        report.score_drift = score_change(engines.score, writer.codec, list(intake.last)).largest
 
 
 @dataclass(frozen=True)
@@ -157,17 +157,17 @@ def streams(bundle: Bundle, threads: int | None, max_side_px: int | None) -> int
 
 
 def look_ahead(
-    paths: Iterable[Path], retriever: Engines, writer: GalleryWriter, max_side_px: int | None
+    paths: Iterable[Path], engines: Engines, writer: GalleryWriter, max_side_px: int | None
 ) -> Iterator[tuple[Path, Future[Seen | None]]]:
     """Read files and extract their features in a thread pool; yield the results in the order of `paths`."""
-    turns = Semaphore(retriever.streams)
+    turns = Semaphore(engines.streams)
 
     def describe(data: bytes) -> Features:
         image = limit_side(decode(data), max_side_px)
         with turns:
-            return retriever.extract(image)
+            return engines.extract(image)
 
-    workers = retriever.streams + READERS
+    workers = engines.streams + READERS
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[tuple[Path, Future[Seen | None]]] = deque()
         try:

@@ -89,7 +89,7 @@ def folder_of(paths: Iterable[Path], gallery: Path, info: GalleryInfo) -> Path:
     return gallery / PARTS / hashlib.sha256(names).hexdigest()[:32]
 
 
-def make(part: Part, info: GalleryInfo, retriever: Engines) -> None:
+def make(part: Part, info: GalleryInfo, engines: Engines) -> None:
     """Index a part, or the rest of it.
 
     Raises:
@@ -100,7 +100,7 @@ def make(part: Part, info: GalleryInfo, retriever: Engines) -> None:
     with GalleryWriter(part.folder, replace(info, code="")) as writer:
         if writer.is_unlearnt:
             writer.keep_maps_by(LearntCodec.load(part.gallery, info.code), info.fidelity)
-        index(part.paths, retriever, writer, info.max_side_px, report)
+        index(part.paths, engines, writer, info.max_side_px, report)
     made = Made(tuple(map(str, part.paths)), {str(path): reason for path, reason in report.failed.items()})
     write_atomically(part.folder / MADE, json.dumps(vars(made)))
 

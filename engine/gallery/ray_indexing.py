@@ -37,7 +37,7 @@ class PartWorker(Worker):
         given_up = time.monotonic() + LEFT_BEHIND_S
         while True:
             try:
-                make(part, info, self.retriever)
+                make(part, info, self.engines)
             except GalleryInUseError:
                 if time.monotonic() > given_up:
                     raise
@@ -50,12 +50,12 @@ class PartWorker(Worker):
         found = []
         for path in paths:
             with contextlib.suppress(ImageError):
-                found.append(self.retriever.extract_from(path, max_side_px=max_side_px))
+                found.append(self.engines.extract_from(path, max_side_px=max_side_px))
         return found
 
     def score(self, query: Features, keys: Sequence[Features]) -> Array:
         """Return the pair scores (n,) of a query and n candidates."""
-        return self.retriever.score(query, keys)
+        return self.engines.score(query, keys)
 
 
 def index_on_cluster(

@@ -73,7 +73,7 @@ class ShardWorker(Worker):
         images = opened.pooled if coarse else opened.gallery
         keys = [images.features(row) for row in rows]
         with self._scoring:
-            return self.retriever.score(query, keys)
+            return self.engines.score(query, keys)
 
     def _open(self, shards: ShardRange) -> Opened:
         """Open shards; the gallery is closed with the last reference.

@@ -156,8 +156,8 @@ class Searchable(Protocol):
 class LocalCollection(Closing):
     """A collection searched in this process. `close` leaves the collection and the engines open."""
 
-    def __init__(self, retriever: Engines, collection: Collection, approximate: Approximate | None = None) -> None:
-        self._retriever, self._collection, self._approximate = retriever, collection, approximate
+    def __init__(self, engines: Engines, collection: Collection, approximate: Approximate | None = None) -> None:
+        self._engines, self._collection, self._approximate = engines, collection, approximate
         self._descriptors = collection.descriptors
         self._index = DescriptorIndex(self._descriptors)
 
@@ -179,7 +179,7 @@ class LocalCollection(Closing):
         self, query: Features, rows: Sequence[int], is_needed: Callable[[int], bool], coarse: bool
     ) -> Batches:
         collection = with_pooled_maps(self._collection) if coarse else self._collection
-        return self._retriever.score_batches(query, collection, rows, is_needed)
+        return self._engines.score_batches(query, collection, rows, is_needed)
 
     def close(self) -> None:
         self._index.close()
@@ -188,12 +188,12 @@ class LocalCollection(Closing):
 class Searcher(Closing):
     """Search a collection in this process. `close` leaves the collection and the engines open."""
 
-    def __init__(self, retriever: Engines, collection: Collection, approximate: Approximate | None = None) -> None:
+    def __init__(self, engines: Engines, collection: Collection, approximate: Approximate | None = None) -> None:
         """
         Args:
             approximate: index that proposes candidates for global search; None for exact search.
         """
-        self._here = LocalCollection(retriever, collection, approximate)
+        self._here = LocalCollection(engines, collection, approximate)
 
     def find(
         self,

@@ -27,7 +27,7 @@ def bundle(tiny_bundle: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def retriever(bundle: Path) -> Iterator[Engines]:
+def engines(bundle: Path) -> Iterator[Engines]:
     with Engines.open(Bundle(bundle)) as opened:
         yield opened
 

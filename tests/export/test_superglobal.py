@@ -149,18 +149,18 @@ def backend(request):
     return request.param
 
 
-def retriever_of(folder, backend) -> Engines:
+def engines_of(folder, backend) -> Engines:
     """One that describes and scores no pairs."""
     descriptor, features = (open_engine(folder / f"{name}.onnx", backend) for name in IMAGE_GRAPHS)
     return Engines(descriptor, features, None, DESCRIPTORS["superglobal"])
 
 
 def test_the_shortest_side(superglobal_graphs, backend):
-    retriever = retriever_of(superglobal_graphs, backend)
+    engines = engines_of(superglobal_graphs, backend)
     pixels = np.random.default_rng(0).integers(0, 256, (92, 300, 3), np.uint8)
-    assert retriever.extract(pixels).descriptor.shape == (2048,)
+    assert engines.extract(pixels).descriptor.shape == (2048,)
     with pytest.raises(ImageError, match=r"^300x91 pixels are too few; expected at least 92 on each side"):
-        retriever.extract(pixels[:91])
+        engines.extract(pixels[:91])
 
 
 @pytest.fixture(scope="module")
@@ -177,22 +177,22 @@ def dataset():
     return load(PHOTOS.parent, PHOTOS.name)
 
 
-def described_query(retriever, dataset, row):
+def described_query(engines, dataset, row):
     from cvnet_engine.benchmarks.accuracy.evaluation import extract_query
 
-    return extract_query(retriever, dataset.queries[row], dataset.ground_truth[row].bbx).descriptor
+    return extract_query(engines, dataset.queries[row], dataset.ground_truth[row].bbx).descriptor
 
 
 def test_published_descriptors_where_the_bias_does_not_drown_the_rest(small_bias, backend, run, dataset):
-    retriever = retriever_of(small_bias, backend)
-    photo = retriever.extract_from(dataset.images[0])
+    engines = engines_of(small_bias, backend)
+    photo = engines.extract_from(dataset.images[0])
     np.testing.assert_allclose(photo.descriptor, run["b256_default_db0"], rtol=0, atol=2e-6)
-    query = described_query(retriever, dataset, run["query_rows"][0])
+    query = described_query(engines, dataset, run["query_rows"][0])
     np.testing.assert_allclose(query, run["b256_default_q0"], rtol=0, atol=2e-6)
     pixels = load(dataset.images[0])
-    inputs = [retriever.kind.network_input(pixels, scale) for scale in IMAGE_SCALES]
+    inputs = [engines.kind.network_input(pixels, scale) for scale in IMAGE_SCALES]
     np.testing.assert_array_equal([x.shape[2:] for x in inputs], [run[f"db0_scale{s}_hw"] for s in range(3)])
-    scales = np.concatenate([retriever.descriptor.run({"image": x})["descriptor"] for x in inputs])
+    scales = np.concatenate([engines.descriptor.run({"image": x})["descriptor"] for x in inputs])
     np.testing.assert_allclose(scales[1], run["b256_scales1_db0"], rtol=0, atol=2e-6)
     np.testing.assert_allclose(over_scales(scales), photo.descriptor, rtol=0, atol=1e-6)
     for left_out in ("norelup", "nogemp", "norgem", "nosgem", "alloff", "antialias"):  # the test can tell them
@@ -202,9 +202,9 @@ def test_published_descriptors_where_the_bias_does_not_drown_the_rest(small_bias
 @pytest.mark.slow
 def test_published_ranks_of_a_part_of_the_photos(small_bias, run, dataset):
     """40 photos and 10 queries, whole: image files to reranked rows."""
-    retriever = retriever_of(small_bias, "onnxruntime")
-    database = np.stack([retriever.extract_from(path).descriptor for path in dataset.images[:40]])
-    queries = [described_query(retriever, dataset, row) for row in run["b256_sub_query_rows"]]
+    engines = engines_of(small_bias, "onnxruntime")
+    database = np.stack([engines.extract_from(path).descriptor for path in dataset.images[:40]])
+    queries = [described_query(engines, dataset, row) for row in run["b256_sub_query_rows"]]
     require_published(run, "b256_sub_", database, queries, {"": Refinement(), "M15_": Refinement(15, 4)}, 2e-6)
 
 
@@ -215,9 +215,9 @@ def test_published_run(superglobal_graphs, backend, run, dataset):
     The latter where it is settled which ten neighbours an image has: half of the similarities that decide it are closer
     than 1.4e-6, some equal in float32. Two that are off by as much as any here may have changed places.
     """
-    retriever = retriever_of(superglobal_graphs, backend)
-    database = np.stack([retriever.extract_from(path).descriptor for path in dataset.images])
-    queries = [described_query(retriever, dataset, row) for row in run["query_rows"]]
+    engines = engines_of(superglobal_graphs, backend)
+    database = np.stack([engines.extract_from(path).descriptor for path in dataset.images])
+    queries = [described_query(engines, dataset, row) for row in run["query_rows"]]
     np.testing.assert_allclose(database, run["desc_db"], rtol=0, atol=1e-6)
     np.testing.assert_allclose(queries, run["desc_query"], rtol=0, atol=1e-6)
     similarities = database @ np.transpose(queries)
@@ -240,9 +240,9 @@ def test_published_run_of_the_demonstration_model(tmp_path, dataset):
 
     run = dict(np.load(DEMO_RUN))
     export_image_graphs(checkpoint.load("demo", 50, descriptor="superglobal"), tmp_path)
-    retriever = retriever_of(tmp_path, "onnxruntime")
-    database = np.stack([retriever.extract_from(path).descriptor for path in dataset.images])
-    queries = [described_query(retriever, dataset, row) for row in run["query_rows"]]
+    engines = engines_of(tmp_path, "onnxruntime")
+    database = np.stack([engines.extract_from(path).descriptor for path in dataset.images])
+    queries = [described_query(engines, dataset, row) for row in run["query_rows"]]
     assert not database[:, 384:].any()  # the narrow network fills the first values
     np.testing.assert_allclose(database[:, :384], run["desc_db"], rtol=0, atol=2e-6)
     require_published(run, "", database, queries, {"": Refinement(), "M50_": Refinement(50)}, 4e-6)

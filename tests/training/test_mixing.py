@@ -11,7 +11,7 @@ from cvnet_engine.benchmarks.accuracy.evaluation import extract_query
 from cvnet_engine.engine.gallery.map_codec import HalfCodec
 from cvnet_engine.engine.retrieval.pooling import Pooled, pooled
 from cvnet_engine.engine.retrieval.search import similarities
-from tests.benchmarks.lab.frontier.fakes import FakeEngines
+from tests.benchmarks.lab.frontier.fakes import FakeEngineCache
 from tests.pictures import photo
 from training import mixing
 
@@ -23,11 +23,11 @@ TRUTH = GroundTruth((0.0, 0.0, 150.0, 130.0), np.array([0]), NONE, NONE)
 def test_pairs_are_those_of_each_shortlist(tmp_path, monkeypatch, shortlist):
     monkeypatch.setattr(mixing, "SHORTLIST", shortlist)
     paths = tuple(photo(tmp_path / f"{row}.png", 140, 200, seed=row) for row in range(6))
-    dataset, retriever = Dataset("small", paths[:4], paths[4:], (TRUTH, TRUTH)), FakeEngines().get("fp32", "cvnet")
-    rough, full = mixing.pair_scores(dataset, retriever)
+    dataset, engines = Dataset("small", paths[:4], paths[4:], (TRUTH, TRUTH)), FakeEngineCache().get("fp32", "cvnet")
+    rough, full = mixing.pair_scores(dataset, engines)
     assert len(rough) == len(full) == 2 * min(shortlist, 4)
-    database = Database.as_kept([retriever.extract_from(path) for path in paths[:4]], HalfCodec())
-    query = extract_query(retriever, paths[5], TRUTH.bbx)
+    database = Database.as_kept([engines.extract_from(path) for path in paths[:4]], HalfCodec())
+    query = extract_query(engines, paths[5], TRUTH.bbx)
     last = int(np.argsort(-similarities(database.descriptors, query.descriptor))[min(shortlist, 4) - 1])
-    assert full[-1] == retriever.score_rows(query, database, [last])[0]
-    assert rough[-1] == retriever.score_rows(pooled(query), Pooled(database), [last])[0]
+    assert full[-1] == engines.score_rows(query, database, [last])[0]
+    assert rough[-1] == engines.score_rows(pooled(query), Pooled(database), [last])[0]

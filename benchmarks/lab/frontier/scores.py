@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.lab.frontier import pictures
 from benchmarks.lab.frontier.grid import DESCRIPTORS, arithmetic, sides
 from benchmarks.lab.frontier.pictures import Picture
-from benchmarks.lab.subject import open_retriever
+from benchmarks.lab.subject import open_engines
 from cvnet_engine.benchmarks.accuracy.database import Database
 from cvnet_engine.benchmarks.accuracy.dataset import Dataset
 from cvnet_engine.benchmarks.accuracy.evaluation import database_digest
@@ -123,7 +123,7 @@ class EngineCache(Closing):
         if key not in self._opened:
             folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
             model = checkpoint.load(self._weights, self._depth, descriptor=descriptor)
-            opened = open_retriever(model, precision, self._photos, folder, self._threads)
+            opened = open_engines(model, precision, self._photos, folder, self._threads)
             self._opened[key] = self._stack.enter_context(opened)
         return self._opened[key]
 
@@ -170,15 +170,15 @@ class Work:
                 yield Step(name, cost, partial(self._describe, setting, descriptor, picture))
 
     def _describe(self, setting: Setting, descriptor: str, picture: Picture) -> None:
-        retriever, image = self.engines.get(setting.precision, descriptor), picture.read()
+        engines, image = self.engines.get(setting.precision, descriptor), picture.read()
         if descriptor != MAPPED:
-            retriever = replace(retriever, features=retriever.descriptor)  # computes no maps
+            engines = replace(engines, features=engines.descriptor)  # computes no maps
         try:
-            check_size(image, retriever.kind.min_side_px)
+            check_size(image, engines.kind.min_side_px)
         except ImageError as error:
             raise ImageError(f"{picture.path}: {error}") from error
-        inputs = ((scale, retriever.kind.network_input(image, scale)) for scale in IMAGE_SCALES)
-        (descriptors,), maps = retriever.at_scales(inputs)
+        inputs = ((scale, engines.kind.network_input(image, scale)) for scale in IMAGE_SCALES)
+        (descriptors,), maps = engines.at_scales(inputs)
         if maps:  # maps first, so that stored descriptors imply stored maps
             self.journal.put(setting.map_facts(picture), {f"map_{i}": m[0] for i, m in enumerate(maps)})
         self.journal.put(setting.descriptor_facts(descriptor, picture), {"descriptors": descriptors})
@@ -192,8 +192,8 @@ class Work:
 
     def _score(self, setting: Setting, maps: str, query: Picture) -> None:
         pairs, features = self._pairs(setting, maps), self.features(setting, query)
-        retriever = self.engines.get(setting.precision, MAPPED)
-        self.journal.put(setting.pair_facts(maps, query), pairs.scores(retriever, features))
+        engines = self.engines.get(setting.precision, MAPPED)
+        self.journal.put(setting.pair_facts(maps, query), pairs.scores(engines, features))
 
     def _pairs(self, setting: Setting, maps: str) -> Pairs:
         """Load a database into memory; the previous one is dropped."""
@@ -233,11 +233,11 @@ class Pairs:
         whole = Database.as_kept(as_made, codec(maps, as_made))
         return cls(whole, Database([pooled(features) for features in whole.described]))
 
-    def scores(self, retriever: Engines, query: Features) -> dict[str, Array]:
+    def scores(self, engines: Engines, query: Features) -> dict[str, Array]:
         rows = range(len(self.whole.described))
         return {
-            "full": retriever.score_rows(query, self.whole, rows),
-            "pooled": retriever.score_rows(pooled(query), self.small, rows),
+            "full": engines.score_rows(query, self.whole, rows),
+            "pooled": engines.score_rows(pooled(query), self.small, rows),
         }
 
 

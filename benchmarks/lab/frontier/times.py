@@ -183,13 +183,13 @@ def describing(engines: EngineCache, precisions: Sequence[str], image: Array, si
     """Return the stages of extracting an image at each scale; scale 1 includes the maps."""
     stages: Stages = {}
     for precision, descriptor, scale in product(precisions, DESCRIPTORS, IMAGE_SCALES):
-        retriever = engines.get(precision, descriptor)
-        stages["describe", side_px, precision, descriptor, scale] = partial(describe, retriever, image, scale), 1
+        opened = engines.get(precision, descriptor)
+        stages["describe", side_px, precision, descriptor, scale] = partial(describe, opened, image, scale), 1
     return stages
 
 
-def describe(retriever: Engines, image: Array, scale: float) -> None:
-    retriever.at_scales([(scale, retriever.kind.network_input(image, scale))])
+def describe(engines: Engines, image: Array, scale: float) -> None:
+    engines.at_scales([(scale, engines.kind.network_input(image, scale))])
 
 
 def refining(query: Array) -> Stages:

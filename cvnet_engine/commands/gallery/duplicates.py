@@ -32,10 +32,10 @@ def run(options: DuplicatesOptions) -> None:
         repeated = {row for rows in same for row in rows[1:]}  # only the first of equal files is compared
         distinct = np.array([row for row in range(len(gallery)) if row not in repeated], np.int64)
         with (
-            Engines.open(bundle, options.threads) as retriever,
+            Engines.open(bundle, options.threads) as engines,
             console.progress("comparing", len(distinct)) as advance,
         ):
-            groups = near(gallery, distinct, retriever, LEAST_SIMILARITY, least_score, advance)
+            groups = near(gallery, distinct, engines, LEAST_SIMILARITY, least_score, advance)
         exact = [copies(rows, gallery.paths, stamps) for rows in same]
         similar = [copies(group.rows, gallery.paths, stamps, group) for group in groups]
         images = len(gallery)

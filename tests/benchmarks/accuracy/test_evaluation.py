@@ -33,10 +33,10 @@ needs_photos = pytest.mark.skipif(not PUBLISHED.is_file(), reason=f"needs {PUBLI
 
 
 class Described:
-    """A collection made of a retriever and a list of files, extracted when asked for."""
+    """A collection made of engines and a list of files, extracted when asked for."""
 
-    def __init__(self, retriever, paths):
-        self.extracted = [retriever.extract_from(path) for path in paths]
+    def __init__(self, engines, paths):
+        self.extracted = [engines.extract_from(path) for path in paths]
         self.descriptors = np.stack([features.descriptor for features in self.extracted])
 
     def map_size(self, row):
@@ -50,23 +50,23 @@ class Described:
 @pytest.mark.parametrize(
     ("who", "most"), [("engine", None), ("reference", 2), pytest.param("reference", None, marks=pytest.mark.slow)]
 )
-def test_first_query_as_published(who, most, retriever, seeded_model):
+def test_first_query_as_published(who, most, engines, seeded_model):
     """Descriptors and pair scores of one query and its whole shortlist, or so many of it."""
-    retriever = retriever if who == "engine" else reference(seeded_model(50))
+    engines = engines if who == "engine" else reference(seeded_model(50))
     dataset = load(SHARED / "data", "landmarks-tiny")
     want = np.load(PUBLISHED)
     (of_query,) = np.nonzero(want["pairs"][:, 1] == 0)
     of_query = of_query[:most]
     rows = want["pairs"][of_query, 0]
-    query = extract_query(retriever, dataset.queries[0], dataset.ground_truth[0].bbx)
-    collection = Described(retriever, [dataset.images[row] for row in rows])
+    query = extract_query(engines, dataset.queries[0], dataset.ground_truth[0].bbx)
+    collection = Described(engines, [dataset.images[row] for row in rows])
     np.testing.assert_allclose(query.descriptor, want["desc_query"][0], atol=1e-5)
     np.testing.assert_allclose(collection.descriptors, want["desc_db"][rows], atol=1e-5)
-    scores = retriever.score_rows(query, collection, range(len(rows)))
+    scores = engines.score_rows(query, collection, range(len(rows)))
     np.testing.assert_allclose(scores, want["scores"][of_query], atol=1e-4)
 
 
-class FakeRetriever:
+class FakeEngines:
     """One descriptor for all, pair scores by row, and a count of what was asked for."""
 
     def __init__(self, descriptor, scores):
@@ -99,15 +99,15 @@ def small(tmp_path):
     return dataset, Flat(np.array([[0.9], [0.8], [0.7], [0.6], [0.5]], np.float32))
 
 
-def run(small, retriever, shortlists, journal, identity="model", **options):
+def run(small, engines, shortlists, journal, identity="model", **options):
     dataset, collection = small
     task = Task(dataset, tuple(shortlists), **options)
-    return Evaluator(collection, Finished(task, identity, journal)).run(lambda: retriever)
+    return Evaluator(collection, Finished(task, identity, journal)).run(lambda: engines)
 
 
 def test_shortlists_are_counted_per_setup(small):
     """Ignored images take no place in a setup's shortlist, and no pair is scored twice."""
-    fake = FakeRetriever([1.0], [1.0, 0.0, 0.0, 0.9, 0.9])
+    fake = FakeEngines([1.0], [1.0, 0.0, 0.0, 0.9, 0.9])
     (query,) = evaluate(small[0], fake, small[1], [1, 2]).queries
     # E ignores 0 and 2, M ignores 0, H ignores 0 and 1: first two are {1,3}, {1,2}, {2,3}
     assert sorted(fake.asked) == [1, 2, 3]
@@ -121,13 +121,13 @@ def test_shortlists_are_counted_per_setup(small):
 
 def test_what_the_journal_has_is_not_computed_again(small, tmp_path):
     """A longer shortlist scores what is missing, a shorter one nothing; the figures are those of a run in one go."""
-    retrievers = [FakeRetriever([1.0], [1.0, 0.0, 0.0, 0.9, 0.9]) for _ in range(4)]
+    fakes = [FakeEngines([1.0], [1.0, 0.0, 0.0, 0.9, 0.9]) for _ in range(4)]
     found = []
     with Journal(tmp_path / "j.sqlite") as journal:
-        for fake, shortlists in zip(retrievers, ([1], [1, 2], [1], [1, 2]), strict=True):
+        for fake, shortlists in zip(fakes, ([1], [1, 2], [1], [1, 2]), strict=True):
             found.append(run(small, fake, shortlists, journal))
-    assert [(fake.extracted, sorted(fake.asked)) for fake in retrievers] == [(1, [1, 2]), (1, [3]), (0, []), (0, [])]
-    in_one_go = evaluate(small[0], FakeRetriever([1.0], retrievers[0].scores), small[1], [1, 2])
+    assert [(fake.extracted, sorted(fake.asked)) for fake in fakes] == [(1, [1, 2]), (1, [3]), (0, []), (0, [])]
+    in_one_go = evaluate(small[0], FakeEngines([1.0], fakes[0].scores), small[1], [1, 2])
     for again in (found[1], found[3]):
         assert again.to_json() == in_one_go.to_json()
         assert again.queries[0].pair_scores == in_one_go.queries[0].pair_scores
@@ -135,7 +135,7 @@ def test_what_the_journal_has_is_not_computed_again(small, tmp_path):
     assert found[1].seconds == found[3].seconds > found[0].seconds
 
 
-class LooksFirst(FakeRetriever):
+class LooksFirst(FakeEngines):
     """Scores on pooled maps by row too."""
 
     def __init__(self, scores, rough):
@@ -165,7 +165,7 @@ def test_the_best_of_each_setups_shortlist_are_scored_in_full(small):
 
 def test_fine_as_long_as_the_shortlist_is_the_published_evaluation(small):
     scores = [1.0, 0.0, 0.1, 0.9, 0.9]
-    published = evaluate(small[0], FakeRetriever([1.0], scores), small[1], [1, 3])
+    published = evaluate(small[0], FakeEngines([1.0], scores), small[1], [1, 3])
     fake = LooksFirst(scores, None)
     assert evaluate(small[0], fake, small[1], [1, 3], rerank_full=3).to_json() == published.to_json()
     assert not fake.looked_at
@@ -173,11 +173,11 @@ def test_fine_as_long_as_the_shortlist_is_the_published_evaluation(small):
 
 def test_the_journal_keeps_evaluations_of_another_fine_apart(small, tmp_path):
     scores, rough = [1.0, 0.0, 0.1, 0.9, 0.9], [1.0, 0.0, 0.0, 0.4, 0.9]
-    found, retrievers = [], [LooksFirst(scores, rough) for _ in range(4)]
+    found, fakes = [], [LooksFirst(scores, rough) for _ in range(4)]
     with Journal(tmp_path / "j.sqlite") as journal:
-        for fake, rerank_full in zip(retrievers, (None, 1, 1, 2), strict=True):
+        for fake, rerank_full in zip(fakes, (None, 1, 1, 2), strict=True):
             found.append(run(small, fake, [3], journal, rerank_full=rerank_full))
-    done = [(fake.extracted, len(fake.looked_at), len(fake.asked)) for fake in retrievers]
+    done = [(fake.extracted, len(fake.looked_at), len(fake.asked)) for fake in fakes]
     assert done == [(1, 0, 4), (1, 4, 2), (0, 0, 0), (1, 4, 3)]
     assert found[1].to_json() == found[2].to_json()
     assert found[1].queries[0].coarse_scores == found[2].queries[0].coarse_scores
@@ -186,8 +186,8 @@ def test_the_journal_keeps_evaluations_of_another_fine_apart(small, tmp_path):
 @pytest.mark.parametrize("change", [{"identity": "another model"}, {"cropped": False}])
 def test_what_was_computed_otherwise_is_not_taken(small, change):
     with Journal(None) as journal:
-        run(small, FakeRetriever([1.0], [0.1] * 5), [2], journal)
-        other = FakeRetriever([1.0], [0.2] * 5)
+        run(small, FakeEngines([1.0], [0.1] * 5), [2], journal)
+        other = FakeEngines([1.0], [0.2] * 5)
         outcome = run(small, other, [2], journal, **change)
     assert other.extracted == 1
     assert outcome.queries[0].pair_scores == {row: pytest.approx(0.2) for row in (1, 2, 3)}
@@ -240,7 +240,7 @@ def test_reference_collection_describes_each_image_once(tmp_path):
 
     with Journal(None) as journal:
         first, again = Counting(), Counting()
-        collections = [ReferenceCollection(dataset, retriever, "model", journal) for retriever in (first, again)]
+        collections = [ReferenceCollection(dataset, engines, "model", journal) for engines in (first, again)]
     assert (first.described, again.described) == (list(images), [])
     for collection in collections:
         assert collection.descriptors[:, 0].tolist() == [1, 2, 3]
@@ -260,8 +260,8 @@ def test_one_list_is_refined_for_all_setups_and_no_pair_scored(clustered):
     """Though the journal has pair scores of another run; junk takes part in the refinement."""
     descriptor = [1.0, 0.0, 0.0]
     with Journal(None) as journal:
-        run(clustered, FakeRetriever(descriptor, [0.1] * 5), [5], journal)
-        fake = FakeRetriever(descriptor, [])
+        run(clustered, FakeEngines(descriptor, [0.1] * 5), [5], journal)
+        fake = FakeEngines(descriptor, [])
         (query,) = run(clustered, fake, [5], journal, method="superglobal").queries
     whole = rerank(np.float32(descriptor), query.ranking, clustered[1].descriptors, Refinement(5)).rows.tolist()
     assert fake.asked == []
@@ -271,7 +271,7 @@ def test_one_list_is_refined_for_all_setups_and_no_pair_scored(clustered):
 
 
 def test_both_scores_pairs_of_the_refined_list(clustered):
-    fake = FakeRetriever([1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.9, 0.9])
+    fake = FakeEngines([1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.9, 0.9])
     with Journal(None) as journal:
         (query,) = run(clustered, fake, [2], journal, method="both").queries
     whole = rerank(np.float32([1, 0, 0]), query.ranking, clustered[1].descriptors, Refinement()).rows
@@ -282,7 +282,7 @@ def test_both_scores_pairs_of_the_refined_list(clustered):
 
 
 def test_no_reranking_means_no_pairs(small):
-    fake = FakeRetriever([1.0], [])
+    fake = FakeEngines([1.0], [])
     (query,) = evaluate(small[0], fake, small[1], []).queries
     assert set(query.results) == {(GLOBAL, setup) for setup in SETUPS}
     assert not query.pair_scores

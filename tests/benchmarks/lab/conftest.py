@@ -38,8 +38,8 @@ def photographs(tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPat
 def indexed(files: Sequence[Path], bundle: Path, gallery: Path) -> Path:
     opened = Bundle(bundle)
     with (
-        Engines.open(opened) as retriever,
+        Engines.open(opened) as engines,
         GalleryWriter(gallery, GalleryInfo.made_with(opened.manifest, None, MAPS)) as writer,
     ):
-        index(files, retriever, writer, None, IndexReport())
+        index(files, engines, writer, None, IndexReport())
     return gallery

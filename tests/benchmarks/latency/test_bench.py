@@ -147,7 +147,7 @@ def test_a_wrong_result_is_not_timed(bundle):
             return {"score": self._engine.run(feeds)["score"] + 0.01}
 
     right = open_bundle(bundle, 2)
-    wrong = replace(right, name="wrong", retriever=replace(right.retriever, reranker=Wrong(right.retriever.reranker)))
+    wrong = replace(right, name="wrong", engines=replace(right.engines, reranker=Wrong(right.engines.reranker)))
     compared = compare([open_reference(Bundle(bundle), 2), right, wrong], [photo(*SIZE, seed) for seed in range(2)])
     assert [candidate.method.name for candidate in compared.candidates] == [REFERENCE, right.name]
     assert list(compared.refused) == ["wrong"]

@@ -83,9 +83,9 @@ def test_plans_take_no_batches(tiny, tmp_path):
 def test_a_pool_indexes_and_searches_every_file(tiny, tmp_path, spread):
     files = [photo(tmp_path / f"{seed}.jpg", seed=seed) for seed in range(5)]
     gallery = tmp_path / "gallery"
-    with Engines.open(Bundle(tiny), 1) as retriever, GalleryWriter(gallery, INFO) as writer:
+    with Engines.open(Bundle(tiny), 1) as engines, GalleryWriter(gallery, INFO) as writer:
         for file in files:
-            writer.put(file, STAMP, half(retriever.extract(load(file))))
+            writer.put(file, STAMP, half(engines.extract(load(file))))
     for job in (Job(tiny, spread), Job(tiny, spread, gallery, shortlist=2)):
         with WorkerPool(job) as pool:
             pool.run(files)

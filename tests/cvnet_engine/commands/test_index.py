@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cvnet_engine import Retriever as Searching
+from cvnet_engine import Retriever
 from cvnet_engine.commands.index import paths_of
 from cvnet_engine.commands.watching import changed_images, follow, open_changes
 from cvnet_engine.engine.bundle import Bundle
@@ -23,7 +23,7 @@ from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.geometry import IMAGE_SCALES
 from cvnet_engine.engine.retrieval.engines import Engines
-from tests.galleries import INFO, FakeRetriever
+from tests.galleries import INFO, FakeEngines
 from tests.hostile.tiny import write_bundle
 from tests.pictures import photo
 
@@ -130,7 +130,7 @@ def test_a_gallery_has_its_scales_and_describes_queries_by_them(tiny, album, tmp
         np.testing.assert_array_equal(opened.descriptors[1], expected)
         published = replace(engines, scales=IMAGE_SCALES).extract_from(album / "b.png", max_side_px=1024).descriptor
         assert np.abs(published - expected).max() > 1e-4
-        with Searching(bundle, opened) as searching:
+        with Retriever(bundle, opened) as searching:
             np.testing.assert_array_equal(searching.descriptor(album / "b.png"), expected)
 
 
@@ -186,7 +186,7 @@ def test_a_file_that_can_be_read_at_last_is_no_failure_any_more(album, tmp_path)
 
     report = IndexReport()
     with GalleryWriter(tmp_path / "g", INFO) as writer:
-        follow(changes(), [album], Patterns(), FakeRetriever(), writer, report)
+        follow(changes(), [album], Patterns(), FakeEngines(), writer, report)
     assert (report.added, report.failed) == (1, {})
 
 

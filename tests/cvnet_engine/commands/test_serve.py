@@ -46,10 +46,10 @@ def gallery(bundle: Path, images: list[Path], tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="module")
-def client(bundle, gallery, retriever):
+def client(bundle, gallery, engines):
     manifest = Bundle(bundle).manifest
-    served = Served(gallery, GalleryInfo.made_with(manifest, MAX_SIDE_PX, "float16"), retriever)
-    app = create_app(retriever, served, About(manifest.model, manifest.features_id, None), Access("127.0.0.1"))
+    served = Served(gallery, GalleryInfo.made_with(manifest, MAX_SIDE_PX, "float16"), engines)
+    app = create_app(engines, served, About(manifest.model, manifest.features_id, None), Access("127.0.0.1"))
     with TestClient(app, "http://127.0.0.1") as client:
         yield client
 

@@ -61,8 +61,8 @@ def gallery(bundle: Path, photos: list[Path], tmp_path_factory: pytest.TempPathF
 def add(bundle: Path, photos: list[Path], gallery: Path) -> None:
     opened = Bundle(bundle)
     info = GalleryInfo.made_with(opened.manifest, None, "float16")
-    with GalleryWriter(gallery, info, PER_SHARD) as writer, Engines.open(opened, 1) as retriever:
-        index(photos, retriever, writer, None, IndexReport())
+    with GalleryWriter(gallery, info, PER_SHARD) as writer, Engines.open(opened, 1) as engines:
+        index(photos, engines, writer, None, IndexReport())
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +104,9 @@ def started(bundle: Path, gallery: Path) -> tuple[subprocess.Popen[str], str]:
 def local(bundle: Path, gallery: Path) -> Iterator[TestClient]:
     """The server of one process."""
     manifest = Bundle(bundle).manifest
-    with Engines.open(Bundle(bundle), 1) as retriever:
-        served = Served(gallery, GalleryInfo.made_with(manifest, None, "float16"), retriever)
-        app = create_app(retriever, served, About(manifest.model, manifest.features_id, None), Access("127.0.0.1"))
+    with Engines.open(Bundle(bundle), 1) as engines:
+        served = Served(gallery, GalleryInfo.made_with(manifest, None, "float16"), engines)
+        app = create_app(engines, served, About(manifest.model, manifest.features_id, None), Access("127.0.0.1"))
         with TestClient(app, "http://127.0.0.1") as client:
             yield client
 
@@ -157,14 +157,14 @@ def test_a_replica_that_is_killed_is_missing_until_it_is_replaced(bundle, galler
     assert len(victims) == WORKERS
     os.kill(victims[0], signal.SIGKILL)
     partial = until(ask, query, lambda answer: answer["partial"])
-    with Gallery(gallery) as opened, Engines.open(Bundle(bundle), 1) as retriever:
+    with Gallery(gallery) as opened, Engines.open(Bundle(bundle), 1) as engines:
         found = {hit["path"] for hit in partial["results"]}
         rest = np.array([row for row, path in enumerate(opened.paths) if str(path) in found])  # without the query
         lost = partial["missing"]["images"]
         assert partial["missing"] == {"images": lost, "workers": 1, "of": WORKERS}
         assert lost in {len(share) for share in opened.shard_ranges(WORKERS)}
         assert COUNT - lost - len(rest) in (0, 1)  # the query itself may be among the lost
-        with Searcher(retriever, opened) as searcher:
+        with Searcher(engines, opened) as searcher:
             ranking = searcher.find(opened.features(4), Plan(COUNT, 9), selection=rest).ranking
         assert [hit["path"] for hit in partial["results"]] == [str(opened.paths[row]) for row in ranking.rows]
         assert [hit["score"] for hit in partial["results"]] == ranking.scores.tolist()

@@ -21,7 +21,7 @@ from cvnet_engine.server.collection import Served
 from cvnet_engine.server.scheduler import Scheduler
 from cvnet_engine.server.security import Access
 from cvnet_engine.server.service import About
-from tests.galleries import INFO, FakeRetriever
+from tests.galleries import INFO, FakeEngines
 from tests.pictures import dated, photo
 
 IMAGES = 12
@@ -29,7 +29,7 @@ TOKEN = "correct horse battery"
 LOCAL = "http://127.0.0.1:8080"
 
 
-class Retriever(FakeRetriever):
+class ScoringEngines(FakeEngines):
     """Pair scores that depend on the two descriptors alone."""
 
     def extract(self, image):
@@ -45,7 +45,7 @@ class Retriever(FakeRetriever):
 
 def add(gallery: Path, photos: list[Path]) -> None:
     with GalleryWriter(gallery, INFO) as writer:
-        index(photos, Retriever(), writer, INFO.max_side_px, IndexReport())
+        index(photos, ScoringEngines(), writer, INFO.max_side_px, IndexReport())
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def gallery(photos: list[Path], tmp_path: Path) -> Path:
 
 @pytest.fixture
 def served(gallery: Path) -> Served:
-    return Served(gallery, INFO, Retriever())
+    return Served(gallery, INFO, ScoringEngines())
 
 
 Serve = Callable[..., TestClient]
@@ -81,7 +81,7 @@ def serve(served: Served) -> Iterator[Serve]:
 
     def start(access: Access | None = None, scheduler: Scheduler | None = None, base_url: str = LOCAL) -> TestClient:
         about = About("fake model", INFO.features_id, "a notice")
-        app = create_app(Retriever(), served, about, access or Access("127.0.0.1"), scheduler)
+        app = create_app(ScoringEngines(), served, about, access or Access("127.0.0.1"), scheduler)
         clients.append(TestClient(app, base_url, raise_server_exceptions=False))
         return clients[-1].__enter__()
 

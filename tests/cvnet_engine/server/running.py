@@ -17,11 +17,11 @@ from cvnet_engine.server.collection import Served
 from cvnet_engine.server.scheduler import Scheduler
 from cvnet_engine.server.security import Access
 from cvnet_engine.server.service import About
-from tests.cvnet_engine.server.conftest import Retriever
+from tests.cvnet_engine.server.conftest import ScoringEngines
 from tests.galleries import INFO
 
 
-class Gated(Retriever):
+class Gated(ScoringEngines):
     """Scores a batch when the gate is open."""
 
     def __init__(self) -> None:
@@ -62,10 +62,10 @@ class Watched(Scheduler):
 
 class Running:
     def __init__(self, gallery: Path, token: str | None = None, port: int = 0) -> None:
-        self.retriever, self.scheduler = Gated(), Watched()
-        served = Served(gallery, INFO, self.retriever)
+        self.engines, self.scheduler = Gated(), Watched()
+        served = Served(gallery, INFO, self.engines)
         about = About("fake model", INFO.features_id, "The model is untrained.")
-        app = create_app(self.retriever, served, about, Access("127.0.0.1", token), self.scheduler)
+        app = create_app(self.engines, served, about, Access("127.0.0.1", token), self.scheduler)
         self.listener = listen("127.0.0.1", port)
         self.port = self.listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/"
@@ -74,7 +74,7 @@ class Running:
         self.thread.start()
 
     def stop(self) -> None:
-        self.retriever.gate.set()
+        self.engines.gate.set()
         self.server.should_exit = True
         self.thread.join(60)
         self.listener.close()
@@ -82,7 +82,7 @@ class Running:
 
 if __name__ == "__main__":
     running = Running(Path(sys.argv[1]))
-    running.retriever.gate.clear()
+    running.engines.gate.clear()
     sys.stdout.write(f"{running.port}\n")
     sys.stdout.flush()
     running.thread.join()

@@ -23,7 +23,7 @@ from cvnet_engine.server.collection import id_of
 from cvnet_engine.server.problems import ProblemError
 from cvnet_engine.server.scheduler import Scheduler
 from cvnet_engine.server.service import unless_gone
-from tests.cvnet_engine.server.conftest import IMAGES, Retriever, add
+from tests.cvnet_engine.server.conftest import IMAGES, ScoringEngines, add
 from tests.pictures import photo, png
 
 
@@ -45,8 +45,8 @@ def events_of(answer) -> list[tuple[str, dict]]:
 def expected(served, data: bytes, plan: Plan):
     """What the engine itself finds."""
 
-    with Searcher(Retriever(), served.snapshot.gallery) as searcher:
-        return searcher.find(Retriever().extract(decode(data)), plan)
+    with Searcher(ScoringEngines(), served.snapshot.gallery) as searcher:
+        return searcher.find(ScoringEngines().extract(decode(data)), plan)
 
 
 @pytest.mark.parametrize("method", ["cvnet", "superglobal", "both"])
@@ -137,7 +137,7 @@ def test_a_failure_on_the_way_is_the_last_event(client, photos, monkeypatch):
         yield [0], np.zeros(1, np.float32)
         raise MemoryError
 
-    monkeypatch.setattr(Retriever, "score_batches", damaged)
+    monkeypatch.setattr(ScoringEngines, "score_batches", damaged)
     asked = {"id": id_of(photos[1])}
     name, data = events_of(client.post("/v1/search", json=asked, headers={"Accept": "text/event-stream"}))[-1]
     assert (name, data["status"]) == ("problem", 503)
@@ -426,7 +426,7 @@ def test_an_error_of_ours_in_the_middle_of_a_stream_is_in_the_log(client, photos
         yield [0], np.zeros(1, np.float32)
         raise KeyError("secret")
 
-    monkeypatch.setattr(Retriever, "score_batches", failing)
+    monkeypatch.setattr(ScoringEngines, "score_batches", failing)
     asked = {"id": id_of(photos[1])}
     name, data = events_of(client.post("/v1/search", json=asked, headers={"Accept": "text/event-stream"}))[-1]
     assert (name, data["status"]) == ("problem", 500)

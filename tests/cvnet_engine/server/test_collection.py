@@ -22,7 +22,7 @@ from cvnet_engine.engine.retrieval.searcher import Plan
 from cvnet_engine.server import app
 from cvnet_engine.server.collection import Served, id_of
 from cvnet_engine.server.problems import ProblemError
-from tests.cvnet_engine.server.conftest import IMAGES, Retriever, add
+from tests.cvnet_engine.server.conftest import IMAGES, ScoringEngines, add
 from tests.galleries import INFO, NoPairs, photographs
 from tests.pictures import photo
 
@@ -62,7 +62,7 @@ def test_dates(served, gallery, photos):
     assert snapshot.taken_at(snapshot.row(id_of(photos[-1]))) is None
     assert snapshot.taken_span == ("2019-06-01", "2019-06-06")
     GalleryWriter(gallery.with_name("empty"), INFO).close()
-    assert Served(gallery.with_name("empty"), INFO, Retriever()).snapshot.taken_span is None
+    assert Served(gallery.with_name("empty"), INFO, ScoringEngines()).snapshot.taken_span is None
 
 
 def test_a_file_is_read_as_it_was_indexed(served, photos):
@@ -122,7 +122,7 @@ def test_a_gallery_that_cannot_be_laid_out_is_closed(gallery):
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        Served(gallery, INFO, Retriever(), lay_out)
+        Served(gallery, INFO, ScoringEngines(), lay_out)
     with pytest.raises((GalleryError, sqlite3.ProgrammingError), match="closed"):
         opened[0].features(0)
 
@@ -148,7 +148,7 @@ def test_a_gallery_of_another_model_is_not_taken_on(served, gallery, tmp_path):
         served.refresh()
     assert served.snapshot is snapshot
     with pytest.raises(GalleryError, match="another model"):
-        Served(gallery, INFO, Retriever())
+        Served(gallery, INFO, ScoringEngines())
 
 
 def test_an_approximate_index_is_searched_by_until_it_is_taken_away(approximate_gallery, tmp_path):

@@ -13,7 +13,7 @@ from cvnet_engine.server.collection import id_of
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
 def test_a_client_that_hangs_up_takes_its_search_with_it(run, photos, accept):
     server = run()
-    server.retriever.gate.clear()
+    server.engines.gate.clear()
     body = json.dumps({"id": id_of(photos[0])})
     request = (
         "POST /v1/search HTTP/1.1",
@@ -24,8 +24,8 @@ def test_a_client_that_hangs_up_takes_its_search_with_it(run, photos, accept):
     )
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall("\r\n".join((*request, "", body)).encode())
-        assert server.retriever.reached.wait(60)
+        assert server.engines.reached.wait(60)
     assert server.scheduler.cancelled.wait(60)
-    server.retriever.gate.set()
-    assert server.retriever.closed.wait(60)
-    assert server.retriever.batches == 1  # the one under way, of three
+    server.engines.gate.set()
+    assert server.engines.closed.wait(60)
+    assert server.engines.batches == 1  # the one under way, of three

@@ -90,12 +90,12 @@ def test_upload_stream_box_and_more_like_this(run, visit, photos, tmp_path, opti
     expect(page.locator("#banner")).to_contain_text("untrained")
     require_accessible(page)
 
-    server.retriever.gate.clear()
+    server.engines.gate.clear()
     page.set_input_files("#file", photos[3])
     expect(page.locator(".hit .similarity").first).to_have_text("1.000")  # the global ranking, before any pair
     expect(page.locator(".hit .pair").first).to_have_text("–")
     first_ranking = page.locator(".hit .name").all_text_contents()
-    server.retriever.gate.set()
+    server.engines.gate.set()
     finished(page)
     scores = [float(text) for text in page.locator(".hit .score").all_text_contents()]
     assert scores == sorted(scores, reverse=True)
@@ -113,7 +113,7 @@ def test_upload_stream_box_and_more_like_this(run, visit, photos, tmp_path, opti
     finished(page)
     width, height = 80, 64  # of the photo
     assert page.locator("#box").input_value() == f"{width // 4},{height // 4},{width * 3 // 4},{height}"
-    assert server.retriever.shapes == [(height, width, 3), (height * 3 // 4, width // 2, 3)]
+    assert server.engines.shapes == [(height, width, 3), (height * 3 // 4, width // 2, 3)]
     outline = page.locator("#bbx").bounding_box()
     assert outline["width"] == pytest.approx(at["width"] / 2, abs=3)
 
@@ -209,7 +209,7 @@ window.fetch = (path, options) => {
 def test_past_the_deadline_the_ranking_by_similarity_stays(run, visit, photos):
     server = run()
     page = visit(server.url)
-    server.retriever.gate.clear()
+    server.engines.gate.clear()
     page.evaluate(IN_TWO_SECONDS)
     page.set_input_files("#file", photos[3])
     expect(page.locator("#trouble")).to_contain_text("not finished by the deadline")

@@ -16,7 +16,7 @@ from cvnet_engine.server.app import create_app
 from cvnet_engine.server.collection import Served, id_of
 from cvnet_engine.server.security import Access
 from cvnet_engine.server.service import About
-from tests.cvnet_engine.server.conftest import IMAGES, LOCAL, Retriever, add
+from tests.cvnet_engine.server.conftest import IMAGES, LOCAL, ScoringEngines, add
 from tests.cvnet_engine.server.test_api import events_of, problem
 from tests.galleries import INFO
 from tests.pictures import photo
@@ -24,7 +24,7 @@ from tests.pictures import photo
 FIRST = IMAGES // 3  # images of the first part
 
 
-class Steady(Retriever):
+class Steady(ScoringEngines):
     """Scores that do not depend on the batch: a product of BLAS does, in its last bits."""
 
     def score_batches(self, query, collection, rows, _is_open=None):
@@ -35,8 +35,8 @@ class Steady(Retriever):
 class Half:
     """Some rows of a gallery, searched in this process at once."""
 
-    def __init__(self, retriever, gallery, rows: range) -> None:
-        self.retriever, self.gallery, self.rows, self.lost = retriever, gallery, rows, False
+    def __init__(self, engines, gallery, rows: range) -> None:
+        self.engines, self.gallery, self.rows, self.lost = engines, gallery, rows, False
 
     def __len__(self):
         return len(self.rows)
@@ -49,7 +49,7 @@ class Half:
         return answer(DescriptorIndex(descriptors).search(descriptor, k, selection))
 
     def score(self, query, rows, _rough):
-        ((_, scores),) = self.retriever.score_batches(query, self.gallery, [self.rows.start + row for row in rows])
+        ((_, scores),) = self.engines.score_batches(query, self.gallery, [self.rows.start + row for row in rows])
         return answer(scores)
 
 
@@ -67,8 +67,8 @@ def parts() -> list[Half]:
 
 @pytest.fixture
 def spread_gallery(gallery, parts) -> Served:
-    def lay_out(retriever, opened):
-        parts[:] = [Half(retriever, opened, rows) for rows in (range(FIRST), range(FIRST, len(opened)))]
+    def lay_out(engines, opened):
+        parts[:] = [Half(engines, opened, rows) for rows in (range(FIRST), range(FIRST, len(opened)))]
         return ShardedSearcher(opened.map_size, parts)
 
     return Served(gallery, INFO, Steady(), lay_out)

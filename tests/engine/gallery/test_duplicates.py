@@ -24,7 +24,7 @@ def descriptors(count: int, dim: int = 2048) -> Array:
 
 @dataclass
 class Scored:
-    """Stands in for a collection and for its retriever: `scores` are of pairs of rows, 1 where not given."""
+    """Stands in for a collection and for its engines: `scores` are of pairs of rows, 1 where not given."""
 
     descriptors: Array
     scores: dict[tuple[int, int], float] = field(default_factory=dict)

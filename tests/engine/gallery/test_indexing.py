@@ -28,7 +28,7 @@ from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.images import decode
 from cvnet_engine.engine.retrieval.engines import Engines
-from tests.galleries import INFO, FakeRetriever
+from tests.galleries import INFO, FakeEngines
 from tests.hostile.tiny import write_bundle
 from tests.pictures import photo
 
@@ -38,12 +38,12 @@ from itertools import count
 from pathlib import Path
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.gallery.indexing import IndexReport, find_images, index
-from tests.galleries import INFO, FakeRetriever
+from tests.galleries import INFO, FakeEngines
 
 photos, gallery = map(Path, sys.argv[1:])
 with GalleryWriter(gallery, INFO, images_per_shard=16) as writer:
     print("ready", flush=True)
-    index(find_images([photos]), FakeRetriever(), writer, None, IndexReport(), lambda path: print(path, flush=True))
+    index(find_images([photos]), FakeEngines(), writer, None, IndexReport(), lambda path: print(path, flush=True))
 """
 
 
@@ -51,13 +51,13 @@ def run(
     sources: Sequence[Path],
     gallery: Path,
     max_side_px: int | None = None,
-    retriever: FakeRetriever | None = None,
+    engines: FakeEngines | None = None,
     **options: Callable[[Path], None],
-) -> tuple[IndexReport, FakeRetriever]:
-    report, retriever = IndexReport(), retriever or FakeRetriever()
+) -> tuple[IndexReport, FakeEngines]:
+    report, engines = IndexReport(), engines or FakeEngines()
     with GalleryWriter(gallery, INFO) as writer:
-        index(find_images(sources), retriever, writer, max_side_px, report, **options)
-    return report, retriever
+        index(find_images(sources), engines, writer, max_side_px, report, **options)
+    return report, engines
 
 
 def counts(report: IndexReport) -> tuple[int, int, int, int]:
@@ -116,16 +116,16 @@ def test_a_second_run_decodes_nothing(photos, tmp_path, monkeypatch):
     before = everything(tmp_path / "g")
     monkeypatch.setattr(indexing, "decode", None)
     monkeypatch.setattr(indexing, "read_bytes", None)
-    report, retriever = run([photos], tmp_path / "g")
-    assert (counts(report), retriever.seen) == ((0, 0, 5, 0), 0)
+    report, engines = run([photos], tmp_path / "g")
+    assert (counts(report), engines.seen) == ((0, 0, 5, 0), 0)
     assert everything(tmp_path / "g") == before
 
 
 def test_a_touched_file_is_not_extracted_again(photos, tmp_path, monkeypatch):
     run([photos], tmp_path / "g")
     os.utime(photos / "3.jpg", ns=(1, 2_000_000_000))
-    report, retriever = run([photos], tmp_path / "g")
-    assert (counts(report), retriever.seen) == ((0, 0, 5, 0), 0)
+    report, engines = run([photos], tmp_path / "g")
+    assert (counts(report), engines.seen) == ((0, 0, 5, 0), 0)
     monkeypatch.setattr(indexing, "read_bytes", None)  # the new time is known now: not even read
     assert counts(run([photos], tmp_path / "g")[0]) == (0, 0, 5, 0)
 
@@ -133,8 +133,8 @@ def test_a_touched_file_is_not_extracted_again(photos, tmp_path, monkeypatch):
 def test_a_changed_file_is_extracted_again_in_its_row(photos, tmp_path):
     run([photos], tmp_path / "g")
     photo(photos / "3.jpg", 90, 70, seed=99)
-    report, retriever = run([photos], tmp_path / "g")
-    assert (counts(report), retriever.seen) == ((0, 1, 4, 0), 1)
+    report, engines = run([photos], tmp_path / "g")
+    assert (counts(report), engines.seen) == ((0, 1, 4, 0), 1)
     photo(tmp_path / "photos" / "5.jpg", seed=5)
     run([photos], tmp_path / "g")
     run([photos], tmp_path / "fresh")
@@ -149,8 +149,8 @@ def test_what_is_done_when_a_run_stops_stays_done(photos, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run([photos], tmp_path / "g", done=stop)
     assert [path.name for path in Gallery(tmp_path / "g").paths] == ["0.jpg", "1.jpg", "2.jpg"]
-    report, retriever = run([photos], tmp_path / "g")
-    assert (counts(report), retriever.seen) == ((2, 0, 3, 0), 2)
+    report, engines = run([photos], tmp_path / "g")
+    assert (counts(report), engines.seen) == ((2, 0, 3, 0), 2)
 
 
 def test_an_image_that_is_named_twice_is_stored_once(photos, tmp_path):
@@ -185,7 +185,7 @@ def test_an_image_that_is_too_much_for_the_memory_is_reported_and_does_not_stop_
             raise MemoryError
         return decode(data)
 
-    class Sparing(FakeRetriever):
+    class Sparing(FakeEngines):
         def extract(self, image: Array) -> Features:
             if self.seen == 2:
                 self.seen += 1
@@ -193,7 +193,7 @@ def test_an_image_that_is_too_much_for_the_memory_is_reported_and_does_not_stop_
             return super().extract(image)
 
     monkeypatch.setattr(indexing, "decode", decode_but)
-    report, _ = run([photos], tmp_path / "g", retriever=Sparing())
+    report, _ = run([photos], tmp_path / "g", engines=Sparing())
     assert counts(report) == (3, 0, 0, 2)
     assert all("out of memory; a smaller --max-side" in reason for reason in report.failed.values())
     assert photos / "1.jpg" in report.failed
@@ -204,9 +204,9 @@ def test_a_file_that_vanishes_is_reported(photos, tmp_path):
         (photos / "4.jpg").unlink(missing_ok=True)
 
     sources = [*(photos / f"{n}.jpg" for n in range(4)), *([photos / "0.jpg"] * 9), photos / "4.jpg"]
-    report, retriever = IndexReport(), FakeRetriever()
+    report, engines = IndexReport(), FakeEngines()
     with GalleryWriter(tmp_path / "g", INFO) as writer:
-        index(sources, retriever, writer, None, report, vanish)
+        index(sources, engines, writer, None, report, vanish)
     assert list(report.failed) == [photos / "4.jpg"]
     assert "No such file" in report.failed[photos / "4.jpg"]
 
@@ -231,10 +231,10 @@ def test_a_gallery_that_cannot_be_written_stops_the_run(photos, tmp_path, monkey
 # ------------------------------------------------------------------------------------------------- streams
 
 
-def test_as_many_images_are_described_at_once_as_the_retriever_serves(photos, tmp_path):
+def test_as_many_images_are_extracted_at_once_as_there_are_streams(photos, tmp_path):
     """And stored in their order, whichever is done first."""
 
-    class Meeting(FakeRetriever):
+    class Meeting(FakeEngines):
         at_once = 0
 
         def extract(self, image: Array) -> Features:
@@ -251,7 +251,7 @@ def test_as_many_images_are_described_at_once_as_the_retriever_serves(photos, tm
     lock, met, entered = Lock(), Barrier(2), count()
     for seed in range(5, 8):
         photo(photos / f"{seed}.jpg", seed=seed)
-    report, _ = run([photos], tmp_path / "g", retriever=Meeting(streams=2))
+    report, _ = run([photos], tmp_path / "g", engines=Meeting(streams=2))
     assert counts(report) == (8, 0, 0, 0)
     run([photos], tmp_path / "one")
     assert Gallery(tmp_path / "g").paths == [photos / f"{n}.jpg" for n in range(8)]
@@ -264,9 +264,9 @@ def test_streams_of_engines_give_what_one_gives(photos, tmp_path):
         made = GalleryInfo.made_with(bundle.manifest, None, "float16")
         with (
             GalleryWriter(tmp_path / str(streams), made) as writer,
-            Engines.open(bundle, 1, streams=streams) as retriever,
+            Engines.open(bundle, 1, streams=streams) as engines,
         ):
-            index(find_images([photos]), retriever, writer, None, IndexReport())
+            index(find_images([photos]), engines, writer, None, IndexReport())
     assert everything(tmp_path / "1") == everything(tmp_path / "3")
 
 

@@ -22,7 +22,7 @@ from cvnet_engine.engine.gallery.shards import StoredImage
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.geometry import DESCRIPTOR_DIM, unit_map_sizes
 from cvnet_engine.engine.retrieval.pooling import Pooled, pooled, with_pooled_maps
-from tests.galleries import INFO, STAMP, FakeRetriever
+from tests.galleries import INFO, STAMP, FakeEngines
 from tests.pictures import photo
 
 CODED = replace(INFO, maps="coded:16")
@@ -152,7 +152,7 @@ def test_energy_is_what_lies_in_the_direction_that_comes_back():
 
 def test_what_a_code_does_is_noted_with_it(tmp_path):
     with GalleryWriter(tmp_path / "g", replace(CODED, maps="coded:16")) as writer:
-        writer.learn(IMAGES, FakeRetriever().score)
+        writer.learn(IMAGES, FakeEngines().score)
         writer.put(Path("/0.jpg"), STAMP, IMAGES[0])
     fidelity = read_info(tmp_path / "g").fidelity
     assert fidelity == writer.info.fidelity
@@ -192,7 +192,7 @@ def test_index_learns_from_the_first_images_and_puts_in_all(photos, tmp_path, mo
     monkeypatch.setattr(indexing, "LEARN_FROM", first)
     report, done = IndexReport(), []
     with GalleryWriter(tmp_path / "g", CODED) as writer:
-        index(find_images([photos]), FakeRetriever(), writer, None, report, done.append)
+        index(find_images([photos]), FakeEngines(), writer, None, report, done.append)
     assert (report.added, report.updated) == (7, 0)
     assert report.score_drift > 0
     assert done == sorted(photos.iterdir())
@@ -202,7 +202,7 @@ def test_index_learns_from_the_first_images_and_puts_in_all(photos, tmp_path, mo
 
 
 def test_index_stopped_before_the_code_is_learnt_begins_again(photos, tmp_path):
-    class Stopped(FakeRetriever):
+    class Stopped(FakeEngines):
         def extract(self, image: np.ndarray) -> Features:
             if self.seen == 2:
                 raise KeyboardInterrupt
@@ -212,7 +212,7 @@ def test_index_stopped_before_the_code_is_learnt_begins_again(photos, tmp_path):
         index(find_images([photos]), Stopped(), writer, None, IndexReport())
     report = IndexReport()
     with GalleryWriter(tmp_path / "g", CODED) as writer:
-        index(find_images([photos]), FakeRetriever(), writer, None, report)
+        index(find_images([photos]), FakeEngines(), writer, None, report)
     assert report.added == 7
 
 

@@ -16,7 +16,7 @@ from cvnet_engine.engine.gallery.map_codec import parse_kind
 from cvnet_engine.engine.gallery.parts import cut, discard, make, stale, take_in
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
-from tests.galleries import INFO, FakeRetriever, assert_equal, features
+from tests.galleries import INFO, FakeEngines, assert_equal, features
 from tests.pictures import photo
 
 COUNT = 11
@@ -33,17 +33,17 @@ def photos(tmp_path: Path) -> list[Path]:
 
 def in_one_go(photos: list[Path], folder: Path) -> Path:
     with GalleryWriter(folder, INFO) as writer:
-        index(photos, FakeRetriever(), writer, None, IndexReport())
+        index(photos, FakeEngines(), writer, None, IndexReport())
     return folder
 
 
-def in_parts(photos: list[Path], folder: Path, retriever: FakeRetriever | None = None) -> IndexReport:
+def in_parts(photos: list[Path], folder: Path, engines: FakeEngines | None = None) -> IndexReport:
     report = IndexReport()
     with GalleryWriter(folder, INFO) as writer:
         wanted = stale(photos, writer, report, lambda _: None)
         found = [part for part in cut(photos, set(wanted), folder, INFO, images=4) if part.paths]
         for part in reversed(found):  # workers finish as they like
-            make(part, INFO, retriever or FakeRetriever())
+            make(part, INFO, engines or FakeEngines())
         for part in found:
             take_in(part, writer, report)
     return report
@@ -71,10 +71,10 @@ def test_only_what_is_new_or_changed_is_looked_at_again(photos, tmp_path):
     photo(photos[2], seed=99)
     os.utime(photos[2], ns=(1, 1))  # an older file than the one before
     os.utime(photos[7])
-    retriever = FakeRetriever()
-    report = in_parts(photos, tmp_path / "g", retriever)
+    engines = FakeEngines()
+    report = in_parts(photos, tmp_path / "g", engines)
     assert (report.added, report.updated, report.unchanged, len(report.failed)) == (0, 1, COUNT - 2, 1)
-    assert retriever.seen == 2
+    assert engines.seen == 2
     with Gallery(tmp_path / "g") as gallery:
         assert gallery.stamp(2).mtime_ns == 1
         assert gallery.stamp(6).mtime_ns == photos[7].stat().st_mtime_ns  # one before it was no image
@@ -86,10 +86,10 @@ def test_dates_are_taken_in_of_images_that_are_there_without(photos, tmp_path):
         shard.execute("DELETE FROM taken")
     shard.close()
     for seen in (COUNT - 1, 0):
-        retriever = FakeRetriever()
-        report = in_parts(photos, tmp_path / "g", retriever)
+        engines = FakeEngines()
+        report = in_parts(photos, tmp_path / "g", engines)
         assert (report.added, report.updated, report.unchanged) == (0, 0, COUNT - 1)
-        assert retriever.seen == seen
+        assert engines.seen == seen
     assert_same(tmp_path / "g", in_one_go(photos, tmp_path / "whole"))
 
 
@@ -104,18 +104,18 @@ def test_a_part_left_behind_is_gone_on_with(photos, tmp_path, monkeypatch):
 
     monkeypatch.setattr(GalleryWriter, "put", stopping)
     with pytest.raises(KeyboardInterrupt):
-        make(part, INFO, FakeRetriever())
+        make(part, INFO, FakeEngines())
     monkeypatch.undo()
     assert not part.is_made
-    retriever = FakeRetriever()
-    make(part, INFO, retriever)
+    engines = FakeEngines()
+    make(part, INFO, engines)
     assert part.is_made
-    assert retriever.seen == 2
+    assert engines.seen == 2
 
 
 def test_a_part_taken_in_by_half_is_taken_in_whole(photos, tmp_path, monkeypatch):
     (part, *_) = cut(photos, photos, tmp_path / "g", INFO, images=4)
-    make(part, INFO, FakeRetriever())
+    make(part, INFO, FakeEngines())
     report = IndexReport()
     with GalleryWriter(tmp_path / "g", INFO) as writer:
         stored = writer.store
@@ -136,7 +136,7 @@ def test_a_part_taken_in_by_half_is_taken_in_whole(photos, tmp_path, monkeypatch
 
 def test_a_damaged_part_is_named_and_kept(photos, tmp_path):
     (part, *_) = cut(photos, photos, tmp_path / "g", INFO, images=4)
-    make(part, INFO, FakeRetriever())
+    make(part, INFO, FakeEngines())
     with sqlite3.connect(part.folder / "shard-00000.sqlite") as shard:
         shard.execute("UPDATE maps SET data = zeroblob(length(data)) WHERE image = 1 AND scale = 0")
     shard.close()
@@ -162,7 +162,7 @@ def test_parts_of_another_making_or_list_have_other_folders(photos, tmp_path):
 def test_a_part_is_found_again_when_the_gallery_has_some_of_it(photos, tmp_path):
     """As after a kill while it was taken in; one that lacks what the gallery has lost since is made anew."""
     (first, *_) = cut(photos, photos, tmp_path / "g", INFO, images=4)
-    make(first, INFO, FakeRetriever())
+    make(first, INFO, FakeEngines())
     (rest, *_) = cut(photos, set(photos[2:]), tmp_path / "g", INFO, images=4)
     assert rest.is_made
     report = IndexReport()
@@ -170,7 +170,7 @@ def test_a_part_is_found_again_when_the_gallery_has_some_of_it(photos, tmp_path)
         take_in(rest, writer, report)
         assert writer.paths == photos[2:4]
     assert (report.added, report.unchanged) == (2, 0)
-    make(rest, INFO, FakeRetriever())
+    make(rest, INFO, FakeEngines())
     assert rest.is_made
     assert not first.is_made
 
@@ -184,7 +184,7 @@ def test_a_folder_that_is_removed_by_half_is_a_part_that_can_be_made(photos, tmp
             writer.learn([features(n) for n in range(3)])
         info = writer.info
     (part, *_) = cut(photos, photos, tmp_path / "g", info, images=4)
-    make(part, info, FakeRetriever())
+    make(part, info, FakeEngines())
     unlinked, unlink = [], Path.unlink
 
     def stopping(file: Path, missing_ok: bool = False) -> None:
@@ -203,7 +203,7 @@ def test_a_folder_that_is_removed_by_half_is_a_part_that_can_be_made(photos, tmp
         with pytest.raises(KeyboardInterrupt):
             discard(part)
     assert part.is_made == (gone == 0)
-    make(part, info, FakeRetriever())
+    make(part, info, FakeEngines())
     assert part.is_made
     discard(part)
     discard(part)

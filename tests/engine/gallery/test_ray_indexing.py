@@ -56,9 +56,9 @@ def local(bundle: Path, photos: Path, gallery: Path, maps: str = "float16") -> N
     opened = Bundle(bundle)
     with (
         GalleryWriter(gallery, GalleryInfo.made_with(opened.manifest, None, maps)) as writer,
-        Engines.open(opened, 1) as retriever,
+        Engines.open(opened, 1) as engines,
     ):
-        index(find_images([photos]), retriever, writer, None, IndexReport())
+        index(find_images([photos]), engines, writer, None, IndexReport())
 
 
 def assert_same(one: Path, other: Path) -> None:

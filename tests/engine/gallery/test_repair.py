@@ -18,7 +18,7 @@ from cvnet_engine.engine.gallery.indexing import IndexReport, find_images, index
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.shards import checksum
 from cvnet_engine.engine.gallery.writer import GalleryWriter
-from tests.galleries import INFO, STAMP, FakeRetriever, assert_equal, features
+from tests.galleries import INFO, STAMP, FakeEngines, assert_equal, features
 
 PER_SHARD = 2
 
@@ -28,7 +28,7 @@ def run(photos: Path, gallery: Path) -> tuple[list[str], IndexReport]:
     report = IndexReport()
     with GalleryWriter(gallery, INFO, images_per_shard=PER_SHARD) as writer:
         repairs = list(writer.repairs)
-        index(find_images([photos]), FakeRetriever(), writer, None, report)
+        index(find_images([photos]), FakeEngines(), writer, None, report)
     return repairs, report
 
 

@@ -15,7 +15,7 @@ from cvnet_engine.engine.gallery.indexing import IndexReport, find_images, index
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.shards import checksum
 from cvnet_engine.engine.gallery.writer import GalleryWriter
-from tests.galleries import INFO, STAMP, FakeRetriever, features
+from tests.galleries import INFO, STAMP, FakeEngines, features
 from tests.pictures import dated, encode, photo, picture
 
 DAY = 86_400
@@ -39,10 +39,10 @@ def album(tmp_path: Path) -> Path:
 
 def run(folder: Path, gallery: Path) -> tuple[IndexReport, int]:
     """The report, and how many images were extracted."""
-    report, retriever = IndexReport(), FakeRetriever()
+    report, engines = IndexReport(), FakeEngines()
     with GalleryWriter(gallery, INFO, images_per_shard=2) as writer:
-        index(find_images([folder]), retriever, writer, None, report)
-    return report, retriever.seen
+        index(find_images([folder]), engines, writer, None, report)
+    return report, engines.seen
 
 
 def known(gallery: Path) -> tuple[list[str], list[list[float]]]:

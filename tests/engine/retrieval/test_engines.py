@@ -1,4 +1,4 @@
-"""A retriever opens the graphs that it should, closes them all, and takes no results that are no numbers."""
+"""Engines open the graphs that they should, close them all, and refuse results that are not numbers."""
 
 from __future__ import annotations
 
@@ -321,8 +321,8 @@ def test_an_engine_with_memory_of_its_own_is_sent_what_it_will_be_fed():
             return super().run(feeds)
 
     reranker = Uploading()
-    retriever = Engines(None, None, reranker)
-    retriever.score_rows(features(99), Collection(), range(10))
+    engines = Engines(None, None, reranker)
+    engines.score_rows(features(99), Collection(), range(10))
     assert reranker.runs == 4
     assert len(reranker.sent) == 3 * (1 + 4)  # maps of the query and of each batch
     assert sorted(map(id, reranker.sent)) == sorted(map(id, reranker.fed))

@@ -42,7 +42,7 @@ def unit(array):
     return (array / np.linalg.norm(array, axis=1, keepdims=True)).astype(np.float32)
 
 
-class FakeEngines:
+class FakeEngineCache:
     """Stands in for `Engines`: the same fake engines for every precision, a pair of image graphs a descriptor."""
 
     def __init__(self):
@@ -57,5 +57,5 @@ class FakeEngines:
 
     @property
     def runs(self):
-        graphs = [engine for retriever in self.of.values() for engine in (retriever.descriptor, retriever.features)]
+        graphs = [engine for engines in self.of.values() for engine in (engines.descriptor, engines.features)]
         return sum(engine.runs for engine in graphs), self.reranker.runs

@@ -15,7 +15,7 @@ from benchmarks.lab.frontier.accuracy_file import read
 from cvnet_engine.benchmarks.latency.timing import Rounds
 from cvnet_engine.cvnet import checkpoint
 from cvnet_engine.engine.errors import DatasetError
-from tests.benchmarks.lab.frontier.fakes import FakeEngines
+from tests.benchmarks.lab.frontier.fakes import FakeEngineCache
 from tests.pictures import photo
 
 IMAGES = 4
@@ -39,7 +39,7 @@ def loaded(monkeypatch):
     loads: list[str] = []
     monkeypatch.setattr(checkpoint, "load", lambda weights, _depth: loads.append(weights))
     monkeypatch.setattr(checkpoint, "digest", lambda _: "digest")
-    monkeypatch.setattr(frontier, "EngineCache", lambda *_: contextlib.nullcontext(FakeEngines()))
+    monkeypatch.setattr(frontier, "EngineCache", lambda *_: contextlib.nullcontext(FakeEngineCache()))
     digest.cache_clear()
     monkeypatch.setattr(grid, "CHEAPER", {"int8": {"coded:24": (384,)}, "bf16": {"coded:24": (384,)}})
     for module in (frontier, times):  # a processor without bf16, whatever this one is

@@ -21,7 +21,7 @@ from cvnet_engine.benchmarks.accuracy.journal import Journal
 from cvnet_engine.engine.errors import DatasetError
 from cvnet_engine.engine.geometry import IMAGE_SCALES
 from cvnet_engine.engine.presets import PRESETS, Preset
-from tests.benchmarks.lab.frontier.fakes import FakeEngines
+from tests.benchmarks.lab.frontier.fakes import FakeEngineCache
 
 EXACT = at(PRESETS["exact"], 1024)
 JUDGED = [{"machine": {"cpu": "another processor"}, "date": "2026-11-28", "command": f"judge {n}"} for n in (1, 2)]
@@ -143,7 +143,7 @@ def test_stages_are_timed_anew_where_the_grid_has_changed(monkeypatch):
     with Journal(None) as journal:
         for maps in (("float16",), ("float16", "int8")):
             tried = {"fp32": maps}
-            timing.take(journal, FakeEngines(), ("model",), lambda _: None)
+            timing.take(journal, FakeEngineCache(), ("model",), lambda _: None)
             assert set(timing.taken(journal, ("model",)).figures) == {("store", kind) for kind in maps}
         with pytest.raises(DatasetError, match="frontier time"):
             timing.taken(journal, ("another model",))

@@ -20,7 +20,7 @@ from cvnet_engine.benchmarks.accuracy.journal import Journal
 from cvnet_engine.engine.errors import DatasetError
 from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.retrieval.searcher import Plan
-from tests.benchmarks.lab.frontier.fakes import FakeEngines
+from tests.benchmarks.lab.frontier.fakes import FakeEngineCache
 from tests.pictures import photo
 
 TRUTH = GroundTruth((0, 0, 130, 125), easy=np.array([1]), hard=np.array([2, 4]), junk=np.array([0]))
@@ -60,7 +60,7 @@ def whole_of(work, setting):
 
 def test_a_descriptor_and_maps_are_done_when_nothing_of_them_lacks(setting):
     with Journal(None) as journal:
-        work = Work(journal, FakeEngines(), 50)
+        work = Work(journal, FakeEngineCache(), 50)
         for step in work.left(setting):
             if "superglobal" not in step.name and "coded:8" not in step.name:
                 step.run()
@@ -70,7 +70,7 @@ def test_a_descriptor_and_maps_are_done_when_nothing_of_them_lacks(setting):
 
 def test_work_goes_on_where_it_was_stopped_and_is_done_once(setting):
     with Journal(None) as journal:
-        whole, first, second = FakeEngines(), FakeEngines(), FakeEngines()
+        whole, first, second = FakeEngineCache(), FakeEngineCache(), FakeEngineCache()
         steps = list(Work(journal, first, 50).left(setting))
         assert len(steps) == 2 * (IMAGES + 1) + 2
         for step in steps[: IMAGES + 3]:
@@ -101,11 +101,11 @@ def test_pairs_that_a_search_needs_are_reckoned_from_the_scores(k, needed):
 
 def test_points_of_work_that_is_not_done_are_an_error(setting):
     with Journal(None) as journal, pytest.raises(DatasetError, match="frontier score"):
-        next(accuracies(Work(journal, FakeEngines(), 50), setting, "cvnet", "coded:8"))
+        next(accuracies(Work(journal, FakeEngineCache(), 50), setting, "cvnet", "coded:8"))
 
 
 class Recorded:
-    """A retriever that knows every score: on pooled maps where it is given a collection of those."""
+    """Engines that know every score: on pooled maps if given a collection of those."""
 
     def __init__(self, known):
         self.known = known
