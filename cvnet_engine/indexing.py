@@ -12,7 +12,7 @@ from cvnet_engine.engine.errors import CvnetError
 from cvnet_engine.engine.gallery import indexing
 from cvnet_engine.engine.gallery.indexing import IndexReport
 from cvnet_engine.engine.gallery.info import GalleryInfo, kind_of, scales_of
-from cvnet_engine.engine.gallery.map_codec import kind_wanted
+from cvnet_engine.engine.gallery.map_codecs import kind_wanted
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.geometry import require_scales
 from cvnet_engine.engine.presets import PresetName, named

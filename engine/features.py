@@ -17,7 +17,7 @@ class Features:
     Attributes:
         descriptor: (2048,) float32, unit norm.
         maps: one (256, h_s, w_s) array per area scale, L2-normalised per position; float32 as computed. See
-            `engine.gallery.map_codec` for the stored form.
+            `engine.gallery.map_codecs` for the stored form.
     """
 
     descriptor: Array

@@ -18,7 +18,7 @@ class Preset:
         precision: precision of the engines that `build` makes.
         max_side_px: larger images are shrunk to this longest side before indexing; None for no limit.
         scales: image scales used for descriptors, of `IMAGE_SCALES`.
-        maps: storage format of a gallery's feature maps; see `engine.gallery.map_codec`.
+        maps: storage format of a gallery's feature maps; see `engine.gallery.map_codecs`.
         rerank, method, rerank_full: see `Plan`.
     """
 

@@ -1,7 +1,7 @@
 """Galleries for tests: features, galleries that hold them, and changes behind their back.
 
     features(seed)                  random features; `path(seed)` is the image that `write` stores them for
-    FakeEngines                   stands in for `Engines`: features that depend on the image alone, at once
+    FakeEngines                     stands in for `Engines`: features that depend on the image alone, at once
     write(gallery, seeds)           adds images of these seeds; `put` does it with a writer that is open
     read(gallery)                   the seeds of a gallery's images, after checking all of their features
     index_photos(photos, gallery)   indexes photos with a `FakeEngines`

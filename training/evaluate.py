@@ -19,7 +19,7 @@ from cvnet_engine.benchmarks.accuracy.dataset import load as load_dataset
 from cvnet_engine.benchmarks.accuracy.evaluation import GLOBAL, evaluate
 from cvnet_engine.benchmarks.accuracy.protocol import SETUPS
 from cvnet_engine.benchmarks.methods.reference import reference
-from cvnet_engine.engine.gallery.map_codec import HalfCodec
+from cvnet_engine.engine.gallery.map_codecs import HalfCodec
 from training.backbone import Recipe
 from training.verifier import load
 

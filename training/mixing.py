@@ -24,7 +24,7 @@ from cvnet_engine.benchmarks.accuracy.dataset import Dataset, load
 from cvnet_engine.benchmarks.accuracy.evaluation import extract_query
 from cvnet_engine.cvnet import checkpoint
 from cvnet_engine.engine.contract import Array
-from cvnet_engine.engine.gallery.map_codec import HalfCodec
+from cvnet_engine.engine.gallery.map_codecs import HalfCodec
 from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.engine.retrieval.pooling import Pooled, pooled
 from cvnet_engine.engine.retrieval.ranking import RERANK_WEIGHT

@@ -9,8 +9,7 @@ import numpy as np
 
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.features import Features
-from cvnet_engine.engine.gallery.fidelity import kept
-from cvnet_engine.engine.gallery.map_codec import MapCodec
+from cvnet_engine.engine.gallery.map_codecs import MapCodec, decoded
 from cvnet_engine.engine.geometry import Size
 
 
@@ -23,7 +22,7 @@ class Database:
     @classmethod
     def as_kept(cls, described: Sequence[Features], codec: MapCodec) -> Database:
         """Return the features as a gallery with this map codec would store and return them."""
-        return cls([kept(features, codec) for features in described])
+        return cls([decoded(features, codec) for features in described])
 
     @property
     def descriptors(self) -> Array:

@@ -20,21 +20,21 @@ from cvnet_engine.engine.errors import GalleryError
 from cvnet_engine.engine.gallery.columns import Columns, columns_file, write_columns
 from cvnet_engine.engine.gallery.indexing import IndexReport, index
 from cvnet_engine.engine.gallery.info import FORMAT, GalleryInfo, read_info, write_info
-from cvnet_engine.engine.gallery.learnt_codec import CODE_FILE
+from cvnet_engine.engine.gallery.map_codecs import CODE_FILE
 from cvnet_engine.engine.gallery.shards import (
     CODED_PAGE_BYTES,
     FileStamp,
     StoredImage,
     create_shard,
-    insert_belongings,
     insert_image,
+    insert_rows,
     mark_changed,
     read_contents,
     set_count,
     shard_file,
     shard_files,
 )
-from cvnet_engine.engine.gallery.walk import Whole, walk
+from cvnet_engine.engine.gallery.walk import Intact, walk
 from cvnet_engine.engine.gallery.writer import IMAGES_PER_SHARD, GalleryWriter
 from cvnet_engine.engine.geometry import DESCRIPTOR_DIM, Size
 from cvnet_engine.engine.retrieval.engines import Engines
@@ -77,11 +77,11 @@ def generate(path: Path, images: int, photographs: Path, done: Callable[[int], N
         GalleryError: the gallery was started with other photographs, whose maps have another codec.
     """
     info = read_info(photographs)
-    shown = [found for found in walk(photographs, info) if isinstance(found, Whole)]
+    shown = [found for found in walk(photographs, info) if isinstance(found, Intact)]
     places = {number * images // len(shown): picture for number, picture in enumerate(shown)}
     starts = range(0, images, IMAGES_PER_SHARD)
     path.mkdir(parents=True, exist_ok=True)
-    keep_code(photographs / CODE_FILE, path / CODE_FILE)
+    copy_codec(photographs / CODE_FILE, path / CODE_FILE)
     remove_unfinished(path, len(starts) - 1)
     for number, start in enumerate(starts):
         file, count = shard_file(path, number), min(IMAGES_PER_SHARD, images - start)
@@ -93,7 +93,7 @@ def generate(path: Path, images: int, photographs: Path, done: Callable[[int], N
     write_info(path, replace(info, format=FORMAT, shards=len(starts)))
 
 
-def keep_code(code: Path, kept: Path) -> None:
+def copy_codec(code: Path, kept: Path) -> None:
     """Copy the codec of the photographs' maps into the gallery; raises GalleryError if it has a different one."""
     if kept.exists() and kept.read_bytes() != code.read_bytes():
         raise GalleryError(f"{kept.parent}: begun with other photographs than {code.parent}; delete it to start again")
@@ -108,7 +108,7 @@ def remove_unfinished(path: Path, last: int) -> None:
                 left.unlink()
 
 
-def write_shard(file: Path, start: int, rows: Array, photographs: Mapping[int, Whole]) -> None:
+def write_shard(file: Path, start: int, rows: Array, photographs: Mapping[int, Intact]) -> None:
     """Write a shard in one transaction, then its columns, which mark it as finished.
 
     Args:
@@ -128,10 +128,9 @@ def write_shard(file: Path, start: int, rows: Array, photographs: Mapping[int, W
         for image in images:
             insert_image(transaction, image)
             if image.id in photographs:
-                insert_belongings(transaction, image.id, photographs[image.id].belongings)
+                insert_rows(transaction, image.id, photographs[image.id].rows)
         set_count(transaction, len(images))
         mark_changed(transaction)
     state = read_contents(shard).state
     shard.close()
-    assert state is not None
     write_columns(file, state, Columns.of_images(images))

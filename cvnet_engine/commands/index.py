@@ -18,7 +18,7 @@ from cvnet_engine.engine.cluster import Cluster
 from cvnet_engine.engine.errors import CvnetError, ImageError
 from cvnet_engine.engine.gallery.indexing import Found, IndexReport, Patterns, find, index, streams
 from cvnet_engine.engine.gallery.info import GalleryInfo, kind_of, scales_of
-from cvnet_engine.engine.gallery.map_codec import kind_wanted
+from cvnet_engine.engine.gallery.map_codecs import kind_wanted
 from cvnet_engine.engine.gallery.ray_indexing import index_on_cluster
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.geometry import IMAGE_SCALES, Scales, parse_scales

@@ -31,9 +31,9 @@ ANN = "approximate.index"
 FORMAT = 1
 IMAGE = np.dtype([("shard", "<i4"), ("id", "<i8"), ("checksum", "<u4")])
 MOST_LINE = 1 << 16  # bytes
-MOST_GONE = 0.1  # of the indexed images; beyond it, recall is no longer as measured
+MOST_REMOVED = 0.1  # of the indexed images; beyond it, recall is no longer as measured
 MOST_ADDED = 0.25  # of the gallery's images; beyond it, a full scan is faster
-AGAIN = "search is exact until 'cvnet-engine gallery ann' makes it anew"
+AGAIN = "search is exact until 'cvnet-engine gallery ann' builds the index again"
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class AnnFile:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise GalleryError(f"{file}: damaged, or not readable ({one_line(error)}); {AGAIN}") from error
+            raise GalleryError(f"{file}: damaged, or cannot be read ({one_line(error)}); {AGAIN}") from error
 
     def opened(self, shards: Sequence[Columns]) -> Approximate:
         """Match the index with the current images of the gallery.
@@ -142,9 +142,9 @@ class AnnFile:
             GalleryError: too many images were removed, replaced or added since it was built.
         """
         rows = rows_of(self.images, shards)
-        gone = np.count_nonzero(rows < 0)
-        if gone > MOST_GONE * len(rows):
-            raise GalleryError(f"{ANN}: {gone:,} of its {len(rows):,} images were changed or removed since; {AGAIN}")
+        removed = np.count_nonzero(rows < 0)
+        if removed > MOST_REMOVED * len(rows):
+            raise GalleryError(f"{ANN}: {removed:,} of its {len(rows):,} images were changed or removed since; {AGAIN}")
         unknown = np.ones(sum(map(len, shards)), bool)
         unknown[rows[rows >= 0]] = False
         added = np.flatnonzero(unknown)
@@ -169,9 +169,9 @@ def read_inverted_file(arrays: Mapping[str, Array]) -> InvertedFile:
 def read_images(arrays: Mapping[str, Array], about: About) -> Array:
     images = arrays["images"]
     if (images.dtype, images.shape) != (IMAGE, (len(arrays["members"]),)) or about.images != len(images):
-        raise ValueError("its images are not those of its lists")
+        raise ValueError("its images do not match its lists")
     if not (min(about.probes, about.candidates) > 0 and np.all(np.diff(images["shard"]) >= 0)):
-        raise ValueError("it is none that was built")
+        raise ValueError("invalid number of probes or candidates, or order of shards")
     return images
 
 

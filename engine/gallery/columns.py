@@ -1,4 +1,6 @@
-"""Columns files: caches beside the shards that let a gallery open without reading every row.
+"""Columns of a gallery: ids, sizes, paths and descriptors of its images, shard by shard and as one table.
+
+They are kept in columns files, caches beside the shards that let a gallery open without reading every row:
 
     shard-00000.columns   `HEADER`, padded to 64 KiB
                           descriptors (n, 2048) float32, then the same in float16; memory-mapped
@@ -15,17 +17,21 @@ import mmap
 import os
 import struct
 import zlib
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO, Self, overload
 
 import numpy as np
 
 from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import ShardsLostError
 from cvnet_engine.engine.files import open_regular, rename
-from cvnet_engine.engine.gallery.shards import Contents, StoredImage, parse_descriptor
-from cvnet_engine.engine.geometry import DESCRIPTOR_DIM
+from cvnet_engine.engine.gallery.shards import Contents, Location, StoredImage, parse_descriptor
+from cvnet_engine.engine.geometry import DESCRIPTOR_DIM, Size
 
 MAGIC = b"cvnetcol"
 HEADER = struct.Struct("<8sqqqI")  # MAGIC, the shard's state, images, bytes of paths, CRC-32 of these, table and paths
@@ -90,7 +96,7 @@ class Columns:
         data = self.descriptors[place].tobytes()
         descriptor = parse_descriptor(id_, self.name(place), height, width, data, stored)
         if self.halves is not None and not np.array_equal(self.halves[place], descriptor.astype(np.float16)):
-            raise ValueError("its descriptor in 16 bits is another")
+            raise ValueError("descriptor differs from its float16 copy")
 
     def require_sound(self) -> None:
         """Raise ValueError if table and paths are inconsistent."""
@@ -98,7 +104,123 @@ class Columns:
         in_order = (np.diff(ids) > 0).all() and (np.diff(ends, prepend=0) >= 0).all()
         sizes_fit = (self.table["height"] > 1).all() and (self.table["width"] > 1).all()
         if not (in_order and sizes_fit and int(ends[-1:].sum()) == len(self.names)) or b"\0" in self.names:
-            raise ValueError("its table is none of a gallery's")
+            raise ValueError("inconsistent table")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the table: location, path in the file system's encoding; map size and checksum as in `StoredImage`."""
+
+    location: Location
+    name: bytes
+    map_size: Size
+    checksum: int
+
+
+class Table:
+    """Columns of all shards as one table; row 0 is the first image of the first shard."""
+
+    def __init__(self, shards: Sequence[Columns]) -> None:
+        self.shards = shards
+        self._starts = [0, *accumulate(len(columns) for columns in shards)]
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def place(self, row: int) -> tuple[int, int]:
+        """Return the shard number of a row, and its position in that shard."""
+        row = range(len(self))[row]
+        shard = bisect_right(self._starts, row) - 1
+        return shard, row - self._starts[shard]
+
+    def entry(self, row: int) -> Entry:
+        shard, place = self.place(row)
+        id_, height, width, checksum, _ = self.shards[shard].table[place].item()
+        return Entry(Location(shard, id_), self.shards[shard].name(place), (height, width), checksum)
+
+    def names(self) -> Iterator[bytes]:
+        """Yield the path of each row, in the file system's encoding."""
+        for columns in self.shards:
+            yield from columns.each_name()
+
+
+class Paths(Sequence[Path]):
+    """Paths of a table, decoded on access; equal to a list of the same paths."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    @overload
+    def __getitem__(self, row: int) -> Path: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[Path]: ...
+    def __getitem__(self, row: int | slice) -> Path | list[Path]:
+        if isinstance(row, slice):
+            return [self[number] for number in range(*row.indices(len(self)))]
+        return Path(os.fsdecode(self._table.entry(row).name))
+
+    def __iter__(self) -> Iterator[Path]:
+        return (Path(os.fsdecode(name)) for name in self._table.names())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class ShardState:
+    """State of a shard when the gallery was opened: number of images, and CRC-32 of their table."""
+
+    images: int
+    checksum: int
+
+    @classmethod
+    def of(cls, columns: Columns) -> Self:
+        return cls(len(columns), zlib.crc32(columns.table.tobytes()))
+
+
+@dataclass(frozen=True)
+class ShardRange:
+    """Consecutive shards of a gallery, which other processes open in the state that one process saw.
+
+    Attributes:
+        gallery: the folder.
+        first: number of the first shard.
+    """
+
+    gallery: Path
+    first: int
+    shards: tuple[ShardState, ...]
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return sum(state.images for state in self.shards)
+
+    def cut(self, opened: Sequence[Columns]) -> list[Columns]:
+        """Return the columns of these shards without images that were added since.
+
+        Raises:
+            ShardsLostError: images were removed or changed.
+        """
+        found = [columns.first(state.images) for columns, state in zip(opened, self.shards, strict=False)]
+        if list(map(ShardState.of, found)) != list(self.shards):
+            raise ShardsLostError(f"{self.gallery}: shards from {self.first} on have changed; open the gallery again")
+        return found
+
+
+def split_shards(gallery: Path, shards: Sequence[Columns], count: int) -> list[ShardRange]:
+    """Divide the shards of a gallery into at most `count` ranges with about the same number of images."""
+    total, before = sum(map(len, shards)), 0
+    ranges: dict[int, list[int]] = defaultdict(list)  # shard numbers
+    for number, columns in enumerate(shards):
+        middle = before + len(columns) / 2
+        ranges[min(int(count * middle / max(total, 1)), count - 1)].append(number)
+        before += len(columns)
+    return [ShardRange(gallery, some[0], tuple(ShardState.of(shards[n]) for n in some)) for some in ranges.values()]
 
 
 def columns_file(shard: Path) -> Path:
@@ -146,12 +268,12 @@ def map_columns(stream: BinaryIO, contents: Contents) -> Columns:
     """
     magic, state, count, name_bytes, stored = HEADER.unpack(stream.read(HEADER.size))
     if (magic, state, count) != (MAGIC, contents.state, contents.images):
-        raise ValueError("of another state of the shard")
+        raise ValueError("stale")
     halves_at = HEADER_BYTES + count * ROW_BYTES
     table_at = halves_at + count * HALF_BYTES
     names_at = table_at + count * ENTRY.itemsize
     if os.fstat(stream.fileno()).st_size != names_at + name_bytes or min(count, name_bytes) < 0:
-        raise ValueError("of another length")
+        raise ValueError("wrong length")
     stream.seek(table_at)
     table, names = np.frombuffer(stream.read(names_at - table_at), ENTRY), stream.read(name_bytes)
     if crc(state, table, names) != stored:

@@ -19,8 +19,7 @@ from cvnet_engine.engine.errors import ImageError
 from cvnet_engine.engine.exif import Shot
 from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.files import absolute, kind
-from cvnet_engine.engine.gallery.fidelity import SCORED, Fidelity, Score, score_change
-from cvnet_engine.engine.gallery.learnt_codec import LEARN_FROM
+from cvnet_engine.engine.gallery.map_codecs import FIT_IMAGES, SCORED, Fidelity, Score, score_change
 from cvnet_engine.engine.gallery.shards import FileStamp
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.images import EXPECTED, SUFFIXES, decode, limit_side, read_bytes, read_shot
@@ -62,7 +61,7 @@ class Seen:
     """A file that was read: its stamp, its EXIF metadata, and its features, None if its content is unchanged."""
 
     stamp: FileStamp
-    shot: Shot
+    exif: Shot
     features: Features | None
 
 
@@ -88,10 +87,10 @@ def index(
         try:
             file = seen.result()
             if file is not None and file.features is not None:
-                intake.add(Extracted(path, file.stamp, file.shot, file.features))
+                intake.add(Extracted(path, file.stamp, file.exif, file.features))
                 continue
             if file is not None:
-                writer.touch(path, file.stamp, file.shot)
+                writer.touch(path, file.stamp, file.exif)
             report.unchanged += 1
         except ImageError as error:
             report.failed[path] = str(error)
@@ -110,7 +109,7 @@ class Extracted:
 
     path: Path
     stamp: FileStamp
-    shot: Shot
+    exif: Shot
     features: Features
 
 
@@ -129,17 +128,17 @@ class Intake:
     def add(self, image: Extracted) -> None:
         self._waiting.append(image)
         self.last.append(image.features)
-        if not self._writer.is_unlearnt or len(self._waiting) == LEARN_FROM:
+        if not self._writer.needs_fit or len(self._waiting) == FIT_IMAGES:
             self.store()
 
     def store(self) -> None:
         """Store all images in the queue."""
-        if self._waiting and self._writer.is_unlearnt:
-            self._writer.learn([image.features for image in self._waiting], self._score)
+        if self._waiting and self._writer.needs_fit:
+            self._writer.fit([image.features for image in self._waiting], self._score)
         while self._waiting:
             image = self._waiting.popleft()
             known = image.path in self._writer
-            self._writer.put(image.path, image.stamp, image.features, image.shot)
+            self._writer.put(image.path, image.stamp, image.features, image.exif)
             self._report.updated += known
             self._report.added += not known
             self._done(image.path)
@@ -173,8 +172,8 @@ def look_ahead(
         try:
             for path in paths:
                 known = writer.stamp(path)
-                dated = known is not None and writer.is_dated(path)
-                waiting.append((path, pool.submit(look, path, known, dated, describe)))
+                exif_stored = known is not None and writer.has_exif(path)
+                waiting.append((path, pool.submit(look, path, known, exif_stored, describe)))
                 if len(waiting) > workers:
                     yield waiting.popleft()
             yield from waiting
@@ -182,12 +181,12 @@ def look_ahead(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def look(path: Path, known: FileStamp | None, dated: bool, describe: Callable[[bytes], Features]) -> Seen | None:
+def look(path: Path, known: FileStamp | None, exif_stored: bool, describe: Callable[[bytes], Features]) -> Seen | None:
     """Read a file and extract its features if its content is new.
 
     Args:
         known: stamp of the file when it was indexed; None if its features must be extracted.
-        dated: its EXIF metadata is already in the gallery.
+        exif_stored: its EXIF metadata is already in the gallery.
         describe: extracts features from the bytes of a file.
 
     Returns:
@@ -198,16 +197,16 @@ def look(path: Path, known: FileStamp | None, dated: bool, describe: Callable[[b
     """
     try:
         status = path.stat()
-        if known and dated and known.fits(status):
+        if known and exif_stored and known.fits(status):
             return None
     except OSError as error:
         raise ImageError(f"cannot be read ({error.strerror}); expected an image file") from error
     data = read_bytes(path)
     stamp = FileStamp(len(data), status.st_mtime_ns, hashlib.sha256(data).hexdigest())
-    shot = read_shot(data)
+    exif = read_shot(data)
     if known and stamp.digest == known.digest:
-        return Seen(stamp, shot, None)
-    return Seen(stamp, shot, describe(data))
+        return Seen(stamp, exif, None)
+    return Seen(stamp, exif, describe(data))
 
 
 @dataclass(frozen=True)

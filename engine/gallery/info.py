@@ -12,8 +12,7 @@ from cvnet_engine.engine import typed_json
 from cvnet_engine.engine.bundle import Manifest
 from cvnet_engine.engine.errors import GalleryError, one_line
 from cvnet_engine.engine.files import read_text, write_atomically
-from cvnet_engine.engine.gallery.fidelity import Fidelity
-from cvnet_engine.engine.gallery.map_codec import parse_kind
+from cvnet_engine.engine.gallery.map_codecs import Fidelity, parse_kind
 from cvnet_engine.engine.geometry import DESCRIPTOR_NAMES, IMAGE_SCALES, Scales, format_scales, require_scales
 
 FORMAT = 3
@@ -29,7 +28,7 @@ class GalleryInfo:
         features_id: `Manifest.features_id` of the bundle.
         weights: `Manifest.weights` of the bundle.
         max_side_px: limit on an image's longer side before extraction; None for no limit.
-        maps: how feature maps are stored, see `engine.gallery.map_codec`.
+        maps: how feature maps are stored, see `engine.gallery.map_codecs`.
         shards: number of shards that may hold images.
         code: SHA-256 of the map compression's parameters; empty for float16, and until they are fitted.
         descriptor: one of `DESCRIPTOR_NAMES`.
@@ -134,13 +133,13 @@ def require_equal(gallery: GalleryInfo, wanted: GalleryInfo, path: Path) -> None
     """Raise GalleryError if features made with the settings `wanted` cannot be added to the gallery."""
     if gallery.descriptor != wanted.descriptor:
         raise GalleryError(
-            f"{path}: holds {DESCRIPTOR_NAMES[gallery.descriptor]}'s descriptors; the bundle makes "
-            f"{DESCRIPTOR_NAMES[wanted.descriptor]}'s: use the bundle it was made with, or another --gallery"
+            f"{path}: has descriptors of {DESCRIPTOR_NAMES[gallery.descriptor]}; the bundle computes "
+            f"{DESCRIPTOR_NAMES[wanted.descriptor]}'s: use the gallery's bundle, or another --gallery"
         )
     if gallery.features_id != wanted.features_id:
         raise GalleryError(
             f"{path}: made with another model ({gallery.weights}, {gallery.features_id[:12]}); the bundle has "
-            f"{wanted.weights}, {wanted.features_id[:12]}: use the bundle it was made with, or another --gallery"
+            f"{wanted.weights}, {wanted.features_id[:12]}: use the gallery's bundle, or another --gallery"
         )
     if gallery.max_side_px != wanted.max_side_px:
         raise GalleryError(
@@ -153,4 +152,4 @@ def require_equal(gallery: GalleryInfo, wanted: GalleryInfo, path: Path) -> None
             "use the same, or another --gallery"
         )
     if gallery.maps != wanted.maps:
-        raise GalleryError(f"{path}: keeps maps as {gallery.maps}; got --maps {wanted.maps}: use another --gallery")
+        raise GalleryError(f"{path}: made with --maps {gallery.maps}; got {wanted.maps}: use another --gallery")

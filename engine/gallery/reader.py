@@ -15,33 +15,37 @@ import numpy as np
 
 from cvnet_engine.engine.contract import Array, Closing
 from cvnet_engine.engine.errors import CvnetWarning, GalleryError, RemovedError
+from cvnet_engine.engine.exif import Shot
 from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.gallery.ann_file import AnnFile
-from cvnet_engine.engine.gallery.columns import Columns, columns_file, open_columns
-from cvnet_engine.engine.gallery.connections import Connections
+from cvnet_engine.engine.gallery.columns import (
+    Columns,
+    Paths,
+    ShardRange,
+    Table,
+    columns_file,
+    open_columns,
+    split_shards,
+)
 from cvnet_engine.engine.gallery.info import read_info
-from cvnet_engine.engine.gallery.learnt_codec import LearntCodec
-from cvnet_engine.engine.gallery.map_codec import open_codec
-from cvnet_engine.engine.gallery.shard_range import ShardRange, split_shards
+from cvnet_engine.engine.gallery.map_codecs import CompressedCodec, Decode, open_codec
 from cvnet_engine.engine.gallery.shards import (
     REPAIR,
     SELECT_IMAGES,
     SELECT_STAMP,
+    Connections,
     Contents,
-    Decode,
     FileStamp,
     damage,
-    leave_note,
+    mark_damaged,
     parse_image,
     read_contents,
+    read_exif,
     read_image,
     read_maps,
     shard_files,
     snapshot,
-    translated_errors,
 )
-from cvnet_engine.engine.gallery.shots import read_shots
-from cvnet_engine.engine.gallery.table import Paths, Table
 from cvnet_engine.engine.geometry import Size, pooled_size
 from cvnet_engine.engine.retrieval.blocks import Block, Descriptors
 from cvnet_engine.engine.retrieval.inverted_file import Approximate
@@ -101,7 +105,7 @@ class Gallery(Closing):
     def _open_shard(self, file: Path) -> Columns:
         """Return the columns of `file`, the last of the connections' shards."""
         number = len(self._connections.files) - 1
-        with self._connections.use(number) as shard, translated_errors(file), snapshot(shard):
+        with self._connections.use(number) as shard, snapshot(shard):
             contents = read_contents(shard)
             self._contents.append(contents)
             columns = open_columns(file, contents)
@@ -111,7 +115,7 @@ class Gallery(Closing):
                 except ValueError as error:
                     raise GalleryError(damage(file, error)) from error
         if len(columns) < contents.images:
-            raise GalleryError(f"{file}: holds {len(columns)} of {contents.images} images; {REPAIR}")
+            raise GalleryError(f"{file}: has {len(columns)} of {contents.images} images; {REPAIR}")
         return columns
 
     def __len__(self) -> int:
@@ -153,7 +157,7 @@ class Gallery(Closing):
         Raises:
             GalleryError: the shards cannot be read.
         """
-        return self._shots[0]
+        return self._exif[0]
 
     @property
     def places(self) -> Array:
@@ -162,24 +166,18 @@ class Gallery(Closing):
         Raises:
             GalleryError: the shards cannot be read.
         """
-        return self._shots[1]
+        return self._exif[1]
 
     @cached_property
-    def _shots(self) -> tuple[Array, Array]:
-        taken = np.full(len(self), "NaT", "datetime64[s]")
-        places = np.full((len(self), 2), np.nan)
-        with translated_errors(self.path):
-            rows = iter(range(len(self)))
-            for number, columns in enumerate(self._table.shards):
-                with self._connections.use(number) as shard:
-                    shots = read_shots(shard)
-                for id_, row in zip(columns.table["id"].tolist(), rows, strict=False):  # ids first: takes no extra row
-                    shot = shots.get(id_)
-                    if shot and shot.taken is not None:
-                        taken[row] = np.datetime64(shot.taken, "s")
-                    if shot and shot.place:
-                        places[row] = shot.place
-        return taken, places
+    def _exif(self) -> tuple[Array, Array]:
+        found: list[Shot] = []
+        for number, columns in enumerate(self._table.shards):
+            with self._connections.use(number) as shard:
+                by_id = read_exif(shard)
+            found += [by_id.get(id_, Shot()) for id_ in columns.table["id"].tolist()]
+        taken = ["NaT" if exif.taken is None else np.datetime64(exif.taken, "s") for exif in found]
+        places = [exif.place or (np.nan, np.nan) for exif in found]
+        return np.array(taken, "datetime64[s]"), np.array(places, np.float64).reshape(-1, 2)
 
     def stamp(self, row: int) -> FileStamp:
         """Return the stamp of a row's file when it was last indexed.
@@ -188,7 +186,7 @@ class Gallery(Closing):
             RemovedError: the image is no longer in the gallery.
         """
         entry = self._table.entry(row)
-        with self._connections.use(entry.location.shard) as shard, translated_errors(self.path):
+        with self._connections.use(entry.location.shard) as shard:
             stored = shard.execute(SELECT_STAMP, (entry.location.id, entry.name)).fetchone()
         if stored is None:
             raise RemovedError(f"{self.paths[row]}: no longer in the gallery; open the gallery again")
@@ -203,25 +201,25 @@ class Gallery(Closing):
         """
         return self.decoded(row, self._codec.decode)
 
-    def pooled(self) -> Pooled | PooledCodes:
+    def pooled(self) -> Pooled | CoarseCompressed:
         """Return the same images with maps at coarse resolution, see `engine.retrieval.pooling.pooled`."""
-        return PooledCodes(self, self._codec) if isinstance(self._codec, LearntCodec) else Pooled(self)
+        return CoarseCompressed(self, self._codec) if isinstance(self._codec, CompressedCodec) else Pooled(self)
 
     def decoded(self, row: int, decode: Decode) -> Features:
         """Read the features of a row, with `decode` instead of the gallery's codec; raises as `features`."""
         entry, descriptor = self._table.entry(row), self.descriptors[row]
         number = entry.location.shard
-        with self._connections.use(number) as shard, translated_errors(self.path), snapshot(shard):
+        with self._connections.use(number) as shard, snapshot(shard):
             try:
                 image = read_image(shard, entry.location.id)
                 if image is None or image.checksum != entry.checksum:
-                    raise ValueError("its row is missing, or another one")
+                    raise ValueError("row missing or changed")
                 maps = read_maps(shard, image.id, image.map_size, decode)
             except ValueError as error:
                 if read_contents(shard) != self._contents[number]:
                     self.stamp(row)  # raises RemovedError if the image was removed
                     raise RemovedError(f"{self.paths[row]}: has changed since; open the gallery again") from error
-                leave_note(self.path)
+                mark_damaged(self.path)
                 raise GalleryError(damage(self.paths[row], error)) from error
         return Features(descriptor, maps)
 
@@ -230,7 +228,7 @@ class Gallery(Closing):
 
 
 @dataclass(frozen=True)
-class PooledCodes:
+class CoarseCompressed:
     """Images of a gallery with compressed maps, at coarse resolution.
 
     Maps are pooled before the PCA rotation, which is cheaper because there are fewer values. The result is the same
@@ -238,7 +236,7 @@ class PooledCodes:
     """
 
     gallery: Gallery
-    codec: LearntCodec
+    codec: CompressedCodec
 
     def map_size(self, row: int) -> Size:
         return pooled_size(self.gallery.map_size(row))
@@ -262,6 +260,6 @@ def require_descriptor(table: Table, files: Sequence[Path], row: int) -> None:
         with contextlib.suppress(OSError):
             file.unlink(missing_ok=True)
         raise GalleryError(
-            f"{Paths(table)[row]}: damaged in {file} ({error}); remove that file if it is still there, "
-            "and run the same command again: a shard is read without it"
+            f"{Paths(table)[row]}: damaged in {file} ({error}); run the same command again: it does not need this "
+            "file, which has been removed if the folder is writable"
         ) from error

@@ -22,8 +22,8 @@ from cvnet_engine.engine.cluster import Cluster, Worker, spawner
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.errors import BackendError, ShardsLostError, one_line
 from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.gallery.columns import ShardRange
 from cvnet_engine.engine.gallery.reader import Gallery
-from cvnet_engine.engine.gallery.shard_range import ShardRange
 from cvnet_engine.engine.retrieval.engines import Mapped
 from cvnet_engine.engine.retrieval.ranking import Ranking
 from cvnet_engine.engine.retrieval.search import DescriptorIndex

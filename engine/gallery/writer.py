@@ -18,39 +18,46 @@ from cvnet_engine.engine.errors import GalleryError, GalleryInUseError
 from cvnet_engine.engine.exif import Shot
 from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.gallery.columns import Columns, open_columns, write_columns
-from cvnet_engine.engine.gallery.connections import Connections
-from cvnet_engine.engine.gallery.fidelity import Fidelity, Score
 from cvnet_engine.engine.gallery.info import INFO, GalleryInfo, read_info, require_equal, write_info
-from cvnet_engine.engine.gallery.learnt_codec import LearntCodec
-from cvnet_engine.engine.gallery.map_codec import MapCodec, is_learnt, learn_codec, open_codec
+from cvnet_engine.engine.gallery.map_codecs import (
+    CompressedCodec,
+    Fidelity,
+    MapCodec,
+    Score,
+    fit_codec,
+    is_compressed,
+    open_codec,
+)
 from cvnet_engine.engine.gallery.shards import (
     CODED_PAGE_BYTES,
     DAMAGED,
     PAGE_BYTES,
-    SCHEMA,
+    SELECT_COMPLETE,
     SELECT_IMAGES,
     SELECT_STAMP,
-    SELECT_WHOLE,
-    Belongings,
+    Connections,
     FileStamp,
+    ImageRows,
     StoredImage,
     create_shard,
-    delete_belongings,
+    delete_images,
     delete_orphans,
-    has_maps,
-    insert_belongings,
+    exif_row,
+    has_exif,
+    insert_exif,
     insert_image,
-    leave_note,
+    insert_rows,
     mark_changed,
+    mark_damaged,
     parse_image,
     read_contents,
+    read_maps,
     set_count,
     shard_file,
     shard_files,
     temporary_files_in,
     translated_errors,
 )
-from cvnet_engine.engine.gallery.shots import has_shot, put_shot, shot_columns
 
 IMAGES_PER_SHARD = 4096  # about 10 GiB in float16 at 1024x768 px
 
@@ -87,7 +94,7 @@ class GalleryWriter(Closing):
         self._shards = Connections()
         self._known: dict[bytes, tuple[int, int]] = {}  # encoded path -> shard number, row id
         self._damaged: set[Path] = set()
-        self._unkept: set[int] = set()  # numbers of shards whose columns file is stale
+        self._stale: set[int] = set()  # numbers of shards whose columns file is stale
         self.repairs: list[str] = []
         try:
             self._start()
@@ -101,7 +108,7 @@ class GalleryWriter(Closing):
             require_equal(stored, self.info, self.path)
             self.info = stored
         elif shard_files(self.path, 0):
-            raise GalleryError(f"{self.path}: its {INFO} is missing; copy it back, or index into another --gallery")
+            raise GalleryError(f"{self.path}: {INFO} is missing; restore it, or index into another --gallery")
         else:
             self._write_info()
         self.codec: MapCodec = open_codec(self.info.maps, self.path, self.info.code)
@@ -112,14 +119,14 @@ class GalleryWriter(Closing):
             else:
                 self.repairs.append(f"{file.name} was missing")
                 self._add_shard(file)
-        if self.is_unlearnt and self._known:
-            raise GalleryError(f"{self.path}: its {INFO} lacks the code of its maps; copy it back from a backup")
+        if self.needs_fit and self._known:
+            raise GalleryError(f"{self.path}: {INFO} does not name the map compression; restore it from a backup")
         if self.info.shards != len(self._shards.files):
             self._write_info()
         if self._damaged:
             self.repairs.append(f"maps of {len(self._damaged)} images were damaged")
-            leave_note(self.path)
-        self._clear_note()
+            mark_damaged(self.path)
+        self._unmark_repaired()
 
     def _write_info(self) -> None:
         self.info = replace(self.info, shards=len(self._shards.files))
@@ -127,9 +134,9 @@ class GalleryWriter(Closing):
             write_info(self.path, self.info)
 
     def _add_shard(self, file: Path) -> None:
-        create_shard(file, CODED_PAGE_BYTES if is_learnt(self.info.maps) else PAGE_BYTES).close()
+        create_shard(file, CODED_PAGE_BYTES if is_compressed(self.info.maps) else PAGE_BYTES).close()
         self._shards.files.append(file)
-        self._unkept.add(len(self._shards.files) - 1)
+        self._stale.add(len(self._shards.files) - 1)
 
     def _open_shard(self, file: Path, suspected: bool) -> None:
         """Register a shard's images, from its columns file if that is up to date and no damage is suspected.
@@ -138,20 +145,19 @@ class GalleryWriter(Closing):
         """
         number = len(self._shards.files)
         self._shards.files.append(file)
-        with self._shards.use(number) as shard, translated_errors(file):
-            shard.executescript(SCHEMA)  # creates tables that shards of earlier versions lack
+        with self._shards.use(number) as shard:
             contents = read_contents(shard)
             columns = None if suspected else open_columns(file, contents)
             if columns is None:
-                self._unkept.add(number)
-                self._look_at_rows(number, shard, contents.images, suspected)
+                self._stale.add(number)
+                self._check_rows(number, shard, contents.images, suspected)
             else:
                 names, ids = columns.each_name(), columns.table["id"].tolist()
                 self._known.update((name, (number, id_)) for name, id_ in zip(names, ids, strict=True))
 
-    def _look_at_rows(self, number: int, shard: sqlite3.Connection, count: int, suspected: bool) -> None:
+    def _check_rows(self, number: int, shard: sqlite3.Connection, count: int, check_maps: bool) -> None:
         """Register a shard's images and the damaged ones; delete rows that fail their checksum."""
-        whole = {id_ for (id_,) in shard.execute(SELECT_WHOLE)}
+        complete = {id_ for (id_,) in shard.execute(SELECT_COMPLETE)}
         found, removed = 0, []
         for columns in shard.execute(SELECT_IMAGES):
             try:
@@ -161,18 +167,26 @@ class GalleryWriter(Closing):
                 continue
             found += 1
             self._known[image.name] = number, image.id
-            if image.id not in whole or (suspected and not has_maps(shard, image, self.codec)):
+            if image.id not in complete or (check_maps and not self._has_maps(shard, image)):
                 self._damaged.add(image.path)
         if removed or found != count:
-            with shard as transaction:
-                transaction.executemany("DELETE FROM images WHERE id = ?", [(id_,) for id_ in removed])
-                delete_orphans(transaction)
-                set_count(transaction, found)
-                mark_changed(transaction)
+            with shard:
+                delete_images(shard, removed)
+                delete_orphans(shard)
+                set_count(shard, found)
+                mark_changed(shard)
         if lost := max(len(removed), count - found, 0):
             self.repairs.append(f"{lost} images of {self._shards.files[number].name} were lost")
 
-    def _clear_note(self) -> None:
+    def _has_maps(self, shard: sqlite3.Connection, image: StoredImage) -> bool:
+        """Return True if all maps of an image are present and undamaged."""
+        try:
+            read_maps(shard, image.id, image.map_size, self.codec.decode)
+        except ValueError:
+            return False
+        return True
+
+    def _unmark_repaired(self) -> None:
         if not self._damaged:
             with translated_errors(self.path):
                 (self.path / DAMAGED).unlink(missing_ok=True)
@@ -209,21 +223,21 @@ class GalleryWriter(Closing):
         if name not in self._known or path in self._damaged:
             return None
         number, id_ = self._known[name]
-        with self._shards.use(number) as shard, translated_errors(self.path):
+        with self._shards.use(number) as shard:
             stored = shard.execute(SELECT_STAMP, (id_, name)).fetchone()
         return FileStamp(*stored) if stored else None
 
     @property
-    def is_unlearnt(self) -> bool:
+    def needs_fit(self) -> bool:
         """True if the map compression must be fitted before the first image can be stored."""
-        return is_learnt(self.info.maps) and not self.info.code
+        return is_compressed(self.info.maps) and not self.info.code
 
-    def learn(self, first: Sequence[Features], score: Score | None = None) -> None:
+    def fit(self, first: Sequence[Features], score: Score | None = None) -> None:
         """Fit the compression of the gallery's maps to its first images and record its fidelity."""
-        codec = learn_codec(self.info.maps, first)
-        self.keep_maps_by(codec, Fidelity.of(codec, first, score))
+        codec = fit_codec(self.info.maps, first)
+        self.use_codec(codec, Fidelity.of(codec, first, score))
 
-    def keep_maps_by(self, codec: LearntCodec, fidelity: Fidelity | None) -> None:
+    def use_codec(self, codec: CompressedCodec, fidelity: Fidelity | None) -> None:
         """Use a fitted codec for the maps of all images, and save it in the gallery."""
         self.codec = codec
         with translated_errors(self.path):
@@ -231,13 +245,13 @@ class GalleryWriter(Closing):
         self.info = replace(self.info, code=code, fidelity=fidelity)
         self._write_info()
 
-    def is_dated(self, path: Path) -> bool:
-        """Return True if the EXIF metadata of a stored image has been read; earlier versions did not read it."""
+    def has_exif(self, path: Path) -> bool:
+        """Return True if the EXIF metadata of a stored image is stored, too."""
         number, id_ = self._known[os.fsencode(path)]
-        with self._shards.use(number) as shard, translated_errors(self.path):
-            return has_shot(shard, id_)
+        with self._shards.use(number) as shard:
+            return has_exif(shard, id_)
 
-    def put(self, path: Path, stamp: FileStamp, features: Features, shot: Shot | None = None) -> None:
+    def put(self, path: Path, stamp: FileStamp, features: Features, exif: Shot | None = None) -> None:
         """Add or replace an image. It is synced to disk on return.
 
         Raises:
@@ -245,12 +259,12 @@ class GalleryWriter(Closing):
                 before is unchanged.
         """
         if not features.is_finite:
-            raise GalleryError(f"{path}: features that are no finite numbers; build the bundle again, in fp32")
+            raise GalleryError(f"{path}: features are not finite; build the bundle again with --precision fp32")
         maps = [(scale, *array.shape, self.codec.encode(scale, array)) for scale, array in enumerate(features.maps)]
         image = StoredImage(0, path, features.map_size, features.descriptor.astype(np.float32), stamp)
-        self.store(image, {"maps": maps, "taken": [shot_columns(shot)] if shot else []})
+        self.store(image, {"maps": maps, "taken": [exif_row(exif)] if exif else []})
 
-    def store(self, image: StoredImage, belongings: Belongings) -> None:
+    def store(self, image: StoredImage, rows: ImageRows) -> None:
         """Add or replace an image from rows encoded for this gallery; `image.id` is ignored.
 
         Raises:
@@ -258,17 +272,17 @@ class GalleryWriter(Closing):
         """
         path, name = image.path, image.name
         number, id_ = self._known.get(name) or self._next_place()
-        with self._shards.use(number) as shard, translated_errors(self.path), shard as transaction:
-            insert_image(transaction, replace(image, id=id_))
-            insert_belongings(transaction, id_, belongings)
+        with self._shards.use(number) as shard, shard:
+            insert_image(shard, replace(image, id=id_))
+            insert_rows(shard, id_, rows)
             if name not in self._known:
-                transaction.execute("UPDATE contents SET images = images + 1")
-            mark_changed(transaction)
+                shard.execute("UPDATE contents SET images = images + 1")
+            mark_changed(shard)
         self._known[name] = number, id_
-        self._unkept.add(number)
+        self._stale.add(number)
         if path in self._damaged:
             self._damaged.remove(path)
-            self._clear_note()
+            self._unmark_repaired()
 
     def remove(self, paths: Iterable[Path], done: Callable[[int], None] = lambda _: None) -> None:
         """Remove images, in one transaction per shard; `done(n)` is called after each commit with its number of images.
@@ -278,19 +292,18 @@ class GalleryWriter(Closing):
         by_shard: dict[int, list[Path]] = defaultdict(list)
         for path in paths:
             by_shard[self._known[os.fsencode(path)][0]].append(path)
-        for number, gone in by_shard.items():
-            ids = [self._known[os.fsencode(path)][1] for path in gone]
-            with self._shards.use(number) as shard, translated_errors(self.path), shard as transaction:
-                delete_belongings(transaction, ids)
-                transaction.executemany("DELETE FROM images WHERE id = ?", [(id_,) for id_ in ids])
-                transaction.execute("UPDATE contents SET images = images - ?", (len(ids),))
-                mark_changed(transaction)
-            self._unkept.add(number)
-            for path in gone:
+        for number, removed in by_shard.items():
+            ids = [self._known[os.fsencode(path)][1] for path in removed]
+            with self._shards.use(number) as shard, shard:
+                delete_images(shard, ids)
+                shard.execute("UPDATE contents SET images = images - ?", (len(ids),))
+                mark_changed(shard)
+            self._stale.add(number)
+            for path in removed:
                 del self._known[os.fsencode(path)]
                 self._damaged.discard(path)
-            done(len(gone))
-        self._clear_note()
+            done(len(removed))
+        self._unmark_repaired()
 
     def compact(self, done: Callable[[int], None] = lambda _: None) -> None:
         """Return the space of removed images to the file system, shard by shard; `done(1)` is called after each.
@@ -309,45 +322,39 @@ class GalleryWriter(Closing):
                         shard.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
                 done(1)
 
-    def touch(self, path: Path, stamp: FileStamp, shot: Shot | None = None) -> None:
+    def touch(self, path: Path, stamp: FileStamp, exif: Shot | None = None) -> None:
         """Record the new modification time of a file with unchanged content, and its EXIF metadata if given."""
         name = os.fsencode(path)
         number, id_ = self._known[name]
-        with self._shards.use(number) as shard, translated_errors(self.path), shard as transaction:
-            transaction.execute("UPDATE images SET mtime_ns = ? WHERE id = ?", (stamp.mtime_ns, id_))
-            if shot:
-                put_shot(transaction, id_, shot)
+        with self._shards.use(number) as shard, shard:
+            shard.execute("UPDATE images SET mtime_ns = ? WHERE id = ?", (stamp.mtime_ns, id_))
+            if exif:
+                insert_exif(shard, id_, exif)
 
     def _next_place(self) -> tuple[int, int]:
         """Return shard number and row id for a new image; create a shard if the last one is full."""
         last = len(self._shards.files) - 1
         if last >= 0:
-            with self._shards.use(last) as shard, translated_errors(self.path):
+            with self._shards.use(last) as shard:
                 (last_id,) = shard.execute("SELECT coalesce(max(id), -1) FROM images").fetchone()
             if last_id + 1 < self._images_per_shard:
                 return last, last_id + 1
-        self._keep_columns()
+        self._write_columns()
         self._add_shard(shard_file(self.path, last + 1))
         self._write_info()  # before it holds images, so that its loss is noticed
         return last + 1, 0
 
-    def _keep_columns(self) -> None:
+    def _write_columns(self) -> None:
         """Write the columns files of changed shards. Errors are ignored because these files are only caches."""
-        for number in sorted(self._unkept):
-            file = self._shards.files[number]
-            with (
-                contextlib.suppress(GalleryError, OSError, ValueError),
-                self._shards.use(number) as shard,
-                translated_errors(file),
-            ):
-                contents = read_contents(shard)
+        for number in sorted(self._stale):
+            with contextlib.suppress(GalleryError, OSError, ValueError), self._shards.use(number) as shard:
+                state = read_contents(shard).state
                 images = [parse_image(columns) for columns in shard.execute(SELECT_IMAGES)]
-                if contents.state is not None:
-                    write_columns(file, contents.state, Columns.of_images(images))
-        self._unkept.clear()
+                write_columns(self._shards.files[number], state, Columns.of_images(images))
+        self._stale.clear()
 
     def close(self) -> None:
-        self._keep_columns()
+        self._write_columns()
         self._release()
 
     def _release(self) -> None:

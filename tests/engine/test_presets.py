@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from cvnet_engine.engine.errors import CvnetError
-from cvnet_engine.engine.gallery.map_codec import parse_kind
+from cvnet_engine.engine.gallery.map_codecs import parse_kind
 from cvnet_engine.engine.geometry import require_scales
 from cvnet_engine.engine.presets import PRESETS, PresetName, limit_px, named
 from cvnet_engine.engine.retrieval.searcher import Plan

@@ -8,7 +8,7 @@ import pytest
 from cvnet_engine.benchmarks.accuracy.database import Database
 from cvnet_engine.benchmarks.accuracy.dataset import Dataset, GroundTruth
 from cvnet_engine.benchmarks.accuracy.evaluation import extract_query
-from cvnet_engine.engine.gallery.map_codec import HalfCodec
+from cvnet_engine.engine.gallery.map_codecs import HalfCodec
 from cvnet_engine.engine.retrieval.pooling import Pooled, pooled
 from cvnet_engine.engine.retrieval.search import similarities
 from tests.benchmarks.lab.frontier.fakes import FakeEngineCache

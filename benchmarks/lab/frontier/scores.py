@@ -30,7 +30,7 @@ from cvnet_engine.cvnet import checkpoint
 from cvnet_engine.engine.contract import Array, Closing
 from cvnet_engine.engine.errors import DatasetError, ImageError
 from cvnet_engine.engine.features import Features
-from cvnet_engine.engine.gallery.map_codec import HalfCodec, MapCodec, is_learnt, learn_codec
+from cvnet_engine.engine.gallery.map_codecs import HalfCodec, MapCodec, fit_codec, is_compressed
 from cvnet_engine.engine.geometry import AREA_SCALES, IMAGE_SCALES
 from cvnet_engine.engine.images import check_size
 from cvnet_engine.engine.retrieval.engines import Engines
@@ -243,4 +243,4 @@ class Pairs:
 
 def codec(maps: str, described: list[Features]) -> MapCodec:
     """Return the codec of a gallery that stores maps in this format and contains these images."""
-    return learn_codec(maps, described) if is_learnt(maps) else HalfCodec()
+    return fit_codec(maps, described) if is_compressed(maps) else HalfCodec()

@@ -26,7 +26,7 @@ from cvnet_engine.engine.backends.native.engine import accelerated
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.errors import DatasetError
 from cvnet_engine.engine.features import Features
-from cvnet_engine.engine.gallery.learnt_codec import CODE_FILE
+from cvnet_engine.engine.gallery.map_codecs import CODE_FILE
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.shards import FileStamp
 from cvnet_engine.engine.gallery.writer import GalleryWriter
@@ -215,8 +215,8 @@ def searching(searcher: Searcher, query: Features, key: tuple[int, str, str]) ->
 
 def putting(writer: GalleryWriter, found: Sequence[Features]) -> Callable[[], None]:
     """Return a function that adds one more image to a gallery per call."""
-    if writer.is_unlearnt:
-        writer.learn(found)
+    if writer.needs_fit:
+        writer.fit(found)
     images = enumerate(cycle(found))
 
     def put() -> None:

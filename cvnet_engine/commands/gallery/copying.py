@@ -11,12 +11,10 @@ from rich.filesize import decimal
 
 from cvnet_engine import console
 from cvnet_engine.engine.errors import GalleryError
-from cvnet_engine.engine.gallery.census import count
-from cvnet_engine.engine.gallery.converting import convert
+from cvnet_engine.engine.gallery.copying import CopyReport, convert, merge, require_equal_settings
 from cvnet_engine.engine.gallery.info import INFO, GalleryInfo, read_info
-from cvnet_engine.engine.gallery.learnt_codec import LearntCodec
-from cvnet_engine.engine.gallery.map_codec import kind_wanted
-from cvnet_engine.engine.gallery.merging import Merge, merge, require_one_making
+from cvnet_engine.engine.gallery.inspection import read_statistics
+from cvnet_engine.engine.gallery.map_codecs import CompressedCodec, kind_wanted
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.options import ConvertOptions, MergeOptions
 from cvnet_engine.outputs import within
@@ -25,14 +23,14 @@ from cvnet_engine.outputs import within
 def merge_galleries(options: MergeOptions) -> None:
     require_other_folder(options.sources, options.gallery)
     infos = read_infos(options)
-    report = Merge()
-    images = sum(count(source, infos[source]).images for source in options.sources)
+    report = CopyReport()
+    images = sum(read_statistics(source, infos[source]).images for source in options.sources)
     with resumable(), GalleryWriter(options.gallery, replace(infos[options.gallery], code="")) as writer:
         if writer.repairs:
             console.warn(f"{options.gallery}: {', '.join(writer.repairs)}")
-        if writer.is_unlearnt:
+        if writer.needs_fit:
             first = infos[options.sources[0]]
-            writer.keep_maps_by(LearntCodec.load(options.sources[0], first.code), first.fidelity)
+            writer.use_codec(CompressedCodec.load(options.sources[0], first.code), first.fidelity)
         with console.progress("merging", images) as advance:
             for source in options.sources:
                 merge(source, infos[source], writer, report, advance)
@@ -50,7 +48,7 @@ def read_infos(options: MergeOptions) -> dict[Path, GalleryInfo]:
     infos = {source: read_info(source) for source in options.sources}
     exists = (options.gallery / INFO).exists()
     infos[options.gallery] = read_info(options.gallery) if exists else infos[options.sources[0]]
-    require_one_making(infos)
+    require_equal_settings(infos)
     return infos
 
 
@@ -58,7 +56,7 @@ def convert_gallery(options: ConvertOptions) -> None:
     require_other_folder([options.source], options.gallery)
     info = read_info(options.source)
     wanted = replace(info, maps=kind_wanted(options.maps), code="", fidelity=None, shards=0)
-    before, report = count(options.source, info), Merge()
+    before, report = read_statistics(options.source, info), CopyReport()
     with (
         resumable(),
         GalleryWriter(options.gallery, wanted) as writer,
@@ -66,7 +64,7 @@ def convert_gallery(options: ConvertOptions) -> None:
     ):
         convert(options.source, info, writer, report, advance)
         made = writer.info
-    after = count(options.gallery, made)
+    after = read_statistics(options.gallery, made)
     console.say(
         f"{options.gallery}: {counts(report)}; {decimal(after.stored_bytes)}, "
         f"{options.source} has {decimal(before.stored_bytes)}"
@@ -92,11 +90,11 @@ def resumable() -> Iterator[None]:
         raise KeyboardInterrupt("what was copied is stored: run the same command again to resume") from error
 
 
-def counts(report: Merge) -> str:
+def counts(report: CopyReport) -> str:
     return f"{report.added} added, {report.updated} updated, {report.unchanged} unchanged"
 
 
-def require_whole(report: Merge, remedy: str) -> None:
+def require_whole(report: CopyReport, remedy: str) -> None:
     """Raise GalleryError if damaged images were left out; `remedy` follows the advice to repair their gallery."""
     if report.damaged:
         for path, reason in report.damaged.items():

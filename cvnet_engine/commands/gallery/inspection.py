@@ -11,18 +11,17 @@ from cvnet_engine import console
 from cvnet_engine.commands.gallery.ann import describe
 from cvnet_engine.engine.errors import GalleryError
 from cvnet_engine.engine.gallery.ann_file import About, AnnFile
-from cvnet_engine.engine.gallery.census import count
 from cvnet_engine.engine.gallery.filter import select
 from cvnet_engine.engine.gallery.info import read_info
+from cvnet_engine.engine.gallery.inspection import read_statistics, repair, verify
 from cvnet_engine.engine.gallery.reader import Gallery
-from cvnet_engine.engine.gallery.verification import repair, verify
 from cvnet_engine.engine.geometry import format_scales
 from cvnet_engine.options import InfoOptions, ListOptions, VerifyOptions
 
 
 def show_info(options: InfoOptions) -> None:
     made = read_info(options.gallery)
-    statistics = count(options.gallery, made)
+    statistics = read_statistics(options.gallery, made)
     about, reason = read_index(options.gallery)
     per_image = statistics.stored_bytes // max(1, statistics.images)
     rows = [
@@ -87,14 +86,14 @@ def list_images(options: ListOptions) -> None:
 def verify_images(options: VerifyOptions) -> None:
     with console.progress("verifying", expected_images(options.gallery)) as advance:
         found = verify(options.gallery, advance)
-    console.say(f"{options.gallery}: {found.whole} images intact, {len(found.damaged)} damaged or missing")
+    console.say(f"{options.gallery}: {found.intact} images intact, {len(found.damaged)} damaged or missing")
     for path, reason in found.damaged.items():
         console.warn(f"  {path}: {reason}")
     repairing = options.repair and bool(found.damaged)
     repairs = repair(options.gallery) if repairing else []
     if options.json:
         damaged = {str(path): reason for path, reason in found.damaged.items()}
-        content = {"gallery": str(options.gallery), "whole": found.whole, "damaged": damaged, "repaired": repairing}
+        content = {"gallery": str(options.gallery), "whole": found.intact, "damaged": damaged, "repaired": repairing}
         console.write_json(options.json, content)
     if repairing:
         console.say(f"repaired: {', '.join(repairs)}; 'cvnet-engine index' adds the images again")
@@ -109,6 +108,6 @@ def expected_images(gallery: Path) -> int:
     """Return the number of images for the progress bar; 0 if damaged shards cannot be counted."""
     made = read_info(gallery)
     try:
-        return count(gallery, made).images
+        return read_statistics(gallery, made).images
     except GalleryError:
         return 0

@@ -9,10 +9,9 @@ from rich.filesize import decimal
 
 from cvnet_engine import console
 from cvnet_engine.engine.errors import GalleryError
-from cvnet_engine.engine.gallery.census import count
 from cvnet_engine.engine.gallery.filter import select
+from cvnet_engine.engine.gallery.inspection import MissingFiles, find_missing, read_statistics
 from cvnet_engine.engine.gallery.reader import Gallery
-from cvnet_engine.engine.gallery.vanished import Vanished, vanished
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.options import CompactOptions, PruneOptions, RemoveOptions
 
@@ -24,10 +23,10 @@ def remove(options: RemoveOptions) -> None:
 
 
 def prune(options: PruneOptions) -> None:
-    found: list[Vanished] = []
+    found: list[MissingFiles] = []
 
     def choose(paths: Sequence[Path]) -> list[Path]:
-        found.append(vanished(paths))
+        found.append(find_missing(paths))
         deleted = set(found[0].deleted)
         return [path for path in paths if path in deleted]
 
@@ -72,11 +71,11 @@ def compact(options: CompactOptions) -> None:
     with GalleryWriter.reopen(options.gallery) as writer:
         if writer.repairs:
             console.warn(f"{options.gallery}: {', '.join(writer.repairs)}")
-        before = count(options.gallery, writer.info)
+        before = read_statistics(options.gallery, writer.info)
         with console.progress("compacting", before.shards) as advance:
             writer.compact(advance)
         info = writer.info
-    after = count(options.gallery, info)
+    after = read_statistics(options.gallery, info)
     console.say(
         f"{options.gallery}: {decimal(before.stored_bytes)} before, {decimal(after.stored_bytes)} now, "
         f"{after.images:,} images"

@@ -162,7 +162,7 @@ def test_verify_goes_on_past_a_shard_that_is_no_database(cli, tmp_path):
     found = run(cli, "verify", "--gallery", tmp_path / "g", code=1)
     assert found["whole"] == 2
     assert "file is not a database" in found["damaged"][str(tmp_path / "g/shard-00001.sqlite")]
-    assert found["damaged"][str(tmp_path / "g/shard-00002.sqlite")] == "missing from the gallery"
+    assert "missing from the gallery" in found["damaged"][str(tmp_path / "g/shard-00002.sqlite")]
 
 
 # --------------------------------------------------------------------------------- remove, prune, compact

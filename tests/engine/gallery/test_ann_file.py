@@ -14,9 +14,9 @@ from cvnet_engine.engine.errors import CvnetWarning, GalleryError
 from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.gallery.ann_file import ANN, AnnFile
 from cvnet_engine.engine.gallery.columns import HEADER_BYTES, ROW_BYTES, Columns, columns_file
+from cvnet_engine.engine.gallery.inspection import repair, verify
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.shards import StoredImage, shard_file
-from cvnet_engine.engine.gallery.verification import repair, verify
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.retrieval.ann_building import build
 from cvnet_engine.engine.retrieval.searcher import Plan, Searcher

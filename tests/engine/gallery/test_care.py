@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.gallery.copying import CopyReport, merge, require_equal_settings
 from cvnet_engine.engine.gallery.info import read_info
-from cvnet_engine.engine.gallery.merging import Merge, merge, require_one_making
+from cvnet_engine.engine.gallery.inspection import verify
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.shards import DAMAGED, SELECT_COUNT, FileStamp
-from cvnet_engine.engine.gallery.verification import verify
-from cvnet_engine.engine.gallery.walk import Whole, walk
+from cvnet_engine.engine.gallery.walk import Intact, walk
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from tests.engine.disks import small_disk
 from tests.galleries import INFO, STAMP, assert_equal, features
@@ -195,8 +195,8 @@ def test_a_full_disk_stops_a_compaction_and_loses_nothing(tmp_path):
 # --------------------------------------------------------------------------------------------------- merging
 
 
-def merged(target: Path, *sources: Path) -> Merge:
-    report = Merge()
+def merged(target: Path, *sources: Path) -> CopyReport:
+    report = CopyReport()
     info = read_info(target) if target.exists() else read_info(sources[0])
     with GalleryWriter(target, info, images_per_shard=PER_SHARD) as writer:
         for source in sources:
@@ -270,9 +270,9 @@ def test_a_damaged_image_of_the_target_is_mended_by_a_merge(tmp_path):
     "change", [{"features_id": "x"}, {"max_side_px": None}, {"maps": "coded:8"}, {"scales": (1.0,)}]
 )
 def test_galleries_of_other_making_are_named(change):
-    with pytest.raises(GalleryError, match=r"b: made with another .* only galleries of one making can be merged"):
-        require_one_making({Path("a"): INFO, Path("b"): replace(INFO, **change)})
-    require_one_making({Path("a"): INFO, Path("b"): replace(INFO, shards=7)})
+    with pytest.raises(GalleryError, match=r"b: made with another .* only galleries with equal settings can be merged"):
+        require_equal_settings({Path("a"): INFO, Path("b"): replace(INFO, **change)})
+    require_equal_settings({Path("a"): INFO, Path("b"): replace(INFO, shards=7)})
 
 
 # -------------------------------------------------------------------------------------------- verification
@@ -284,8 +284,8 @@ def test_an_image_that_is_removed_while_it_is_verified_is_no_damage(tmp_path):
     first = next(images)
     with GalleryWriter.reopen(tmp_path / "g") as writer:
         writer.remove([photo(1)])
-    assert isinstance(first, Whole)
-    assert [image.image.path for image in images if isinstance(image, Whole)] == [photo(2)]
+    assert isinstance(first, Intact)
+    assert [image.image.path for image in images if isinstance(image, Intact)] == [photo(2)]
 
 
 def test_what_verify_finds_the_next_writer_looks_for(tmp_path):
@@ -306,7 +306,7 @@ CARE = """
 import sys
 from pathlib import Path
 from cvnet_engine.engine.gallery.info import read_info
-from cvnet_engine.engine.gallery.merging import Merge, merge
+from cvnet_engine.engine.gallery.copying import CopyReport, merge
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 what, gallery, *sources = sys.argv[1:]
 info = read_info(Path(sources[0] if sources else gallery))
@@ -316,7 +316,7 @@ with GalleryWriter(Path(gallery), info, images_per_shard=4) as writer:
     match what:
         case "merge":
             for source in map(Path, sources):
-                merge(source, read_info(source), writer, Merge(), step)
+                merge(source, read_info(source), writer, CopyReport(), step)
         case "compact":
             writer.compact(step)
         case "remove":

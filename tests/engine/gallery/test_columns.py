@@ -17,9 +17,9 @@ import pytest
 
 from cvnet_engine.engine.errors import GalleryError
 from cvnet_engine.engine.gallery.columns import ENTRY, HEADER_BYTES, ROW_BYTES, columns_file, open_columns
+from cvnet_engine.engine.gallery.inspection import repair, verify
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.shards import connect, read_contents, shard_file
-from cvnet_engine.engine.gallery.verification import repair, verify
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from tests.galleries import INFO, STAMP, assert_equal, features
 
@@ -196,7 +196,7 @@ def test_a_flipped_bit_anywhere_in_the_columns_is_done_without_or_named_where_it
             errors.append(str(error))
             require_whole(gallery, [0, 1, 2, 3, 4])  # the file has been removed
     assert len(errors) == 30
-    assert all("run the same command again: a shard is read without it" in error for error in errors)
+    assert all("run the same command again: it does not need this file" in error for error in errors)
     assert not any("\n" in error for error in errors)
     assert len(whole) == descriptors_end + PER_SHARD * ENTRY.itemsize + sum(len(str(path)) for path in PATHS[:2])
 

@@ -6,9 +6,8 @@ import sqlite3
 
 import pytest
 
-from cvnet_engine.engine.gallery import connections
-from cvnet_engine.engine.gallery.connections import Connections
-from cvnet_engine.engine.gallery.shards import create_shard, shard_file
+from cvnet_engine.engine.gallery import shards
+from cvnet_engine.engine.gallery.shards import Connections, create_shard, shard_file
 
 
 @pytest.fixture
@@ -29,7 +28,7 @@ def is_open(connection: sqlite3.Connection) -> bool:
 
 
 def test_the_longest_unused_goes_first(pool, monkeypatch):
-    monkeypatch.setattr(connections, "MOST_KEPT", 2)
+    monkeypatch.setattr(shards, "MOST_CONNECTIONS", 2)
     found = []
     for number in (0, 1, 0, 2):
         with pool.use(number) as shard:

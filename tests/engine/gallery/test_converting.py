@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cvnet_engine.engine.gallery.converting import convert
+from cvnet_engine.engine.gallery.copying import CopyReport, convert
 from cvnet_engine.engine.gallery.info import read_info
-from cvnet_engine.engine.gallery.merging import Merge
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from tests.galleries import INFO, STAMP, features
@@ -27,8 +26,8 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "source"
 
 
-def converted(source: Path, target: Path, maps: str) -> Merge:
-    info, report = read_info(source), Merge()
+def converted(source: Path, target: Path, maps: str) -> CopyReport:
+    info, report = read_info(source), CopyReport()
     with GalleryWriter(target, replace(info, maps=maps, code="", shards=0)) as writer:
         convert(source, info, writer, report)
     return report
@@ -69,4 +68,4 @@ def test_without_a_whole_image_there_is_nothing_to_learn_a_code_from(source, tmp
         Path(f"/{number}.jpg") for number in range(COUNT)
     ]
     GalleryWriter(tmp_path / "empty", INFO).close()
-    assert converted(tmp_path / "empty", tmp_path / "g", "coded:24") == Merge()
+    assert converted(tmp_path / "empty", tmp_path / "g", "coded:24") == CopyReport()

@@ -222,7 +222,7 @@ def test_a_killed_writer_leaves_no_shard_without_tables(tmp_path):
     ("other", "message"),
     [
         (replace(INFO, features_id="another-fp32"), "made with another model"),
-        (replace(INFO, descriptor="superglobal"), "holds CVNet's descriptors; the bundle makes SuperGlobal's"),
+        (replace(INFO, descriptor="superglobal"), "has descriptors of CVNet; the bundle computes SuperGlobal's"),
         (replace(INFO, max_side_px=512), "made with --max-side 1024; got 512"),
         (replace(INFO, max_side_px=None), "made with --max-side 1024; got 0"),
         (replace(INFO, scales=(0.7071, 1.0)), "made with --scales 0.7071,1,1.4142; got 0.7071,1: use the same"),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cvnet_engine.engine.gallery.map_codec import HalfCodec, parse_kind
+from cvnet_engine.engine.gallery.map_codecs import HalfCodec, parse_kind
 
 
 @pytest.fixture

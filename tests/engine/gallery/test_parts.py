@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from cvnet_engine.engine.errors import GalleryError
-from cvnet_engine.engine.gallery import parts
+from cvnet_engine.engine.gallery import ray_indexing as parts
 from cvnet_engine.engine.gallery.indexing import IndexReport, find_images, index
-from cvnet_engine.engine.gallery.map_codec import parse_kind
-from cvnet_engine.engine.gallery.parts import cut, discard, make, stale, take_in
+from cvnet_engine.engine.gallery.map_codecs import parse_kind
+from cvnet_engine.engine.gallery.ray_indexing import cut, discard, make, outdated, take_in
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from tests.galleries import INFO, FakeEngines, assert_equal, features
@@ -40,7 +40,7 @@ def in_one_go(photos: list[Path], folder: Path) -> Path:
 def in_parts(photos: list[Path], folder: Path, engines: FakeEngines | None = None) -> IndexReport:
     report = IndexReport()
     with GalleryWriter(folder, INFO) as writer:
-        wanted = stale(photos, writer, report, lambda _: None)
+        wanted = outdated(photos, writer, report, lambda _: None)
         found = [part for part in cut(photos, set(wanted), folder, INFO, images=4) if part.paths]
         for part in reversed(found):  # workers finish as they like
             make(part, INFO, engines or FakeEngines())
@@ -106,10 +106,10 @@ def test_a_part_left_behind_is_gone_on_with(photos, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         make(part, INFO, FakeEngines())
     monkeypatch.undo()
-    assert not part.is_made
+    assert not part.is_finished
     engines = FakeEngines()
     make(part, INFO, engines)
-    assert part.is_made
+    assert part.is_finished
     assert engines.seen == 2
 
 
@@ -145,7 +145,7 @@ def test_a_damaged_part_is_named_and_kept(photos, tmp_path):
         pytest.raises(GalleryError, match=r"01.jpg is damaged .*remove this folder"),
     ):
         take_in(part, writer, IndexReport())
-    assert part.is_made
+    assert part.is_finished
 
 
 def test_parts_of_another_making_or_list_have_other_folders(photos, tmp_path):
@@ -164,15 +164,15 @@ def test_a_part_is_found_again_when_the_gallery_has_some_of_it(photos, tmp_path)
     (first, *_) = cut(photos, photos, tmp_path / "g", INFO, images=4)
     make(first, INFO, FakeEngines())
     (rest, *_) = cut(photos, set(photos[2:]), tmp_path / "g", INFO, images=4)
-    assert rest.is_made
+    assert rest.is_finished
     report = IndexReport()
     with GalleryWriter(tmp_path / "g", INFO) as writer:
         take_in(rest, writer, report)
         assert writer.paths == photos[2:4]
     assert (report.added, report.unchanged) == (2, 0)
     make(rest, INFO, FakeEngines())
-    assert rest.is_made
-    assert not first.is_made
+    assert rest.is_finished
+    assert not first.is_finished
 
 
 @pytest.mark.parametrize("gone", range(4))
@@ -180,8 +180,8 @@ def test_a_part_is_found_again_when_the_gallery_has_some_of_it(photos, tmp_path)
 def test_a_folder_that_is_removed_by_half_is_a_part_that_can_be_made(photos, tmp_path, monkeypatch, maps, gone):
     info = replace(INFO, maps=parse_kind(maps))
     with GalleryWriter(tmp_path / "g", info) as writer:
-        if writer.is_unlearnt:
-            writer.learn([features(n) for n in range(3)])
+        if writer.needs_fit:
+            writer.fit([features(n) for n in range(3)])
         info = writer.info
     (part, *_) = cut(photos, photos, tmp_path / "g", info, images=4)
     make(part, info, FakeEngines())
@@ -202,9 +202,9 @@ def test_a_folder_that_is_removed_by_half_is_a_part_that_can_be_made(photos, tmp
         patched.setattr(parts.shutil, "rmtree", remove)
         with pytest.raises(KeyboardInterrupt):
             discard(part)
-    assert part.is_made == (gone == 0)
+    assert part.is_finished == (gone == 0)
     make(part, info, FakeEngines())
-    assert part.is_made
+    assert part.is_finished
     discard(part)
     discard(part)
     assert not part.folder.exists()

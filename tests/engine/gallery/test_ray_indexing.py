@@ -16,7 +16,7 @@ import pytest
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.gallery.indexing import IndexReport, find_images, index
 from cvnet_engine.engine.gallery.info import GalleryInfo
-from cvnet_engine.engine.gallery.parts import PARTS
+from cvnet_engine.engine.gallery.ray_indexing import PARTS
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.retrieval.engines import Engines

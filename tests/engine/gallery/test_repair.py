@@ -71,7 +71,6 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "a shard amid others": lambda g: shard(g, 1).unlink(),
     "the last shard": lambda g: shard(g, 2).unlink(),
     "every shard": lambda g: [shard(g, n).unlink() for n in range(3)],
-    "a shard's tables": lambda g: shard(g, 1).write_bytes(b""),
     "a descriptor's bit": lambda g: flip(g, "images", "descriptor"),
     "a path's bit": lambda g: flip(g, "images", "path"),
 }
@@ -87,7 +86,7 @@ def test_what_is_missing_is_noticed_with_the_command_that_repairs_it_and_the_com
     assert "\n" not in str(caught.value)
 
     repairs, report = run(photos, tmp_path / "g")
-    assert repairs or damage == "a shard's tables"
+    assert repairs
     assert 0 < report.added + report.updated < 5 or damage == "every shard"
     repaired = contents(tmp_path / "g")
     assert repaired.keys() == whole.keys()
@@ -124,7 +123,7 @@ def test_a_damaged_image_that_is_not_given_stays_noticed(photos, tmp_path):
 def test_a_gallery_without_its_json_is_not_mixed_with_another(photos, tmp_path):
     run(photos, tmp_path / "g")
     (tmp_path / "g" / "gallery.json").unlink()
-    with pytest.raises(GalleryError, match=r"its gallery\.json is missing; copy it back"):
+    with pytest.raises(GalleryError, match=r"gallery\.json is missing; restore it"):
         GalleryWriter(tmp_path / "g", INFO)
 
 
@@ -232,7 +231,7 @@ def test_a_shard_that_does_more_than_keep_tables_is_refused(photos, tmp_path, st
     run(photos, tmp_path / "g")
     execute(tmp_path / "g", statement)
     for opening in (Gallery, lambda path: GalleryWriter(path, INFO)):
-        with pytest.raises(GalleryError, match="is no plain table"):
+        with pytest.raises(GalleryError, match="expected plain tables"):
             opening(tmp_path / "g")
 
 
@@ -240,7 +239,7 @@ def test_a_shard_that_does_more_than_keep_tables_is_refused(photos, tmp_path, st
 def test_features_that_are_no_numbers_are_not_stored(tmp_path, value):
     made = features(0)
     made.maps[1][0, 0, 0] = value
-    with GalleryWriter(tmp_path / "g", INFO) as writer, pytest.raises(GalleryError, match="no finite numbers"):
+    with GalleryWriter(tmp_path / "g", INFO) as writer, pytest.raises(GalleryError, match="features are not finite"):
         writer.put(Path("/photos/0.jpg"), STAMP, made)
     assert len(Gallery(tmp_path / "g")) == 0
 

@@ -65,16 +65,6 @@ def test_index_keeps_when_and_where(album, tmp_path):
     np.testing.assert_equal(known(tmp_path / "g"), EXPECTED)
 
 
-def test_a_gallery_from_before_gains_dates_without_extracting_again(album, tmp_path):
-    run(album, tmp_path / "g")
-    for shard in (0, 1):
-        execute(tmp_path / "g", "DROP TABLE taken", shard)
-    assert known(tmp_path / "g")[0] == ["NaT"] * 3
-    report, extracted = run(album, tmp_path / "g")
-    assert (report.unchanged, report.added, report.updated, extracted) == (3, 0, 0, 0)
-    np.testing.assert_equal(known(tmp_path / "g"), EXPECTED)
-
-
 def test_each_image_has_its_own_date_whatever_shard_it_is_in(tmp_path):
     (tmp_path / "album").mkdir()
     for number in range(5):
@@ -144,9 +134,9 @@ def test_an_image_put_in_without_its_exif_is_looked_at_by_the_next_index(tmp_pat
     path = Path("/photos/0.jpg")
     with GalleryWriter(tmp_path / "g", INFO) as writer:
         writer.put(path, STAMP, features(0), Shot(DAY))
-        assert writer.is_dated(path)
+        assert writer.has_exif(path)
         writer.put(path, STAMP, features(0))
-        assert not writer.is_dated(path)
+        assert not writer.has_exif(path)
     with GalleryWriter(tmp_path / "g", INFO) as writer:
-        assert not writer.is_dated(path)
+        assert not writer.has_exif(path)
     assert np.isnat(Gallery(tmp_path / "g").taken).all()

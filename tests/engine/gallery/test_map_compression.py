@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cvnet_engine.engine.gallery import map_code
-from cvnet_engine.engine.gallery.map_code import MapCode, fit_levels, learn, pack, places_of, share_bits
+from cvnet_engine.engine.gallery import map_compression
+from cvnet_engine.engine.gallery.map_compression import MapCompression, fit, fit_levels, pack, places_of, share_bits
 
 SPREAD = np.exp(-np.arange(256) / 12)  # standard deviations of a vector's components before it is turned
 TURN = np.linalg.qr(np.random.default_rng(7).standard_normal((256, 256)))[0]
@@ -19,11 +19,11 @@ def unit_vectors(count: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def code() -> MapCode:
-    return learn(unit_vectors(4000), 24)
+def code() -> MapCompression:
+    return fit(unit_vectors(4000), 24)
 
 
-def through(code: MapCode, vectors: np.ndarray) -> np.ndarray:
+def through(code: MapCompression, vectors: np.ndarray) -> np.ndarray:
     """Vectors (n, 256) as they come back."""
     unit_map = vectors.T.reshape(256, len(vectors), 1)
     return code.decode(code.encode(unit_map), len(vectors), 1).reshape(256, -1).T
@@ -46,7 +46,7 @@ def test_vectors_come_back_near_and_of_unit_norm(code):
 
 def test_more_bytes_are_nearer():
     sample, vectors = unit_vectors(4000), unit_vectors(300, seed=1)
-    losses = [1 - (through(learn(sample, count), vectors) * vectors).sum(axis=1).mean() for count in (4, 8, 16, 32)]
+    losses = [1 - (through(fit(sample, count), vectors) * vectors).sum(axis=1).mean() for count in (4, 8, 16, 32)]
     assert losses == sorted(losses, reverse=True)
     assert losses[0] > 5 * losses[-1]
 
@@ -77,7 +77,7 @@ def test_any_bytes_decode_to_unit_vectors(code):
 
 def test_a_sample_of_one_vector_is_enough():
     vector = unit_vectors(1)
-    assert (through(learn(vector, 8), vector) @ vector.T).item() == pytest.approx(1, abs=1e-3)
+    assert (through(fit(vector, 8), vector) @ vector.T).item() == pytest.approx(1, abs=1e-3)
 
 
 def test_bits_follow_the_moments_and_fill_the_bytes():
@@ -113,7 +113,7 @@ def test_levels_of_a_gaussian_are_maxs():
 def test_the_rotation_wakes_no_thread_and_is_the_same_without_the_library(code, monkeypatch):
     data = code.encode(unit_vectors(35).T.reshape(256, 5, 7))
     quiet = replace(code, rotation=code.rotation.view(WithoutBlas)).decode(data, 5, 7)
-    monkeypatch.setattr(map_code, "is_ready", lambda: False)
+    monkeypatch.setattr(map_compression, "is_ready", lambda: False)
     np.testing.assert_allclose(quiet, code.decode(data, 5, 7), atol=1e-6)
 
 

@@ -27,7 +27,7 @@ LEAST_NORM = 1e-12  # avoids division by zero
 
 
 @dataclass(frozen=True)
-class MapCode:
+class MapCompression:
     """Compression parameters for the maps of one area scale.
 
     Attributes:
@@ -38,10 +38,15 @@ class MapCode:
     rotation: Array
     levels: tuple[Array, ...]
 
+    @property
+    def bits(self) -> list[int]:
+        """Bits of each dimension."""
+        return [len(levels).bit_length() - 1 for levels in self.levels]
+
     @cached_property
     def places(self) -> tuple[tuple[int, int], ...]:
         """For each dimension, the index of its byte and its lowest bit in that byte."""
-        return places_of([len(levels).bit_length() - 1 for levels in self.levels])
+        return places_of(self.bits)
 
     @property
     def position_bytes(self) -> int:
@@ -61,9 +66,9 @@ class MapCode:
             [levels[(byte >> shift) % len(levels)] for levels, (_, shift) in zip(self.levels, self.places, strict=True)]
         )
 
-    def encode(self, unit_map: Array) -> bytes:
+    def encode(self, feature_map: Array) -> bytes:
         """Compress a floating-point map (256, h, w) to the bytes of an array (position_bytes, h, w) uint8."""
-        values = self.rotation.T @ unit_map.reshape(MAP_DIM, -1).astype(np.float32)  # (d, h * w)
+        values = self.rotation.T @ feature_map.reshape(MAP_DIM, -1).astype(np.float32)  # (d, h * w)
         codes = np.zeros((self.position_bytes, values.shape[1]), np.uint8)
         for row, levels, (byte, shift) in zip(values, self.levels, self.places, strict=True):
             nearest = np.searchsorted((levels[1:] + levels[:-1]) / 2, row)
@@ -90,14 +95,14 @@ class MapCode:
         return rotated.reshape(-1, *coordinates.shape[1:])
 
 
-def learn(vectors: Array, position_bytes: int) -> MapCode:
+def fit(vectors: Array, position_bytes: int) -> MapCompression:
     """Fit a compression of `position_bytes` bytes per position to sample vectors (n, 256) float32 of unit norm."""
     moments, axes = np.linalg.eigh(vectors.T @ vectors / np.float32(len(vectors)))
     bits = share_bits(moments, position_bytes)
     order = [dimension for byte in pack(bits) for dimension in byte]
     rotation = np.ascontiguousarray(axes[:, order], np.float32)
     values = rotation.T @ vectors.T  # (d, n)
-    return MapCode(rotation, tuple(fit_levels(row, 1 << bits[d]) for row, d in zip(values, order, strict=True)))
+    return MapCompression(rotation, tuple(fit_levels(row, 1 << bits[d]) for row, d in zip(values, order, strict=True)))
 
 
 def share_bits(moments: Array, position_bytes: int) -> list[int]:

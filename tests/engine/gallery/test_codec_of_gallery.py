@@ -12,11 +12,10 @@ import pytest
 from cvnet_engine.engine.errors import GalleryError
 from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.gallery import indexing
-from cvnet_engine.engine.gallery.fidelity import SCORED, kept
 from cvnet_engine.engine.gallery.indexing import IndexReport, find_images, index
 from cvnet_engine.engine.gallery.info import read_info, write_info
-from cvnet_engine.engine.gallery.learnt_codec import CODE_FILE, LearntCodec, vectors_of
-from cvnet_engine.engine.gallery.map_code import MapCode
+from cvnet_engine.engine.gallery.map_codecs import CODE_FILE, SCORED, CompressedCodec, decoded, vectors_of
+from cvnet_engine.engine.gallery.map_compression import MapCompression
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.shards import StoredImage
 from cvnet_engine.engine.gallery.writer import GalleryWriter
@@ -43,7 +42,7 @@ IMAGES = [image(seed) for seed in range(12)]
 
 def write(folder: Path) -> Path:
     with GalleryWriter(folder, CODED) as writer:
-        writer.learn(IMAGES)
+        writer.fit(IMAGES)
         for number, features in enumerate(IMAGES):
             writer.put(Path(f"/{number}.jpg"), STAMP, features)
     return folder
@@ -55,7 +54,7 @@ def test_maps_come_back_near_from_their_bytes(tmp_path):
             for stored, computed in zip(gallery.features(row).maps, features.maps, strict=True):
                 assert stored.dtype == np.float32
                 assert (stored * computed).sum(axis=0).min() > 0.9
-    with pytest.raises(GalleryError, match="keeps maps as coded:16; got --maps coded:24"):
+    with pytest.raises(GalleryError, match="made with --maps coded:16; got coded:24"):
         GalleryWriter(tmp_path / "g", replace(CODED, maps="coded:24"))
 
 
@@ -65,7 +64,7 @@ def test_the_code_stays_the_one_that_the_first_images_were_kept_in(tmp_path):
     with Gallery(folder) as gallery:
         before = [gallery.features(row) for row in range(len(gallery))]
     with GalleryWriter(folder, CODED) as writer:
-        assert not writer.is_unlearnt
+        assert not writer.needs_fit
         writer.put(Path("/more.jpg"), STAMP, image(99))
     assert (folder / CODE_FILE).read_bytes() == code
     with Gallery(folder) as gallery:
@@ -76,10 +75,10 @@ def test_the_code_stays_the_one_that_the_first_images_were_kept_in(tmp_path):
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (Path.unlink, r"map-code.npz: not readable \(No such file"),
-        (lambda file: file.write_bytes(file.read_bytes()[:-1]), "map-code.npz: not the code"),
-        (lambda file: file.write_bytes(b""), "map-code.npz: not the code"),
-        (lambda file: (file.unlink(), file.mkdir()), r"map-code.npz: not readable \(a folder"),
+        (Path.unlink, r"map-code.npz: cannot be read \(No such file"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-1]), "map-code.npz: damaged, or of another"),
+        (lambda file: file.write_bytes(b""), "map-code.npz: damaged, or of another"),
+        (lambda file: (file.unlink(), file.mkdir()), r"map-code.npz: cannot be read \(a folder"),
     ],
 )
 def test_a_code_that_is_damaged_or_gone_is_one_line_and_nothing_is_overwritten(tmp_path, harm, message):
@@ -96,18 +95,18 @@ def test_a_code_that_is_damaged_or_gone_is_one_line_and_nothing_is_overwritten(t
 def test_a_gallery_whose_note_of_the_code_is_gone_is_not_written_to(tmp_path):
     folder = write(tmp_path / "g")
     write_info(folder, replace(read_info(folder), code=""))
-    with pytest.raises(GalleryError, match="lacks the code of its maps"):
+    with pytest.raises(GalleryError, match="does not name the map compression"):
         GalleryWriter(folder, CODED)
     with Gallery(folder) as gallery:
         for images in (gallery, gallery.pooled()):
-            with pytest.raises(GalleryError, match="the code that it is kept in is missing"):
+            with pytest.raises(GalleryError, match="parameters of the map compression are missing"):
                 images.features(0)
 
 
 def test_a_file_that_is_no_code_is_refused_whatever_its_digest(tmp_path):
-    digest = LearntCodec().save(tmp_path)
-    with pytest.raises(GalleryError, match="no code of maps"):
-        LearntCodec.load(tmp_path, digest)
+    digest = CompressedCodec().save(tmp_path)
+    with pytest.raises(GalleryError, match="invalid parameters of map compression"):
+        CompressedCodec.load(tmp_path, digest)
 
 
 @pytest.mark.parametrize(
@@ -131,40 +130,40 @@ def test_a_file_that_is_no_code_is_refused_whatever_its_digest(tmp_path):
     ],
 )
 def test_a_code_that_is_learnt_from_nothing_is_refused(tmp_path, recwarn, part, forged):
-    LearntCodec.learn(IMAGES, 24).save(tmp_path)
+    CompressedCodec.fit(IMAGES, 24).save(tmp_path)
     with np.load(tmp_path / CODE_FILE) as stored:
         arrays = dict(stored)
     np.savez(tmp_path / CODE_FILE, **(arrays | {f"{part}_2": forged(arrays[f"{part}_2"])}))
     digest = hashlib.sha256((tmp_path / CODE_FILE).read_bytes()).hexdigest()
-    with pytest.raises(GalleryError, match="no code of maps"):
-        LearntCodec.load(tmp_path, digest)
+    with pytest.raises(GalleryError, match="invalid parameters of map compression"):
+        CompressedCodec.load(tmp_path, digest)
     assert not recwarn
 
 
 def test_energy_is_what_lies_in_the_direction_that_comes_back():
-    codec = LearntCodec.learn(IMAGES, 16)
-    products = [[(kept * own).sum(0) for kept, own in zip(kept(i, codec).maps, i.maps, strict=True)] for i in IMAGES]
+    codec = CompressedCodec.fit(IMAGES, 16)
+    products = [[(kept * own).sum(0) for kept, own in zip(decoded(i, codec).maps, i.maps, strict=True)] for i in IMAGES]
     shares = [np.mean([np.square(of_image[scale]).mean() for of_image in products]) for scale in range(3)]
-    assert codec.energy(vectors_of(IMAGES, 1000)) == pytest.approx(np.mean(shares), abs=1e-5)
+    assert codec.explained_variance(vectors_of(IMAGES, 1000)) == pytest.approx(np.mean(shares), abs=1e-5)
     nothing = [np.zeros((5, 256), np.float32)] * 3
-    assert codec.energy(nothing) == 0
+    assert codec.explained_variance(nothing) == 0
 
 
 def test_what_a_code_does_is_noted_with_it(tmp_path):
     with GalleryWriter(tmp_path / "g", replace(CODED, maps="coded:16")) as writer:
-        writer.learn(IMAGES, FakeEngines().score)
+        writer.fit(IMAGES, FakeEngines().score)
         writer.put(Path("/0.jpg"), STAMP, IMAGES[0])
     fidelity = read_info(tmp_path / "g").fidelity
     assert fidelity == writer.info.fidelity
-    assert 0.9 <= fidelity.energy < 1
+    assert 0.9 <= fidelity.explained_variance < 1
     assert fidelity.position_bytes == 16
     assert fidelity.scores.pairs == 2 * SCORED - 1
     assert 0 < fidelity.scores.mean < fidelity.scores.largest < 0.1
     assert str(fidelity) == (
-        f"{fidelity.position_bytes} B a position keep {fidelity.energy:.2%} of the energy; scores of 15 pairs "
-        f"among the first images change by {fidelity.scores.mean:.4f} on average, {fidelity.scores.largest:.4f} at most"
+        f"16 bytes per position, {fidelity.explained_variance:.2%} explained variance; scores of 15 pairs among the "
+        f"first images change by {fidelity.scores.mean:.4f} on average, {fidelity.scores.largest:.4f} at most"
     )
-    assert str(replace(fidelity, scores=None)).endswith("% of the energy")
+    assert str(replace(fidelity, scores=None)).endswith("% explained variance")
 
 
 def test_a_shard_takes_little_more_than_what_is_kept(tmp_path):
@@ -189,7 +188,7 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("first", [3, 7, 100])
 def test_index_learns_from_the_first_images_and_puts_in_all(photos, tmp_path, monkeypatch, first):
-    monkeypatch.setattr(indexing, "LEARN_FROM", first)
+    monkeypatch.setattr(indexing, "FIT_IMAGES", first)
     report, done = IndexReport(), []
     with GalleryWriter(tmp_path / "g", CODED) as writer:
         index(find_images([photos]), FakeEngines(), writer, None, report, done.append)
@@ -219,7 +218,7 @@ def test_index_stopped_before_the_code_is_learnt_begins_again(photos, tmp_path):
 def test_maps_pooled_before_they_are_rotated_are_the_pooled_maps(tmp_path, monkeypatch):
     with Gallery(write(tmp_path / "g")) as gallery:
         whole = [pooled(gallery.features(row)) for row in range(len(gallery))]
-        monkeypatch.setattr(MapCode, "decode", lambda *_: pytest.fail("a whole map"))
+        monkeypatch.setattr(MapCompression, "decode", lambda *_: pytest.fail("a whole map"))
         images = with_pooled_maps(gallery)
         for row, features in enumerate(whole):
             found = images.features(row)
