@@ -93,11 +93,6 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def counted(count: int, noun: str, plural: str = "") -> str:
-    """Format a count with its noun: `1 image`, `2 images`."""
-    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
-
-
 @contextlib.contextmanager
 def progress(description: str, total: int | None = None) -> Iterator[Callable[..., None]]:
     """Show count, rate and time left: a progress bar on a terminal, plain lines elsewhere.

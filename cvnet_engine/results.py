@@ -11,7 +11,7 @@ import cv2
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.images import Box
 from cvnet_engine.engine.retrieval.ranking import Hit
-from cvnet_engine.pages.page import Query
+from cvnet_engine.pages.page import RankedQuery
 from cvnet_engine.pages.rendering import render_fragment
 
 
@@ -41,10 +41,10 @@ class Results:
     notice: str | None
     exact: bool = True
 
-    def on_page(self, name: str) -> Query:
+    def on_page(self, name: str) -> RankedQuery:
         """Return the results for an HTML page, with `name` as the query's caption."""
         image = None if isinstance(self.query, Path) else cv2.imencode(".jpg", self.query)[1].tobytes()
-        return Query(name, self.bbox, self.hits, image=image)
+        return RankedQuery(name, self.bbox, self.hits, image=image)
 
     def _repr_html_(self) -> str:
         return render_fragment(

@@ -77,6 +77,11 @@ def install_hint(*extras: str) -> str:
     return f"run pip install '.[{','.join(extras)}]' or uv sync --inexact {uv} in the checkout"
 
 
+def counted(count: int, noun: str) -> str:
+    """Format a count with its noun: `1 image`, `2,000 images`, `3 queries`."""
+    return f"{count:,} {noun if count == 1 else re.sub('y$', 'ie', noun) + 's'}"
+
+
 def one_line(error: object) -> str:
     """The first line of a foreign error's message, of a length that fits a terminal."""
     text = str(error).strip() or type(error).__name__

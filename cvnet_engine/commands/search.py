@@ -14,7 +14,7 @@ import typer
 from cvnet_engine import console
 from cvnet_engine.commands.shortlists import Shortlists
 from cvnet_engine.engine.bundle import Bundle
-from cvnet_engine.engine.errors import CvnetError, ImageError
+from cvnet_engine.engine.errors import CvnetError, ImageError, counted
 from cvnet_engine.engine.gallery.filter import Filter
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.images import MAX_BYTES, Box, ImageLike
@@ -208,7 +208,7 @@ def to_json(outcome: Found | Failed) -> dict[str, object]:
 
 def page(outcomes: Sequence[Found], images: int, bundle: Bundle) -> Page:
     manifest = bundle.manifest
-    queries, gallery = console.counted(len(outcomes), "query", "queries"), console.counted(images, "image")
+    queries, gallery = counted(len(outcomes), "query"), counted(images, "image")
     return Page(
         title="Search results",
         lead=f"{queries} in a gallery of {gallery}",

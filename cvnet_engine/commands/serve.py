@@ -19,10 +19,10 @@ try:
     import python_multipart  # noqa: F401  (without it the server starts but fails at the first form)
     import uvicorn
 
+    from cvnet_engine.server.access import Access, is_loopback
     from cvnet_engine.server.app import create_app
-    from cvnet_engine.server.collection import LayOut, Served, in_one_place
-    from cvnet_engine.server.security import Access, is_loopback
-    from cvnet_engine.server.service import About
+    from cvnet_engine.server.served_gallery import LayOut, ServedGallery, in_one_place
+    from cvnet_engine.server.service import ModelInfo
 except ImportError as error:
     raise CvnetError(f"serve needs {error.name}: {install_hint('serve')}") from error
 
@@ -37,7 +37,7 @@ def run(options: ServeOptions) -> None:
         )
     bundle = Bundle(options.bundle)
     made = read_info(options.gallery)
-    about = About(
+    model = ModelInfo(
         bundle.manifest.model,
         bundle.manifest.features_id,
         console.notice(bundle.manifest),
@@ -48,8 +48,8 @@ def run(options: ServeOptions) -> None:
         Engines.open(bundle, options.threads, made.scales) as engines,
         searching(bundle, cluster_of(options)) as lay_out,
     ):
-        served = Served(options.gallery, made.by(bundle.manifest), engines, lay_out)
-        app = create_app(engines, served, about, Access(options.host, options.token or None))
+        served = ServedGallery(options.gallery, made.by(bundle.manifest), engines, lay_out)
+        app = create_app(engines, served, model, Access(options.host, options.token or None))
         console.warn_of_model(bundle.manifest)
         port = listener.getsockname()[1]
         host = f"[{options.host}]" if ":" in options.host else options.host

@@ -14,7 +14,7 @@ from cvnet_engine.benchmarks.accuracy.protocol import CUTOFFS, SETUPS
 from cvnet_engine.benchmarks.tables import Table
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.retrieval.ranking import Ranking, hits
-from cvnet_engine.pages.page import Page, Query, Verdict
+from cvnet_engine.pages.page import Page, RankedQuery, Verdict
 
 MEASURES = ("mAP", f"mP@{CUTOFFS[-1]}")
 ACCURACY_COLUMNS = ("", *(f"{measure} {setup}" for measure in MEASURES for setup in SETUPS))
@@ -83,7 +83,7 @@ def ap(query: QueryEvaluation, shortlist: int) -> float:
     return result.ap
 
 
-def shown(row: int, reason: str, dataset: Dataset, evaluation: Evaluation, longest: int) -> Query:
+def shown(row: int, reason: str, dataset: Dataset, evaluation: Evaluation, longest: int) -> RankedQuery:
     """Return a query with its first results and a note on its AP."""
     query, truth = evaluation.queries[row], dataset.ground_truth[row]
     (ap_before, place_before), (ap_after, place) = (
@@ -100,7 +100,9 @@ def first_match(ranking: Ranking, truth: GroundTruth) -> int:
     return 1 + int(np.isin(ranking.rows, [*truth.easy, *truth.hard]).argmax())
 
 
-def judged(query: QueryEvaluation, dataset: Dataset, number: int, shortlist: int, count: int, note: str = "") -> Query:
+def judged(
+    query: QueryEvaluation, dataset: Dataset, number: int, shortlist: int, count: int, note: str = ""
+) -> RankedQuery:
     """Return a query with its first `count` results, without ignored images, and their ground truth."""
     truth = dataset.ground_truth[number]
     verdicts: dict[int, Verdict] = dict.fromkeys(truth.easy.tolist(), "easy")
@@ -108,7 +110,7 @@ def judged(query: QueryEvaluation, dataset: Dataset, number: int, shortlist: int
     before = query.rankings[GLOBAL, SETUP].rows.tolist() if shortlist else ()
     found = hits(query.rankings[shortlist, SETUP].first(count), before, dataset.images)
     verdicts |= {hit.row: "wrong" for hit in found if hit.row not in verdicts}
-    return Query(str(dataset.queries[number]), truth.bbx, found, note, verdicts=verdicts)
+    return RankedQuery(str(dataset.queries[number]), truth.bbx, found, note, verdicts=verdicts)
 
 
 def accuracy(outcomes: Mapping[str, Timed], shortlists: Sequence[int]) -> Table:

@@ -14,7 +14,7 @@ Verdict = Literal["easy", "hard", "junk", "wrong"]
 
 
 @dataclass(frozen=True)
-class Query:
+class RankedQuery:
     """A query image and its ranking.
 
     Attributes:
@@ -39,7 +39,7 @@ class Page:
     title: str
     lead: str
     banner: str | None
-    queries: tuple[Query, ...]
+    queries: tuple[RankedQuery, ...]
     tables: tuple[Table, ...]
     footer: str
 
@@ -61,20 +61,13 @@ class Copy:
 
 
 @dataclass(frozen=True)
-class Copies:
-    """A group of equal files or near-duplicates, the largest file first."""
-
-    images: tuple[Copy, ...]
-
-
-@dataclass(frozen=True)
 class DuplicatesPage:
-    """Groups of equal files and of near-duplicates; `left_out` is the number of groups that are not on the page."""
+    """A report on duplicates: groups of images, the largest file first, and the number of groups left out."""
 
     lead: str
     banner: str | None
-    exact: tuple[Copies, ...]
-    similar: tuple[Copies, ...]
+    exact: tuple[tuple[Copy, ...], ...]
+    similar: tuple[tuple[Copy, ...], ...]
     left_out: int
     footer: str
     title: str = "Duplicates"

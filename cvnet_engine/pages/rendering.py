@@ -10,7 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.filesize import decimal
 
 from cvnet_engine.benchmarks.tables import Table
-from cvnet_engine.pages.page import DuplicatesPage, Page, Query
+from cvnet_engine.engine.errors import counted
+from cvnet_engine.pages.page import DuplicatesPage, Page, RankedQuery
 from cvnet_engine.pages.thumbnail import thumbnail
 
 NAME_CHARS, TAIL_CHARS = 30, 12
@@ -23,7 +24,7 @@ def render(page: Page | DuplicatesPage, template: str = "page.html") -> str:
     return environment().get_template(template).render(page=page)
 
 
-def render_fragment(query: Query, banner: str | None) -> str:
+def render_fragment(query: RankedQuery, banner: str | None) -> str:
     """Render a query and its ranking as an HTML fragment, for instance for a notebook."""
     return environment().get_template("fragment.html").render(query=query, banner=banner)
 
@@ -39,6 +40,7 @@ def environment() -> Environment:
     )
     found.filters |= {
         "bytes": decimal,
+        "counted": counted,
         "name": name,
         "shortened": shortened,
         "numeric_columns": numeric_columns,

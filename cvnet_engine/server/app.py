@@ -23,12 +23,11 @@ from cvnet_engine import pages
 from cvnet_engine.engine.errors import CvnetError, one_line
 from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.server import api
-from cvnet_engine.server.collection import Served
-from cvnet_engine.server.metrics import Metrics
+from cvnet_engine.server.access import Access, Guard
 from cvnet_engine.server.problems import ProblemError, invalid, problem_of
 from cvnet_engine.server.scheduler import Scheduler
-from cvnet_engine.server.security import Access, Guard
-from cvnet_engine.server.service import About, Service
+from cvnet_engine.server.served_gallery import ServedGallery
+from cvnet_engine.server.service import Metrics, ModelInfo, Service
 
 PAGE = Path(__file__).parent / "page"
 HOUSE_STYLE = Path(pages.__file__).parent / "templates" / "page.css"
@@ -38,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 def create_app(
-    engines: Engines, served: Served, about: About, access: Access, scheduler: Scheduler | None = None
+    engines: Engines, served: ServedGallery, model: ModelInfo, access: Access, scheduler: Scheduler | None = None
 ) -> Guard:
     """Create the ASGI application. It uses `engines` only on the scheduler's thread and does not close it."""
     scheduler = Scheduler() if scheduler is None else scheduler
@@ -51,7 +50,7 @@ def create_app(
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.state.service = Service(about, engines, served, scheduler, metrics, access)
+    app.state.service = Service(model, engines, served, scheduler, metrics, access)
     app.include_router(api.router)
     add_health(app)
     add_page(app)
@@ -82,7 +81,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         await asyncio.to_thread(service.scheduler.close)
 
 
-async def keep_current(served: Served) -> None:
+async def keep_current(served: ServedGallery) -> None:
     """Open the gallery again whenever its files have changed."""
     pause = REFRESH_S
     while True:

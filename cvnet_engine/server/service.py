@@ -1,33 +1,35 @@
-"""State shared by all requests, and the events of a request's job."""
+"""State shared by all requests: engines, gallery, scheduler and metrics; and the jobs that requests submit."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, TypeVar
 
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.requests import Request
 
+from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.images import Box
 from cvnet_engine.engine.presets import PresetName
 from cvnet_engine.engine.retrieval.engines import Engines
-from cvnet_engine.engine.retrieval.searcher import Reranked, Scored
-from cvnet_engine.server.collection import Served, Snapshot
-from cvnet_engine.server.metrics import Metrics
+from cvnet_engine.engine.retrieval.searcher import Plan, Ranked, Reranked, Scored, Stages
+from cvnet_engine.server.access import Access
 from cvnet_engine.server.problems import ProblemError
 from cvnet_engine.server.scheduler import Event, Finished, Scheduler
-from cvnet_engine.server.security import Access
+from cvnet_engine.server.served_gallery import ServedGallery, Snapshot
 
-Result = TypeVar("Result")
+BUCKETS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class About:
-    """Description of the model, its warning, and the default preset of requests."""
+class ModelInfo:
+    """The model's name, the id of its features, its warning, and the default preset of requests."""
 
     model: str
     features_id: str
@@ -35,11 +37,31 @@ class About:
     preset: PresetName = "exact"
 
 
+class Metrics:
+    """Prometheus metrics. Pairs per second are the rate of `cvnet_pairs`."""
+
+    def __init__(self, queue: Callable[[], int], images: Callable[[], int]) -> None:
+        self._registry = registry = CollectorRegistry()
+        self.requests = Counter(
+            "cvnet_requests", "Requests answered.", ("method", "route", "status"), registry=registry
+        )
+        self.stages = Histogram(
+            "cvnet_stage_seconds", "Work for one request, by stage.", ("stage",), buckets=BUCKETS_S, registry=registry
+        )
+        self.pairs = Counter("cvnet_pairs", "Pairs scored.", registry=registry)
+        self.errors = Counter("cvnet_errors", "Problems, by kind.", ("kind",), registry=registry)
+        Gauge("cvnet_queue", "Unfinished requests that need the engines.", registry=registry).set_function(queue)
+        Gauge("cvnet_gallery_images", "Images in the gallery.", registry=registry).set_function(images)
+
+    def text(self) -> bytes:
+        return generate_latest(self._registry)
+
+
 @dataclass(frozen=True)
 class Service:
-    about: About
+    model: ModelInfo
     engines: Engines
-    served: Served
+    served: ServedGallery
     scheduler: Scheduler
     metrics: Metrics
     access: Access
@@ -96,7 +118,7 @@ class Service:
         expiry = loop.call_later(seconds, expire)
         try:
             while not isinstance(event := await queue.get(), Finished):
-                self._note(event)
+                self._count(event)
                 yield event
             if event.error:
                 raise event.error
@@ -104,7 +126,7 @@ class Service:
             expiry.cancel()
             job.cancel()
 
-    def _note(self, event: Event) -> None:
+    def _count(self, event: Event) -> None:
         if isinstance(event, Scored):
             self.metrics.pairs.inc(len(event.rows))
         if isinstance(event, Reranked):
@@ -112,25 +134,48 @@ class Service:
                 self.metrics.stages.labels(stage).observe(seconds)
 
 
-async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+def describe(query: Callable[[], Features]) -> Iterator[Features]:
+    """Yield the features of a query: the only step of this job."""
+    yield query()
+
+
+def search(
+    query: Callable[[], Features], snapshot: Snapshot, plan: Plan, selection: Array | None, own_row: int | None
+) -> Iterator[Event]:
+    """Yield the query's features, then the steps of the searcher.
+
+    Args:
+        selection, own_row: see `Searcher.steps`.
+    """
+    stages = Stages()
+    with stages.timed("features"):
+        features = query()
+    yield features
+    with contextlib.closing(snapshot.searcher.steps(features, plan, selection, own_row)) as steps:
+        for step in steps:
+            yield replace(step, seconds=stages.seconds | step.seconds) if isinstance(step, Ranked | Reranked) else step
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Return the result of `work`, which is cancelled if the client disconnects. Call it after reading the body.
 
     Raises:
         ProblemError: 408, the client disconnected.
     """
-    working, leaving = asyncio.create_task(work), asyncio.create_task(left(request))
+    working, leaving = asyncio.create_task(work), asyncio.create_task(disconnected(request))
     try:
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
-        raise ProblemError(HTTPStatus.REQUEST_TIMEOUT, "client-gone", "the client went away")
+        raise ProblemError(HTTPStatus.REQUEST_TIMEOUT, "client-gone", "the client disconnected")
     finally:
         working.cancel()
         leaving.cancel()
         await asyncio.wait((working, leaving))
 
 
-async def left(request: Request) -> None:
+async def disconnected(request: Request) -> None:
+    """Return when the client disconnects."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 

@@ -10,13 +10,14 @@ from rich.filesize import decimal
 
 from cvnet_engine import console
 from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.errors import counted
 from cvnet_engine.engine.gallery.duplicates import LEAST_SCORE, LEAST_SIMILARITY, Group, identical, near
 from cvnet_engine.engine.gallery.info import require_equal
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.shards import FileStamp
 from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.options import DuplicatesOptions
-from cvnet_engine.pages.page import Copies, Copy, DuplicatesPage
+from cvnet_engine.pages.page import Copy, DuplicatesPage
 from cvnet_engine.pages.rendering import render
 
 LISTED = 20  # groups shown; all of them are in the JSON
@@ -41,16 +42,16 @@ def run(options: DuplicatesOptions) -> None:
         images = len(gallery)
     show("the same file", exact)
     show("the same photo", similar)
-    files, photos = console.counted(len(exact), "file"), console.counted(len(similar), "photo")
+    files, photos = counted(len(exact), "file"), counted(len(similar), "photo")
     console.say(f"{options.gallery}: {files} stored more than once, {photos} with near-duplicates")
     console.warn_of_model(bundle.manifest)
     if options.json:
         console.write_json(options.json, to_json(options.gallery, exact, similar, least_score))
     if options.html:
         page = DuplicatesPage(
-            lead=f"{len(exact)} files stored more than once and {len(similar)} photos with near-duplicates among "
-            f"{images:,} images; near-duplicates have a similarity of at least {LEAST_SIMILARITY:g} and a pair score "
-            f"of at least {least_score:g}",
+            lead=f"{files} stored more than once and {photos} with near-duplicates among "
+            f"{counted(images, 'image')}; near-duplicates have a similarity of at least {LEAST_SIMILARITY:g} and a "
+            f"pair score of at least {least_score:g}",
             banner=console.notice(bundle.manifest),
             exact=tuple(exact[:PICTURED]),
             similar=tuple(similar[:PICTURED]),
@@ -62,7 +63,7 @@ def run(options: DuplicatesOptions) -> None:
 
 def copies(
     rows: Sequence[int], paths: Sequence[Path], stamps: Sequence[FileStamp], group: Group | None = None
-) -> Copies:
+) -> tuple[Copy, ...]:
     """Return the images of a group, the largest file first, each with its most similar match."""
 
     def copy(row: int) -> Copy:
@@ -73,25 +74,27 @@ def copies(
         other = best.other if best.one == row else best.one
         return Copy(str(paths[row]), stamps[row].size, str(paths[other]), best.similarity, best.score)
 
-    return Copies(tuple(copy(row) for row in sorted(rows, key=lambda row: (-stamps[row].size, row))))
+    return tuple(copy(row) for row in sorted(rows, key=lambda row: (-stamps[row].size, row)))
 
 
-def show(what: str, groups: Sequence[Copies]) -> None:
+def show(what: str, groups: Sequence[Sequence[Copy]]) -> None:
     for group in groups[:LISTED]:
         console.say(f"{what}:")
-        for copy in group.images:
+        for copy in group:
             likeness = f", similarity {copy.similarity:.3f}, pair score {copy.score:.3f}" if copy.like else ""
             console.say(f"  {copy.path} ({decimal(copy.size)}{likeness})")
     if len(groups) > LISTED:
         console.say(f"and {len(groups) - LISTED} more, all of them in --json")
 
 
-def to_json(gallery: Path, exact: Sequence[Copies], similar: Sequence[Copies], least_score: float) -> dict[str, object]:
+def to_json(
+    gallery: Path, exact: Sequence[Sequence[Copy]], similar: Sequence[Sequence[Copy]], least_score: float
+) -> dict[str, object]:
     return {
         "gallery": str(gallery),
         "least_similarity": LEAST_SIMILARITY,
         "least_score": least_score,
-        "exact": [[{"path": copy.path, "bytes": copy.size} for copy in group.images] for group in exact],
+        "exact": [[{"path": copy.path, "bytes": copy.size} for copy in group] for group in exact],
         "similar": [
             [
                 {
@@ -101,7 +104,7 @@ def to_json(gallery: Path, exact: Sequence[Copies], similar: Sequence[Copies], l
                     "similarity": copy.similarity,
                     "score": copy.score,
                 }
-                for copy in group.images
+                for copy in group
             ]
             for group in similar
         ],

@@ -9,7 +9,7 @@ from rich.filesize import decimal
 
 from cvnet_engine import console
 from cvnet_engine.commands.gallery.ann import describe
-from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.errors import GalleryError, counted
 from cvnet_engine.engine.gallery.ann_file import About, AnnFile
 from cvnet_engine.engine.gallery.filter import select
 from cvnet_engine.engine.gallery.info import read_info
@@ -25,7 +25,7 @@ def show_info(options: InfoOptions) -> None:
     about, reason = read_index(options.gallery)
     per_image = statistics.stored_bytes // max(1, statistics.images)
     rows = [
-        ("images", f"{statistics.images:,} in {console.counted(statistics.shards, 'shard')}"),
+        ("images", f"{statistics.images:,} in {counted(statistics.shards, 'shard')}"),
         ("size on disk", f"{decimal(statistics.stored_bytes)}, {decimal(per_image)} per image"),
         ("free space", f"{decimal(statistics.free_bytes)}, which 'gallery compact' returns to the disk"),
         ("model", f"{made.weights}, {made.features_id[:12]}"),

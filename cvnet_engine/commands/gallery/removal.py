@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from cvnet_engine import console
-from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.errors import GalleryError, counted
 from cvnet_engine.engine.gallery.filter import select
 from cvnet_engine.engine.gallery.inspection import MissingFiles, find_missing, read_statistics
 from cvnet_engine.engine.gallery.reader import Gallery
@@ -32,7 +32,7 @@ def prune(options: PruneOptions) -> None:
 
     if options.dry_run:
         with Gallery(options.gallery) as gallery:
-            chosen, images = choose(gallery.paths), console.counted(len(gallery), "image")
+            chosen, images = choose(gallery.paths), counted(len(gallery), "image")
         console.say(f"{options.gallery}: {len(chosen)} of {images} would be removed")
         show(chosen)
     else:
@@ -56,7 +56,7 @@ def remove_chosen(path: Path, choose: Callable[[Sequence[Path]], list[Path]]) ->
         with console.progress("removing", len(chosen)) as advance:
             writer.remove(chosen, advance)
         left = len(writer)
-    console.say(f"{path}: {console.counted(len(chosen), 'image')} removed, {left} left")
+    console.say(f"{path}: {counted(len(chosen), 'image')} removed, {left} left")
     show(chosen)
 
 

@@ -20,10 +20,10 @@ from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.errors import CvnetError
 from cvnet_engine.engine.gallery.info import GalleryInfo
 from cvnet_engine.options import IndexOptions, SearchOptions, ServeOptions
+from cvnet_engine.server.access import Access
 from cvnet_engine.server.app import create_app
-from cvnet_engine.server.collection import Served
-from cvnet_engine.server.security import Access
-from cvnet_engine.server.service import About
+from cvnet_engine.server.served_gallery import ServedGallery
+from cvnet_engine.server.service import ModelInfo
 from scenes import SceneSet, write
 
 PROGRAM = [sys.executable, "-c", "from cvnet_engine.cli import main; main()"]
@@ -48,8 +48,8 @@ def gallery(bundle: Path, images: list[Path], tmp_path_factory: pytest.TempPathF
 @pytest.fixture(scope="module")
 def client(bundle, gallery, engines):
     manifest = Bundle(bundle).manifest
-    served = Served(gallery, GalleryInfo.made_with(manifest, MAX_SIDE_PX, "float16"), engines)
-    app = create_app(engines, served, About(manifest.model, manifest.features_id, None), Access("127.0.0.1"))
+    served = ServedGallery(gallery, GalleryInfo.made_with(manifest, MAX_SIDE_PX, "float16"), engines)
+    app = create_app(engines, served, ModelInfo(manifest.model, manifest.features_id, None), Access("127.0.0.1"))
     with TestClient(app, "http://127.0.0.1") as client:
         yield client
 

@@ -26,10 +26,10 @@ from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.engine.retrieval.searcher import Plan, Searcher
+from cvnet_engine.server.access import Access
 from cvnet_engine.server.app import create_app
-from cvnet_engine.server.collection import Served, id_of
-from cvnet_engine.server.security import Access
-from cvnet_engine.server.service import About
+from cvnet_engine.server.served_gallery import ServedGallery, id_of
+from cvnet_engine.server.service import ModelInfo
 from tests.pictures import photo
 
 ROOT = Path(__file__).parents[3]
@@ -105,8 +105,8 @@ def local(bundle: Path, gallery: Path) -> Iterator[TestClient]:
     """The server of one process."""
     manifest = Bundle(bundle).manifest
     with Engines.open(Bundle(bundle), 1) as engines:
-        served = Served(gallery, GalleryInfo.made_with(manifest, None, "float16"), engines)
-        app = create_app(engines, served, About(manifest.model, manifest.features_id, None), Access("127.0.0.1"))
+        served = ServedGallery(gallery, GalleryInfo.made_with(manifest, None, "float16"), engines)
+        app = create_app(engines, served, ModelInfo(manifest.model, manifest.features_id, None), Access("127.0.0.1"))
         with TestClient(app, "http://127.0.0.1") as client:
             yield client
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cvnet_engine.benchmarks.tables import Table
 from cvnet_engine.engine.retrieval.ranking import Hit
-from cvnet_engine.pages.page import Page, Query
+from cvnet_engine.pages.page import Page, RankedQuery
 from cvnet_engine.pages.rendering import render, render_fragment
 
 EVIL = '/photos/<script>alert("1")</script>&.jpg'
@@ -26,7 +26,7 @@ def hit(
     return Hit(Path(path), rank, rank, score, similarity, None, rerank_score, None, before)
 
 
-def page(*queries: Query, banner: str | None = None, tables: tuple[Table, ...] = ()) -> Page:
+def page(*queries: RankedQuery, banner: str | None = None, tables: tuple[Table, ...] = ()) -> Page:
     return Page("Title", "Lead.", banner, queries, tables, "Footer")
 
 
@@ -60,7 +60,7 @@ def parsed(html: str) -> Balance:
 
 
 def test_everything_from_outside_is_escaped() -> None:
-    hostile = Query(EVIL, (0, 0, 1, 1), (hit(EVIL, 1, 0.5, 0.5),), note=EVIL)
+    hostile = RankedQuery(EVIL, (0, 0, 1, 1), (hit(EVIL, 1, 0.5, 0.5),), note=EVIL)
     table = Table(EVIL, (EVIL,), ((EVIL,),), EVIL)
     html = render(Page(EVIL, EVIL, EVIL, (hostile,), (table,), EVIL))
     assert "script" not in parsed(html).seen
@@ -69,7 +69,7 @@ def test_everything_from_outside_is_escaped() -> None:
 
 
 def test_page_reaches_for_nothing(photo: str) -> None:
-    html = render(page(Query(photo, None, (hit(photo, 1, 0.5, 0.5),))))
+    html = render(page(RankedQuery(photo, None, (hit(photo, 1, 0.5, 0.5),))))
     assert "default-src 'none'" in html
     assert "prefers-color-scheme" in html  # its style is inside
     assert re.findall(r'(?:src|href)="(?!data:)', html) == []
@@ -78,7 +78,7 @@ def test_page_reaches_for_nothing(photo: str) -> None:
 
 
 def test_thumbnails_are_small_and_keep_their_shape(photo: str) -> None:
-    query, result = pictures(render(page(Query(photo, None, (hit(photo, 1, 0.5, 0.5),)))))
+    query, result = pictures(render(page(RankedQuery(photo, None, (hit(photo, 1, 0.5, 0.5),)))))
     assert query.size == result.size == (240, 180)
 
 
@@ -87,17 +87,17 @@ def test_unreadable_picture_gives_a_placeholder(tmp_path: Path, content: bytes |
     path = tmp_path / "gone.jpg"
     if content is not None:
         path.write_bytes(content)
-    html = render(page(Query(str(path), (1, 2, 3, 4), (hit(str(path), 1, 0.5, 0.5),))))
+    html = render(page(RankedQuery(str(path), (1, 2, 3, 4), (hit(str(path), 1, 0.5, 0.5),))))
     assert html.count("This picture cannot be read.") == 2
     assert 'class="bbx"' not in html
 
 
 def test_bbx_is_drawn_in_proportion_and_inside(photo: str) -> None:
     assert "left:25.00%;top:50.00%;width:50.00%;height:25.00%" in render(
-        page(Query(photo, (200.0, 300.0, 600.0, 450.0), ()))
+        page(RankedQuery(photo, (200.0, 300.0, 600.0, 450.0), ()))
     )
     assert "left:0.00%;top:0.00%;width:100.00%;height:100.00%" in render(
-        page(Query(photo, (-5.0, -5.0, 900.0, 900.0), ()))
+        page(RankedQuery(photo, (-5.0, -5.0, 900.0, 900.0), ()))
     )
 
 
@@ -108,7 +108,7 @@ def test_hits_carry_scores_movement_and_verdict_in_words() -> None:
         hit("c.jpg", 3, 0.4, 0.4, 0.0, before=3),
         hit("d.jpg", 4, 0.3, 0.3),
     )
-    query = Query("q.jpg", None, hits, verdicts={1: "hard", 2: "wrong", 3: "junk"})
+    query = RankedQuery("q.jpg", None, hits, verdicts={1: "hard", 2: "wrong", 3: "junk"})
     first, second, third, last = re.findall(r"<li.*?</li>", render(page(query)))
     for expected in (
         "1.2500",
@@ -129,13 +129,13 @@ def test_hits_carry_scores_movement_and_verdict_in_words() -> None:
 
 
 def test_legend_explains_only_what_is_there() -> None:
-    assert "edge" not in render(page(Query("q.jpg", None, (hit("a.jpg", 1, 0.5, 0.5),)))).split("</style>")[1]
-    assert "edge" in render(page(Query("q.jpg", None, (hit("a.jpg", 1, 0.5, 0.5),), verdicts={1: "easy"})))
+    assert "edge" not in render(page(RankedQuery("q.jpg", None, (hit("a.jpg", 1, 0.5, 0.5),)))).split("</style>")[1]
+    assert "edge" in render(page(RankedQuery("q.jpg", None, (hit("a.jpg", 1, 0.5, 0.5),), verdicts={1: "easy"})))
 
 
 def test_long_names_are_shortened_and_kept_as_title() -> None:
     path = "/photos/" + "x" * 60 + "_0001.jpg"
-    html = render(page(Query(path, None, ())))
+    html = render(page(RankedQuery(path, None, ())))
     assert f'title="{path}"' in html
     assert f"{'x' * 17}…xxx_0001.jpg<" in html
 
@@ -154,7 +154,9 @@ def test_banner_is_there_only_when_given() -> None:
 
 
 def test_a_fragment_is_part_of_another_page(photo: str) -> None:
-    query = Query(photo, (0, 0, 400, 300), (hit(photo, 1, 0.9, 0.5, 0.8, before=3), hit("/gone.jpg", 2, 0.4, 0.4)))
+    query = RankedQuery(
+        photo, (0, 0, 400, 300), (hit(photo, 1, 0.9, 0.5, 0.8, before=3), hit("/gone.jpg", 2, 0.4, 0.4))
+    )
     html = render_fragment(query, "a notice")
     seen = parsed(html).seen
     assert not {"html", "body", "title", "meta", "script", "main"} & seen
@@ -172,14 +174,14 @@ def selectors(rule: str) -> list[str]:
 
 
 def test_a_fragment_escapes_what_comes_from_outside_and_says_that_nothing_was_found() -> None:
-    html = render_fragment(Query(EVIL, None, ()), EVIL)
+    html = render_fragment(RankedQuery(EVIL, None, ()), EVIL)
     assert "script" not in parsed(html).seen
     assert "No results." in html
-    assert "Note" not in render_fragment(Query(EVIL, None, ()), None)
+    assert "Note" not in render_fragment(RankedQuery(EVIL, None, ()), None)
 
 
 def test_a_query_that_is_no_file_brings_its_picture(photo: str) -> None:
-    query = Query("-", (0, 0, 800, 600), (), image=Path(photo).read_bytes())
+    query = RankedQuery("-", (0, 0, 800, 600), (), image=Path(photo).read_bytes())
     for html in (render_fragment(query, None), render(page(query))):
         assert [image.size for image in pictures(html)] == [(240, 180)]
         assert "width:100.00%;height:100.00%" in html

@@ -16,11 +16,11 @@ from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.images import check_size
 from cvnet_engine.engine.retrieval.engines import batches_of_equal
 from cvnet_engine.engine.retrieval.pooling import Pooled
+from cvnet_engine.server.access import Access
 from cvnet_engine.server.app import create_app
-from cvnet_engine.server.collection import Served
 from cvnet_engine.server.scheduler import Scheduler
-from cvnet_engine.server.security import Access
-from cvnet_engine.server.service import About
+from cvnet_engine.server.served_gallery import ServedGallery
+from cvnet_engine.server.service import ModelInfo
 from tests.galleries import INFO, FakeEngines
 from tests.pictures import dated, photo
 
@@ -67,20 +67,20 @@ def gallery(photos: list[Path], tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def served(gallery: Path) -> Served:
-    return Served(gallery, INFO, ScoringEngines())
+def served(gallery: Path) -> ServedGallery:
+    return ServedGallery(gallery, INFO, ScoringEngines())
 
 
 Serve = Callable[..., TestClient]
 
 
 @pytest.fixture
-def serve(served: Served) -> Iterator[Serve]:
+def serve(served: ServedGallery) -> Iterator[Serve]:
     """Starts a server and gives a client of it."""
     clients = []
 
     def start(access: Access | None = None, scheduler: Scheduler | None = None, base_url: str = LOCAL) -> TestClient:
-        about = About("fake model", INFO.features_id, "a notice")
+        about = ModelInfo("fake model", INFO.features_id, "a notice")
         app = create_app(ScoringEngines(), served, about, access or Access("127.0.0.1"), scheduler)
         clients.append(TestClient(app, base_url, raise_server_exceptions=False))
         return clients[-1].__enter__()

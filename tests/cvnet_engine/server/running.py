@@ -12,11 +12,11 @@ from pathlib import Path
 import uvicorn
 
 from cvnet_engine.commands.serve import listen
+from cvnet_engine.server.access import Access
 from cvnet_engine.server.app import create_app
-from cvnet_engine.server.collection import Served
 from cvnet_engine.server.scheduler import Scheduler
-from cvnet_engine.server.security import Access
-from cvnet_engine.server.service import About
+from cvnet_engine.server.served_gallery import ServedGallery
+from cvnet_engine.server.service import ModelInfo
 from tests.cvnet_engine.server.conftest import ScoringEngines
 from tests.galleries import INFO
 
@@ -63,8 +63,8 @@ class Watched(Scheduler):
 class Running:
     def __init__(self, gallery: Path, token: str | None = None, port: int = 0) -> None:
         self.engines, self.scheduler = Gated(), Watched()
-        served = Served(gallery, INFO, self.engines)
-        about = About("fake model", INFO.features_id, "The model is untrained.")
+        served = ServedGallery(gallery, INFO, self.engines)
+        about = ModelInfo("fake model", INFO.features_id, "The model is untrained.")
         app = create_app(self.engines, served, about, Access("127.0.0.1", token), self.scheduler)
         self.listener = listen("127.0.0.1", port)
         self.port = self.listener.getsockname()[1]

@@ -18,10 +18,10 @@ from cvnet_engine.engine.gallery.shards import DAMAGED
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.images import decode
 from cvnet_engine.engine.retrieval.searcher import Plan, Searcher
-from cvnet_engine.server import uploads
-from cvnet_engine.server.collection import id_of
+from cvnet_engine.server import request_body
 from cvnet_engine.server.problems import ProblemError
 from cvnet_engine.server.scheduler import Scheduler
+from cvnet_engine.server.served_gallery import id_of
 from cvnet_engine.server.service import unless_gone
 from tests.cvnet_engine.server.conftest import IMAGES, ScoringEngines, add
 from tests.pictures import photo, png
@@ -327,8 +327,8 @@ def test_boxes_that_miss_the_image(client, photos, box):
         ("application/json", b"[]", 422),
         ("multipart/form-data", b"x", 400),
         ("multipart/form-data; boundary=x", b"--x\r\nnonsense", 422),
-        ("application/x-www-form-urlencoded", b"name=&" * (uploads.MAX_FIELDS + 1), 400),
-        ("application/json", json.dumps(dict.fromkeys(map(str, range(uploads.MAX_FIELDS + 1)))).encode(), 400),
+        ("application/x-www-form-urlencoded", b"name=&" * (request_body.MAX_FIELDS + 1), 400),
+        ("application/json", json.dumps(dict.fromkeys(map(str, range(request_body.MAX_FIELDS + 1)))).encode(), 400),
     ],
 )
 def test_malformed_bodies(client, kind, body, status):
@@ -338,7 +338,7 @@ def test_malformed_bodies(client, kind, body, status):
 
 
 def test_an_upload_that_is_too_long_is_refused_while_it_arrives(client):
-    answer = client.post("/v1/search", files={"image": bytes(uploads.MAX_UPLOAD_BYTES)})
+    answer = client.post("/v1/search", files={"image": bytes(request_body.MAX_UPLOAD_BYTES)})
     problem(answer, 413, "too-large")
 
 
@@ -354,7 +354,7 @@ def test_a_body_of_no_declared_length_is_read_no_further_than_it_may_be():
                 yield bytes(2**20)
 
     async def whole():
-        async for _ in uploads.bounded(Endless(), 2**25):
+        async for _ in request_body.bounded(Endless(), 2**25):
             pass
 
     with pytest.raises(ProblemError) as refused:
@@ -499,7 +499,7 @@ def test_a_client_that_goes_away_cancels_its_job(client):
             async for _ in events:
                 pass
 
-        with pytest.raises(ProblemError, match="went away"):
+        with pytest.raises(ProblemError, match="disconnected"):
             await unless_gone(Leaver(), all_of_it())
         return scheduler
 

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from cvnet_engine.server.collection import id_of
+from cvnet_engine.server.served_gallery import id_of
 
 
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from cvnet_engine.engine.gallery.writer import GalleryWriter
-from cvnet_engine.server.collection import id_of
+from cvnet_engine.server.served_gallery import id_of
 from tests.cvnet_engine.server.conftest import IMAGES, TOKEN, add
 from tests.galleries import INFO
 from tests.pictures import photo

@@ -12,10 +12,10 @@ from starlette.testclient import TestClient
 from cvnet_engine.engine.retrieval.engines import batches_of_equal
 from cvnet_engine.engine.retrieval.search import DescriptorIndex, similarities
 from cvnet_engine.engine.retrieval.sharded import ShardedSearcher
+from cvnet_engine.server.access import Access
 from cvnet_engine.server.app import create_app
-from cvnet_engine.server.collection import Served, id_of
-from cvnet_engine.server.security import Access
-from cvnet_engine.server.service import About
+from cvnet_engine.server.served_gallery import ServedGallery, id_of
+from cvnet_engine.server.service import ModelInfo
 from tests.cvnet_engine.server.conftest import IMAGES, LOCAL, ScoringEngines, add
 from tests.cvnet_engine.server.test_api import events_of, problem
 from tests.galleries import INFO
@@ -66,16 +66,16 @@ def parts() -> list[Half]:
 
 
 @pytest.fixture
-def spread_gallery(gallery, parts) -> Served:
+def spread_gallery(gallery, parts) -> ServedGallery:
     def lay_out(engines, opened):
         parts[:] = [Half(engines, opened, rows) for rows in (range(FIRST), range(FIRST, len(opened)))]
         return ShardedSearcher(opened.map_size, parts)
 
-    return Served(gallery, INFO, Steady(), lay_out)
+    return ServedGallery(gallery, INFO, Steady(), lay_out)
 
 
-def serving(served: Served) -> TestClient:
-    app = create_app(Steady(), served, About("fake model", "", None), Access("127.0.0.1"))
+def serving(served: ServedGallery) -> TestClient:
+    app = create_app(Steady(), served, ModelInfo("fake model", "", None), Access("127.0.0.1"))
     return TestClient(app, LOCAL, raise_server_exceptions=False)
 
 
@@ -87,7 +87,7 @@ def spread(spread_gallery) -> Iterator[TestClient]:
 
 @pytest.fixture
 def whole(gallery) -> Iterator[TestClient]:
-    with serving(Served(gallery, INFO, Steady())) as client:
+    with serving(ServedGallery(gallery, INFO, Steady())) as client:
         yield client
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from starlette.datastructures import Headers
 
-from cvnet_engine.server.security import Access, cookie_of, is_loopback
+from cvnet_engine.server.access import Access, cookie_of, is_loopback
 from tests.cvnet_engine.server.conftest import LOCAL, TOKEN
 
 JSON = {"Content-Type": "application/json"}

@@ -14,7 +14,7 @@ from cvnet_engine.engine.presets import PRESETS, Preset
 from cvnet_engine.engine.retrieval import ranking as rankings
 from cvnet_engine.engine.retrieval.ranking import Ranking, near_duplicates
 from cvnet_engine.engine.retrieval.searcher import Plan, RerankWith
-from cvnet_engine.server.collection import Snapshot
+from cvnet_engine.server.served_gallery import Snapshot
 
 MOST = 1000  # results, candidates or listed images per request
 
@@ -24,7 +24,7 @@ def split(value: Any) -> Any:
     return value.split(",") if isinstance(value, str) else value
 
 
-Box = Annotated[
+BoxField = Annotated[
     tuple[float, float, float, float],
     BeforeValidator(split),
     Field(description="Crop the query to x1, y1, x2, y2 in pixels of the upright image; in a form, x1,y1,x2,y2."),
@@ -37,7 +37,7 @@ class QueryRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     id: Annotated[str | None, Field(description="A gallery image, instead of an upload.")] = None
-    box: Box | None = None
+    box: BoxField | None = None
     deadline_s: Annotated[float, Field(gt=0, le=600, description="Give up after this many seconds.")] = 120
 
     def own_row(self, snapshot: Snapshot) -> int | None:
@@ -70,7 +70,7 @@ class Filters(BaseModel):
     taken_from: Annotated[Day, Field(description="Only images taken then or later: 2019, 2019-06 or 2019-06-15.")] = ""
     taken_to: Annotated[Day, Field(description="Only images taken then or earlier: 2019, 2019-06 or 2019-06-15.")] = ""
 
-    def chosen(self, snapshot: Snapshot) -> Array | None:
+    def matching(self, snapshot: Snapshot) -> Array | None:
         """Return the matching rows (n,) int64, ascending; None for all."""
         return snapshot.matching(Filter(self.name, self.folder, self.taken_from, self.taken_to))
 
@@ -91,9 +91,7 @@ class SearchRequest(QueryRequest, Filters):
     ] = None
     rerank_full: Annotated[
         int | None,
-        Field(
-            ge=0, le=MOST, description="Candidates to score in full, all others on pooled maps; null for the preset's."
-        ),
+        Field(ge=0, le=MOST, description="Coarse-to-fine: candidates scored at full resolution; null: the preset's."),
     ] = None
 
     @model_validator(mode="after")
@@ -129,7 +127,7 @@ class ImageEntry(BaseModel):
     taken: Annotated[str | None, Field(description="By the camera's clock, as 2019-06-15T12:00:00; null if unknown.")]
 
 
-class Result(ImageEntry):
+class RankedImage(ImageEntry):
     """A gallery image in a ranking. `rank` and `before` count from 1."""
 
     rank: int
@@ -153,11 +151,11 @@ class Missing(BaseModel):
     of: Annotated[int, Field(description="Shard workers in total.")]
 
 
-class Results(BaseModel):
+class SearchResponse(BaseModel):
     model_config = ConfigDict(serialize_by_alias=True)
 
     query: Annotated[ImageEntry | None, Field(description="The query if it is a gallery image; null for an upload.")]
-    results: list[Result]
+    results: list[RankedImage]
     pairs: Annotated[int, Field(description="Pairs scored at full resolution.")]
     images: Annotated[int, Field(description="Number of images searched.")]
     partial: Annotated[bool, Field(description="True if some images could not be searched.")]
@@ -170,7 +168,7 @@ class Results(BaseModel):
     notice: Annotated[str | None, Field(description="Warning about an untrained or demonstration model.")]
 
 
-class Scores(BaseModel):
+class PairScores(BaseModel):
     """Progress of a stream: pairs scored so far, and the newest scores by image id."""
 
     done: int
@@ -178,7 +176,7 @@ class Scores(BaseModel):
     scores: dict[str, float]
 
 
-class Descriptor(BaseModel):
+class DescriptorResponse(BaseModel):
     descriptor: Annotated[list[float], Field(description="2048 values, unit norm.")]
     features_id: Annotated[str, Field(description="Descriptors of equal ids and scales can be compared.")]
 
@@ -216,11 +214,11 @@ class ProblemDocument(BaseModel):
     detail: str
 
 
-def results(ranking: Ranking, before: Iterable[int], snapshot: Snapshot) -> list[Result]:
+def ranked_images(ranking: Ranking, before: Iterable[int], snapshot: Snapshot) -> list[RankedImage]:
     """Return the results of a ranking; `before` has rows in the order before reranking."""
     firsts = ranking.rows[near_duplicates(snapshot.gallery.descriptors[ranking.rows])].tolist()
     return [
-        Result(
+        RankedImage(
             **{**vars(hit), **dict(entry(hit.row, snapshot))}, same_as=snapshot.id(first) if first != hit.row else None
         )
         for hit, first in zip(rankings.hits(ranking, before, snapshot.gallery.paths), firsts, strict=True)

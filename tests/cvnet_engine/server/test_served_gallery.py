@@ -20,8 +20,8 @@ from cvnet_engine.engine.gallery.info import write_info
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.retrieval.searcher import Plan
 from cvnet_engine.server import app
-from cvnet_engine.server.collection import Served, id_of
 from cvnet_engine.server.problems import ProblemError
+from cvnet_engine.server.served_gallery import ServedGallery, id_of
 from tests.cvnet_engine.server.conftest import IMAGES, ScoringEngines, add
 from tests.galleries import INFO, NoPairs, photographs
 from tests.pictures import photo
@@ -62,7 +62,7 @@ def test_dates(served, gallery, photos):
     assert snapshot.taken_at(snapshot.row(id_of(photos[-1]))) is None
     assert snapshot.taken_span == ("2019-06-01", "2019-06-06")
     GalleryWriter(gallery.with_name("empty"), INFO).close()
-    assert Served(gallery.with_name("empty"), INFO, ScoringEngines()).snapshot.taken_span is None
+    assert ServedGallery(gallery.with_name("empty"), INFO, ScoringEngines()).snapshot.taken_span is None
 
 
 def test_a_file_is_read_as_it_was_indexed(served, photos):
@@ -122,7 +122,7 @@ def test_a_gallery_that_cannot_be_laid_out_is_closed(gallery):
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        Served(gallery, INFO, ScoringEngines(), lay_out)
+        ServedGallery(gallery, INFO, ScoringEngines(), lay_out)
     with pytest.raises((GalleryError, sqlite3.ProgrammingError), match="closed"):
         opened[0].features(0)
 
@@ -148,17 +148,17 @@ def test_a_gallery_of_another_model_is_not_taken_on(served, gallery, tmp_path):
         served.refresh()
     assert served.snapshot is snapshot
     with pytest.raises(GalleryError, match="another model"):
-        Served(gallery, INFO, ScoringEngines())
+        ServedGallery(gallery, INFO, ScoringEngines())
 
 
 def test_an_approximate_index_is_searched_by_until_it_is_taken_away(approximate_gallery, tmp_path):
     gallery = shutil.copytree(approximate_gallery, tmp_path / "g")
     query = Features(photographs(np.array([3]), 5)[0], ())
 
-    def is_exact(served: Served) -> bool:
+    def is_exact(served: ServedGallery) -> bool:
         return served.snapshot.searcher.find(query, Plan(rerank=0)).exact
 
-    served = Served(gallery, INFO, NoPairs())
+    served = ServedGallery(gallery, INFO, NoPairs())
     assert not is_exact(served)
     assert not served.refresh()
     (gallery / ANN).unlink()

@@ -31,7 +31,7 @@ from cvnet_engine.server.problems import ProblemError, gone
 
 ID_BYTES = 16  # of the path's SHA-256, written in hexadecimal
 ID = re.compile(f"[0-9a-f]{{{2 * ID_BYTES}}}")
-Signature = list[tuple[str, int, int]]
+FileStates = list[tuple[str, int, int]]
 LayOut = Callable[[Engines, Gallery], Searcher | ShardedSearcher]
 
 
@@ -66,10 +66,10 @@ class Ids:
         """Return the row of an id; None if it is unknown."""
         if not ID.fullmatch(id_):
             return None
-        wanted = np.array([bytes.fromhex(id_)], self._sorted.dtype)
-        place = int(np.searchsorted(self._sorted, wanted)[0])
-        found = place < len(self._sorted) and self._sorted[place] == wanted[0]
-        return int(self._order[place]) if found else None
+        key = np.array([bytes.fromhex(id_)], self._sorted.dtype)
+        at = int(np.searchsorted(self._sorted, key)[0])
+        found = at < len(self._sorted) and self._sorted[at] == key[0]
+        return int(self._order[at]) if found else None
 
 
 class Snapshot:
@@ -161,27 +161,27 @@ class Snapshot:
         return data
 
 
-class Served:
+class ServedGallery:
     """The newest snapshot of a gallery on disk."""
 
-    def __init__(self, path: Path, wanted: GalleryInfo, engines: Engines, lay_out: LayOut = in_one_place) -> None:
+    def __init__(self, path: Path, expected: GalleryInfo, engines: Engines, lay_out: LayOut = in_one_place) -> None:
         """
         Args:
-            wanted: model and settings that the gallery must have been built with, checked at each refresh.
+            expected: model and settings that the gallery must have been built with, checked at each refresh.
             lay_out: function that makes a gallery searchable.
 
         Raises:
             GalleryError: the gallery is missing, damaged, or built with another model or other settings.
         """
-        self._path, self._wanted = path, wanted
+        self._path, self._expected = path, expected
         self._lay_out = partial(lay_out, engines)
-        self._signature = signature(path)
+        self._file_states = file_states(path)
         self.snapshot = self._open()
 
     def _open(self) -> Snapshot:
         gallery = Gallery(self._path)
         try:
-            require_equal(gallery.info, self._wanted, self._path)
+            require_equal(gallery.info, self._expected, self._path)
             return Snapshot(gallery, self._lay_out(gallery))
         except BaseException:
             gallery.close()
@@ -193,15 +193,15 @@ class Served:
         Raises:
             GalleryError: the gallery cannot be opened; the current snapshot stays in use.
         """
-        seen = signature(self._path)
-        if seen == self._signature:
+        seen = file_states(self._path)
+        if seen == self._file_states:
             return False
         self.snapshot = self._open()
-        self._signature = seen
+        self._file_states = seen
         return True
 
 
-def signature(path: Path) -> Signature:
+def file_states(path: Path) -> FileStates:
     """Return names, sizes and times of the files that a commit changes.
 
     Empty files are ignored, because a reader can leave an empty write-ahead log.

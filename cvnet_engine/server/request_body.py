@@ -48,7 +48,7 @@ def require_short(length: int, most: int) -> None:
         )
 
 
-async def read(request: Request, model: type[Body], most: int = MAX_UPLOAD_BYTES) -> tuple[Body, bytes | None]:
+async def read_body(request: Request, model: type[Body], most: int = MAX_UPLOAD_BYTES) -> tuple[Body, bytes | None]:
     """Read a JSON or form body; return its validated fields, and the bytes of the uploaded image if there is one.
 
     Args:
