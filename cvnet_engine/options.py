@@ -36,6 +36,8 @@ def check_format(context: typer.Context, format: str) -> str:
     return format
 
 
+PYTORCH = "pytorch"  # value of `eval --against`
+
 BundleOption = Annotated[Path, typer.Option("--bundle", help="Bundle folder, written by 'build'.")]
 GalleryOption = Annotated[Path, typer.Option("--gallery", help="Gallery folder, written by 'index'.")]
 PresetOption = Annotated[
@@ -296,9 +298,16 @@ class EvalOptions(Options):
     rerank_with: RerankWithOption = None
     rerank_full: RerankFullOption = None
     preset: PresetOption = None
-    reference: Annotated[bool, typer.Option("--reference", help="Also evaluate the PyTorch model.")] = False
+    uncropped: Annotated[
+        bool,
+        typer.Option("--uncropped", help="Search with whole query images instead of cropping them to their boxes."),
+    ] = False
     against: Annotated[
-        Path | None, typer.Option(help="Also evaluate this bundle, for instance one of another precision.")
+        str | None,
+        typer.Option(
+            metavar="pytorch|BUNDLE",
+            help="Also evaluate the PyTorch model of --bundle, or another bundle, and compare the results.",
+        ),
     ] = None
     distractors: Annotated[
         Path | None, typer.Option(help="Text file of additional database images, one path per line.")
@@ -317,7 +326,8 @@ class EvalOptions(Options):
     def files(self) -> Files:
         truths = [self.data_dir / self.dataset / f"gnd_{self.dataset}{suffix}" for suffix in (".pkl", ".json")]
         written = {"--html": self.html, "--json": self.json}
-        return Files(written, [*truths, self.distractors], [self.bundle, self.against, self.gallery])
+        other = Path(self.against) if self.against and self.against != PYTORCH else None
+        return Files(written, [*truths, self.distractors], [self.bundle, other, self.gallery])
 
 
 @dataclass(frozen=True)

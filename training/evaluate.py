@@ -14,9 +14,9 @@ import torch
 import typer
 
 import scenes
-from cvnet_engine.benchmarks.accuracy.database import Database
+from cvnet_engine.benchmarks.accuracy.databases import Database
 from cvnet_engine.benchmarks.accuracy.dataset import load as load_dataset
-from cvnet_engine.benchmarks.accuracy.evaluation import GLOBAL, evaluate
+from cvnet_engine.benchmarks.accuracy.evaluation import GLOBAL, Task, evaluate
 from cvnet_engine.benchmarks.accuracy.protocol import SETUPS
 from cvnet_engine.benchmarks.methods.reference import reference
 from cvnet_engine.engine.gallery.map_codecs import HalfCodec
@@ -39,8 +39,8 @@ def main(
     dataset = load_dataset(data_dir, which.name)
     engines = reference(load(folder, Recipe().widths))
     described = [engines.extract_from(path) for path in dataset.images]
-    shortlists = [SHORTLIST] if (folder / "verifier.pt").is_file() else []
-    outcome = evaluate(dataset, engines, Database.as_kept(described, HalfCodec()), shortlists)
+    shortlists = (SHORTLIST,) if (folder / "verifier.pt").is_file() else ()
+    outcome = evaluate(Task(dataset, shortlists), Database.as_kept(described, HalfCodec()), lambda: engines)
     for shortlist in (GLOBAL, *shortlists):
         figures = "  ".join(f"{setup} {100 * outcome.means(shortlist, setup)['mAP']:.1f}" for setup in SETUPS)
         sys.stdout.write(f"{'global' if shortlist == GLOBAL else f'best {shortlist} reranked':<20} {figures}\n")

@@ -19,7 +19,7 @@ import scenes
 from benchmarks.lab import commands
 from benchmarks.lab.commands import DepthOption, ThreadsOption, WeightsOption
 from benchmarks.lab.subject import open_engines
-from cvnet_engine.benchmarks.accuracy.database import Database
+from cvnet_engine.benchmarks.accuracy.databases import Database
 from cvnet_engine.benchmarks.accuracy.dataset import Dataset, load
 from cvnet_engine.benchmarks.accuracy.evaluation import extract_query
 from cvnet_engine.cvnet import checkpoint

@@ -7,15 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from cvnet_engine.benchmarks.accuracy.evaluation import GLOBAL, Evaluation, QueryEvaluation
+from cvnet_engine.benchmarks.accuracy.evaluation import GLOBAL, Case, Evaluation, QueryEvaluation
 from cvnet_engine.benchmarks.accuracy.protocol import SETUPS
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.retrieval.ranking import Ranking
 
 HEAD = 10  # first results of each ranking, compared as a set
 ORDERED = 100  # length of a global ranking over which Kendall's tau is computed
-
-Outcome = tuple[int, str]  # shortlist length and setup
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,8 @@ class Agreement:
 
     largest_pair_difference: float
     mean_pair_difference: float
-    ranks: dict[Outcome, RankAgreement]
-    ap_differences: tuple[dict[Outcome, float], ...]
+    ranks: dict[Case, RankAgreement]
+    ap_differences: tuple[dict[Case, float], ...]
 
     def to_json(self) -> dict[str, Any]:
         shortlists = dict.fromkeys(k for k, _ in self.ranks)
@@ -65,10 +63,10 @@ class Agreement:
         }
 
 
-def nested(by_outcome: dict[Outcome, float]) -> dict[str, dict[str, float]]:
+def nested(values: dict[Case, float]) -> dict[str, dict[str, float]]:
     """Return the values as a nested dict: shortlist length -> setup -> value."""
     found: dict[str, dict[str, float]] = {}
-    for (k, setup), value in by_outcome.items():
+    for (k, setup), value in values.items():
         found.setdefault(str(k), {})[setup] = value
     return found
 
@@ -95,14 +93,14 @@ def pair_differences(a: QueryEvaluation, b: QueryEvaluation) -> Array:
     return differences
 
 
-def ap_difference(a: QueryEvaluation, b: QueryEvaluation, outcome: Outcome) -> float:
+def ap_difference(a: QueryEvaluation, b: QueryEvaluation, outcome: Case) -> float:
     first, second = a.results[outcome], b.results[outcome]
     assert first
     assert second
     return first.ap - second.ap
 
 
-def rank_agreement(pairs: list[tuple[QueryEvaluation, QueryEvaluation]], outcome: Outcome) -> RankAgreement:
+def rank_agreement(pairs: list[tuple[QueryEvaluation, QueryEvaluation]], outcome: Case) -> RankAgreement:
     """Compute the agreement over query pairs that have a result in this setup."""
     differences = np.array([ap_difference(a, b, outcome) for a, b in pairs])
     rankings = [(a.rankings[outcome], b.rankings[outcome]) for a, b in pairs]

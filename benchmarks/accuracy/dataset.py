@@ -2,7 +2,7 @@
 
 The ground truth is a dict of `imlist` and `qimlist` (image names) and `gnd`, one record per query: `bbx`
 (x1, y1, x2, y2 in pixels), and `easy`, `hard`, `junk` (indices into `imlist`). Without a pickle, `gnd_NAME.json` with
-the same content is read.
+the same content is read. Boxes are not read if queries are evaluated as whole images.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import numpy as np
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.errors import DatasetError, one_line
 from cvnet_engine.engine.files import absolute
+from cvnet_engine.engine.images import Box
 
 IMAGE_NAME = re.compile(r"(?!(?:.*/)?\.\.(?:/|$))[^/\0][^\0]*")  # rejects names that leave the image folder
 LABELS = ("easy", "hard", "junk")
@@ -36,9 +37,9 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Labels of one query: a box (x1, y1, x2, y2) in pixels, and database rows (int64 arrays)."""
+    """Labels of one query: a box (x1, y1, x2, y2) in pixels, None for the whole image, and database rows (int64)."""
 
-    bbx: tuple[float, float, float, float]
+    bbx: Box | None
     easy: Array
     hard: Array
     junk: Array
@@ -58,8 +59,11 @@ class Dataset:
         return replace(self, images=self.images + tuple(images))
 
 
-def load(data_dir: Path, name: str) -> Dataset:
+def load(data_dir: Path, name: str, cropped: bool = True) -> Dataset:
     """Load the data set `name` from `data_dir`.
+
+    Args:
+        cropped: read the queries' boxes. Without them, queries are whole images.
 
     Raises:
         DatasetError: the ground truth is missing or malformed, or images are missing.
@@ -67,7 +71,7 @@ def load(data_dir: Path, name: str) -> Dataset:
     folder = absolute(data_dir) / name
     content = read_ground_truth(folder, name)
     try:
-        dataset = parse(content, folder / "jpg", name)
+        dataset = parse(content, folder / "jpg", name, cropped)
     except (ValueError, OverflowError) as error:  # OverflowError: an integer too large for a float
         raise DatasetError(f"{folder}: ground truth malformed: {error}; correct it, or copy it again") from error
     require_images(dataset, folder / "jpg")
@@ -85,7 +89,7 @@ def require_images(dataset: Dataset, folder: Path) -> None:
         raise DatasetError(f"{folder}: {len(missing)} of {len(images)} images missing ({listed}); {remedy}")
 
 
-def parse(content: dict[str, Any], folder: Path, name: str) -> Dataset:
+def parse(content: dict[str, Any], folder: Path, name: str, cropped: bool = True) -> Dataset:
     """Validate ground truth that was read from a file.
 
     Raises:
@@ -103,7 +107,7 @@ def parse(content: dict[str, Any], folder: Path, name: str) -> Dataset:
         tuple(folder / f"{image}.jpg" for image in images),
         tuple(folder / f"{image}.jpg" for image in queries),
         tuple(
-            ground_truth(record, len(images), f"query {query!r}")
+            ground_truth(record, len(images), f"query {query!r}", cropped)
             for query, record in zip(queries, records, strict=True)
         ),
     )
@@ -120,13 +124,10 @@ def names(value: Any, where: str) -> list[str]:
     return found
 
 
-def ground_truth(record: Any, images: int, query: str) -> GroundTruth:
+def ground_truth(record: Any, images: int, query: str, cropped: bool) -> GroundTruth:
     """Validate the record of one query."""
     if not isinstance(record, dict):
         raise ValueError(f"{query} has a {type(record).__name__}; expected a dict of bbx, {', '.join(LABELS)}")
-    box = entries(record.get("bbx"), f"{query}, bbx")
-    if len(box) != 4 or not all(is_number(bound) and math.isfinite(bound) for bound in box):
-        raise ValueError(f"{query}, bbx is {box}; expected four numbers x1, y1, x2, y2")
     listed: dict[int, str] = {}  # row -> the entry that lists it
     for label in LABELS:
         for number, row in enumerate(entries(record.get(label), f"{query}, {label}")):
@@ -136,18 +137,25 @@ def ground_truth(record: Any, images: int, query: str) -> GroundTruth:
             if row in listed:
                 raise ValueError(f"{query}, {entry} is {row}, as {listed[row]} is; expected an image in one list, once")
             listed[row] = entry
+    rows = (np.array(record[label], np.int64) for label in LABELS)
+    return GroundTruth(read_box(record, query) if cropped else None, *rows)
+
+
+def read_box(record: dict[str, Any], query: str) -> Box:
+    """Validate the box of a query."""
+    if record.get("bbx") is None:
+        raise ValueError(f"{query} has no bbx; expected x1, y1, x2, y2 (--uncropped evaluates whole images)")
+    box = entries(record["bbx"], f"{query}, bbx")
+    if len(box) != 4 or not all(type(bound) in (int, float) and math.isfinite(bound) for bound in box):
+        raise ValueError(f"{query}, bbx is {box}; expected four numbers x1, y1, x2, y2")
     x1, y1, x2, y2 = map(float, box)
-    return GroundTruth((x1, y1, x2, y2), *(np.array(record[label], np.int64) for label in LABELS))
+    return x1, y1, x2, y2
 
 
 def entries(value: Any, where: str) -> list[Any]:
     if not isinstance(value, list | tuple):
         raise ValueError(f"{where} is of type {type(value).__name__}; expected a list")
     return list(value)
-
-
-def is_number(value: Any) -> bool:
-    return type(value) in (int, float)
 
 
 def read_ground_truth(folder: Path, name: str) -> dict[str, Any]:

@@ -44,7 +44,6 @@ def workload(
     images: Sequence[Path],
     queries: Sequence[int],
     longest: int,
-    cropped: bool,
     full: int | None = None,
 ) -> Workload:
     """Estimate the work of extracting the database `images` and of `queries` (rows) with shortlists up to `longest`.
@@ -58,7 +57,7 @@ def workload(
     pairs, flop = 0, 0.0
     for row in queries:
         truth = dataset.ground_truth[row]
-        size = query_size(dataset.queries[row], truth, cropped)
+        size = query_size(dataset.queries[row], truth)
         count = most_pairs(truth, len(dataset.images), longest)
         pixels += size[0] * size[1]
         pairs += count
@@ -72,10 +71,10 @@ def most_pairs(truth: GroundTruth, images: int, longest: int) -> int:
     return min(longest + max(len(truth.easy), len(truth.hard)), images - len(truth.junk)) if longest else 0
 
 
-def query_size(path: Path, truth: GroundTruth, cropped: bool) -> Size:
+def query_size(path: Path, truth: GroundTruth) -> Size:
     """Return (height, width) px of a query image after cropping."""
     height, width = read_size(path)
-    if not cropped:
+    if truth.bbx is None:
         return height, width
     x1, y1, x2, y2 = (int(v) for v in truth.bbx)
     return max(1, min(y2, height) - y1), max(1, min(x2, width) - x1)

@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from cvnet_engine.benchmarks.accuracy.evaluation import Evaluator, Query, QueryWork, Selection, Task
+from cvnet_engine.benchmarks.accuracy.databases import Selection
+from cvnet_engine.benchmarks.accuracy.evaluation import (
+    MissingWorkError,
+    Query,
+    QueryEntries,
+    QueryWork,
+    Task,
+    evaluate_query,
+)
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.cluster import Cluster, Worker, worker_pool
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.geometry import Scales
+from cvnet_engine.engine.retrieval.engines import Collection
 
 
 class QueryWorker(Worker):
@@ -31,12 +40,14 @@ class QueryWorker(Worker):
 
     def complete(self, number: int, work: QueryWork | None) -> tuple[int, QueryWork]:
         """Compute what is missing of a query; returns its number and its complete work."""
-        query = Query(self._task, number, self._database, self._descriptors, work)
-        return number, query.complete(self.engines)
+        query = Query(self._task, number, self._database, work, lambda: self.engines)
+        evaluate_query(query, self._descriptors)
+        return number, query.work
 
 
 def complete_on_cluster(
-    evaluator: Evaluator,
+    collection: Collection,
+    entries: QueryEntries,
     bundle: Bundle,
     gallery: Path,
     scales: Scales,
@@ -46,7 +57,7 @@ def complete_on_cluster(
     """Complete every query, writing each to the journal when it finishes.
 
     Args:
-        gallery: the gallery that the evaluator's collection selects from.
+        collection: selection from `gallery`; its rows are those of the data set.
         scales: image scales of the queries.
         done: called after each query.
 
@@ -54,17 +65,20 @@ def complete_on_cluster(
         BackendError: Ray is not installed, or the cluster cannot be reached.
         CvnetError: a query failed; the queries finished before it are in the journal.
     """
+    task, descriptors = entries.task, collection.descriptors[:]
     left = []
-    for query in evaluator.queries():
-        if query.is_complete:
+    for number in task.queries:
+        work = entries.get(number)
+        try:
+            evaluate_query(Query(task, number, collection, work, None), descriptors)
             done()
-        else:
-            left.append((query.number, query.work))
+        except MissingWorkError:
+            left.append((number, work))
     if not left:
         return
-    with worker_pool(QueryWorker, bundle, cluster, scales, evaluator.task, gallery.absolute()) as workers:
+    with worker_pool(QueryWorker, bundle, cluster, scales, task, gallery.absolute()) as workers:
         for number, work in left:
             workers.give("complete", number, work)
         for _ in left:
-            evaluator.finished.put(*workers.result())
+            entries.put(*workers.result())
             done()

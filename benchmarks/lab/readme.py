@@ -182,7 +182,7 @@ def keeping_lines(records: list[Record], size: str) -> list[str]:
         return []
     return [
         "PyTorch spends much of its time on memory that the kernel clears. In a process that keeps what it frees "
-        f"(`benchmarks/methods/kept_memory.py`; `eval --reference` does so): {'; '.join(filter(None, said))}.",
+        f"(`benchmarks/methods/kept_memory.py`; `eval --against pytorch` does so): {'; '.join(filter(None, said))}.",
         "",
     ]
 

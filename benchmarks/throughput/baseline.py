@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from cvnet_engine.benchmarks.accuracy.database import Database
+from cvnet_engine.benchmarks.accuracy.databases import Database
 from cvnet_engine.benchmarks.methods.kept_memory import keep_memory
 from cvnet_engine.benchmarks.methods.method import open_reference
 from cvnet_engine.engine.bundle import Bundle

@@ -53,7 +53,7 @@ def run(options: DemoOptions) -> None:
 
     console.say(
         f"\n5. cvnet-engine eval --dataset {dataset.name} --data-dir {out / 'data'} --bundle {bundle_path} "
-        f"--gallery {gallery_path} --rerank {SHORTLIST} --reference"
+        f"--gallery {gallery_path} --rerank {SHORTLIST} --against pytorch"
     )
     bundle = Bundle(bundle_path)
     outcomes = {

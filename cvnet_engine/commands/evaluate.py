@@ -21,7 +21,7 @@ from cvnet_engine.engine.cluster import Cluster
 from cvnet_engine.engine.errors import CvnetError, DatasetError
 from cvnet_engine.engine.geometry import IMAGE_SCALES, Scales, format_scales
 from cvnet_engine.engine.presets import PRESETS
-from cvnet_engine.options import EvalOptions, cluster_of
+from cvnet_engine.options import PYTORCH, EvalOptions, cluster_of
 from cvnet_engine.pages.evaluation import AGAINST, ENGINE, REFERENCE, accuracy, agreement_table, evaluation_page
 from cvnet_engine.pages.rendering import render
 
@@ -38,7 +38,7 @@ def run(options: EvalOptions) -> None:
     shortlists = [plan.rerank] if options.rerank is None else parse_shortlists(options.rerank)
     scales = scales_for(None, options.preset, options.gallery)
     bundle = Bundle(options.bundle)
-    dataset = datasets.load(options.data_dir, options.dataset)
+    dataset = datasets.load(options.data_dir, options.dataset, cropped=not options.uncropped)
     if options.distractors:
         dataset = dataset.with_distractors(datasets.read_distractors(options.distractors))
     console.say(f"{dataset.name}: {len(dataset.images)} database images, {len(dataset.queries)} queries")
@@ -46,6 +46,8 @@ def run(options: EvalOptions) -> None:
         console.warn(
             f"only {plan.rerank_full} of a shortlist are scored in full: not comparable with published figures"
         )
+    if options.uncropped:
+        console.warn("queries are whole images: not comparable with published figures")
     if scales != IMAGE_SCALES:
         console.warn(f"descriptors average scales {format_scales(scales)} only: not comparable with published figures")
     with kept_folder(options.gallery) as folder, Journal(folder / JOURNAL) as journal:
@@ -98,10 +100,10 @@ def opened_subjects(
 
     with contextlib.ExitStack() as opened:
         subjects: dict[str, Subject] = {ENGINE: opened.enter_context(engines(bundle, folder))}
-        if options.reference:
+        if options.against == PYTORCH:
             subjects[REFERENCE] = opened.enter_context(ReferenceSubject(bundle, options.threads, scales))
-        if options.against:
-            other = Bundle(options.against)
+        elif options.against:
+            other = Bundle(Path(options.against))
             beside = folder / f"against-{other.manifest.features_id[-24:]}"
             subjects[AGAINST] = opened.enter_context(engines(other, beside))
         yield subjects
@@ -171,7 +173,7 @@ def to_json(
         **facts(bundle),
         "n": len(dataset.images),
         "nq": len(dataset.queries),
-        "cropped": task.cropped,
+        "cropped": not options.uncropped,
         "rerank_with": task.method,
         "rerank_full": task.rerank_full,
         "scales": scales,
@@ -179,7 +181,7 @@ def to_json(
     for who, (evaluation, seconds) in outcomes.items():
         results = evaluation.to_json() | {"seconds": seconds, "queries": per_query(dataset, evaluation)}
         if who == AGAINST and options.against:
-            results = {"bundle": str(options.against), **facts(Bundle(options.against))} | results
+            results = {"bundle": options.against, **facts(Bundle(Path(options.against)))} | results
         content |= results if who == ENGINE else {who: results}
     return content | {"agreement": {name: agreement.to_json() for name, agreement in agreements.items()}}
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from cvnet_engine import console
-from cvnet_engine.benchmarks.accuracy.evaluation import Evaluation, Evaluator, Finished, Selection, Task, Timed
+from cvnet_engine.benchmarks.accuracy.databases import ReferenceCollection, Selection
+from cvnet_engine.benchmarks.accuracy.evaluation import Evaluation, QueryEntries, Task, Timed, evaluate
 from cvnet_engine.benchmarks.accuracy.journal import Journal, image_facts
 from cvnet_engine.benchmarks.accuracy.projection import Workload, rates, workload
 from cvnet_engine.benchmarks.accuracy.ray_evaluation import complete_on_cluster
@@ -71,7 +72,7 @@ class EngineSubject(Closing):
         ):  # missing, or damaged or of another model, which `evaluate` handles
             known = set(gallery.paths)
         images = [path for path in task.dataset.images if absolute(path) not in known]
-        return remaining(Finished(task, self._identity, journal), images)
+        return remaining(QueryEntries(task, self._identity, journal), images)
 
     @property
     def _identity(self) -> str:
@@ -90,19 +91,19 @@ class EngineSubject(Closing):
         with Gallery(self._gallery) as gallery:
             indexed_s = time.perf_counter() - started
             database = Selection.of_gallery(gallery, task.dataset.images)
-            evaluation = self._judge(Evaluator(database, Finished(task, self._identity, journal)))
+            evaluation = self._judge(database, QueryEntries(task, self._identity, journal))
         indexed = report.added + report.updated  # the time covers only these, not images indexed earlier
         return evaluation, {"index": indexed_s, "indexed": indexed, "queries": evaluation.seconds}
 
     def _fill(self, paths: Sequence[Path], writer: GalleryWriter, report: IndexReport) -> None:
         fill(paths, self._engines, writer, report)
 
-    def _judge(self, evaluator: Evaluator) -> Evaluation:
-        with self._judging(evaluator) as advance:
-            return evaluator.run(lambda: self._engines, advance)
+    def _judge(self, database: Selection, entries: QueryEntries) -> Evaluation:
+        with self._judging(entries.task) as advance:
+            return evaluate(entries.task, database, lambda: self._engines, entries, advance)
 
-    def _judging(self, evaluator: Evaluator) -> contextlib.AbstractContextManager[Callable[..., None]]:
-        return console.progress(f"evaluating {self._bundle.path.resolve().name}", len(evaluator.task.queries))
+    def _judging(self, task: Task) -> contextlib.AbstractContextManager[Callable[..., None]]:
+        return console.progress(f"evaluating {self._bundle.path.resolve().name}", len(task.queries))
 
 
 class ClusterSubject(EngineSubject):
@@ -118,11 +119,11 @@ class ClusterSubject(EngineSubject):
     def _fill(self, paths: Sequence[Path], writer: GalleryWriter, report: IndexReport) -> None:
         fill_on_cluster(paths, self._bundle, writer, report, self._cluster)
 
-    def _judge(self, evaluator: Evaluator) -> Evaluation:
-        with self._judging(evaluator) as advance:
-            complete_on_cluster(evaluator, self._bundle, self._gallery, self._scales, self._cluster, advance)
+    def _judge(self, database: Selection, entries: QueryEntries) -> Evaluation:
+        with self._judging(entries.task) as advance:
+            complete_on_cluster(database, entries, self._bundle, self._gallery, self._scales, self._cluster, advance)
         # rounding on another processor can change a shortlist; this process scores the pairs that are missing
-        return evaluator.run(lambda: self._engines)
+        return evaluate(entries.task, database, lambda: self._engines, entries)
 
 
 class ReferenceSubject(Closing):
@@ -138,24 +139,22 @@ class ReferenceSubject(Closing):
     def projection(self, task: Task, journal: Journal) -> tuple[Workload, float | None]:
         task, identity = replace(task, rerank_full=None), self._method.identity
         images = [path for path in task.dataset.images if journal.get(image_facts(identity, path)) is None]
-        work = remaining(Finished(task, identity, journal), images)
+        work = remaining(QueryEntries(task, identity, journal), images)
         return work, rates(self._method.engines, task.dataset.images[0]).seconds(work) if work.images else 0.0
 
     def evaluate(self, task: Task, journal: Journal) -> Timed:
-        from cvnet_engine.benchmarks.accuracy.reference_collection import ReferenceCollection
-
         task, identity, engines = replace(task, rerank_full=None), self._method.identity, self._method.engines
         with console.progress("describing with PyTorch", len(task.dataset.images)) as advance:
             collection = ReferenceCollection(task.dataset, engines, identity, journal, advance)
         with console.progress(f"evaluating {self._method.name}", len(task.queries)) as advance:
-            evaluation = Evaluator(collection, Finished(task, identity, journal)).run(lambda: engines, advance)
+            evaluation = evaluate(task, collection, lambda: engines, QueryEntries(task, identity, journal), advance)
         indexed = len(task.dataset.images)
         return evaluation, {"index": collection.seconds, "indexed": indexed, "queries": evaluation.seconds}
 
 
-def remaining(finished: Finished, images: list[Path]) -> Workload:
-    """Return the work of extracting features of `images` and of the queries that are not finished."""
-    task = finished.task
-    left = [number for number in task.queries if finished.get(number) is None]
+def remaining(entries: QueryEntries, images: list[Path]) -> Workload:
+    """Return the work of extracting features of `images` and of the queries that are not entries."""
+    task = entries.task
+    left = [number for number in task.queries if entries.get(number) is None]
     plan = task.plan(max(task.shortlists, default=0))
-    return workload(task.dataset, images, left, plan.pairs, task.cropped, plan.full_pairs)
+    return workload(task.dataset, images, left, plan.pairs, plan.full_pairs)

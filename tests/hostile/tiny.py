@@ -6,15 +6,19 @@ They take and give what the published model's graphs do: means of the image's pi
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from cvnet_engine.engine.bundle import FORMAT, GraphFile, Manifest, write_manifest
-from cvnet_engine.engine.contract import Array
+from cvnet_engine.benchmarks.methods.method import REFERENCE, Method
+from cvnet_engine.engine.bundle import FORMAT, Bundle, GraphFile, Manifest, write_manifest
+from cvnet_engine.engine.contract import Array, Closing, Engine
 from cvnet_engine.engine.geometry import AREA_SCALES, DESCRIPTOR_DIM, GRAPH_NAMES, MAP_DIM
+from cvnet_engine.engine.retrieval.engines import Engines
 
 STRIDE_PX = 16
 FLOAT = TensorProto.FLOAT
@@ -130,3 +134,29 @@ def write_graph(
     initial = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, file.stem, *infos, initializer=initial)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), file)
+
+
+class OneMap(Closing):
+    """A tiny graph with one map per image, as PyTorch's, not three. The tiny reranker reads only the last of them."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.inputs = {name: spec for name, spec in engine.inputs.items() if not name.endswith(("_1", "_2"))}
+        self.outputs = engine.outputs
+        self._engine = engine
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        if "image" in feeds:
+            outputs = self._engine.run(feeds)
+            return {"descriptor": outputs["descriptor"], "map_0": outputs["map_2"]}
+        return self._engine.run({name: feeds[f"{name[:-1]}0"] for name in self._engine.inputs})
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+def open_tiny_reference(bundle: Bundle, threads: int | None, compiled: bool = False) -> Method:
+    """A tiny bundle's engines in the form of its PyTorch model, in place of `open_reference`."""
+    assert not compiled
+    engines = Engines.open(bundle, threads)
+    engines = replace(engines, features=OneMap(engines.features), reranker=OneMap(engines.reranker))
+    return Method(REFERENCE, "torch-cpu", "fp32", f"PyTorch {bundle.manifest.weights_digest}", engines)

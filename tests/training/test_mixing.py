@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cvnet_engine.benchmarks.accuracy.database import Database
+from cvnet_engine.benchmarks.accuracy.databases import Database
 from cvnet_engine.benchmarks.accuracy.dataset import Dataset, GroundTruth
 from cvnet_engine.benchmarks.accuracy.evaluation import extract_query
 from cvnet_engine.engine.gallery.map_codecs import HalfCodec

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -12,14 +13,15 @@ from benchmarks.lab.frontier.grid import FINE, METHODS, SCALES, SHORTLISTS, Poin
 from benchmarks.lab.frontier.pictures import Picture
 from benchmarks.lab.frontier.scores import Setting, Work
 from cvnet_engine.benchmarks.accuracy.dataset import GroundTruth
+from cvnet_engine.benchmarks.accuracy.evaluation import reranked
 from cvnet_engine.benchmarks.accuracy.protocol import SETUPS, ignored, judge
-from cvnet_engine.benchmarks.accuracy.shortlists import Shortlists
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.geometry import IMAGE_SCALES
 from cvnet_engine.engine.retrieval.descriptors import DESCRIPTORS as KINDS
 from cvnet_engine.engine.retrieval.ranking import Ranking
 from cvnet_engine.engine.retrieval.search import similarities
 from cvnet_engine.engine.retrieval.searcher import Plan
+from cvnet_engine.engine.retrieval.superglobal import rerank
 
 Figures = dict[str, list[float]]  # setup -> AP in percent of each query that has relevant images
 
@@ -80,13 +82,10 @@ def rankings(database: Array, query: Known) -> Iterator[tuple[Plan, str, Array]]
     ranking = Ranking.by_similarity(similarities(database, query.descriptor))
     for setup in SETUPS:
         yield Plan(rerank=0), setup, ranking.without(ignored(query.truth, setup)).rows
-    full, pooled = (dict(enumerate(scores.tolist())) for scores in (query.full, query.pooled))
-    for method in METHODS:
-        lengths = {k: Plan(rerank=k, method=method) for k in SHORTLISTS}
-        shortlists = Shortlists.of(ranking, query.descriptor, database, query.truth, lengths)
-        for fine in FINE:
-            plans = {
-                k: plan for k in SHORTLISTS if is_distinct(plan := Plan(rerank=k, method=method, rerank_full=fine))
-            }
-            for (k, setup), found in shortlists.planned(plans).looked_at(pooled).reranked(full).items():
-                yield plans[k], setup, found.rows
+    for method, k in product(METHODS, SHORTLISTS):
+        how = Plan(rerank=k, method=method).refinement
+        refined = rerank(query.descriptor, ranking, database, how) if how else ranking
+        plans = [Plan(rerank=k, method=method, rerank_full=fine) for fine in FINE]
+        for plan, setup in product(filter(is_distinct, plans), SETUPS):
+            candidates = refined.without(ignored(query.truth, setup))
+            yield plan, setup, reranked(candidates, plan, query.pooled.__getitem__, query.full.__getitem__).rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +10,7 @@ from cvnet_engine.benchmarks.accuracy.dataset import Dataset
 from cvnet_engine.benchmarks.accuracy.evaluation import within
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.geometry import Size
-from cvnet_engine.engine.images import limiting, load, read_size
-
-Box = tuple[float, float, float, float]  # x1, y1, x2, y2 px
+from cvnet_engine.engine.images import Box, limiting, load, read_size
 
 
 @dataclass(frozen=True)
@@ -26,8 +23,8 @@ class Picture:
 
     def read(self) -> Array:
         """Return (H, W, 3) uint8."""
-        image = load(self.path)
-        return load(image, within(image, self.bbx) if self.bbx else None, self.max_side_px)
+        box = within(read_size(self.path), self.bbx) if self.bbx else None
+        return load(self.path, box, self.max_side_px)
 
     @cached_property
     def size(self) -> Size:
@@ -47,10 +44,8 @@ def images(dataset: Dataset, max_side_px: int) -> list[Picture]:
 
 
 def queries(dataset: Dataset, max_side_px: int) -> list[Picture]:
-    found: Iterator[tuple[Path, Box]] = (
-        (path, truth.bbx) for path, truth in zip(dataset.queries, dataset.ground_truth, strict=True)
-    )
-    return [Picture(path, bbx, max_side_px) for path, bbx in found]
+    pairs = zip(dataset.queries, dataset.ground_truth, strict=True)
+    return [Picture(path, truth.bbx, max_side_px) for path, truth in pairs]
 
 
 def longest_px(dataset: Dataset) -> int:

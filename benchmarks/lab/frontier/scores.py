@@ -21,7 +21,7 @@ from benchmarks.lab.frontier import pictures
 from benchmarks.lab.frontier.grid import DESCRIPTORS, arithmetic, sides
 from benchmarks.lab.frontier.pictures import Picture
 from benchmarks.lab.subject import open_engines
-from cvnet_engine.benchmarks.accuracy.database import Database
+from cvnet_engine.benchmarks.accuracy.databases import Database
 from cvnet_engine.benchmarks.accuracy.dataset import Dataset
 from cvnet_engine.benchmarks.accuracy.evaluation import database_digest
 from cvnet_engine.benchmarks.accuracy.journal import Facts, Journal, content, digest

@@ -143,6 +143,7 @@ def test_something_else_than_a_dict(folder, truth):
         TRUTH | {"gnd": [{"bbx": [0, 0, 1, 1], "ok": [0], "junk": []}]},
         with_record(bbx=[1, 2, 3]),
         with_record(bbx=None),
+        with_record(bbx=7),
         with_record(bbx=[1, 2, "x", 4]),
         with_record(bbx=[1, 2, float("nan"), 4]),
         with_record(bbx=[1, 2, float("inf"), 4]),

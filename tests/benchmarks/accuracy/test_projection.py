@@ -1,5 +1,7 @@
 """The work of an evaluation, counted before it starts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -24,12 +26,12 @@ def test_pairs_overlap_but_for_what_each_setup_leaves_out():
 
 
 def test_a_query_is_measured_as_it_is_cropped(dataset):
-    assert query_size(dataset.queries[0], TRUTH, cropped=True) == (30, 70)
-    assert query_size(dataset.queries[0], TRUTH, cropped=False) == (64, 80)
+    assert query_size(dataset.queries[0], TRUTH) == (30, 70)
+    assert query_size(dataset.queries[0], replace(TRUTH, bbx=None)) == (64, 80)
 
 
 def test_what_is_left_is_counted(dataset):
-    work = workload(dataset, dataset.images[:3], [0], 4, cropped=True)
+    work = workload(dataset, dataset.images[:3], [0], 4)
     assert work == Workload(4, 3 * 64 * 80 + 30 * 70, 7, pytest.approx(7 * costs.pair((30, 70), (64, 80)).flop))
-    assert workload(dataset, [], [], 4, cropped=True) == Workload(0, 0, 0, 0)
+    assert workload(dataset, [], [], 4) == Workload(0, 0, 0, 0)
     assert Rates(pixel=2.0, pair_flop=0.5).seconds(Workload(1, 10, 3, 8)) == 24

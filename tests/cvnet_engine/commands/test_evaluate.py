@@ -1,4 +1,4 @@
-"""`eval`: one pass over everything, held against others, taken up where it was killed, and shown on a page."""
+"""`eval`: its figures, comparisons with PyTorch and other bundles, resuming after a kill, and its page."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,16 @@ from cvnet_engine.engine.retrieval.ranking import Ranking
 from cvnet_engine.pages.evaluation import choose, first_match
 from scenes import SceneSet, write
 from tests.bundles import copy_bundle
+from tests.hostile.tiny import open_tiny_reference
 
 SMALL = SceneSet("small", seed=5, scenes=3, views=3, distractors=1, size=(96, 128))
-# The program, killed as soon as it has kept its Nth piece of work.
+# The program with a tiny reference, killed as soon as its Nth result is in the journal.
 KILLED = """
 import os, signal, sys
 from cvnet_engine.benchmarks.accuracy.journal import Journal
+from cvnet_engine.commands import subject
+from tests.hostile.tiny import open_tiny_reference
+subject.open_reference = open_tiny_reference
 kept, put = [], Journal.put
 limit = int(sys.argv.pop(1))
 def put_and_die(self, *arguments):
@@ -48,41 +53,32 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bundle(seeded_bundle: Path) -> Path:
-    """The published model, which the reference computes as well."""
-    return seeded_bundle
+def bundle(tiny_bundle: Path) -> Iterator[Path]:
+    """A bundle of tiny graphs, whose reference is as tiny."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cvnet_engine.commands.subject.open_reference", open_tiny_reference)
+        yield tiny_bundle
 
 
 @pytest.fixture(scope="module")
 def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Kept by every test of this module, so that an image is extracted once."""
+    """The gallery of all tests, so that each image is extracted once."""
     return tmp_path_factory.mktemp("gallery") / "g"
+
+
+def evaluate(bundle: Path, data: Path, gallery: Path, *options: object) -> tuple[str, dict]:
+    """Run `eval`; standard output and the JSON."""
+    file = gallery.parent / "e.json"
+    where = ["--data-dir", data, "--bundle", bundle, "--gallery", gallery, "--json", file]
+    done = CliRunner().invoke(app, ["eval", "--dataset", "small", *map(str, (*where, *options))])
+    assert done.exit_code == 0, done.output
+    return done.stdout, json.loads(file.read_text())
 
 
 @pytest.fixture(scope="module")
 def evaluated(bundle, data, gallery):
-    """Runs `eval` with more options; standard output and the JSON."""
-
-    def run(*options: object, into: Path = gallery) -> tuple[str, dict]:
-        file = into.parent / "e.json"
-        words = [
-            "eval",
-            "--dataset",
-            "small",
-            "--data-dir",
-            data,
-            "--bundle",
-            bundle,
-            "--gallery",
-            into,
-            "--json",
-            file,
-        ]
-        done = CliRunner().invoke(app, [str(word) for word in (*words, *options)])
-        assert done.exit_code == 0, done.output
-        return done.stdout, json.loads(file.read_text())
-
-    return run
+    """`evaluate` with more options, and another gallery on request."""
+    return lambda *options, into=gallery: evaluate(bundle, data, into, *options)
 
 
 def without_seconds(content: dict) -> dict:
@@ -91,14 +87,12 @@ def without_seconds(content: dict) -> dict:
 
 @pytest.fixture(scope="module")
 def whole(evaluated):
-    """What an undisturbed run printed, and its JSON."""
-    return evaluated("--rerank", "2,4", "--reference")
+    """The output of an undisturbed run, and its JSON."""
+    return evaluated("--rerank", "2,4", "--against", "pytorch")
 
 
-def test_reference_and_engine_rank_alike(evaluated, whole):
-    out, content = whole
-    assert "engine: 10 images to describe, " in out
-    assert "reference: 10 images to describe, " in out
+def assert_agreement(content):
+    """The engine and the reference rank alike."""
     agreement = content["agreement"]["reference"]
     assert agreement["largest_pair_difference"] < 1e-4
     for by_setup in agreement["ranks"].values():
@@ -106,7 +100,19 @@ def test_reference_and_engine_rank_alike(evaluated, whole):
             assert ranks["largest_ap_difference"] == pytest.approx(0, abs=1e-9)
             assert (ranks["same_first"], ranks["head"]) == (1, 1)
             assert ranks["tau"] > 0.99
-    again, same = evaluated("--rerank", "2,4", "--reference")
+
+
+@pytest.mark.slow
+def test_the_real_model_agrees_with_pytorch(seeded_bundle, data, tmp_path):
+    assert_agreement(evaluate(seeded_bundle, data, tmp_path / "g", "--rerank", "2,4", "--against", "pytorch")[1])
+
+
+def test_a_second_run_takes_everything_from_the_journal(evaluated, whole):
+    out, content = whole
+    assert "engine: 10 images to describe, " in out
+    assert "reference: 10 images to describe, " in out
+    assert_agreement(content)
+    again, same = evaluated("--rerank", "2,4", "--against", "pytorch")
     assert "engine: everything is in the journal" in again
     assert "reference: everything is in the journal" in again
     assert without_seconds(same) == without_seconds(content)
@@ -137,20 +143,32 @@ def test_the_json(whole, bundle):
         assert [score for _, score in ours["pairs"]] == pytest.approx([score for _, score in theirs["pairs"]], abs=1e-4)
 
 
-def test_killed_and_taken_up_again(evaluated, whole, bundle, data, tmp_path):
-    """With three queries of the engine and two images of the reference done: the same figures as in one go."""
-    words = ["eval", "--dataset", "small", "--data-dir", data, "--bundle", bundle, "--rerank", "2,4", "--reference"]
+def test_a_killed_run_is_resumed_with_the_same_figures(evaluated, whole, bundle, data, tmp_path):
+    """It is killed after three queries of the engine and two images of the reference."""
+    words = [
+        "eval",
+        "--dataset",
+        "small",
+        "--data-dir",
+        data,
+        "--bundle",
+        bundle,
+        "--rerank",
+        "2,4",
+        "--against",
+        "pytorch",
+    ]
     command = [sys.executable, "-c", KILLED, "5", *map(str, words), "--gallery", str(tmp_path / "g")]
     killed = subprocess.run(command, capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    out, resumed = evaluated("--rerank", "2,4", "--reference", into=tmp_path / "g")
+    out, resumed = evaluated("--rerank", "2,4", "--against", "pytorch", into=tmp_path / "g")
     assert "engine: everything is in the journal" in out
     assert "engine: 0 database images " in out  # all were in the gallery
     assert "reference: 8 images to describe, " in out
     assert without_seconds(resumed) == without_seconds(whole[1])
 
 
-def test_other_machines_need_a_gallery_that_they_see(bundle, data):
+def test_a_cluster_needs_a_gallery(bundle, data):
     words = ["eval", "--dataset", "small", "--data-dir", data, "--bundle", bundle]
     done = CliRunner().invoke(app, [*map(str, words), "--runner", "ray:127.0.0.1:1"])
     assert (
@@ -160,7 +178,7 @@ def test_other_machines_need_a_gallery_that_they_see(bundle, data):
 
 
 def test_a_bundle_against_another(evaluated, bundle, tmp_path):
-    """Here the same graphs under another precision's name: features of their own, and no difference."""
+    """The other bundle has the same graphs under another precision's name, so features are stored twice, and equal."""
     other = copy_bundle(bundle, tmp_path / "other")
     manifest = json.loads((other / "manifest.json").read_text())
     (other / "manifest.json").write_text(json.dumps(manifest | {"precision": "bf16"}))
@@ -173,18 +191,36 @@ def test_a_bundle_against_another(evaluated, bundle, tmp_path):
 
 
 def test_fewer_scales(evaluated, whole, tmp_path):
-    """Maps and pair scores stay as they are, descriptors change: of the reference, too."""
-    out, fewer = evaluated("--rerank", "0", "--preset", "balanced", "--reference", into=tmp_path / "one")
+    """The descriptors change, also those of the reference."""
+    out, fewer = evaluated("--rerank", "0", "--preset", "balanced", "--against", "pytorch", into=tmp_path / "one")
     assert "scales 1 only: not comparable with published figures" in out
     assert (whole[1]["scales"], fewer["scales"]) == ([0.7071, 1.0, 1.4142], [1.0])
     assert fewer["agreement"]["reference"]["ranks"]["0"]["M"]["tau"] > 0.99
-    _, again = evaluated("--rerank", "0", "--reference", into=tmp_path / "one")  # those of the gallery
+    _, again = evaluated("--rerank", "0", "--against", "pytorch", into=tmp_path / "one")  # the scales of the gallery
     assert without_seconds(again) == without_seconds(fewer) | {"rerank_full": None}
+
+
+def test_whole_query_images_need_no_boxes(evaluated, whole, bundle, data, tmp_path):
+    """Without boxes in the ground truth, `--uncropped` gives the same, and `eval` alone is an error."""
+    out, content = evaluated("--rerank", "2", "--uncropped")
+    assert "queries are whole images: not comparable with published figures" in out
+    assert (whole[1]["cropped"], content["cropped"]) == (True, False)
+    assert content["queries"][0]["pairs"] != whole[1]["queries"][0]["pairs"]
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "jpg").symlink_to(data / "small" / "jpg")
+    truth = json.loads((data / "small" / "gnd_small.json").read_text())
+    for record in truth["gnd"]:
+        del record["bbx"]
+    (tmp_path / "small" / "gnd_small.json").write_text(json.dumps(truth))
+    _, without = evaluated("--rerank", "2", "--uncropped", "--data-dir", tmp_path)
+    assert without_seconds(without) == without_seconds(content)
+    done = CliRunner().invoke(app, ["eval", "--dataset", "small", "--data-dir", str(tmp_path), "--bundle", str(bundle)])
+    assert "has no bbx; expected x1, y1, x2, y2 (--uncropped" in str(done.exception)
 
 
 def test_a_page(evaluated, tmp_path):
     page = tmp_path / "p.html"
-    evaluated("--rerank", "2,4", "--reference", "--html", page)
+    evaluated("--rerank", "2,4", "--against", "pytorch", "--html", page)
     html = page.read_text()
     assert html.count('<section class="query">') == 3
     for text in ("Accuracy, percent", "What reranking moved", "The engine against the reference", "Among the hardest"):
@@ -199,7 +235,7 @@ def test_a_page_without_reranking(evaluated, tmp_path):
     assert "What reranking moved" not in page.read_text()
 
 
-def test_the_first_match_is_counted_from_one():
+def test_the_first_match_has_rank_one_or_more():
     ranking = Ranking.by_similarity(np.array([0.1, 0.4, 0.3, 0.2], np.float32))
     truth = GroundTruth((0, 0, 1, 1), easy=np.array([0]), hard=np.array([3]), junk=np.array([]))
     assert first_match(ranking, truth) == 3

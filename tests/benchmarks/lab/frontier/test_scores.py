@@ -13,9 +13,9 @@ from benchmarks.lab.frontier.grid import DESCRIPTORS, SIDES_PX, sides
 from benchmarks.lab.frontier.pictures import Picture
 from benchmarks.lab.frontier.scores import Setting, Work
 from benchmarks.lab.frontier.stopping import pairs
-from cvnet_engine.benchmarks.accuracy.database import Database
+from cvnet_engine.benchmarks.accuracy.databases import Database
 from cvnet_engine.benchmarks.accuracy.dataset import Dataset, GroundTruth
-from cvnet_engine.benchmarks.accuracy.evaluation import Evaluator, Finished, Task
+from cvnet_engine.benchmarks.accuracy.evaluation import QueryEntries, Task, evaluate
 from cvnet_engine.benchmarks.accuracy.journal import Journal
 from cvnet_engine.engine.errors import DatasetError
 from cvnet_engine.engine.features import Features
@@ -110,7 +110,7 @@ class Recorded:
     def __init__(self, known):
         self.known = known
 
-    def extract(self, _image):
+    def extract_from(self, _path, _box):
         return Features(self.known.descriptor, (np.zeros((256, 4, 4), np.float32),) * 3)
 
     def score_rows(self, _query, collection, rows):
@@ -133,7 +133,7 @@ def test_points_are_ranked_as_eval_ranks_them(setting, monkeypatch, method, fine
     database = Database([Features(row, (np.zeros((256, 4, 4), np.float32),) * 3) for row in rows[:IMAGES]])
     with Journal(None) as journal:
         task = Task(setting.dataset, (2, 3), method=method, rerank_full=fine)
-        (query,) = Evaluator(database, Finished(task, "", journal)).run(lambda: Recorded(known)).queries
+        (query,) = evaluate(task, database, lambda: Recorded(known), QueryEntries(task, "", journal)).queries
     fine = None if method == "superglobal" else fine
     for (k, setup), result in query.results.items():
         plan = Plan(rerank=k, method=method, rerank_full=fine) if k else Plan(rerank=0)
