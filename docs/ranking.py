@@ -16,8 +16,9 @@ from matplotlib.image import imread
 from matplotlib.patches import Rectangle
 
 import scenes
+from cvnet_engine.benchmarks.accuracy.databases import Selection
 from cvnet_engine.benchmarks.accuracy.dataset import Dataset, load
-from cvnet_engine.benchmarks.accuracy.evaluation import GLOBAL, QueryEvaluation, Selection, evaluate
+from cvnet_engine.benchmarks.accuracy.evaluation import GLOBAL, QueryEvaluation, Task, evaluate
 from cvnet_engine.benchmarks.accuracy.protocol import relevant
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.files import write_atomically
@@ -36,7 +37,8 @@ INCHES, DPI = (16.0, 4.7), 100
 def main(demo: Path) -> None:
     dataset = load(demo / "data", scenes.DEMO.name)
     with Gallery(demo / "gallery") as gallery, Engines.open(Bundle(demo / "bundle")) as engines:
-        queries = evaluate(dataset, engines, Selection.of_gallery(gallery, dataset.images), [SHORTLIST]).queries
+        database = Selection.of_gallery(gallery, dataset.images)
+        queries = evaluate(Task(dataset, (SHORTLIST,)), database, lambda: engines).queries
     number = int(np.argmax([ap(query, SHORTLIST) - ap(query, GLOBAL) for query in queries]))
     stream = io.BytesIO()
     draw(dataset, number, queries[number]).savefig(stream, format="jpeg", dpi=DPI, pil_kwargs={"quality": 88})
@@ -58,6 +60,7 @@ def draw(dataset: Dataset, number: int, query: QueryEvaluation) -> Figure:
     grid.update(left=0.004, right=0.998, top=0.86, bottom=0.01, wspace=0.08, hspace=0.4)
     asked = figure.add_subplot(grid[:, 0])
     show(asked, dataset.queries[number], "Query: what is in the box", INK)
+    assert truth.bbx
     x1, y1, x2, y2 = truth.bbx
     asked.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color=BOX, linewidth=2))
     figure.text(0.004, 0.42, LEGEND, fontsize=13, va="top")
