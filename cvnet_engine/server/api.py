@@ -257,7 +257,7 @@ class Responder:
             case Ranked(before, pairs, seconds, exact):
                 self._pairs, self._done = pairs, 0
                 return "global", self._response(before, before, seconds, exact)
-            case Scored(rows, scores):
+            case Scored(rows, scores, coarse=False):
                 self._done += len(rows)
                 by_id = dict(zip((self._snapshot.id(row) for row in rows), scores.tolist(), strict=True))
                 return "scores", schemas.PairScores(done=self._done, total=self._pairs, scores=by_id)

@@ -127,7 +127,7 @@ class Service:
             job.cancel()
 
     def _count(self, event: Event) -> None:
-        if isinstance(event, Scored):
+        if isinstance(event, Scored) and not event.coarse:
             self.metrics.pairs.inc(len(event.rows))
         if isinstance(event, Reranked):
             for stage, seconds in event.seconds.items():

@@ -178,8 +178,8 @@ class Engines(Closing):
         """
         query_feeds = self._feeds("query", [query])  # the same arrays for each batch: engines cache the query's part
         self._upload(query_feeds)
-        batches = (list(filter(is_needed, batch)) for batch in batches_of_equal(rows, collection.map_size))
-        for batch, key_feeds in self._read_ahead(collection, filter(None, batches)):
+        batches = batches_of_equal(rows, collection.map_size, is_needed)
+        for batch, key_feeds in self._read_ahead(collection, batches):
             yield batch, self._run_reranker(query_feeds | key_feeds)
 
     def _run_reranker(self, feeds: dict[str, Array]) -> Array:
@@ -278,11 +278,19 @@ def open_file(bundle: Bundle, name: str, graph: GraphFile, threads: int | None) 
     return engine
 
 
-def batches_of_equal(rows: Sequence[int], size_of: Callable[[int], Size]) -> Iterator[list[int]]:
-    """Yield `rows` in batches whose maps have one size, because padding maps to a common size would change scores."""
+def batches_of_equal(
+    rows: Sequence[int], size_of: Callable[[int], Size], is_needed: Callable[[int], bool] = lambda _: True
+) -> Iterator[list[int]]:
+    """Yield `rows` in batches whose maps have one size, because padding maps to a common size would change scores.
+
+    Args:
+        is_needed: called for the rows of a batch when the batch is requested; rows for which it returns False are
+            skipped.
+    """
     groups: dict[Size, list[int]] = defaultdict(list)
     for row in rows:
         groups[size_of(row)].append(row)
     for group in groups.values():
         for start in range(0, len(group), BATCH):
-            yield group[start : start + BATCH]
+            if batch := list(filter(is_needed, group[start : start + BATCH])):
+                yield batch

@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -91,21 +91,11 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Scored:
-    """Pairs scored at full resolution: rows of the collection and pair scores (n,) float32."""
+    """Step of a scored batch: rows of the collection and pair scores (n,) float32, at coarse or full resolution."""
 
     rows: list[int]
     scores: Array
-
-
-@dataclass(frozen=True)
-class CoarselyScored:
-    """Pairs scored at coarse resolution: rows of the collection and scores (n,) float32."""
-
-    rows: list[int]
-    scores: Array
-
-
-Step = TypeVar("Step", Scored, CoarselyScored)
+    coarse: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,9 +115,7 @@ class Reranked:
     exact: bool = True
 
 
-Steps = Generator[Ranked | CoarselyScored | Scored | Reranked, None, None]
-
-
+Steps = Generator[Ranked | Scored | Reranked, None, None]
 Batches = Generator[tuple[list[int], Array], None, None]  # rows and their pair scores (n,) float32
 
 
@@ -214,7 +202,7 @@ class Searcher(Closing):
             match step:
                 case Ranked(before):
                     pairs = plan.coarse_pairs(len(before.rows)) + step.pairs
-                case Scored(rows) | CoarselyScored(rows):
+                case Scored(rows):
                     done(len(rows), pairs)
         assert isinstance(step, Reranked)  # the last
         return step
@@ -243,41 +231,37 @@ def steps_in(
             before = before.without(np.array([own_row])).first(plan.depth)
     candidates = len(before.rows)
     yield Ranked(before, min(plan.full_pairs, candidates), dict(stages.seconds), exact)
-    with stages.timed("rerank"):
-        ranking = refined(searched, query, before, plan)
-    if coarse := plan.coarse_pairs(candidates):
+    ranking = before
+    if candidates and (how := plan.refinement):
+        with stages.timed("rerank"):
+            shortlist = searched.descriptors(before.rows[: how.shortlist])
+            ranking = before.refined_by(refined_scores(query.descriptor, shortlist, how))
+    if count := plan.coarse_pairs(candidates):
         with stages.timed("pooled"):
-            small, pairs = pooled(query), EarlyStopping(ranking.first(coarse), coarse)
-        batches = searched.score_batches(small, pairs.rows, pairs.is_needed, coarse=True)
-        yield from run(pairs, batches, "pooled", CoarselyScored, stages)
-        ranking = ranking.coarsely_reranked(pairs.scores)
-    pairs = EarlyStopping(ranking.first(plan.full_pairs), plan.top_k)
-    batches = searched.score_batches(query, pairs.rows, pairs.is_needed, coarse=False)
-    yield from run(pairs, batches, "rerank", Scored, stages)
-    yield Reranked(before, ranking.reranked(pairs.scores), dict(stages.seconds), exact)
+            small = pooled(query)
+        scores = yield from score_pairs(searched, small, ranking.first(count), count, stages, coarse=True)
+        ranking = ranking.coarsely_reranked(scores)
+    scores = yield from score_pairs(searched, query, ranking.first(plan.full_pairs), plan.top_k, stages)
+    yield Reranked(before, ranking.reranked(scores), dict(stages.seconds), exact)
 
 
-def run(
-    pairs: EarlyStopping, batches: Batches, stage: str, step: type[Step], stages: Stages
-) -> Generator[Step, None, None]:
-    """Score the pairs and yield a step per batch; `stage` names the time in `stages`."""
-    with contextlib.closing(batches):
+def score_pairs(
+    searched: Searchable, query: Features, candidates: Ranking, k: int, stages: Stages, coarse: bool = False
+) -> Generator[Scored, None, Array]:
+    """Score candidates with early stopping for the top `k`, in a step per batch.
+
+    Returns:
+        Pair scores (n,) float32 in the order of the candidates, NaN for skipped ones.
+    """
+    pairs = EarlyStopping(candidates, k)
+    with contextlib.closing(searched.score_batches(query, pairs.rows, pairs.is_needed, coarse)) as batches:
         while True:
-            with stages.timed(stage):
+            with stages.timed("pooled" if coarse else "rerank"):
                 batch = next(batches, None)
             if batch is None:
-                return
+                return pairs.scores
             pairs.add(*batch)
-            yield step(*batch)
-
-
-def refined(searched: Searchable, query: Features, ranking: Ranking, plan: Plan) -> Ranking:
-    """Return the ranking, refined by SuperGlobal if the plan uses it; pairs are scored in this order."""
-    how = plan.refinement
-    if how is None or not len(ranking.rows):
-        return ranking
-    shortlist = searched.descriptors(ranking.rows[: how.shortlist])
-    return ranking.refined_by(refined_scores(query.descriptor, shortlist, how))
+            yield Scored(*batch, coarse)
 
 
 class EarlyStopping:

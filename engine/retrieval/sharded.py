@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.geometry import DESCRIPTOR_DIM, Size
 from cvnet_engine.engine.retrieval.engines import batches_of_equal
 from cvnet_engine.engine.retrieval.ranking import Ranking
-from cvnet_engine.engine.retrieval.searcher import Batches, CoarselyScored, Plan, Ranked, Reranked, Scored, steps_in
+from cvnet_engine.engine.retrieval.searcher import Batches, Plan, Ranked, Reranked, Scored, steps_in
 
 AHEAD = 2  # batches per worker and search: it reads the maps of one while it scores the other
 
@@ -62,19 +62,19 @@ class Coverage:
 
 
 @dataclass(frozen=True)
-class Placed:
-    """A worker's shards and their rows in the collection."""
+class Assignment:
+    """A shard worker and its rows in the collection."""
 
     rows: range
-    part: Shards
+    worker: Shards
 
     def within(self, rows: Array) -> tuple[slice, Array]:
-        """Return the slice of `rows` (n,) int64, ascending, that lies in these shards, and its row numbers there."""
-        places = slice(*np.searchsorted(rows, (self.rows.start, self.rows.stop)).tolist())
-        return places, rows[places] - self.rows.start
+        """Return the slice of `rows` (n,) int64, ascending, that this worker has, and their numbers in the worker."""
+        part = slice(*np.searchsorted(rows, (self.rows.start, self.rows.stop)).tolist())
+        return part, rows[part] - self.rows.start
 
     def score(self, sent: Any, rows: list[int], coarse: bool) -> Future[Array]:
-        return self.part.score(sent, [row - self.rows.start for row in rows], coarse)
+        return self.worker.score(sent, [row - self.rows.start for row in rows], coarse)
 
 
 class ShardedSearcher:
@@ -83,22 +83,22 @@ class ShardedSearcher:
     def __init__(
         self,
         map_size: Callable[[int], Size],
-        parts: Sequence[Shards],
+        workers: Sequence[Shards],
         send: Callable[[Features], Any] = lambda query: query,
     ) -> None:
         """
         Args:
             map_size: positions of the full-scale map of a row.
-            parts: in the order of their rows.
+            workers: in the order of their rows.
             send: makes the features of a query available to all workers, and returns the value to pass to them.
         """
-        bounds = pairwise(accumulate(map(len, parts), initial=0))
-        self._parts = [Placed(range(*rows), part) for rows, part in zip(bounds, parts, strict=True)]
-        self._map_size, self._send = map_size, send
+        bounds = pairwise(accumulate(map(len, workers), initial=0))
+        assigned = [Assignment(range(*rows), worker) for rows, worker in zip(bounds, workers, strict=True)]
+        self._shards = ReachableShards(map_size, assigned, send)
 
     def steps(
         self, query: Features, plan: Plan, selection: Array | None = None, own_row: int | None = None
-    ) -> Generator[Coverage | Ranked | CoarselyScored | Scored | Reranked, None, None]:
+    ) -> Generator[Coverage | Ranked | Scored | Reranked, None, None]:
         """Run a search step by step, see `steps_in`.
 
         Each attempt starts with a `Coverage`. Callers must discard the steps of earlier attempts.
@@ -106,23 +106,19 @@ class ShardedSearcher:
         Raises:
             ShardsLostError: no worker answers.
         """
+        every = self._shards.assigned
         while True:
-            rest = ReachableShards(
-                self._map_size, [placed for placed in self._parts if placed.part.is_here()], self._send
-            )
-            if self._parts and not rest.parts:
+            here = [one for one in every if one.worker.is_here()]
+            if every and not here:
                 raise ShardsLostError("no shard worker answers; try again in a minute")
-            yield self._coverage(rest, selection)
+            missing = [one for one in every if one not in here]
+            images = sum(len(one.rows if selection is None else one.within(selection)[1]) for one in missing)
+            yield Coverage(images, len(missing), len(every))
             try:
-                yield from steps_in(rest, query, plan, selection, own_row)
+                yield from steps_in(replace(self._shards, assigned=here), query, plan, selection, own_row)
             except ShardsLostError:
                 continue
             return
-
-    def _coverage(self, rest: ReachableShards, selection: Array | None) -> Coverage:
-        missing = [placed for placed in self._parts if placed not in rest.parts]
-        images = sum(len(placed.rows if selection is None else placed.within(selection)[1]) for placed in missing)
-        return Coverage(images, len(missing), len(self._parts))
 
     def close(self) -> None:
         """Do nothing; the workers keep running."""
@@ -130,53 +126,49 @@ class ShardedSearcher:
 
 @dataclass(frozen=True)
 class ReachableShards:
-    """All reachable shards, searched as one collection."""
+    """All reachable shards, searched as one collection. See `ShardedSearcher` for the attributes."""
 
     map_size: Callable[[int], Size]
-    parts: list[Placed]
+    assigned: list[Assignment]
     send: Callable[[Features], Any]
 
     def search(self, descriptor: Array, k: int, selection: Array | None) -> tuple[Ranking, bool]:
-        asked = []
-        for placed in self.parts:
-            local = None if selection is None else placed.within(selection)[1]
-            asked.append((placed.rows.start, placed.part.search(descriptor, k, local)))
-        return merged([(start, answer.result()) for start, answer in asked]).first(k), True
+        answers = []
+        for one in self.assigned:
+            local = None if selection is None else one.within(selection)[1]
+            answers.append((one.rows.start, one.worker.search(descriptor, k, local)))
+        return merged([(start, answer.result()) for start, answer in answers]).first(k), True
 
     def descriptors(self, rows: Array) -> Array:
         order = np.argsort(rows)
-        asked = []
-        for placed in self.parts:
-            places, local = placed.within(rows[order])
-            asked.append((order[places], placed.part.descriptors(local)))
+        answers = []
+        for one in self.assigned:
+            part, local = one.within(rows[order])
+            answers.append((order[part], one.worker.descriptors(local)))
         found = np.empty((len(rows), DESCRIPTOR_DIM), np.float32)
-        for wanted, answer in asked:
-            found[wanted] = answer.result()
+        for indices, answer in answers:
+            found[indices] = answer.result()
         return found
 
     def score_batches(
         self, query: Features, rows: Sequence[int], is_needed: Callable[[int], bool], coarse: bool
     ) -> Batches:
         sent = self.send(query)
-        under_way: dict[Future[Array], tuple[Placed, Iterator[list[int]], list[int]]] = {}
+        running: dict[Future[Array], tuple[Assignment, Iterator[list[int]], list[int]]] = {}
 
-        def ask(placed: Placed, batches: Iterator[list[int]]) -> None:
+        def start_next(one: Assignment, batches: Iterator[list[int]]) -> None:
             if batch := next(batches, None):
-                under_way[placed.score(sent, batch, coarse)] = placed, batches, batch
+                running[one.score(sent, batch, coarse)] = one, batches, batch
 
-        for placed in self.parts:
-            batches = self._open_batches([row for row in rows if row in placed.rows], is_needed)
+        for one in self.assigned:
+            batches = batches_of_equal([row for row in rows if row in one.rows], self.map_size, is_needed)
             for _ in range(AHEAD):
-                ask(placed, batches)
-        while under_way:
-            for answer in wait(under_way, return_when=FIRST_COMPLETED).done:
-                placed, batches, batch = under_way.pop(answer)
+                start_next(one, batches)
+        while running:
+            for answer in wait(running, return_when=FIRST_COMPLETED).done:
+                one, batches, batch = running.pop(answer)
                 yield batch, answer.result()
-                ask(placed, batches)
-
-    def _open_batches(self, rows: Sequence[int], is_needed: Callable[[int], bool]) -> Iterator[list[int]]:
-        """Yield batches of one map size, without the rows that early stopping skips when a batch is requested."""
-        return filter(None, (list(filter(is_needed, batch)) for batch in batches_of_equal(rows, self.map_size)))
+                start_next(one, batches)
 
 
 def merged(rankings: Sequence[tuple[int, Ranking]]) -> Ranking:

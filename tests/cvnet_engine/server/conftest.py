@@ -36,7 +36,7 @@ class ScoringEngines(FakeEngines):
         check_size(image)
         return super().extract(image)
 
-    def score_batches(self, query: Features, collection, rows, _is_open=None):
+    def score_batches(self, query: Features, collection, rows, _is_needed=None):
         for batch in batches_of_equal(rows, collection.map_size):
             whole = collection.whole if isinstance(collection, Pooled) else collection
             factor = 991 if isinstance(collection, Pooled) else 997

@@ -27,7 +27,7 @@ FIRST = IMAGES // 3  # images of the first part
 class Steady(ScoringEngines):
     """Scores that do not depend on the batch: a product of BLAS does, in its last bits."""
 
-    def score_batches(self, query, collection, rows, _is_open=None):
+    def score_batches(self, query, collection, rows, _is_needed=None):
         for batch in batches_of_equal(rows, collection.map_size):
             yield batch, np.abs(similarities(collection.descriptors[batch], query.descriptor) * 997) % 1
 
