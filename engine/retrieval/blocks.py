@@ -68,14 +68,14 @@ class Descriptors:
         Raises:
             GalleryError: a row is damaged.
         """
-        wanted = np.asarray(self._numbers[rows])
-        for row in wanted[~self._checked[wanted]].tolist():
+        numbers = np.asarray(self._numbers[rows])
+        for row in numbers[~self._checked[numbers]].tolist():
             self._check(row)
             self._checked[row] = True
-        found = np.empty((*wanted.shape, DESCRIPTOR_DIM), np.float32)
+        found = np.empty((*numbers.shape, DESCRIPTOR_DIM), np.float32)
         flat = found.reshape(-1, DESCRIPTOR_DIM)
-        for number, places, within in self.by_block(wanted.reshape(-1)):
-            flat[places] = self.blocks[number].rows[within]
+        for block, indices, within in self.by_block(numbers.reshape(-1)):
+            flat[indices] = self.blocks[block].rows[within]
         return found
 
     def by_block(self, rows: Array) -> Iterator[tuple[int, Array, Array]]:
@@ -84,8 +84,8 @@ class Descriptors:
         bounds = np.searchsorted(rows, self._starts, sorter=order)
         for number, (first, last) in enumerate(pairwise(bounds)):
             if first < last:
-                places = order[first:last]
-                yield number, places, rows[places] - self._starts[number]
+                indices = order[first:last]
+                yield number, indices, rows[indices] - self._starts[number]
 
     def release(self) -> None:
         """Drop the mapped pages that rows have been copied from."""

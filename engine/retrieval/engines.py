@@ -102,7 +102,9 @@ class Engines(Closing):
         with np.errstate(invalid="ignore", divide="ignore"):
             (features,) = self.describe((scale, self.kind.network_input(image, scale)) for scale in self.scales)
         if not features.is_finite:
-            raise ImageError("its features are no finite numbers; build the bundle in fp32, or check its weights")
+            raise ImageError(
+                "its features are not finite; build the bundle with --precision fp32, or check the weights"
+            )
         return features
 
     def describe(self, inputs: Iterable[tuple[float, Array]]) -> list[Features]:
@@ -190,7 +192,7 @@ class Engines(Closing):
         """
         score = self.reranker.run(feeds)["score"]
         if score.shape != (len(feeds["key_0"]),) or not np.isfinite(score).all():
-            raise BackendError("pair scores are not one finite number a candidate; build the bundle again")
+            raise BackendError("pair scores are not one finite number per candidate; build the bundle again")
         return score
 
     def _read_ahead(
@@ -268,7 +270,7 @@ def open_file(bundle: Bundle, name: str, graph: GraphFile, threads: int | None) 
     """
     file = bundle.path / graph.file
     if graph.precision not in known(graph.backend).precisions.get(name, {}).values():
-        raise BackendError(f"{file}: {graph.backend} runs no {name} in {graph.precision!r}; build the bundle again")
+        raise BackendError(f"{file}: {graph.backend} cannot run {name} in {graph.precision!r}; build the bundle again")
     engine = open_engine(file, graph.backend, graph.precision, threads)
     try:
         require_signature(name, engine, file)

@@ -23,7 +23,7 @@ from cvnet_engine.engine.geometry import DESCRIPTOR_DIM
 DIMENSIONS = (64, 128, 256)  # choices of PCA dimensions: the smallest that reaches `KEPT_VARIANCE`, otherwise 256
 KEPT_VARIANCE = 0.95  # minimum explained variance
 BITS = 4  # per dimension; FAISS's fast scan supports no other number
-DIRECTIONS_FROM = 32_768  # maximum number of descriptors that PCA is fitted to
+PCA_SAMPLE = 32_768  # maximum number of descriptors that PCA is fitted to
 ITERATIONS = 8  # of k-means
 DEPTH = 100  # recall is measured at this many results
 
@@ -43,11 +43,11 @@ class Quantizer:
     levels: Array
 
     @classmethod
-    def learn(cls, sample: Array, lists: int) -> Quantizer:
+    def train(cls, sample: Array, lists: int) -> Quantizer:
         """Train on a sample of descriptors (m, 2048) float32."""
         import faiss
 
-        projection = principal_directions(sample[:: -(-len(sample) // DIRECTIONS_FROM)])
+        projection = principal_directions(sample[:: -(-len(sample) // PCA_SAMPLE)])
         projected = sample @ projection  # (m, d)
         dimensions = projected.shape[1]
         clustering: Any = faiss.Kmeans(dimensions, lists, niter=ITERATIONS, seed=0)
@@ -134,7 +134,7 @@ class InvertedFile:
             if array.dtype != dtype or array.shape != shape:
                 raise ValueError(f"its {name} are {array.dtype} {array.shape}; expected {np.dtype(dtype)} {shape}")
         if dimensions not in DIMENSIONS or (self.sizes < 0).any() or self.sizes.sum() != n or (self.members >= n).any():
-            raise ValueError("its lists are none of an inverted file")
+            raise ValueError("its lists do not partition the descriptors")
 
 
 class Scanner:

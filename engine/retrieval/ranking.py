@@ -47,9 +47,9 @@ class Ranking:
     @property
     def scores(self) -> Array:
         """Scores (k,) float32 that order the ranking, comparable among images that passed the same stages."""
-        pooled = np.asarray(COARSE_WEIGHT * np.nan_to_num(self.coarse_scores), np.float32)
-        rough = self.global_similarities + pooled
-        return np.where(np.isnan(self.pair_scores), rough, final_scores(self.global_similarities, self.pair_scores))
+        coarse = np.asarray(COARSE_WEIGHT * np.nan_to_num(self.coarse_scores), np.float32)
+        unscored = self.global_similarities + coarse
+        return np.where(np.isnan(self.pair_scores), unscored, final_scores(self.global_similarities, self.pair_scores))
 
     @property
     def global_similarities(self) -> Array:
@@ -91,8 +91,8 @@ class Ranking:
         """Return the ranking without `rows`."""
         return self._take(~np.isin(self.rows, rows))
 
-    def _take(self, places: Array | slice) -> Ranking:
-        return Ranking(*(getattr(self, column.name)[places] for column in fields(self)))
+    def _take(self, indices: Array | slice) -> Ranking:
+        return Ranking(*(getattr(self, column.name)[indices] for column in fields(self)))
 
 
 def final_scores(similarities: Array, pair_scores: Array) -> Array:
@@ -161,7 +161,7 @@ def near_duplicates(descriptors: Array) -> Array:
     """
     alike = descriptors @ descriptors.T >= NEAR_DUPLICATE
     firsts = np.full(len(descriptors), -1)
-    for place in range(len(descriptors)):
-        if firsts[place] < 0:  # not yet in the group of a better result
-            firsts[alike[place] & (firsts < 0)] = place
+    for index in range(len(descriptors)):
+        if firsts[index] < 0:  # not yet in the group of a better result
+            firsts[alike[index] & (firsts < 0)] = index
     return firsts

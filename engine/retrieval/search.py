@@ -65,15 +65,15 @@ class DescriptorIndex(Closing):
         scan, error = (scan_halves, HALF_ERROR) if self._in_half else (scan_products, SUM_ERROR)
         count = k + MARGIN
         while count < len(rows):
-            rough, places = scan(self._blocks(selection), query, count)
-            # every row not returned is below rough[-1] + error; the k-th best is above rough[k-1] - error
-            if rough[-1] + error < rough[k - 1] - error:
-                return np.sort(rows[places])
+            scanned, indices = scan(self._blocks(selection), query, count)
+            # every row not returned is below scanned[-1] + error; the k-th best is above scanned[k-1] - error
+            if scanned[-1] + error < scanned[k - 1] - error:
+                return np.sort(rows[indices])
             count *= 4
         return rows
 
     def _blocks(self, selection: Array | None) -> Iterator[Array]:
-        """Yield the descriptors (n, 2048) to scan, in row order: all, or those of the rows `selection`."""
+        """Yield the descriptors (n, 2048) to scan, in row order: all, or those of `selection`."""
         if selection is None:
             yield from self._scanned
         else:
@@ -98,9 +98,9 @@ def parts(n: int) -> Iterator[slice]:
 def scan_products(blocks: Iterable[Array], query: Array, count: int) -> tuple[Array, Array]:
     """Return the `count` highest products with a query, descending, and their row numbers across all float32 blocks."""
     products = np.concatenate([block @ query for block in blocks])
-    places = np.argpartition(products, -count)[-count:]
-    places = places[np.argsort(-products[places])]
-    return products[places], places
+    best = np.argpartition(products, -count)[-count:]
+    best = best[np.argsort(-products[best])]
+    return products[best], best
 
 
 def scan_halves(blocks: Iterable[Array], query: Array, count: int) -> tuple[Array, Array]:

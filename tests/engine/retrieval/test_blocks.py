@@ -1,4 +1,4 @@
-"""Descriptors in blocks are taken by row as those of one array are."""
+"""Descriptors in blocks are indexed and searched like those of one array."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def blocks(halves: bool = False) -> list[Block]:
     "rows",
     [0, 10, -1, slice(None), slice(2, 9, 3), slice(5, 5), np.array([10, 0, 3, 3]), np.arange(11) % 2 == 0, [4, 2]],
 )
-def test_rows_are_those_of_an_array(rows):
+def test_indexing_equals_that_of_an_array(rows):
     assert np.array_equal(Descriptors(blocks())[rows], ROWS[rows])
 
 
-def test_a_whole_collection_is_an_array_too():
+def test_a_collection_converts_to_an_array():
     descriptors = Descriptors(blocks())
     assert (len(descriptors), descriptors.shape) == (11, ROWS.shape)
     assert np.array_equal(np.asarray(descriptors), ROWS)
@@ -36,7 +36,7 @@ def test_a_whole_collection_is_an_array_too():
         descriptors[11]
 
 
-def test_a_row_is_checked_once_and_before_it_is_given():
+def test_a_row_is_checked_once_before_it_is_returned():
     seen: list[int] = []
     descriptors = Descriptors(blocks(), seen.append)
     descriptors[[7, 2]]
@@ -54,7 +54,7 @@ def test_a_row_is_checked_once_and_before_it_is_given():
 @pytest.mark.parametrize("halves", [False, True])
 @pytest.mark.parametrize("half_from", [0, 10**9])
 @pytest.mark.parametrize("selection", [None, np.array([0, 2, 3, 9, 10])])
-def test_a_search_over_blocks_is_that_over_an_array(monkeypatch, halves, half_from, selection):
+def test_a_search_over_blocks_equals_that_over_an_array(monkeypatch, halves, half_from, selection):
     monkeypatch.setattr("cvnet_engine.engine.retrieval.search.MARGIN", 1)
     found = DescriptorIndex(Descriptors(blocks(halves)), half_from).search(ROWS[9], 2, selection)
     expected = DescriptorIndex(ROWS, 10**9).search(ROWS[9], 2, selection)
@@ -62,7 +62,7 @@ def test_a_search_over_blocks_is_that_over_an_array(monkeypatch, halves, half_fr
     assert np.array_equal(found.similarities, expected.similarities)
 
 
-def test_halves_that_are_no_numbers_leave_no_row_out(monkeypatch):
+def test_float16_values_that_are_nan_leave_no_row_out(monkeypatch):
     monkeypatch.setattr("cvnet_engine.engine.retrieval.search.MARGIN", 1)
     damaged = [Block(block.rows, np.full(block.rows.shape, np.nan, np.float16)) for block in blocks()]
     assert DescriptorIndex(Descriptors(damaged), 0).search(ROWS[9], 2).rows[0] == 9

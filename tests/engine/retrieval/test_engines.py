@@ -1,4 +1,4 @@
-"""Engines open the graphs that they should, close them all, and refuse results that are not numbers."""
+"""The three engines of a bundle: opening, closing, features and pair scores."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Tensors = Mapping[str, tuple[int, tuple[int | str, ...]]]
 
 
 def write_graph(file: Path, inputs: Tensors, outputs: Tensors) -> None:
-    """A graph of these inputs and outputs, the outputs constant and free axes 1."""
+    """Write a graph with these inputs and outputs; outputs are constant, with free axes of size 1."""
     nodes = []
     for name, (dtype, shape) in outputs.items():
         sizes = [axis if isinstance(axis, int) else 1 for axis in shape]
@@ -46,18 +46,18 @@ def write_graph(file: Path, inputs: Tensors, outputs: Tensors) -> None:
 
 @pytest.fixture
 def small(bundle: Path, tmp_path: Path) -> Path:
-    """A bundle whose files are a few bytes."""
+    """A bundle whose files are empty."""
     content = json.loads((bundle / "manifest.json").read_text())
     for name in GRAPH_NAMES:
         (tmp_path / f"{name}.onnx").touch()
     (tmp_path / "manifest.json").write_text(json.dumps(content))
     for name in GRAPH_NAMES:
-        enter(tmp_path, name, backend="onnxruntime")
+        update_manifest(tmp_path, name, backend="onnxruntime")
     return tmp_path
 
 
-def enter(folder: Path, name: str, **facts: str) -> None:
-    """Bring the manifest up to date with a graph's file."""
+def update_manifest(folder: Path, name: str, **facts: str) -> None:
+    """Update the manifest's entry of a graph."""
     content = json.loads((folder / "manifest.json").read_text())
     file = f"{name}.onnx"
     content["graphs"][name] |= {"file": file, "sha256": sha256(folder / file)} | facts
@@ -66,17 +66,17 @@ def enter(folder: Path, name: str, **facts: str) -> None:
 
 def with_descriptor(folder: Path, inputs: Tensors, outputs: Tensors, backend: str) -> Bundle:
     write_graph(folder / "descriptor.onnx", inputs, outputs)
-    enter(folder, "descriptor", backend=backend)
+    update_manifest(folder, "descriptor", backend=backend)
     return Bundle(folder)
 
 
 @pytest.mark.parametrize("name", GRAPH_NAMES)
-def test_every_graph_of_a_built_bundle_is_what_it_should_be(bundle, name):
+def test_every_graph_of_a_built_bundle_opens(bundle, name):
     open_graph(Bundle(bundle), name, threads=1).close()
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-def test_a_graph_of_the_right_names_types_and_shapes_opens(small, backend):
+def test_a_graph_with_the_right_signature_opens(small, backend):
     open_graph(with_descriptor(small, IMAGE, DESCRIPTOR, backend), "descriptor", threads=1).close()
 
 
@@ -98,7 +98,7 @@ def test_a_graph_of_the_right_names_types_and_shapes_opens(small, backend):
         (IMAGE | {"size": (INT, (2,))}, DESCRIPTOR),
     ],
 )
-def test_another_graph_is_refused(small, backend, inputs, outputs):
+def test_a_graph_with_another_signature_is_refused(small, backend, inputs, outputs):
     another = with_descriptor(small, inputs, outputs, backend)
     with pytest.raises(BackendError, match=r"descriptor of .*; expected .*: build the bundle again") as caught:
         Engines.open(another, threads=1)
@@ -108,12 +108,12 @@ def test_another_graph_is_refused(small, backend, inputs, outputs):
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
-        ({"precision": "fp7"}, "onnxruntime runs no descriptor in 'fp7'"),
-        ({"backend": "native"}, "native runs no descriptor in 'fp32'"),
+        ({"precision": "fp7"}, "onnxruntime cannot run descriptor in 'fp7'"),
+        ({"backend": "native"}, "native cannot run descriptor in 'fp32'"),
     ],
 )
-def test_a_backend_or_precision_that_the_graph_has_not(small, facts, message):
-    enter(small, "descriptor", **facts)
+def test_an_unsupported_backend_or_precision_is_refused(small, facts, message):
+    update_manifest(small, "descriptor", **facts)
     with pytest.raises(BackendError, match=message):
         Engines.open(Bundle(small))
 
@@ -131,14 +131,14 @@ def test_weights_outside_the_bundle_are_refused(small, backend, location, opens)
         weight.external_data.add(key=key, value=value)
     model.graph.initializer.append(weight)
     (small / "descriptor.onnx").write_bytes(model.SerializeToString())
-    enter(small, "descriptor")
+    update_manifest(small, "descriptor")
     with contextlib.nullcontext() if opens else pytest.raises(BackendError, match="does not open it"):
         open_graph(Bundle(small), "descriptor", threads=1)
 
 
 @dataclass
 class FakeEngine(Closing):
-    """Gives the same whatever it is fed."""
+    """An engine with a constant result."""
 
     result: dict[str, Array]
     inputs: Mapping[str, TensorSpec]
@@ -160,22 +160,33 @@ def fake(described: Features, score: Array | None = None) -> Engines:
     )
 
 
+def altered(where: str, value: float) -> Features:
+    """Features with one value replaced, in float32 maps unless `where` is "float16"."""
+    described = features(0)
+    if where == "descriptor":
+        described.descriptor[-1] = value
+        return described
+    index, dtype = (2, np.float16) if where == "float16" else (int(where[-1]), np.float32)
+    maps = list(described.maps)
+    maps[index] = maps[index].astype(dtype)
+    maps[index].flat[-1] = value
+    return Features(described.descriptor, tuple(maps))
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("where", ["descriptor", "map_0", "map_2", "half"])
-def test_features_that_are_no_numbers_are_an_error_and_no_warning(where, value, recwarn):
-    described, image = features(0), np.zeros((64, 96, 3), np.uint8)
-    fake(described).extract(image)
-    array = described.descriptor if where == "descriptor" else described.maps[-1 if where == "half" else int(where[-1])]
-    array = array if where == "half" else array.astype(np.float32)
-    array.flat[-1] = value
-    maps = tuple(array if m.shape == array.shape else m for m in described.maps)
-    with pytest.raises(ImageError, match="no finite numbers"):
-        fake(Features(array if array.ndim == 1 else described.descriptor, maps)).extract(image)
+@pytest.mark.parametrize("where", ["descriptor", "map_0", "map_2", "float16"])
+def test_features_that_are_not_finite_are_an_error(where, value, recwarn):
+    image = np.zeros((64, 96, 3), np.uint8)
+    fake(features(0)).extract(image)
+    with pytest.raises(ImageError, match="not finite"):
+        fake(altered(where, value)).extract(image)
+    with pytest.raises(ImageError, match="not finite"):  # its norm is 0
+        fake(Features(np.zeros(2048, np.float32), features(0).maps)).extract(image)
     assert not recwarn
 
 
 class Sizing(FakeEngine):
-    """Describes an image by its width alone."""
+    """The descriptor encodes the width of the image."""
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         described = np.zeros((1, 2048), np.float32)
@@ -185,7 +196,7 @@ class Sizing(FakeEngine):
 
 @pytest.mark.parametrize("kind", ["cvnet", "superglobal"])
 @pytest.mark.parametrize("scales", [(1.0,), (0.7071, 1.0), (1.0, 1.4142), IMAGE_SCALES])
-def test_an_image_is_described_at_its_scales_alone(scales, kind):
+def test_a_descriptor_is_computed_at_the_given_scales(scales, kind):
     image, described = np.zeros((240, 320, 3), np.uint8), features(0)
     maps = {f"map_{scale}": array[None] for scale, array in enumerate(described.maps)}
     engines = [Sizing(result, {}) for result in ({}, maps, {})]
@@ -196,13 +207,8 @@ def test_an_image_is_described_at_its_scales_alone(scales, kind):
     assert [m.shape for m in extracted.maps] == [m.shape for m in described.maps]
 
 
-def test_a_descriptor_of_zeros_is_an_error():
-    with pytest.raises(ImageError, match="no finite numbers"):
-        fake(Features(np.zeros(2048, np.float32), features(0).maps)).extract(np.zeros((64, 96, 3), np.uint8))
-
-
 @pytest.mark.parametrize("score", [[np.nan], [np.inf], [0.5, 0.5], [], 0.5, [[0.5]]])
-def test_scores_that_are_not_one_number_a_candidate_are_an_error(score):
+def test_scores_that_are_not_one_number_per_candidate_are_an_error(score):
     query = features(0)
     assert fake(query, np.array([0.5])).score(query, [query]) == [0.5]
     with pytest.raises(BackendError, match="pair scores are not one finite number"):
@@ -210,7 +216,7 @@ def test_scores_that_are_not_one_number_a_candidate_are_an_error(score):
 
 
 class Spy(Closing):
-    """An engine that notes its closing in a list, and may fail at it."""
+    """An engine that adds its name to a list when it is closed, and may raise then."""
 
     inputs = outputs = MappingProxyType[str, TensorSpec]({})
 
@@ -223,7 +229,7 @@ class Spy(Closing):
             raise BackendError("no")
 
 
-def test_an_open_that_fails_half_way_closes_what_it_opened(bundle, monkeypatch):
+def test_opening_that_fails_closes_the_opened_engines(bundle, monkeypatch):
     closed = []
 
     def open_graph(_bundle, name, _threads):
@@ -237,7 +243,7 @@ def test_an_open_that_fails_half_way_closes_what_it_opened(bundle, monkeypatch):
     assert sorted(closed) == ["descriptor", "features"]
 
 
-def test_streams_are_engines_of_the_image_graphs_that_share_the_threads(bundle, monkeypatch):
+def test_streams_of_the_image_graphs_share_the_threads(bundle, monkeypatch):
     asked, closed = [], []
 
     def open_graph(_bundle, name, threads):
@@ -252,14 +258,14 @@ def test_streams_are_engines_of_the_image_graphs_that_share_the_threads(bundle, 
     assert sorted(closed) == sorted(name for name, _ in asked)
 
 
-def test_every_engine_is_closed_though_one_fails_at_it():
+def test_every_engine_is_closed_even_if_one_raises():
     closed = []
     with pytest.raises(BackendError), Engines(*(Spy(closed, name, name == "features") for name in GRAPH_NAMES)):
         pass
     assert sorted(closed) == sorted(GRAPH_NAMES)
 
 
-def test_a_graph_is_opened_in_the_precision_that_its_file_has(bundle, monkeypatch):
+def test_a_graph_opens_in_the_precision_of_its_file(bundle, monkeypatch):
     """A bundle for int8 on TensorRT has an fp16 reranker, and its manifest says so."""
     opened = Bundle(bundle)
     features = replace(opened.manifest.graphs["features"], backend="openvino", precision="int8")
@@ -273,7 +279,7 @@ def test_a_graph_is_opened_in_the_precision_that_its_file_has(bundle, monkeypatc
 
 
 class Reranker(Closing):
-    """Counts its runs."""
+    """A reranker that counts its runs."""
 
     inputs: ClassVar = {
         f"{side}_{scale}": TensorSpec("floating", ()) for side in ("query", "key") for scale in range(3)
@@ -286,7 +292,7 @@ class Reranker(Closing):
 
 
 class Collection:
-    """Images of two map sizes, even rows and odd ones."""
+    """Even and odd rows have maps of different sizes."""
 
     def map_size(self, row):
         return self.features(row).map_size
@@ -295,8 +301,8 @@ class Collection:
         return features(row, ((2, 3), (3, 4), (4, 6 + row % 2)))
 
 
-def test_a_batch_is_scored_when_it_is_asked_for():
-    """Rows of a map size come together, at most four, and those that nobody asks for are not scored."""
+def test_a_batch_is_scored_when_it_is_requested():
+    """Rows with maps of one size form batches of at most four."""
     reranker = Reranker()
     batches = Engines(None, None, reranker).score_batches(features(99), Collection(), range(10))
     rows, scores = next(batches)
@@ -306,8 +312,8 @@ def test_a_batch_is_scored_when_it_is_asked_for():
     assert reranker.runs == 2
 
 
-def test_an_engine_with_memory_of_its_own_is_sent_what_it_will_be_fed():
-    """The query once, the next batch's keys while one is scored; runs are fed the very arrays that were sent."""
+def test_maps_are_uploaded_before_they_are_scored():
+    """The query is uploaded once, each batch while the one before is scored; runs get the same arrays."""
 
     class Uploading(Reranker):
         def __init__(self):

@@ -1,4 +1,4 @@
-"""Pooled maps are means of equal parts made unit vectors, whichever of the two ways makes them."""
+"""Pooled maps, by the C library and by OpenCV: means of equal parts, L2-normalised."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIZES = [(2, 2), (2, 3), (3, 2), (4, 4), (5, 7), (24, 32), (33, 21), (64, 48), (
 
 
 def weights(length: int, parts: int) -> np.ndarray:
-    """(parts, length): how much of each position is in each part, of a whole of 1."""
+    """The fraction (parts, length) of each part that each position makes up."""
     edges = np.arange(parts + 1) * length / parts
     at = np.arange(length)
     overlap = np.minimum(edges[1:, None], at + 1) - np.maximum(edges[:-1, None], at)
@@ -34,30 +34,22 @@ def expected(unit_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 @WAYS
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("size", SIZES)
-def test_a_pooled_map_is_the_mean_of_equal_parts(shrink, size, dtype):
-    for unit_map, smaller in zip(
-        features(3, unit_map_sizes(size)).maps, unit_map_sizes(pooled_size(size)), strict=True
-    ):
+def test_pooled_maps_are_means_of_equal_parts(shrink, size, dtype):
+    sizes = unit_map_sizes(pooled_size(size))
+    for unit_map, smaller in zip(features(3, unit_map_sizes(size)).maps, sizes, strict=True):
         found = shrink(unit_map.astype(dtype), smaller)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected(unit_map, smaller), atol=2e-6)
 
 
 @WAYS
-def test_even_sizes_are_means_of_two_by_two(shrink):
-    unit_map = features(1, [(4, 6)]).maps[0].astype(np.float32)
-    means = unit_map.reshape(256, 2, 2, 3, 2).mean(axis=(2, 4))
-    np.testing.assert_allclose(shrink(unit_map, (2, 3)), means / np.linalg.norm(means, axis=0), atol=1e-6)
-
-
-@WAYS
-def test_vectors_that_cancel_out_leave_zeros(shrink):
+def test_a_mean_of_zero_stays_zero(shrink):
     unit_map = np.zeros((256, 2, 4), np.float32)
     unit_map[0] = [[1, -1, 1, 1]] * 2
     assert shrink(unit_map, (1, 2))[0].tolist() == [[0.0, 1.0]]
 
 
-def test_a_map_of_two_positions_a_side_stays_as_it_is():
+def test_a_map_of_two_by_two_positions_is_not_reduced():
     assert pooled_size((2, 3)) == (2, 2)
     tiny = features(1, unit_map_sizes((2, 2)))
     unit = Features(tiny.descriptor, tuple(m / np.linalg.norm(m.astype(np.float32), axis=0) for m in tiny.maps))
@@ -66,7 +58,7 @@ def test_a_map_of_two_positions_a_side_stays_as_it_is():
 
 
 @pytest.mark.parametrize("size", [(2, 2), (3, 5), (24, 32), (23, 31)])
-def test_pooled_maps_belong_to_one_image(size):
+def test_pooled_maps_have_the_sizes_of_one_image(size):
     class Collection:
         def map_size(self, _row):
             return size
@@ -82,24 +74,24 @@ def test_pooled_maps_belong_to_one_image(size):
 
 
 @pytest.mark.parametrize("size", [(0, 1), (5, 1), (1, 7)])
-def test_a_map_is_not_made_larger(size):
+def test_a_larger_size_is_refused(size):
     with pytest.raises(BackendError, match="another size"):
         library.shrink(np.zeros((256, 4, 6), np.float32), size)
 
 
 @pytest.fixture
-def forgetful():
-    """Nothing is known of the library, as in a new process."""
-    for known in (library.is_ready, library.library):
-        known.cache_clear()
+def unloaded():
+    """The library is not loaded yet, as in a new process."""
+    for cached in (library.is_ready, library.library):
+        cached.cache_clear()
     yield
-    for known in (library.is_ready, library.library):
-        known.cache_clear()
+    for cached in (library.is_ready, library.library):
+        cached.cache_clear()
 
 
-@pytest.mark.usefixtures("forgetful")
+@pytest.mark.usefixtures("unloaded")
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
-def test_without_a_compiler_that_works_opencv_pools(monkeypatch, tmp_path, compiler):
+def test_without_a_working_compiler_opencv_pools(monkeypatch, tmp_path, compiler):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("CC", compiler)
     assert not library.is_ready()

@@ -1,4 +1,4 @@
-"""Global search, scanned roughly, gives exactly the ranking of all similarities."""
+"""Exact global search: the fast scan does not change the ranking."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def collection(kind: str, n: int) -> tuple[Array, Array]:
 
 
 def brute_force(rows: Array, query: Array, k: int) -> tuple[Array, Array]:
-    """Rows by descending similarity, equals by row number, with plain loops."""
+    """Rows by descending similarity, ties by row number, with plain loops."""
     scores = similarities(rows, query)
     order = sorted(range(len(rows)), key=lambda row: (-scores[row], row))[:k]
     return np.array(order), scores[order]
@@ -44,7 +44,7 @@ def brute_force(rows: Array, query: Array, k: int) -> tuple[Array, Array]:
 @pytest.mark.parametrize("k", [1, 10, 100, 5000])
 @pytest.mark.parametrize("n", [1, 7, 1003])
 @pytest.mark.parametrize("kind", ["random", "clustered", "duplicates"])
-def test_the_ranking_is_that_of_brute_force(kind, n, k, half_from):
+def test_the_ranking_equals_brute_force(kind, n, k, half_from):
     rows, query = collection(kind, n)
     ranking = DescriptorIndex(rows, half_from).search(query, k)
     expected_rows, expected = brute_force(rows, query, k)
@@ -55,19 +55,19 @@ def test_the_ranking_is_that_of_brute_force(kind, n, k, half_from):
 
 
 @pytest.mark.parametrize("half_from", [0, NEVER])
-def test_few_rows_are_looked_at_twice_where_similarities_are_spread(half_from):
+def test_few_rows_are_rescored_if_similarities_are_spread(half_from):
     rows, query = collection("random", 3000)
     candidates = DescriptorIndex(rows, half_from)._candidates(query, 10)
     assert len(candidates) < 200
 
 
-def test_equal_rows_are_equally_similar_wherever_they_stand():
+def test_equal_rows_have_equal_similarities_anywhere():
     row, query = unit(np.random.default_rng(0).standard_normal((2, 2048)))
     for n in range(1, 40):
         assert len(set(similarities(np.tile(row, (n, 1)), query).tolist())) == 1
 
 
-def test_a_search_among_some_is_that_of_a_collection_of_them():
+def test_a_selection_is_searched_like_a_collection_of_it():
     rows, query = collection("duplicates", 1003)
     some = np.arange(3, 1003, 7)
     ranking, alone = DescriptorIndex(rows).search(query, 20, some), DescriptorIndex(rows[some]).search(query, 20)

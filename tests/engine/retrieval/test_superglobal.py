@@ -39,7 +39,7 @@ def made() -> tuple[np.ndarray, np.ndarray]:
     return tuple((x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32) for x in (database, queries))
 
 
-def test_the_inputs_are_those_of_the_goldens():
+def test_inputs_equal_those_of_the_goldens():
     database, queries = made()
     np.testing.assert_array_equal(database[:3, :8], units()["rr_db_head"])
     np.testing.assert_array_equal(queries[:3, :8], units()["rr_q_head"])
@@ -86,7 +86,7 @@ def test_one_image_is_its_own_mean():
     np.testing.assert_allclose(after.refined, (similarity + 1) / 2, rtol=1e-6)
 
 
-def test_the_maximum_over_scales():
+def test_published_maximum_over_scales():
     scales = units()["scale_desc"]  # (3, 4, 256)
     for image in range(4):
         unit = scales[:, image] / np.linalg.norm(scales[:, image], axis=1, keepdims=True)
@@ -95,7 +95,7 @@ def test_the_maximum_over_scales():
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.7071, 1.4142, 2.0])
-def test_resizing_cuts_sides_to_whole_pixels_and_does_not_antialias(scale):
+def test_published_resizing_rounds_down_without_antialiasing(scale):
     image = units()["image"].repeat(3, axis=1)  # (1, 3, 41, 53)
     published = units()[f"resize_{scale}_aa0"]
     got = resized(image, scaled((41, 53), scale))
@@ -113,7 +113,7 @@ def test_an_image_is_normalised_before_it_is_scaled():
     ("prefix", "how"), [("", Refinement()), ("M50_", Refinement(50)), ("M20K4_", Refinement(20, 4))]
 )
 def test_published_run_of_the_demonstration_model(prefix, how):
-    """Whole queries among 168 images: scores where it is settled which neighbours an image has, ranks without ties."""
+    """Whole queries over 168 images: scores of images whose neighbours are certain, and ranks without ties."""
     file = SHARED / "superglobal" / "superglobal_demo_landmarks-tiny.npz"
     if not file.is_file():
         pytest.skip(f"no {file.name} beside the project")
@@ -130,7 +130,7 @@ def test_published_run_of_the_demonstration_model(prefix, how):
         published = dict(zip(ranks.tolist(), scores[run[f"{prefix}order2"][query]], strict=True))
         for row in before.rows[:k][known].tolist():
             assert abs(refined[row] - published[row]) <= 2e-6
-        if known.all():  # else an image may stand elsewhere, and push others aside
+        if known.all():  # otherwise an image may have another rank, and shift others
             gaps = -np.diff(after.refined[:k])
             apart = np.concatenate([[True], gaps > 4e-6]) & np.concatenate([gaps > 4e-6, [True]])
             np.testing.assert_array_equal(after.rows[:k][apart], ranks[apart])
