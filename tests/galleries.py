@@ -201,14 +201,14 @@ def write_approximate(folder: Path) -> None:
 
 
 def main() -> None:
-    from benchmarks.lab.generated import write_shard
+    from benchmarks.lab.scale import write_shard
 
     folder = Path(sys.argv[1])
     folder.mkdir()
     descriptors = photographs(np.repeat(np.arange(PLACES), VIEWS), 1)
     starts = range(0, len(descriptors), SHARD)
     for number, start in enumerate(starts):
-        write_shard(shard_file(folder, number), start, descriptors[start : start + SHARD], {})
+        write_shard(shard_file(folder, number), start, descriptors[start : start + SHARD])
     write_info(folder, replace(INFO, shards=len(starts)))
     with Gallery(folder) as gallery:
         AnnFile.of(build(gallery.descriptors, RECALL), RECALL, gallery.shards).save(folder)

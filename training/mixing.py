@@ -16,8 +16,8 @@ import numpy as np
 import typer
 
 import scenes
-from benchmarks.lab import commands
-from benchmarks.lab.commands import DepthOption, ThreadsOption, WeightsOption
+from benchmarks.lab import harness
+from benchmarks.lab.harness import DepthOption, ThreadsOption, WeightsOption
 from benchmarks.lab.subject import open_engines
 from cvnet_engine.benchmarks.accuracy.databases import Database
 from cvnet_engine.benchmarks.accuracy.dataset import Dataset, load
@@ -65,5 +65,5 @@ def pair_scores(dataset: Dataset, engines: Engines) -> tuple[Array, Array]:
 
 
 if __name__ == "__main__":
-    with commands.errors_as_one_line():
+    with harness.errors_as_one_line():
         typer.run(main)

@@ -29,12 +29,10 @@ from typing import Annotated, Literal
 import numpy as np
 import typer
 
-from benchmarks.lab import commands
-from benchmarks.lab.commands import OutOption
-from benchmarks.lab.scale import timed
+from benchmarks.lab import harness
+from benchmarks.lab.harness import OutOption, timed
 from cvnet_engine.benchmarks.latency.memory import status_bytes
 from cvnet_engine.benchmarks.tables import Table, markdown, ms
-from cvnet_engine.engine import machine
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.errors import GalleryError
 from cvnet_engine.engine.gallery.reader import Gallery
@@ -98,12 +96,6 @@ class Spectrum:
 
         return Spectrum(self.mean, over(self.between), over(self.within))
 
-    @property
-    def participation(self) -> float:
-        """Effective number of directions of the variance, (sum)^2 / sum of squares."""
-        total = self.between + self.within
-        return float(total.sum() ** 2 / (total**2).sum())
-
     def places(self, block: int) -> Array:
         """Draw the places of a block of photographs, (BLOCK / VIEWS, d) float32."""
         drawn = np.random.default_rng([block, 0]).standard_normal((BLOCK // VIEWS, len(self.between)), np.float32)
@@ -133,46 +125,38 @@ class Spectrum:
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds and bytes of both kinds of search in one collection; `_cpu_s` is processor time.
+    """Both kinds of search in one collection.
 
     Attributes:
-        refused: why no index was built; then nothing else is measured.
-        told_recall, told_error: recall that the build estimated, with its error.
+        kind: one of `KINDS`.
+        refused: why no index was built; then only the number of images is known besides.
+        told_recall, told_error: recall that the build estimated, with its standard error.
         recall: fraction of the exact best 100 that these queries found.
+        candidates: descriptors that exact search ordered, per query.
         index_bytes: memory of the index.
+        built_resident: peak memory of the process until the index was built.
     """
 
     kind: str
     images: int
-    participation: float
-    build_s: float
-    build_cpu_s: float
-    built_resident: int
     refused: str = ""
+    exact_s: float = 0
+    ann_s: float = 0
+    recall: float = 0
     told_recall: float = 0
     told_error: float = 0
-    recall: float = 0
-    lists: int = 0
-    probes: int = 0
     candidates: int = 0
-    dimensions: int = 0
     index_bytes: int = 0
-    exact_s: float = 0
-    exact_cpu_s: float = 0
-    ann_s: float = 0
-    ann_cpu_s: float = 0
-
-    @property
-    def ratio(self) -> float:
-        return self.exact_s / self.ann_s
+    build_s: float = 0
+    built_resident: int = 0
 
 
 def generate(folder: Path, spectrum: Spectrum, blocks: int) -> Descriptors:
     """Write a collection to an empty `folder`, memory-mapped like a gallery's columns."""
-    return Descriptors([written(folder / f"{number}", spectrum.block(number)) for number in range(blocks)])
+    return Descriptors([write_block(folder / f"{number}", spectrum.block(number)) for number in range(blocks)])
 
 
-def written(file: Path, rows: Array) -> Block:
+def write_block(file: Path, rows: Array) -> Block:
     full, half = file.with_suffix(".float32.npy"), file.with_suffix(".float16.npy")
     np.save(full, rows)
     np.save(half, rows.astype(np.float16))
@@ -188,43 +172,31 @@ def measure(folder: Path, kind: Kind, spectrum: Spectrum, images: int, wanted: f
     blocks = images // BLOCK
     descriptors = generate(folder, spectrum, blocks)
     try:
-        built, build_s, build_cpu_s = timed(lambda: build(descriptors, wanted))
+        built, build_s, _ = timed(lambda: build(descriptors, wanted))
     except GalleryError as error:
-        return Measured(kind, len(descriptors), spectrum.participation, 0, 0, status_bytes("VmHWM"), str(error))
-    resident = status_bytes("VmHWM")
-    file, trial = built.file, built.trial
-    none_unknown = np.empty(0, np.int64)
-    approximate = Approximate(Scanner(file), np.arange(len(descriptors)), none_unknown, trial.effort)
-    index, exact, ann, recalls = DescriptorIndex(descriptors), [], [], []
+        return Measured(kind, len(descriptors), str(error))
+    resident, file, trial = status_bytes("VmHWM"), built.file, built.trial
+    approximate = Approximate(Scanner(file), np.arange(len(descriptors)), np.empty(0, np.int64), trial.effort)
+    index, exact_s, ann_s, recalls = DescriptorIndex(descriptors), [], [], []
     for number in range(queries):
         query = spectrum.query(number, blocks)
-        found, *seconds = timed(partial(by_candidates, index, approximate, query))
-        ann.append(seconds)
-        expected, *seconds = timed(partial(index.search, query, DEPTH))
-        exact.append(seconds)
+        found, seconds, _ = timed(partial(by_candidates, index, approximate, query))
+        ann_s.append(seconds)
+        expected, seconds, _ = timed(partial(index.search, query, DEPTH))
+        exact_s.append(seconds)
         recalls.append(float(np.isin(expected.rows, found.rows).mean()))
-    (exact_s, exact_cpu_s), (ann_s, ann_cpu_s) = (
-        map(statistics.median, zip(*runs, strict=True)) for runs in (exact, ann)
-    )
     return Measured(
         kind=kind,
         images=len(descriptors),
-        participation=spectrum.participation,
-        build_s=build_s,
-        build_cpu_s=build_cpu_s,
-        built_resident=resident,
+        exact_s=statistics.median(exact_s),
+        ann_s=statistics.median(ann_s),
+        recall=statistics.mean(recalls),
         told_recall=trial.recall,
         told_error=trial.error,
-        recall=statistics.mean(recalls),
-        lists=approximate.scanner.lists,
-        probes=trial.effort.probes,
         candidates=trial.effort.candidates,
-        dimensions=file.quantizer.dimensions,
         index_bytes=file.codes.nbytes + 2 * file.members.nbytes,
-        exact_s=exact_s,
-        exact_cpu_s=exact_cpu_s,
-        ann_s=ann_s,
-        ann_cpu_s=ann_cpu_s,
+        build_s=build_s,
+        built_resident=resident,
     )
 
 
@@ -240,39 +212,36 @@ def spectrum_of(kind: Kind, like: Path) -> Spectrum:
     return measured.stretched(DESCRIPTOR_DIM / LIVE) if kind == "stretched" else measured
 
 
-def table(found: Sequence[Measured], title: str) -> Table:
+def table(found: Sequence[Measured]) -> Table:
     columns = (
         "descriptors",
         "images",
-        "directions",
-        "exact, ms (of processor)",
-        "approximate, ms (of processor)",
+        "exact, ms",
+        "approximate, ms",
         "times as fast",
         "recall@100",
-        "told at build",
-        "lists looked at",
+        "estimated at build",
         "candidates",
         "index, MB",
-        "build, s (of processor)",
+        "build, s",
     )
-    return Table(title, columns, tuple(map(row, found)), "")
+    return Table("", columns, tuple(map(row, found)))
 
 
 def row(m: Measured) -> tuple[str, ...]:
-    head = (m.kind, f"{m.images:,}", f"{m.participation:.0f}")
     if m.refused:
-        return (*head, *"-" * 8, f"refused: {m.refused}")
+        return (m.kind, f"{m.images:,}", *"-" * 7, f"refused: {m.refused}")
     return (
-        *head,
-        f"{ms(1e3 * m.exact_s)} ({ms(1e3 * m.exact_cpu_s)})",
-        f"{ms(1e3 * m.ann_s)} ({ms(1e3 * m.ann_cpu_s)})",
-        f"{m.ratio:.1f}",
+        m.kind,
+        f"{m.images:,}",
+        ms(1e3 * m.exact_s),
+        ms(1e3 * m.ann_s),
+        f"{m.exact_s / m.ann_s:.1f}",
         f"{m.recall:.4f}",
         f"{m.told_recall:.4f} ± {m.told_error:.4f}",
-        f"{m.probes:,} of {m.lists:,}",
         f"{m.candidates:,}",
         f"{m.index_bytes / 1e6:.0f}",
-        f"{m.build_s:.0f} ({m.build_cpu_s:.0f})",
+        f"{m.build_s:.0f}",
     )
 
 
@@ -291,21 +260,18 @@ def main(
     for kind in (kind for kind in KINDS if kind in kinds.split(",")):
         spectrum = spectrum_of(kind, like)
         for count in map(int, images.split(",")):
+            harness.log(f"{kind}, {count:,} images")
             with (
                 tempfile.TemporaryDirectory(prefix=f"ann-{kind}-", dir=folder) as path,
                 ProcessPoolExecutor(1, get_context("spawn")) as pool,
             ):
                 found.append(pool.submit(measure, Path(path), kind, spectrum, count, recall, queries).result())
-            typer.echo(f"{found[-1]}", err=True)
-            report = {
-                **commands.head("benchmarks.lab.ann"),
-                "load": os.getloadavg(),
-                "collections": [asdict(measured) for measured in found],
-            }
-            title = f"Best {DEPTH}, recall {recall} asked for, on {os.cpu_count()} cores of {machine.cpu_name()}"
-            commands.write(out, report, markdown(table(found, title)))
+            collections = [asdict(measured) for measured in found]
+            report = {**harness.head("benchmarks.lab.ann"), "load": os.getloadavg(), "collections": collections}
+            title = f"Approximate search for the best {DEPTH}, target recall {recall}"
+            harness.write(out, title, report, markdown(table(found)))
 
 
 if __name__ == "__main__":
-    with commands.errors_as_one_line():
+    with harness.errors_as_one_line():
         typer.run(main)

@@ -1,190 +1,130 @@
-"""Accuracy, time and storage of every configuration: `python -m benchmarks.lab.frontier score|judge|time|report`.
+"""Accuracy, time and storage of every configuration: `python -m benchmarks.lab.frontier judge|report`.
 
-`score` computes descriptors and pair scores of whole data sets. It takes hours and resumes after an interruption.
-`judge` computes mAP of every scored point of the grid. `time` times the stages of searching and indexing and needs an
-idle machine. `report` combines both: accuracy against seconds and bytes.
+`judge` computes the descriptors and pair scores of whole data sets, and from these the mAP of every point of the grid.
+It takes hours and resumes after an interruption. `report` times the stages of searching and indexing, which needs an
+idle machine, and combines both: accuracy against seconds and bytes.
 
-    python -m benchmarks.lab.frontier score --data-dir data --dataset landmarks-mini --dataset test --work frontier
-    python -m benchmarks.lab.frontier judge --data-dir data --dataset landmarks-mini --dataset test --work frontier
-    python -m benchmarks.lab.frontier time --data-dir data --work frontier
-    python -m benchmarks.lab.frontier report --work frontier --out benchmarks/results/frontier
+    python -m benchmarks.lab.frontier judge  --data-dir data --dataset landmarks-mini --dataset test --work frontier
+    python -m benchmarks.lab.frontier report --data-dir data --work frontier --out benchmarks/results/frontier
 
-Accuracies are about the same on another machine, so `time` and `report` suffice there. The file keeps
-accuracies of other machines until `judge` replaces them.
+Accuracies are about the same on another machine, so `report` suffices there. The file keeps accuracies of other
+machines until `judge` replaces them.
 """
 
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
-from itertools import product
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from benchmarks.lab import commands
-from benchmarks.lab.commands import (
-    CalibrationOption,
-    DataDirOption,
-    DatasetsOption,
-    DepthOption,
-    ThreadsOption,
-    WeightsOption,
-)
-from benchmarks.lab.frontier import accuracy_file, times
-from benchmarks.lab.frontier.accuracy import Figures, accuracies
-from benchmarks.lab.frontier.accuracy_file import Accuracies, AccuracyFile
-from benchmarks.lab.frontier.grid import DESCRIPTORS, Point
+from benchmarks.lab import harness
+from benchmarks.lab.frontier import times
+from benchmarks.lab.frontier.accuracy import AccuracyFile, Figures, Judged, accuracies, judged
+from benchmarks.lab.frontier.grid import Point
 from benchmarks.lab.frontier.plot import draw
-from benchmarks.lab.frontier.points import JUDGED_BY, costed, judgements
-from benchmarks.lab.frontier.report import FrontierReport, at, presets
-from benchmarks.lab.frontier.scores import EngineCache, Setting, Step, Work, settings
-from benchmarks.lab.frontier.stopping import stopping
+from benchmarks.lab.frontier.report import costed, markdown, presets, to_json
+from benchmarks.lab.frontier.scores import EngineCache, Setting, Work, settings
+from benchmarks.lab.harness import DataDirOption, DepthOption, NoteOption, ThreadsOption, WeightsOption
 from benchmarks.lab.subject import load_or_generate, photos_for_int8
-from cvnet_engine.benchmarks.accuracy.journal import Facts, Journal
+from cvnet_engine.benchmarks.accuracy.journal import Journal
 from cvnet_engine.cvnet import checkpoint
 from cvnet_engine.engine import machine
 from cvnet_engine.engine.backends.native.engine import accelerated
-from cvnet_engine.engine.errors import DatasetError
 from cvnet_engine.engine.files import write_atomically
 from cvnet_engine.engine.presets import PRESETS
 
-PROGRESS_EVERY_S = 30
-
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
+DATA = Path("data")
 ACCURACY = Path("benchmarks/results/frontier-accuracy.json")
-NOTHING = Accuracies([], {}, [])
 AccuracyOption = Annotated[Path, typer.Option("--accuracy", help="File of every point's mAP, as 'judge' writes it.")]
 WorkOption = Annotated[Path, typer.Option("--work", help="Folder that keeps what was computed.")]
-
-
-@app.command()
-def score(
-    data_dir: DataDirOption,
-    dataset: DatasetsOption,
-    work: WorkOption,
-    calibration: CalibrationOption = None,
-    weights: WeightsOption = "demo",
-    depth: DepthOption = 50,
-    threads: ThreadsOption = 2,
-) -> None:
-    """Compute missing descriptors at every scale, and missing pair scores at full and at coarse resolution."""
-    with opened(data_dir, dataset, work, calibration, weights, depth, threads) as (found, done):
-        steps: list[Step] = []
-        for setting in found:
-            if accelerated(setting.precision):
-                steps += done.left(setting)
-            else:
-                log(f"{setting.name}: skipped, this processor lacks its instructions")
-        perform(steps)
-
-
-@app.command("time")
-def take_times(
-    data_dir: DataDirOption,
-    work: WorkOption,
-    calibration: CalibrationOption = None,
-    weights: WeightsOption = "demo",
-    depth: DepthOption = 50,
-    threads: ThreadsOption = 2,
-) -> None:
-    """Time the stages of indexing and searching at every image size. Takes minutes; needs an idle machine."""
-    with opened(data_dir, [], work, calibration, weights, depth, threads) as (_, done):
-        times.take(done.journal, done.engines, timed_by(weights, depth, threads), log)
+CalibrationOption = Annotated[
+    Path | None, typer.Option("--calibration", help="Calibration images for int8; default: validation scenes.")
+]
 
 
 @app.command()
 def judge(
-    data_dir: DataDirOption,
-    dataset: DatasetsOption,
+    dataset: Annotated[list[str], typer.Option(help="Data set, or generated scenes: demo, test. Can be repeated.")],
     work: WorkOption,
+    data_dir: DataDirOption = DATA,
     accuracy: AccuracyOption = ACCURACY,
     calibration: CalibrationOption = None,
     weights: WeightsOption = "demo",
     depth: DepthOption = 50,
     threads: ThreadsOption = 2,
 ) -> None:
-    """Compute mAP of every fully scored point; earlier results of other points are kept."""
-    model = digest(weights, depth)
-    before = accuracy_file.read(accuracy, model) if accuracy.exists() else AccuracyFile([], model, {})
-    with opened(data_dir, dataset, work, calibration, weights, depth, threads) as (found, done):
-        judged = {
-            name: accuracies_of(done, [s for s in found if s.dataset.name == name], before.datasets.get(name, NOTHING))
-            for name in dataset
-        }
-    heads = [*before.heads, commands.head("benchmarks.lab.frontier")]
-    write_atomically(accuracy, AccuracyFile(heads, model, before.datasets | judged).to_json())
+    """Compute what is missing, then mAP of every point; earlier results of other points are kept."""
+    model, photos = digest(weights, depth), photos_for_int8(calibration, data_dir)
+    before = AccuracyFile.read(accuracy, model) if accuracy.exists() else AccuracyFile([], model, {})
+    found = settings([load_or_generate(name, data_dir) for name in dataset], model, photos)
+    here = [setting for setting in found if accelerated(setting.precision)]
+    if skipped := sorted({setting.precision for setting in found} - {setting.precision for setting in here}):
+        harness.log(f"skipped, because this processor lacks their instructions: {', '.join(skipped)}")
+    datasets = before.datasets
+    with Journal(work / "scores.sqlite") as journal, EngineCache(weights, depth, photos, threads) as engines:
+        done = Work(journal, engines)
+        for setting in here:
+            compute(done, setting)
+        for name in dataset:
+            now = judged_now(done, [setting for setting in here if setting.dataset.name == name])
+            by_point = {judged.point: judged for judged in (*datasets.get(name, []), *now)}
+            datasets = datasets | {name: list(by_point.values())}
+    heads = [*before.heads, harness.head("benchmarks.lab.frontier")]
+    write_atomically(accuracy, AccuracyFile(heads, model, datasets).to_json())
 
 
-def accuracies_of(done: Work, settings: Sequence[Setting], before: Accuracies) -> Accuracies:
-    """Evaluate a data set's settings, the last of which is the published computation.
+def compute(work: Work, setting: Setting) -> None:
+    """Compute the missing descriptors and pair scores of a setting."""
+    steps = list(work.missing(setting))
+    progress = harness.Progress(setting.name, len(steps))
+    for step in steps:
+        step()
+        progress.advance()
 
-    Raises:
-        DatasetError: the published computation was neither scored now nor evaluated before.
-    """
+
+def judged_now(work: Work, found: list[Setting]) -> list[Judged]:
+    """Evaluate a data set's settings, the last of which is the published computation."""
     figures: dict[Point, Figures] = {}
-    for setting in settings:
-        for descriptor, maps in product(DESCRIPTORS, setting.maps):
-            scored = done.has(setting, descriptor, maps)
-            log(f"{setting.name}, {descriptor}, {maps}: {'judging' if scored else 'not scored to the end'}")
-            if scored:
-                figures |= dict(accuracies(done, setting, descriptor, maps))
-    exact = at(PRESETS["exact"], settings[-1].max_side_px)
-    if exact in figures:
-        published, stopped = figures[exact][JUDGED_BY], stopping(done, settings[-1])
-    else:
-        published, stopped = before.published, before.stopped
-    if not published:
-        raise DatasetError(f"{settings[-1].name}: scores are missing; run 'python -m benchmarks.lab.frontier score'")
-    found = {judged.point: judged for judged in (*before.points, *judgements(figures, published))}
-    return Accuracies(published, stopped, list(found.values()))
+    for setting in found:
+        harness.log(f"{setting.name}: judging")
+        figures |= dict(accuracies(work, setting))
+    return judged(figures, Point.of_preset(PRESETS["exact"], found[-1].max_side_px))
 
 
 @app.command()
 def report(
     work: WorkOption,
     out: Annotated[Path, typer.Option(help="Writes OUT.json, OUT.md and OUT.svg.")],
+    data_dir: DataDirOption = DATA,
     accuracy: AccuracyOption = ACCURACY,
-    note: Annotated[str, typer.Option(help="What else the machine was doing while times were taken.")] = "",
+    calibration: CalibrationOption = None,
+    note: NoteOption = "",
     weights: WeightsOption = "demo",
     depth: DepthOption = 50,
     threads: ThreadsOption = 2,
 ) -> None:
-    """Write the frontier: accuracy and cost of every point."""
-    judged = accuracy_file.read(accuracy, digest(weights, depth))
+    """Time every stage if this machine has not yet (ten minutes, idle), and write accuracy and cost of every point."""
+    judged = AccuracyFile.read(accuracy, digest(weights, depth))
+    identity = digest(weights, depth), version("openvino"), machine.cpu_name(), machine.cpu_features(), threads
     with Journal(work / "scores.sqlite") as journal:
-        taken = times.taken(journal, timed_by(weights, depth, threads))
-    points = {name: costed(found.points, taken) for name, found in judged.datasets.items()}
-    stopped = {name: found.stopped for name, found in judged.datasets.items()}
-    head = commands.head("benchmarks.lab.frontier")
-    content = FrontierReport(**head, judged=judged.heads, note=note, times=taken, datasets=points, stopped=stopped)
-    commands.write(out, content.to_json(), content.markdown())
+        taken = times.take(
+            journal,
+            identity,
+            lambda: EngineCache(weights, depth, photos_for_int8(calibration, data_dir), threads),
+        )
+    points = {name: costed(found, taken) for name, found in judged.datasets.items()}
+    content = to_json(harness.head("benchmarks.lab.frontier"), judged.heads, note, taken, points)
+    text = harness.write(out, "Accuracy against time and space", content, markdown(content))
     first, found = next(iter(points.items()))
-    figure = draw(f"{first}, {threads} threads of {machine.cpu_name()}", found, presets(found), ".svg")
-    write_atomically(commands.beside(out, ".svg"), figure)
-    sys.stdout.write(content.markdown())
-
-
-@contextmanager
-def opened(
-    data_dir: Path, names: Sequence[str], work: Path, calibration: Path | None, weights: str, depth: int, threads: int
-) -> Iterator[tuple[list[Setting], Work]]:
-    """Yield every setting of the grid, and the work on them."""
-    loaded = [load_or_generate(name, data_dir) for name in names]
-    photos = photos_for_int8(calibration, data_dir)
-    with Journal(work / "scores.sqlite") as journal, EngineCache(weights, depth, photos, threads) as engines:
-        yield settings(loaded, digest(weights, depth), photos), Work(journal, engines, depth)
-
-
-def timed_by(weights: str, depth: int, threads: int) -> Facts:
-    """Return the key of stored times: model, library, processor and threads."""
-    return digest(weights, depth), version("openvino"), machine.cpu_name(), machine.cpu_features(), threads
+    figure = draw(f"{first}, {threads} threads of {machine.cpu_name()}", found, presets(found))
+    write_atomically(harness.beside(out, ".svg"), figure)
+    sys.stdout.write(text)
 
 
 @cache
@@ -193,24 +133,6 @@ def digest(weights: str, depth: int) -> str:
     return checkpoint.digest(checkpoint.load(weights, depth))
 
 
-def perform(steps: Sequence[Step]) -> None:
-    """Run all steps and report progress every `PROGRESS_EVERY_S` seconds."""
-    total, done = sum(step.cost for step in steps), 0.0
-    started = reported = time.monotonic()
-    for step in steps:
-        step.run()
-        done += step.cost
-        now = time.monotonic()
-        if now - reported >= PROGRESS_EVERY_S or step is steps[-1]:
-            reported, left_s = now, (now - started) * (total - done) / done
-            log(f"{step.name}; {done / total:.1%} done, about {left_s / 60:.0f} min left")
-
-
-def log(line: str) -> None:
-    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {line}\n")
-    sys.stderr.flush()
-
-
 if __name__ == "__main__":
-    with commands.errors_as_one_line():
+    with harness.errors_as_one_line():
         app()

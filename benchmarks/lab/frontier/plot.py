@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from benchmarks.lab.frontier.grid import SIDES_PX
-from benchmarks.lab.frontier.points import Costed, pareto
+from benchmarks.lab.frontier.report import Costed, pareto
 from cvnet_engine.benchmarks.latency.plots import COLOURS
 
 if TYPE_CHECKING:
@@ -18,27 +18,19 @@ INCHES = (11.0, 5.6)  # about the size at which README shows them
 SIDE_COLOURS = dict(zip(SIDES_PX, COLOURS, strict=False))
 PRESET_COLOUR = "#b2182b"
 MARKERS = {"fp32": "o", "bf16": "s", "int8": "^"}
-NUMBER_PT = 13  # minimum distance between numbers
 Cost = Callable[[Costed], float]
 COSTS: dict[str, Cost] = {
-    "seconds a query": lambda c: c.query_s,
-    "kB an image in the gallery": lambda c: c.image_bytes / 1000,
+    "seconds per query": lambda c: c.query_s,
+    "kB per image in the gallery": lambda c: c.image_bytes / 1000,
 }  # cost functions by axis label
 
 
-def draw(title: str, points: Sequence[Costed], presets: Mapping[str, Costed], suffix: str) -> bytes:
-    """Return the figure as the content of a file with this suffix.
+def draw(title: str, points: Sequence[Costed], presets: Mapping[str, Costed]) -> bytes:
+    """Return the figure as SVG, with a panel for each of `COSTS`.
 
     Args:
         presets: points to mark, by name.
     """
-    stream = io.BytesIO()
-    figure_of(title, points, presets).savefig(stream, format=suffix[1:], dpi=150)
-    return stream.getvalue()
-
-
-def figure_of(title: str, points: Sequence[Costed], presets: Mapping[str, Costed]) -> Figure:
-    """Draw a panel for each of `COSTS`."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -51,10 +43,9 @@ def figure_of(title: str, points: Sequence[Costed], presets: Mapping[str, Costed
         paint(panel, points, presets, cost)
     add_legend(figure)
     figure.suptitle(title, fontsize=13)
-    figure.draw_without_rendering()  # lays out the panels; `number` needs their positions
-    for panel, cost in zip(panels, COSTS.values(), strict=True):
-        number(panel, pareto(points, cost), cost)
-    return figure
+    stream = io.BytesIO()
+    figure.savefig(stream, format="svg", dpi=150)
+    return stream.getvalue()
 
 
 def add_legend(figure: Figure) -> None:
@@ -63,7 +54,7 @@ def add_legend(figure: Figure) -> None:
 
     sides = [Line2D([], [], color=colour, marker="o", ls="", label=f"{px} px") for px, colour in SIDE_COLOURS.items()]
     kinds = [Line2D([], [], color="grey", marker=m, ls="", label=precision) for precision, m in MARKERS.items()]
-    line = Line2D([], [], color="black", lw=1, label="nothing is cheaper and better: numbers as in the tables")
+    line = Line2D([], [], color="black", lw=1, label="Pareto frontier")
     star = Line2D([], [], color=PRESET_COLOUR, marker="*", ls="", markersize=12, label="preset")
     handles = [*sides, *kinds, star, line]
     figure.legend(
@@ -104,13 +95,3 @@ def paint(panel: Axes, points: Sequence[Costed], presets: Mapping[str, Costed], 
     panel.xaxis.set_minor_formatter(NullFormatter())
     panel.grid(True, alpha=0.25, which="both")
     panel.set_axisbelow(True)
-
-
-def number(panel: Axes, best: Sequence[Costed], cost: Cost) -> None:
-    """Number the frontier's points as in its table; skips numbers too close to the previous one."""
-    places = panel.transData.transform([(cost(c), c.score) for c in best]) * 72 / panel.figure.dpi
-    last = None
-    for row, (c, place) in enumerate(zip(best, places, strict=True), 1):
-        if last is None or (place - last).max() >= NUMBER_PT:  # the previous one is nearest
-            panel.annotate(str(row), (cost(c), c.score), (-3, 5), textcoords="offset points", ha="right", fontsize=9)
-            last = place

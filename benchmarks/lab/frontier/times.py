@@ -10,8 +10,9 @@ import contextlib
 import json
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import chain, cycle, product
 from pathlib import Path
 
@@ -19,12 +20,12 @@ import numpy as np
 
 from benchmarks.lab.frontier.grid import DESCRIPTORS, SHORTLISTS, SIDES_PX, Point, arithmetic
 from benchmarks.lab.frontier.scores import MAPPED, EngineCache
+from benchmarks.lab.harness import log
 from cvnet_engine.benchmarks.accuracy.journal import Facts, Journal
 from cvnet_engine.benchmarks.latency.stages import INFO, jpeg, photo
 from cvnet_engine.benchmarks.latency.timing import Rounds, take_turns
 from cvnet_engine.engine.backends.native.engine import accelerated
 from cvnet_engine.engine.contract import Array
-from cvnet_engine.engine.errors import DatasetError
 from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.gallery.map_codecs import CODE_FILE
 from cvnet_engine.engine.gallery.reader import Gallery
@@ -72,8 +73,8 @@ class Times:
         """Return the part of `query_s` after global search."""
         plan, pairs = point.plan, (point.max_side_px, point.precision, point.maps)
         found = self.median("refine", plan.refinement.shortlist) if plan.refinement else 0.0
-        if rough := plan.coarse_pairs(plan.rerank):
-            found += rough * self.median("pooled pair", *pairs)
+        if coarse := plan.coarse_pairs(plan.rerank):
+            found += coarse * self.median("pooled pair", *pairs)
         return found + plan.full_pairs * self.median("full pair", *pairs)
 
     def index_s(self, point: Point) -> float:
@@ -92,27 +93,24 @@ class Times:
         return self.figures[stage][0]
 
 
-def take(journal: Journal, engines: EngineCache, identity: Facts, tell: Callable[[str], None]) -> None:
-    """Time every stage; image sizes already timed under this identity are skipped."""
-    for side in SIDES_PX:
-        if journal.get(time_facts(identity, side)) is None:
-            tell(f"timing images of {side} px")
-            journal.put(time_facts(identity, side), packed(measured(engines, side)))
+def take(journal: Journal, identity: Facts, opened: Callable[[], AbstractContextManager[EngineCache]]) -> Times:
+    """Return the times of all stages, stored under an identity; image sizes not yet timed are timed now.
 
-
-def taken(journal: Journal, identity: Facts) -> Times:
-    """Read the times that `take` stored.
-
-    Raises:
-        DatasetError: an image size has not been timed.
+    Args:
+        opened: opens the engines, if needed.
     """
-    figures: Figures = {}
-    for side in SIDES_PX:
-        stored = journal.get(time_facts(identity, side))
-        if stored is None:
-            raise DatasetError("times are missing; run 'python -m benchmarks.lab.frontier time' on an idle machine")
-        figures |= unpacked(stored)
-    return Times(figures)
+    with contextlib.ExitStack() as stack:
+        engines = cache(lambda: stack.enter_context(opened()))
+        figures: Figures = {}
+        for side in SIDES_PX:
+            facts = time_facts(identity, side)
+            stored = journal.get(facts)
+            if stored is None:
+                log(f"timing images of {side} px")
+                stored = packed(measured(engines(), side))
+                journal.put(facts, stored)
+            figures |= unpacked(stored)
+        return Times(figures)
 
 
 def time_facts(identity: Facts, side_px: int) -> Facts:
@@ -205,11 +203,11 @@ def refining(query: Array) -> Stages:
 
 def searching(searcher: Searcher, query: Features, key: tuple[int, str, str]) -> Stages:
     """Return global search, and pair scores including reading, decoding and pooling."""
-    none, some, rough = Plan(rerank=0), Plan(IN_FULL, IN_FULL), Plan(IMAGES, IMAGES, rerank_full=0)
+    none, full, coarse = Plan(rerank=0), Plan(IN_FULL, IN_FULL), Plan(IMAGES, IMAGES, rerank_full=0)
     return {
         ("global",): (partial(searcher.find, query, none), 1),
-        ("full pair", *key): (partial(searcher.find, query, some), IN_FULL),
-        ("pooled pair", *key): (partial(searcher.find, query, rough), IMAGES),
+        ("full pair", *key): (partial(searcher.find, query, full), IN_FULL),
+        ("pooled pair", *key): (partial(searcher.find, query, coarse), IMAGES),
     }
 
 

@@ -1,4 +1,4 @@
-"""Generated descriptors have the variances that were measured; what is told of a search is what it did."""
+"""Generated descriptors have the measured variances; reports hold what the searches did."""
 
 from __future__ import annotations
 
@@ -19,17 +19,23 @@ def spectrum():
     return Spectrum(0.9, 0.03 / (1 + np.arange(20.0)), 0.01 / (1 + np.arange(20.0)))
 
 
-def test_a_spectrum_is_measured_as_it_was_drawn(spectrum, monkeypatch):
+def directions(spectrum: Spectrum) -> float:
+    """The effective number of directions of the variance."""
+    total = spectrum.between + spectrum.within
+    return total.sum() ** 2 / (total**2).sum()
+
+
+def test_spectrum_is_measured_as_it_was_drawn(spectrum, monkeypatch):
     monkeypatch.setattr(ann, "BLOCK", 400)
     blocks = [spectrum.block(number) for number in range(2)]
     groups = [f"{number}-{place // ann.VIEWS}" for number in range(2) for place in range(ann.BLOCK)]
     measured = Spectrum.of(np.concatenate(blocks), groups)
-    assert measured.participation == pytest.approx(spectrum.participation, rel=0.3)
+    assert directions(measured) == pytest.approx(directions(spectrum), rel=0.3)
     share = measured.within.sum() / (measured.within + measured.between).sum()
     assert share == pytest.approx(0.25, abs=0.03)
 
 
-def test_a_spectrum_of_more_photographs_than_directions_leaves_one_to_the_mean(monkeypatch):
+def test_spectrum_leaves_a_direction_to_the_mean(monkeypatch):
     monkeypatch.setattr(ann, "DESCRIPTOR_DIM", 8)
     rows = np.random.default_rng(0).standard_normal((20, 8), np.float32) + 1
     measured = Spectrum.of(rows, [str(row // 2) for row in range(20)])
@@ -37,20 +43,20 @@ def test_a_spectrum_of_more_photographs_than_directions_leaves_one_to_the_mean(m
     assert measured.photographs(np.zeros((3, 7), np.float32), np.random.default_rng(1)).shape == (3, 8)
 
 
-def test_a_spectrum_takes_two_photographs_of_a_place(spectrum):
+def test_spectrum_needs_two_photographs_of_a_place(spectrum):
     for names in ("", "a", "abc"):
         with pytest.raises(GalleryError, match="no place has two images"):
             Spectrum.of(spectrum.block(0)[: len(names)], names)
 
 
-def test_a_stretched_spectrum_has_as_much_variance_over_more_directions(spectrum):
+def test_stretched_spectrum_keeps_its_variance(spectrum):
     wide = spectrum.stretched(4)
     assert len(wide.within) == 80
     assert wide.within.sum() == pytest.approx(spectrum.within.sum(), rel=0.4)
-    assert wide.participation > 2.5 * spectrum.participation
+    assert directions(wide) > 2.5 * directions(spectrum)
 
 
-def test_a_collection_lies_in_files_as_it_was_drawn(spectrum, tmp_path, monkeypatch):
+def test_collection_is_stored_as_it_was_drawn(spectrum, tmp_path, monkeypatch):
     monkeypatch.setattr(ann, "BLOCK", 64)
     descriptors = generate(tmp_path, spectrum, 3)
     assert np.array_equal(descriptors[64:128], spectrum.block(1))
@@ -59,10 +65,10 @@ def test_a_collection_lies_in_files_as_it_was_drawn(spectrum, tmp_path, monkeypa
     np.testing.assert_allclose(np.linalg.norm(descriptors[:], axis=1), 1, atol=1e-5)
     query = spectrum.query(0, 3)
     assert query.shape == (2048,)
-    assert (descriptors[:] @ query).max() < 0.9999  # one photograph more, none of those
+    assert (descriptors[:] @ query).max() < 0.9999  # another photograph
 
 
-def test_collections_are_removed_and_what_a_killed_run_left_is_in_no_ones_way(spectrum, tmp_path, monkeypatch):
+def test_collections_are_removed_also_after_an_error(spectrum, tmp_path, monkeypatch):
     measured: list[Path] = []
 
     def measure(folder: Path, kind, spectrum, *_) -> ann.Measured:
@@ -70,7 +76,7 @@ def test_collections_are_removed_and_what_a_killed_run_left_is_in_no_ones_way(sp
         generate(folder, spectrum, 1)
         if len(measured) == 2:
             raise GalleryError("damaged")
-        return ann.Measured(kind, 64, 20, 0, 0, 0, "not reached")
+        return ann.Measured(kind, 64, "not reached")
 
     monkeypatch.setattr(ann, "BLOCK", 64)
     monkeypatch.setattr(ann, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))
@@ -85,7 +91,10 @@ def test_collections_are_removed_and_what_a_killed_run_left_is_in_no_ones_way(sp
     assert len(json.loads((tmp_path / "ann.json").read_text())["collections"]) == 1
 
 
-def test_a_refusal_is_a_row_of_the_table():
-    refused = ann.Measured("random", 10, 2048, 0, 0, 0, "not reached")
-    assert len(row(refused)) == len(ann.table([refused], "").columns)
+def test_table_has_rows_of_searches_and_of_refusals():
+    refused = ann.Measured("random", 10, "not reached")
+    searched = ann.Measured("like", 1000, exact_s=0.2, ann_s=0.1, recall=0.99, candidates=300)
+    columns = len(ann.table([refused, searched]).columns)
+    assert [len(row(m)) for m in (refused, searched)] == [columns] * 2
     assert row(refused)[-1] == "refused: not reached"
+    assert row(searched)[2:6] == ("200", "100", "2.0", "0.9900")

@@ -1,93 +1,76 @@
-"""Measurements of a generated gallery, and their tables."""
+"""Generated galleries and what is measured of them; the shared parts of the lab commands."""
 
 from __future__ import annotations
 
-import re
+import json
+import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.lab.appending import Beside
-from benchmarks.lab.generated import Photographs, generate
-from benchmarks.lab.scale import Measured, Progress, beside_table, growth_table, measure, query_near, slope
-
-ROOT = Path(__file__).parents[3]
-
-
-def measured(images: int, exact: bool) -> Measured:
-    beside = Beside([0.2, 0.1, 0.3], [0.4], appended=30, appending_s=1.5, equal=True, grown=exact)
-    return Measured(
-        images=images,
-        stored=0,
-        open_s=images * 1e-6,
-        open_cpu_s=images * 1e-6,
-        opened_private=100 * images,
-        first_search_s=0,
-        searches_s=[images * 1e-6],
-        searches_cpu_s=[images * 2e-7],
-        searched_private=0,
-        searched_resident=4000 * images,
-        bare_private=0,
-        open_to_write_s=0,
-        read_s=0.001,
-        rerank_s=2,
-        exact=exact,
-        beside=beside,
-    )
+from benchmarks.lab import harness, scale
+from benchmarks.lab.scale import generate, measure, query_near, table
+from cvnet_engine.engine.errors import DatasetError
+from cvnet_engine.engine.gallery import reader
+from cvnet_engine.engine.gallery.reader import Gallery
 
 
-def test_what_is_measured_of_a_gallery(photographs: Photographs, tiny_bundle: Path, tmp_path: Path) -> None:
-    generate(tmp_path / "g", 50, photographs.gallery)
-    found = measure(tmp_path / "g", 3, 2, photographs, tiny_bundle)
+@pytest.fixture
+def gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A generated gallery of 50 images in three shards."""
+    monkeypatch.setattr(scale, "IMAGES_PER_SHARD", 20)
+    generate(tmp_path, 50)
+    return tmp_path
+
+
+def test_generated_gallery_opens_by_its_columns(gallery, monkeypatch):
+    monkeypatch.setattr(reader, "parse_image", None)  # reads no row
+    with Gallery(gallery) as opened:
+        assert len(opened) == len(set(opened.paths)) == 50
+        np.testing.assert_allclose(np.linalg.norm(opened.descriptors[:], axis=1), 1, atol=1e-6)
+
+
+def test_measurements_of_a_gallery_and_their_table(gallery, monkeypatch):
+    found = measure(gallery, 3)
     assert (found.images, len(found.searches_s), found.exact) == (50, 3, True)
     assert found.stored > 50 * 8192 * 5 / 2
     assert found.searched_resident > found.bare_private > 0
-    assert (len(found.beside.alone_s), len(found.beside.beside_s)) == (2, 2)
-    assert found.beside.equal
-    assert found.beside.appended > 1
+    monkeypatch.setattr(scale, "brute_force", lambda *_: scale.Ranking.by_similarity(np.zeros(50, np.float32)))
+    wrong = measure(gallery, 3)
+    rows = table([asdict(found), asdict(wrong)]).rows
+    assert [(row[0], row[-1]) for row in rows] == [("50", "yes"), ("50", "no")]
 
 
-def test_a_query_is_near_its_row():
+def test_query_is_near_its_row():
     row = query_near(np.eye(2048, dtype=np.float32)[0], 1)
     assert np.linalg.norm(row) == pytest.approx(1, abs=1e-6)
     assert 0.5 < row[0] < 0.9
 
 
-def test_growth_is_told_for_a_million_images_more():
-    found = [measured(10, exact=True), measured(110, exact=False)]
-    assert slope(found, "searched_resident") == 4000
-    told = growth_table(found, "")
-    assert told.note == (
-        "A million images more take 1.00 s of the processor to open, 0.20 s a search, 100 MB of private memory, "
-        "4.00 GB resident."
-    )
-    assert [row[-1] for row in told.rows] == ["yes", "no"]
-
-
-def test_what_a_writer_does_to_queries_is_told():
-    rows = beside_table([measured(10, exact=True), measured(110, exact=False)]).rows
-    assert rows[0] == ("10", "1.00", "2,000", "200", "400", "20", "yes")
-    assert rows[1][-1] == "no"
-
-
 def test_progress_is_a_line_for_each_tenth(capsys):
-    told = Progress("work", 40)
+    progress = harness.Progress("work", 40)
     for _ in range(40):
-        told.advance(1)
-    assert capsys.readouterr().err.splitlines() == [f"work: {tenth}0%" for tenth in range(1, 11)]
+        progress.advance()
+    lines = [line.split(" ", 1)[1] for line in capsys.readouterr().err.splitlines()]
+    assert lines == [f"work: {tenth}0%" for tenth in range(1, 11)]
 
 
-def test_the_documents_table_has_the_measured_figures():
-    measured, shown = (figures(ROOT / file) for file in ("benchmarks/results/scale.md", "docs/scale.md"))
-    assert shown.keys() == {"10,000", "100,000", "1,000,000"}
-    assert all(shown[images] <= measured[images] for images in shown)
+def test_report_has_its_command_and_keeps_dots_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "frontier.json").write_text("published")
+    monkeypatch.setattr(sys, "argv", ["scale.py", "--folder", "my folder"])
+    head = harness.head("benchmarks.lab.scale")
+    assert head["command"] == "python -m benchmarks.lab.scale --folder 'my folder'"
+    text = harness.write(tmp_path / "frontier.new", "Pairs", head | {"pairs": 1}, "one\n")
+    assert json.loads((tmp_path / "frontier.new.json").read_text()) == head | {"pairs": 1}
+    assert (tmp_path / "frontier.new.md").read_text() == text
+    assert text == f"# Pairs\n\n{head['machine']['cpu']}; {head['date']}; `{head['command']}`\n\none\n"
+    assert (tmp_path / "frontier.json").read_text() == "published"
 
 
-def figures(document: Path) -> dict[str, set[str]]:
-    """The cells of all table rows that begin with a number of images, without what is in parentheses."""
-    found: dict[str, set[str]] = {}
-    for row in re.findall(r"^\| (1[0,]+) \|(.*)\|$", document.read_text(), re.MULTILINE):
-        cells = {re.sub(r" \(.*\)", "", cell.strip()) for cell in row[1].split("|")}
-        found.setdefault(row[0], set()).update(cells)
-    return found
+def test_bad_input_ends_in_one_line() -> None:
+    with pytest.raises(SystemExit, match=r"^no such data set$"), harness.errors_as_one_line():
+        raise DatasetError("no such data set")
+    with pytest.raises(ZeroDivisionError), harness.errors_as_one_line():
+        raise ZeroDivisionError

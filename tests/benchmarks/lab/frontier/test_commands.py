@@ -1,4 +1,4 @@
-"""The commands from their options to the files that they write, by engines that compute next to nothing."""
+"""The frontier's commands from their options to their files, with fake engines."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from typer.testing import CliRunner
 
 from benchmarks.lab.frontier import __main__ as frontier
 from benchmarks.lab.frontier import grid, times
-from benchmarks.lab.frontier.__main__ import digest
-from benchmarks.lab.frontier.accuracy_file import read
+from benchmarks.lab.frontier.accuracy import AccuracyFile
 from cvnet_engine.benchmarks.latency.timing import Rounds
 from cvnet_engine.cvnet import checkpoint
-from cvnet_engine.engine.errors import DatasetError
 from tests.benchmarks.lab.frontier.fakes import FakeEngineCache
 from tests.pictures import photo
 
@@ -34,13 +32,13 @@ def data(tmp_path):
 
 
 @pytest.fixture
-def loaded(monkeypatch):
-    """Loads of the checkpoint, which is a fake, as all else is that takes long."""
-    loads: list[str] = []
-    monkeypatch.setattr(checkpoint, "load", lambda weights, _depth: loads.append(weights))
+def engines(monkeypatch):
+    """Fake engines, in place of everything that takes long."""
+    fakes = FakeEngineCache()
+    monkeypatch.setattr(checkpoint, "load", lambda *_: None)
     monkeypatch.setattr(checkpoint, "digest", lambda _: "digest")
-    monkeypatch.setattr(frontier, "EngineCache", lambda *_: contextlib.nullcontext(FakeEngineCache()))
-    digest.cache_clear()
+    monkeypatch.setattr(frontier, "EngineCache", lambda *_: contextlib.nullcontext(fakes))
+    frontier.digest.cache_clear()
     monkeypatch.setattr(grid, "CHEAPER", {"int8": {"coded:24": (384,)}, "bf16": {"coded:24": (384,)}})
     for module in (frontier, times):  # a processor without bf16, whatever this one is
         monkeypatch.setattr(module, "accelerated", lambda precision: precision != "bf16")
@@ -49,7 +47,7 @@ def loaded(monkeypatch):
     monkeypatch.setattr(times, "IMAGES", 4)
     monkeypatch.setattr(times, "IN_FULL", 2)
     monkeypatch.setattr(times, "ROUNDS", Rounds(warm_up=0, fewest=1, most=1))
-    return loads
+    return fakes
 
 
 def run(*arguments):
@@ -58,51 +56,40 @@ def run(*arguments):
     return result.output
 
 
-@pytest.mark.usefixtures("loaded")
-def test_what_another_machine_judged_stays_where_there_is_no_score(data, tmp_path, monkeypatch):
-    common = ("--data-dir", data, "--dataset", "small", "--calibration", data / "small" / "jpg")
-    here, elsewhere = ((*common, "--work", tmp_path / name) for name in ("here", "elsewhere"))
-    judged = "--accuracy", tmp_path / "accuracy.json"
-    with pytest.raises(DatasetError, match=r"^small, 384 px, fp32: scores are missing; run .* score'$"):
-        run("judge", *here, *judged)
-    run("score", *elsewhere)
-    run("judge", *elsewhere, *judged)
-    before = read(tmp_path / "accuracy.json", "digest")
-    run("judge", *here, *judged)
-    assert read(tmp_path / "accuracy.json", "digest").datasets == before.datasets
+def test_from_a_data_set_to_a_report(data, engines, tmp_path, monkeypatch):
+    common = ("--data-dir", data, "--calibration", data / "small" / "jpg", "--accuracy", tmp_path / "accuracy.json")
+    elsewhere, here = (("--work", tmp_path / name) for name in ("elsewhere", "here"))
+    told = run("judge", *common, *elsewhere, "--dataset", "small")
+    assert "skipped, because this processor lacks their instructions: bf16" in told
+    before = AccuracyFile.read(tmp_path / "accuracy.json", "digest")
+    (kept,) = before.datasets.values()
+    assert {(judged.point.precision, judged.point.maps) for judged in kept} == {
+        ("fp32", "float16"),
+        ("int8", "coded:24"),
+    }
+    runs = engines.runs
+    run("judge", *common, *elsewhere, "--dataset", "small")
+    assert engines.runs == runs
+    assert AccuracyFile.read(tmp_path / "accuracy.json", "digest").datasets == before.datasets
+
     monkeypatch.setattr(grid, "CHEAPER", {"int8": {"coded:8": (384,)}})
-    monkeypatch.setattr(grid, "PUBLISHED", {})
-    run("score", *here)
-    run("judge", *here, *judged)
-    after = read(tmp_path / "accuracy.json", "digest")
-    (small,), (kept,) = after.datasets.values(), before.datasets.values()
-    assert (small.published, small.stopped) == (kept.published, kept.stopped)
-    assert small.points[: len(kept.points)] == kept.points
-    assert {judged.point.maps for judged in small.points[len(kept.points) :]} == {"coded:8"}
+    run("judge", *common, *here, "--dataset", "small")
+    after = AccuracyFile.read(tmp_path / "accuracy.json", "digest")
+    (small,) = after.datasets.values()
+    assert small[: len(kept)] == kept
+    assert {judged.point.maps for judged in small[len(kept) :]} == {"coded:8"}
     assert len(after.heads) == 3
 
-
-def test_from_scores_and_times_to_a_report(data, loaded, tmp_path, monkeypatch):
-    common = ("--data-dir", data, "--work", tmp_path / "work", "--calibration", data / "small" / "jpg")
-    assert "small, 384 px, bf16: skipped" in run("score", *common, "--dataset", "small")
-    assert "timing images of 384 px" in run("time", *common)
-    assert "timing" not in run("time", *common)
-    judged = ("--accuracy", tmp_path / "accuracy.json")
-    with monkeypatch.context() as patch:
-        patch.setattr(grid, "CHEAPER", grid.CHEAPER | {"int8": {"coded:24": (384,), "coded:8": (384,)}})
-        told = run("judge", *common, "--dataset", "small", *judged)
-    assert "small, 384 px, int8, cvnet, coded:24: judging" in told
-    assert "small, 384 px, int8, superglobal, coded:8: not scored to the end" in told
-    assert "small, 384 px, bf16, cvnet, coded:24: not scored to the end" in told
-    work, out = ("--work", tmp_path / "work"), ("--out", tmp_path / "frontier.new")
-    output = run("report", *work, *judged, *out, "--note", "Idle.")
-    assert loaded == ["demo"]
+    out = ("--out", tmp_path / "frontier.new", "--note", "Idle.")
+    output = run("report", *common, *here, *out)
+    assert "timing images of 384 px" in output
+    assert "timing" not in run("report", *common, *here, *out)
     assert {path.name for path in tmp_path.glob("frontier*")} == {f"frontier.new.{s}" for s in ("json", "md", "svg")}
     assert (tmp_path / "frontier.new.md").read_text() in output
     report = json.loads((tmp_path / "frontier.new.json").read_text())
     assert report["note"] == "Idle."
     found = report["datasets"]["small"]
     assert found["Presets"][0]["label"] == "exact"
-    smallest, *_ = found["Nothing takes fewer bytes an image and is better"]
+    smallest, *_ = found["Pareto frontier of accuracy and bytes per image"]
     assert smallest["image_bytes"] < found["Presets"][0]["image_bytes"]
     assert all(point["query_s"] > 0 and point["index_s"] > 0 for points in found.values() for point in points)

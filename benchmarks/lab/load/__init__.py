@@ -1,1 +1,0 @@
-"""Load test of `cvnet-engine serve`: latency, refusals, and lost requests."""
