@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -85,3 +86,32 @@ def test_doctor_and_a_search_from_the_wheel(program, bundle, tmp_path):
     (found,) = json.loads((tmp_path / "found.json").read_text())
     assert found["results"][0]["path"] == str(tmp_path / "1.jpg")
     assert len(found["results"]) == 3
+
+
+@pytest.mark.slow
+def test_the_oldest_declared_dependencies_build_and_search(wheel, tmp_path):
+    uv = shutil.which("uv") or shutil.which("uv", path=ROOT / ".uv" / "bin")
+    if not uv:
+        pytest.skip("uv is not installed")
+    python = tmp_path / "env" / "bin" / "python"
+    run(uv, "venv", "--quiet", "--python", sys.executable, tmp_path / "env", cwd=tmp_path)
+    install = (uv, "pip", "install", "--quiet", "--link-mode", "symlink", "--python", python)  # PyTorch takes 5 GB
+    extras = [f"--extra={name}" for name in ("cpu", "openvino", "export", "photos", "serve", "parquet")]
+    oldest = [*install, "--resolution", "lowest-direct", "-r", ROOT / "pyproject.toml", *extras]
+    done = subprocess.run([*map(str, oldest)], cwd=tmp_path, capture_output=True, text=True)
+    if "Failed to fetch" in done.stderr:
+        pytest.skip("no package registry can be reached")
+    assert done.returncode == 0, done.stderr
+    run(*install, "--no-deps", wheel, cwd=tmp_path)
+
+    def engine(words: str) -> None:
+        run(tmp_path / "env" / "bin" / "cvnet-engine", *words.split(), cwd=tmp_path)
+
+    (tmp_path / "photos").mkdir()
+    for seed in range(3):
+        photo(tmp_path / "photos" / f"{seed}.jpg", seed=seed)
+    engine("build --weights demo --depth 50 --sizes 160x120 --backend onnxruntime --out b")
+    engine("index photos --bundle b --gallery g")
+    engine("search photos/1.jpg --bundle b --gallery g --json found.json")
+    (found,) = json.loads((tmp_path / "found.json").read_text())
+    assert found["results"][0]["path"] == str(tmp_path / "photos" / "1.jpg")
