@@ -1,4 +1,4 @@
-"""Dates and places are read from EXIF as cameras write it; whatever else is there is unknown, and never an error."""
+"""Dates and places are read from EXIF as cameras write it; anything else reads as unknown, never as an error."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ TEXT = "2019:06:15 12:30:45"
 
 
 def block(order: str, entries: list[tuple[int, int, int, bytes]], pointer: int | None = None) -> bytes:
-    """A TIFF header and one directory of (tag, type, count, value), the values behind it; `pointer` is the tag that
-    leads to a second directory, which the entries are in."""
+    """A TIFF file with a directory of (tag, type, count, value), in the first directory or below its tag `pointer`."""
     start = 8 if pointer is None else 26
     behind, lines = start + 6 + 12 * len(entries), b""
     values = b""
@@ -55,17 +54,17 @@ def test_dates_and_places_in_both_byte_orders(order, prefix):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_every_format_brings_its_exif(kind):
+def test_exif_is_read_from_every_format(kind):
     exif = dated(TEXT, (-33.5, 151.25))
     assert read_shot(encode(Image.fromarray(picture()), kind, exif=exif)) == Shot(SECONDS, (-33.5, 151.25))
 
 
-def test_a_photo_without_exif_has_neither():
+def test_without_exif_both_are_unknown():
     assert read_shot(encode(Image.fromarray(picture()), "JPEG")) == Shot()
     assert read_shot(b"Dear diary") == Shot()
 
 
-def test_what_a_camera_took_goes_before_what_it_stored_and_what_was_edited():
+def test_the_first_known_date_counts():
     exif = Image.Exif()
     photo = exif.get_ifd(0x8769)
     exif[0x0132] = "2021:01:01 00:00:00"
@@ -77,28 +76,26 @@ def test_what_a_camera_took_goes_before_what_it_stored_and_what_was_edited():
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "is_date"),
     [
-        "0000:00:00 00:00:00",
-        "2019:02:30 12:00:00",
-        "2019:06:15 24:00:00",
-        "2019:06:15 12:00:60",
-        "    :  :     :  :  ",
-        "2019:06:15",
-        "99999:06:15 12:00:00",
-        "-019:06:15 12:00:00",
-        "\u0662\u0660\u0661\u0669",
-        "nan",
+        ("0001:01:01 00:00:00", True),
+        ("9999:12:31 23:59:59", True),
+        ("1826-07-04T10:00:00", True),
+        ("0000:00:00 00:00:00", False),
+        ("2019:02:30 12:00:00", False),
+        ("2019:06:15 24:00:00", False),
+        ("2019:06:15 12:00:60", False),
+        ("    :  :     :  :  ", False),
+        ("2019:06:15", False),
+        ("99999:06:15 12:00:00", False),
+        ("-019:06:15 12:00:00", False),
+        ("\u0662\u0660\u0661\u0669", False),
+        ("nan", False),
     ],
 )
-def test_dates_that_are_none_are_unknown(text):
+def test_any_day_of_the_calendar_is_a_date(text, is_date):
     data = text.encode().ljust(20, b"\0")
-    assert Block(block("<", [(0x9003, 2, len(data), data)], 0x8769)).shot() == Shot()
-
-
-@pytest.mark.parametrize("text", ["0001:01:01 00:00:00", "9999:12:31 23:59:59", "1826-07-04T10:00:00"])
-def test_any_day_of_the_calendar_is_a_date(text):
-    assert Block(block("<", [(0x9003, 2, 20, text.encode() + b"\0")], 0x8769)).shot().taken is not None
+    assert (Block(block("<", [(0x9003, 2, len(data), data)], 0x8769)).shot() != Shot()) == is_date
 
 
 @pytest.mark.parametrize(
@@ -113,15 +110,6 @@ def test_any_day_of_the_calendar_is_a_date(text):
         gps(kind=12),
         gps()[:-30],
         gps()[:60],
-    ],
-)
-def test_places_that_are_none_are_unknown(hostile):
-    assert Block(hostile).shot() == Shot()
-
-
-@pytest.mark.parametrize(
-    "hostile",
-    [
         b"",
         b"II",
         b"II*\0\xff\xff\xff\xff",
@@ -131,20 +119,20 @@ def test_places_that_are_none_are_unknown(hostile):
         block("<", [(0x9003, 2, 2**32 - 1, b"\xff\xff\xff\xff")], 0x8769),
     ],
 )
-def test_blocks_that_are_none_say_nothing(hostile):
+def test_malformed_blocks_are_unknown(hostile):
     assert (Block(hostile).orientation(), Block(hostile).shot()) == (1, Shot())
 
 
-def test_random_damage_is_a_shot_or_none():
+def test_randomly_damaged_blocks_read_as_plausible_or_unknown():
     rng, whole = random.Random(0), dated(TEXT, (48.5, 2.25), orientation=6)
     changed = 0
-    for _ in range(3000):
+    for _ in range(1000):
         found = Block(damaged(whole, rng, start=6)).shot()
         assert found.taken is None or abs(found.taken) < 300e9
         assert found.place is None or (abs(found.place[0]) <= 90 and abs(found.place[1]) <= 180)
         changed += found != Shot(SECONDS, (48.5, 2.25))
-    assert changed > 300
+    assert changed > 100
 
 
-def test_orientation_stands_beside_other_tags():
+def test_orientation_is_found_among_other_tags():
     assert [Block(oriented(value)).orientation() for value in range(1, 9)] == list(range(1, 9))
