@@ -20,10 +20,9 @@ from cvnet_engine.benchmarks.latency.stages import jpeg, photo, stock
 from cvnet_engine.benchmarks.latency.timing import Interval, Rounds, ratio, take_turns
 from cvnet_engine.benchmarks.methods.candidate import describe
 from cvnet_engine.benchmarks.methods.method import REFERENCE, open_bundle
-from cvnet_engine.benchmarks.throughput import baseline, worker_pool
-from cvnet_engine.benchmarks.throughput.baseline import Baseline
+from cvnet_engine.benchmarks.throughput.baseline import Reference
 from cvnet_engine.benchmarks.throughput.report import INDEXING, SEARCH, Rate, ThroughputReport
-from cvnet_engine.benchmarks.throughput.worker_pool import BATCH, Spread, WorkerPool, spreads
+from cvnet_engine.benchmarks.throughput.worker_pool import BATCH, Clients, Indexer, Spread, Worker, WorkerPool, spreads
 from cvnet_engine.engine import machine
 from cvnet_engine.engine.backends import known
 from cvnet_engine.engine.bundle import Bundle
@@ -31,6 +30,9 @@ from cvnet_engine.engine.geometry import Size
 
 ROUNDS = Rounds(warm_up=1, fewest=3, most=3)
 KEYS = 2  # distinct images in a gallery, repeated
+
+
+Maker = tuple[Spread, Callable[[], Worker], Sequence[Path]]  # with the files of a round
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,11 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Way:
-    """A configuration for one kind of work, its workers, and the files of a round."""
+class Configuration:
+    """A spread for one kind of work, its open workers, and the files of a round."""
 
     spread: Spread
-    worker: WorkerPool | Baseline
+    pool: WorkerPool
     files: Sequence[Path]
 
 
@@ -88,12 +90,11 @@ def write_photos(options: Options, folder: Path) -> list[Path]:
 
 
 def index_records(options: Options, bundle: Path, files: Sequence[Path]) -> list[Rate]:
-    with contextlib.ExitStack() as opened:
-        ways = [reference(opened, baseline.Job(bundle, options.threads), files)]
-        for spread in spreads(options.threads):
-            if spread.batch == 1 or not is_plan(bundle):
-                ways.append(Way(spread, opened.enter_context(WorkerPool(worker_pool.Job(bundle, spread))), files))
-        return measured(INDEXING, bundle, ways)
+    makers: list[Maker] = [(reference_spread(options), partial(Reference, bundle, options.threads, files), files)]
+    for spread in spreads(options.threads):
+        if spread.batch == 1 or not is_plan(bundle):
+            makers.append((spread, partial(Indexer, bundle, spread), files))
+    return measured(INDEXING, bundle, makers)
 
 
 def is_plan(bundle: Path) -> bool:
@@ -109,37 +110,49 @@ def search_records(options: Options, bundle: Path, files: Sequence[Path], galler
     with open_bundle(bundle, options.threads) as method:
         candidate = describe(method, [photo(*options.size, number) for number in range(1 + KEYS)])
         stock(candidate, options.shortlist, gallery).gallery.close()
+    keys, shortlist = files[1 : 1 + KEYS], options.shortlist
+    reference = partial(Reference, bundle, options.threads, files[:1], keys, shortlist)
+    makers: list[Maker] = [(reference_spread(options), reference, files[:1])]
+    for spread in spreads(options.threads):
+        if spread.batch == 1:
+            makers.append((spread, partial(Clients, bundle, spread, gallery, shortlist), files))
+    return measured(SEARCH, bundle, makers)
+
+
+def reference_spread(options: Options) -> Spread:
+    return Spread(1, 1, 1, options.threads)
+
+
+def measured(work: str, bundle: Path, makers: Sequence[Maker]) -> list[Rate]:
+    """Open the workers of all configurations and measure these in turn; returns a record for each."""
     with contextlib.ExitStack() as opened:
-        job = baseline.Job(bundle, options.threads, tuple(files[1 : 1 + KEYS]), options.shortlist)
-        ways = [reference(opened, job, files[:1])]
-        for spread in spreads(options.threads):
-            if spread.batch == 1:
-                searching = worker_pool.Job(bundle, spread, gallery, options.shortlist)
-                ways.append(Way(spread, opened.enter_context(WorkerPool(searching)), files))
-        return measured(SEARCH, bundle, ways)
+        return rates(
+            work,
+            bundle,
+            [
+                Configuration(spread, opened.enter_context(WorkerPool(make, spread.processes)), files)
+                for spread, make, files in makers
+            ],
+        )
 
 
-def reference(opened: contextlib.ExitStack, job: baseline.Job, files: Sequence[Path]) -> Way:
-    return Way(Spread(1, 1, 1, job.threads), opened.enter_context(Baseline(job, files)), files)
-
-
-def measured(work: str, bundle: Path, ways: Sequence[Way]) -> list[Rate]:
-    """Measure the configurations in turn; returns a record for each, the reference's first."""
-    calls = {str(number): partial(way.worker.run, way.files) for number, way in enumerate(ways)}
+def rates(work: str, bundle: Path, configurations: Sequence[Configuration]) -> list[Rate]:
+    """Measure configurations in turn, the reference's first; returns a record for each."""
+    calls = {str(number): partial(c.pool.run, c.files) for number, c in enumerate(configurations)}
     times = take_turns(calls, ROUNDS).values()
-    rates = [Interval.of([len(way.files) / s for s in i.samples]) for way, i in zip(ways, times, strict=True)]
+    found = [Interval.of([len(c.files) / s for s in i.samples]) for c, i in zip(configurations, times, strict=True)]
     manifest, name = Bundle(bundle).manifest, bundle.resolve().name
-    who = [(REFERENCE, "torch", "fp32"), *[(name, manifest.backend, manifest.precision)] * (len(ways) - 1)]
+    who = [(REFERENCE, "torch", "fp32"), *[(name, manifest.backend, manifest.precision)] * (len(found) - 1)]
     return [
         Rate(
             work,
             *whose,
-            way.spread,
+            c.spread,
             rate,
-            tuple(way.worker.seconds[len(way.files) :]),  # without the warm-up round
-            speedup(rate, rates[0]) if whose[0] != REFERENCE else None,
+            tuple(c.pool.seconds[len(c.files) :]),  # without the warm-up round
+            speedup(rate, found[0]) if whose[0] != REFERENCE else None,
         )
-        for whose, way, rate in zip(who, ways, rates, strict=True)
+        for whose, c, rate in zip(who, configurations, found, strict=True)
     ]
 
 

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Protocol
 
-from cvnet_engine.benchmarks.throughput.indexing import index_batches, index_files
+import numpy as np
+
 from cvnet_engine.engine.bundle import Bundle
-from cvnet_engine.engine.contract import Closing
+from cvnet_engine.engine.contract import Array, Closing
+from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.gallery.indexing import IndexReport, index
+from cvnet_engine.engine.gallery.info import FORMAT, GalleryInfo
 from cvnet_engine.engine.gallery.reader import Gallery
+from cvnet_engine.engine.gallery.shards import FileStamp
+from cvnet_engine.engine.gallery.writer import GalleryWriter
+from cvnet_engine.engine.images import load
 from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.engine.retrieval.searcher import Plan, Searcher
 
+INFO = GalleryInfo(FORMAT, "benchmark", "benchmark", None)
 BATCH = 4  # images per extraction of the batched variant
 MOST = 4  # streams or processes; each needs its own memory
 
@@ -53,28 +64,28 @@ def spreads(threads: int) -> list[Spread]:
     return list(dict.fromkeys([single[0], Spread(BATCH, 1, 1, threads), *single[1:]]))
 
 
-@dataclass(frozen=True)
-class Job:
-    """The work of a pool on image files: indexing or, given a gallery, searching and reranking."""
+class Worker(Protocol):
+    """Interface of the work in one process."""
 
-    bundle: Path
-    spread: Spread
-    gallery: Path | None = None
-    shortlist: int = 0
+    def work(self, files: Sequence[Path]) -> list[float]:
+        """Process image files; returns the seconds of each."""
 
 
 class WorkerPool(Closing):
     """Worker processes with open engines. `seconds` collects the time of every image, in no order."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, make: Callable[[], Worker], processes: int) -> None:
         """
+        Args:
+            make: called in each process; must be picklable.
+
         Raises:
-            BackendError: a backend or its device is missing.
+            CvnetError: a worker cannot be made, for instance because a backend is missing.
         """
         self.seconds: list[float] = []
-        self._pools = [ProcessPoolExecutor(1, get_context("spawn")) for _ in range(job.spread.processes)]
+        self._pools = [ProcessPoolExecutor(1, get_context("spawn")) for _ in range(processes)]
         try:
-            for opened in [pool.submit(prepare, job) for pool in self._pools]:
+            for opened in [pool.submit(prepare, make) for pool in self._pools]:
                 opened.result()
         except BaseException:
             self.close()
@@ -88,17 +99,36 @@ class WorkerPool(Closing):
 
     def close(self) -> None:
         for pool in self._pools:
+            with contextlib.suppress(BrokenProcessPool):
+                pool.submit(stop).result()
             pool.shutdown()
+
+
+_worker: Worker | None = None  # of this worker process
+
+
+def prepare(make: Callable[[], Worker]) -> None:
+    global _worker
+    _worker = make()
+
+
+def work(files: Sequence[Path]) -> list[float]:
+    assert _worker
+    return _worker.work(files) if files else []
+
+
+def stop() -> None:
+    """Delete the worker, which ends its own processes, before this process ends."""
+    global _worker
+    _worker = None
 
 
 class Indexer:
     """Indexing in one worker process."""
 
-    def __init__(self, job: Job) -> None:
-        spread = job.spread
+    def __init__(self, bundle: Path, spread: Spread) -> None:
         self._batch = spread.batch
-        threads = spread.threads * spread.streams
-        self._engines = Engines.open(Bundle(job.bundle), threads, streams=spread.streams)
+        self._engines = Engines.open(Bundle(bundle), spread.threads * spread.streams, streams=spread.streams)
 
     def work(self, files: Sequence[Path]) -> list[float]:
         with tempfile.TemporaryDirectory(prefix="cvnet-bench-") as folder:
@@ -110,9 +140,9 @@ class Indexer:
 class Clients:
     """Searching in one worker process: a client per stream, each with one query at a time."""
 
-    def __init__(self, job: Job, gallery: Path) -> None:
-        opened = range(job.spread.streams)
-        self._clients = [Client(job.bundle, gallery, job.spread.threads, job.shortlist) for _ in opened]
+    def __init__(self, bundle: Path, spread: Spread, gallery: Path, shortlist: int) -> None:
+        opened = range(spread.streams)
+        self._clients = [Client(bundle, gallery, spread.threads, shortlist) for _ in opened]
 
     def work(self, files: Sequence[Path]) -> list[float]:
         shares = [files[number :: len(self._clients)] for number in range(len(self._clients))]
@@ -135,13 +165,45 @@ class Client:
         return time.perf_counter() - begun
 
 
-_worker: Indexer | Clients  # of this worker process
+def index_files(files: Sequence[Path], engines: Engines, folder: Path) -> list[float]:
+    """Index into a new gallery; returns the seconds of each image from its start until it was stored."""
+    begun: dict[Path, float] = {}
+    seconds: list[float] = []
+
+    def given() -> Iterator[Path]:
+        for file in files:
+            begun[file] = time.perf_counter()
+            yield file
+
+    with GalleryWriter(folder, INFO) as writer:
+        index(given(), engines, writer, None, IndexReport(), lambda file: seconds.append(since(begun[file])))
+    return seconds
 
 
-def prepare(job: Job) -> None:
-    global _worker
-    _worker = Clients(job, job.gallery) if job.gallery else Indexer(job)
+def index_batches(files: Sequence[Path], engines: Engines, folder: Path, batch: int) -> list[float]:
+    """Index with `batch` images of one size per extraction; the next batch is read meanwhile."""
+    seconds: list[float] = []
+
+    def read(group: Sequence[Path]) -> tuple[float, list[Array]]:
+        return time.perf_counter(), list(map(load, group))
+
+    with GalleryWriter(folder, INFO) as writer, ThreadPoolExecutor(1) as reader:
+        groups = [files[start : start + batch] for start in range(0, len(files), batch)]
+        for group, (begun, images) in zip(groups, reader.map(read, groups), strict=True):
+            for file, features in zip(group, extract_batch(engines, images), strict=True):
+                writer.put(file, FileStamp(0, 0, ""), features)
+                seconds.append(since(begun))
+    return seconds
 
 
-def work(files: Sequence[Path]) -> list[float]:
-    return _worker.work(files) if files else []
+def extract_batch(engines: Engines, images: Sequence[Array]) -> list[Features]:
+    """Extract BGR images (H, W, 3) uint8 of one size; the features equal those of `Engines.extract`."""
+
+    def inputs(scale: float) -> Array:
+        return np.concatenate([engines.kind.network_input(image, scale) for image in images])
+
+    return engines.describe((scale, inputs(scale)) for scale in engines.scales)
+
+
+def since(begun: float) -> float:
+    return time.perf_counter() - begun

@@ -1,4 +1,4 @@
-"""A run takes all ways in turn, counts what is kept alone, and measures against PyTorch round by round."""
+"""Throughput: configurations are measured in turn, without the warm-up round, and compared with PyTorch by round."""
 
 from __future__ import annotations
 
@@ -12,31 +12,18 @@ from typer.testing import CliRunner
 from cvnet_engine.benchmarks.latency.timing import Interval, Rounds
 from cvnet_engine.benchmarks.methods.method import REFERENCE
 from cvnet_engine.benchmarks.throughput import bench
-from cvnet_engine.benchmarks.throughput.bench import Way, is_plan, measured, speedup
-from cvnet_engine.benchmarks.throughput.indexing import INFO
+from cvnet_engine.benchmarks.throughput.bench import Configuration, is_plan, rates, speedup
 from cvnet_engine.benchmarks.throughput.report import INDEXING, SEARCH
-from cvnet_engine.benchmarks.throughput.worker_pool import BATCH, Job, Spread, WorkerPool
+from cvnet_engine.benchmarks.throughput.worker_pool import BATCH, Spread
 from cvnet_engine.cli import app
 from cvnet_engine.commands.bench import run
 from cvnet_engine.engine.bundle import Bundle, write_manifest
-from cvnet_engine.engine.errors import BackendError, CvnetError
-from cvnet_engine.engine.features import Features
-from cvnet_engine.engine.gallery.writer import GalleryWriter
-from cvnet_engine.engine.images import load
-from cvnet_engine.engine.retrieval.engines import Engines
+from cvnet_engine.engine.errors import CvnetError
 from cvnet_engine.options import BenchOptions
-from tests.galleries import STAMP
-from tests.hostile.tiny import write_bundle
-from tests.pictures import photo
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return write_bundle(tmp_path_factory.mktemp("tiny") / "bundle")
-
-
-class Worker:
-    """Notes when it was asked, and gives each file its number."""
+class Pool:
+    """Records its runs; the time of each file is its number."""
 
     def __init__(self, name, asked):
         self.seconds, self._name, self._asked = [], name, asked
@@ -46,18 +33,18 @@ class Worker:
         self.seconds += [float(len(self.seconds) + number) for number in range(len(files))]
 
 
-def test_ways_take_turns_and_the_warm_up_is_left_out(tiny):
+def test_configurations_take_turns(tiny_bundle):
     asked, files = [], [Path("a"), Path("b")]
-    ways = [
-        Way(Spread(1, 1, 1, 2), Worker("torch", asked), files[:1]),
-        Way(Spread(1, 1, 1, 2), Worker("one", asked), files),
-        Way(Spread(1, 2, 1, 1), Worker("two", asked), files),
+    configurations = [
+        Configuration(Spread(1, 1, 1, 2), Pool("torch", asked), files[:1]),
+        Configuration(Spread(1, 1, 1, 2), Pool("one", asked), files),
+        Configuration(Spread(1, 2, 1, 1), Pool("two", asked), files),
     ]
-    reference, *ours = measured(SEARCH, tiny, ways)
+    reference, *ours = rates(SEARCH, tiny_bundle, configurations)
     assert asked == ["torch", "one", "two"] * 4
     assert (reference.method, reference.speedup, reference.latencies_s) == (REFERENCE, None, (1, 2, 3))
-    assert [r.spread for r in ours] == [way.spread for way in ways[1:]]
-    assert all(r.method == "bundle" and r.precision == "fp32" and len(r.latencies_s) == 6 for r in ours)
+    assert [r.spread for r in ours] == [c.spread for c in configurations[1:]]
+    assert all(r.method == tiny_bundle.name and r.precision == "fp32" and len(r.latencies_s) == 6 for r in ours)
     for record in ours:
         pairs = zip(record.per_second.samples, reference.per_second.samples, strict=True)
         assert record.speedup == pytest.approx(speedup(record.per_second, reference.per_second))
@@ -69,44 +56,14 @@ def test_a_speedup_is_that_of_the_rounds():
     assert speedup(ours, theirs) == (2, 2, 6)
 
 
-def test_plans_take_no_batches(tiny, tmp_path):
-    assert not is_plan(tiny)
-    manifest = Bundle(tiny).manifest
+def test_plans_take_no_batches(tiny_bundle, tmp_path):
+    assert not is_plan(tiny_bundle)
+    manifest = Bundle(tiny_bundle).manifest
     graphs = {name: replace(graph, backend="tensorrt") for name, graph in manifest.graphs.items()}
-    for file in tiny.glob("*.onnx"):
+    for file in tiny_bundle.glob("*.onnx"):
         (tmp_path / file.name).symlink_to(file)
     write_manifest(replace(manifest, graphs=graphs), tmp_path)
     assert is_plan(tmp_path)
-
-
-@pytest.mark.parametrize("spread", [Spread(1, 2, 2, 1), Spread(BATCH, 1, 1, 1)])
-def test_a_pool_indexes_and_searches_every_file(tiny, tmp_path, spread):
-    files = [photo(tmp_path / f"{seed}.jpg", seed=seed) for seed in range(5)]
-    gallery = tmp_path / "gallery"
-    with Engines.open(Bundle(tiny), 1) as engines, GalleryWriter(gallery, INFO) as writer:
-        for file in files:
-            writer.put(file, STAMP, half(engines.extract(load(file))))
-    for job in (Job(tiny, spread), Job(tiny, spread, gallery, shortlist=2)):
-        with WorkerPool(job) as pool:
-            pool.run(files)
-            assert len(pool.seconds) == len(files)
-            pool.run(files[:1])
-            assert len(pool.seconds) == len(files) + 1
-        assert all(seconds > 0 for seconds in pool.seconds)
-
-
-def half(features: Features) -> Features:
-    return replace(features, maps=tuple(m.astype("float16") for m in features.maps))
-
-
-def test_what_goes_wrong_in_a_worker_process_is_reported(tiny, tmp_path):
-    for file in tiny.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    manifest = Bundle(tiny).manifest
-    graphs = {name: replace(graph, precision="int4") for name, graph in manifest.graphs.items()}
-    write_manifest(replace(manifest, graphs=graphs), tmp_path)
-    with pytest.raises(BackendError, match="int4"):
-        WorkerPool(Job(tmp_path, Spread(1, 1, 1, 1)))
 
 
 @pytest.mark.parametrize("change", [{"plot": Path("p.png")}, {"compiled": True}, {"compare": Path("old.json")}])
@@ -116,7 +73,7 @@ def test_options_that_do_not_go_together(change):
 
 
 @pytest.mark.slow
-def test_the_whole_of_it(bundle, tmp_path, monkeypatch):
+def test_every_configuration_is_measured(bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "ROUNDS", Rounds(warm_up=1, fewest=1, most=1))
     words = ["bench", "--throughput", "--bundle", bundle, "--sizes", "96x64", "--shortlists", "3", "--threads", "2"]
     files = ["--json", tmp_path / "t.json", "--markdown", tmp_path / "t.md"]
