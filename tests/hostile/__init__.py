@@ -1,1 +1,1 @@
-"""The hostile test: seeded inputs that nobody means well with, and kills at any moment."""
+"""Hostile tests: seeded malicious or damaged input, and kills at random moments."""

@@ -1,6 +1,6 @@
-"""`python -m tests.hostile`: seeded hostile inputs of every kind, each in a process of its own, and what came of them.
+"""`python -m tests.hostile`: seeded hostile inputs of every kind, each read in a separate process; counts of outcomes.
 
-Exits with 1 where one ends in a traceback, a crash or a hang, or gives another result without a word.
+Exits with 1 if an input causes a traceback, a crash, a hang, or a wrong result without an error.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tests.hostile import document
-from tests.hostile.feeds import Feeds
-from tests.hostile.files import Checkpoints, Truths, Weights
+from tests.hostile.files import Checkpoints, Feeds, Truths, Weights
 from tests.hostile.images import Images
 from tests.hostile.program import Programs
 from tests.hostile.stored import Bundles, Galleries
@@ -50,7 +49,7 @@ def main() -> None:
 
 
 def tried(inputs: int, seed: int) -> Iterator[Verdict]:
-    """The verdict on each of so many inputs."""
+    """Yield the verdict on each input."""
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
         programs, readers = prepared(Path(folder))
@@ -61,7 +60,7 @@ def tried(inputs: int, seed: int) -> Iterator[Verdict]:
 
 
 def prepared(folder: Path) -> tuple[Programs, dict[Callable[[random.Random], Case], int]]:
-    """Good inputs made, and what makes bad ones of them, by how often. This process starts no threads: it is forked."""
+    """Return the makers of cases, with the weights of all but `Programs`. Starts no threads: this process is forked."""
     programs = Programs(folder)
     outcome = forked(lambda: (programs.prepare(), ("prepared", ""))[1], limit_s=120)
     assert outcome[0] == "prepared", outcome
@@ -72,7 +71,7 @@ def prepared(folder: Path) -> tuple[Programs, dict[Callable[[random.Random], Cas
         "truths": Truths(folder),
         "checkpoints": Checkpoints(folder),
         "weights": Weights(folder),
-        "feeds": Feeds(folder),
+        "feeds": Feeds(),
     }
     return programs, {maker.make: SHARES[name] for name, maker in makers.items()}
 

@@ -1,4 +1,4 @@
-"""The figures in `docs/reliability.md`, each put between its markers by the command that measured it."""
+"""Tables in `docs/reliability.md`, each written between its markers by the command that measured it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def put(file: Path, part: str, text: str) -> None:
-    """Replace what is between a part's markers, which the document must have."""
+    """Replace the text between a part's markers."""
     begin, end = f"<!-- {part}: measured -->", f"<!-- end of {part} -->"
     before, found, rest = file.read_text().partition(begin)
     _, closed, after = rest.partition(end)
@@ -25,7 +25,7 @@ def put(file: Path, part: str, text: str) -> None:
 
 
 def circumstances(command: str) -> str:
-    """The machine and the command that figures come from."""
+    """The command and the machine of a measurement."""
     here = machine.describe()
     return f"`{command}` on {here['cpus']} cores of {here['cpu']}, Python {here['python']}."
 
@@ -40,7 +40,7 @@ def kills_table(tallies: Mapping[str, Tally]) -> str:
 
 
 def trials_table(verdicts: Sequence[Verdict], outcomes: Sequence[str]) -> str:
-    """A row a kind of input, a column an outcome."""
+    """A table with a row per kind of input and a column per outcome."""
     kinds = list(dict.fromkeys(verdict.kind for verdict in verdicts))
     rows = [count(kind, [v for v in verdicts if v.kind == kind], outcomes) for kind in kinds]
     total = count("**all**", verdicts, outcomes)

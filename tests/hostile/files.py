@@ -1,4 +1,4 @@
-"""Ground truth, checkpoints, weights of the native scorer and journals, as they should not be."""
+"""Hostile ground truth, checkpoints, weights and feeds of the native pair scorer, and journals."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ from cvnet_engine.benchmarks.accuracy import dataset
 from cvnet_engine.benchmarks.accuracy.journal import Journal
 from cvnet_engine.cvnet import checkpoint, tensor_file
 from cvnet_engine.engine.backends.native import weights
+from cvnet_engine.engine.backends.native.engine import PRECISIONS
+from cvnet_engine.engine.backends.native.library import library
 from cvnet_engine.engine.contract import Array
-from tests.engine.backends.native_fuzz import random_weights
+from tests.engine.backends.native_fuzz import fuzzed, random_weights
 from tests.hostile.stored import VALUES, flip, nest, places, take_away
 from tests.hostile.trial import Anything, Case, Refusal, digest
 from tests.pictures import photo
@@ -32,7 +34,7 @@ ENTRIES = (-1, 4, 2**70, 0.5, "0", None, True, [], float("nan"), 10**400)
 
 
 class Harmful:
-    """Pickles as what would run if it were called."""
+    """An object whose pickle would create a file when loaded."""
 
     def __reduce__(self) -> Any:
         return Path.touch, (Path("ran"),)
@@ -55,7 +57,7 @@ class Truths:
                 ("ground truth: wrong entries", self.wrong_entry, Refusal),
                 ("ground truth: wrong entries", self.repeated, Refusal),
                 ("ground truth: wrong types", self.retyped, Refusal),
-                ("ground truth: damaged files", self.damaged, Anything),  # in which no checksum tells a changed digit
+                ("ground truth: damaged files", self.damaged, Anything),  # without a checksum
                 ("ground truth: pickles that run", self.running, Refusal),
                 ("ground truth: deep nesting", self.nested, Refusal),
             )
@@ -125,7 +127,7 @@ def stored(content: dict[str, Any], rng: Rng) -> dict[str, bytes]:
 
 
 class Checkpoints:
-    """A few tensors of the model in each form that checkpoints circulate in."""
+    """A few tensors of the model in each file format of checkpoints."""
 
     def __init__(self, folder: Path) -> None:
         state = {
@@ -168,7 +170,7 @@ class Checkpoints:
         return Case(kind, f"{name}, seed {seed}", read, expected)
 
     def foreign(self, file: Path, rng: Rng) -> str:
-        """The same tensors beside objects of classes that are no tensors."""
+        """The same tensors and an object of another class."""
         tensors = tensor_file.state_dict(tensor_file.load(self.files["new.pyth"]), file)
         beside = rng.choice((np.float64(1), Harmful(), random.Random(0), json.JSONEncoder(), Path("x")))
         legacy = rng.random() < 0.5
@@ -183,7 +185,7 @@ class Checkpoints:
         return type(beside).__name__
 
     def other(self, file: Path, rng: Rng) -> str:
-        """No state dict: other things, other files."""
+        """Content other than a state dict."""
         content: Any = rng.choice(([], 7, "text", {}, {"model_state": {}}, {"model_state": 3}, {1: 2}, None))
         text = io.BytesIO()
         np.savez(text, a=np.arange(3))
@@ -201,7 +203,7 @@ class Checkpoints:
 
 
 def see_checkpoint(file: Path) -> object:
-    """The tensors that the model would be made of; whether all of it is there is asked next, of every file alike."""
+    """The model's tensors in a file, without checking that they are complete."""
     tensors = tensor_file.state_dict(tensor_file.load(file), file)
     state = checkpoint.parts_of_model(tensors, str(file))
     return {name: (str(t.dtype), tuple(t.shape), digest(t.numpy().tobytes())) for name, t in sorted(state.items())}
@@ -268,10 +270,28 @@ def see_weights(file: Path) -> object:
 
 
 def see_journal(file: Path) -> object:
-    """Every row, or that it is computed anew, which does no harm."""
+    """Check the rows that are found; a missing one is computed again."""
     with Journal(file) as journal:
         for n in range(20):
             found = journal.get(("row", n))
             if found is not None:
                 assert {name: a.tolist() for name, a in found.items()} == {"a": list(range(n)), "b": 0.5}
     return "right"
+
+
+class Feeds:
+    """Random and malformed feeds of the native pair scorer."""
+
+    def __init__(self) -> None:
+        library()  # compiled once, for all cases
+
+    def make(self, rng: Rng) -> Case:
+        precision, seed = rng.choice(list(PRECISIONS)), rng.randrange(2**32)
+
+        def read(_: Path) -> object:
+            """Raises unless the scores are right and malformed feeds are refused."""
+            with fuzzed(precision, library(), seed) as fuzz:
+                fuzz.step()
+            return "correct"
+
+        return Case("feeds: random and malformed", f"{precision}, seed {seed}", read, "correct")

@@ -1,4 +1,4 @@
-"""Images: damaged, cut, under another format's name, of formats that are not read; and what is no file at all."""
+"""Hostile images: damaged, cut, misnamed, of other formats, with huge headers; and irregular files."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from cvnet_engine.engine.photo_formats import LIBRARIES
 from tests.hostile.trial import Anything, Case, Refusal, digest
 from tests.pictures import encode, oriented, picture, png
 
-SELF_CHECKING = (
-    "PNG",
-)  # formats whose checksums tell a changed pixel; in the others a changed byte is another picture
+SELF_CHECKING = ("PNG",)  # its checksums notice a changed pixel; in other formats a changed byte is another picture
 FOREIGN = {"EPS": ".jpg", "ICO": ".png", "PCX": ".bmp", "TGA": ".tif", "SGI": ".gif", "JPEG2000": ".jpg", "DDS": ".png"}
 HEADERS = {  # of formats that Pillow would open, or hand to another program
     "FITS": b"SIMPLE  =                    T".ljust(2880),
@@ -33,12 +31,28 @@ HEADERS = {  # of formats that Pillow would open, or hand to another program
 }
 
 
+def make_too_large(file: Path) -> None:
+    with file.open("wb") as stream:
+        stream.truncate(MAX_BYTES + 1)  # sparse: it takes no space
+
+
+NO_FILES: dict[str, Callable[[Path], object]] = {
+    "pipe": os.mkfifo,
+    "device": lambda file: file.symlink_to("/dev/zero"),
+    "socket": lambda file: socket.socket(socket.AF_UNIX).bind(str(file)),
+    "folder": Path.mkdir,
+    "nothing": lambda _: None,
+    "circle of links": lambda file: file.symlink_to(file),
+    "too large": make_too_large,
+}
+
+
 class Images:
     """Makes image cases; `whole` are good files, by Pillow's name of their format."""
 
     def __init__(self) -> None:
         image = Image.fromarray(picture(60, 80))
-        # those of the extra `photos` start threads, which no fork of this process survives: test_photo_formats has them
+        # not those of the extra `photos`: their libraries start threads, so this process could not be forked
         self.whole = {kind: encode(image, kind) for kind in FORMATS if kind not in LIBRARIES}
         self.pixels = {kind: digest(see(decode(data))) for kind, data in self.whole.items()}
         self.foreign = {kind: encode(image, kind) for kind in FOREIGN}
@@ -68,7 +82,7 @@ class Images:
     def cut(self, rng: random.Random) -> Case:
         kind = rng.choice(list(self.whole))
         data = self.whole[kind][: rng.randrange(len(self.whole[kind]))]
-        # the last bytes of some formats hold nothing of the picture
+        # accepted if only bytes after the pixels are missing
         return case("images: cut short", f"{kind}, {len(data)} bytes left", data, suffix(kind), self.pixels[kind])
 
     def mislabelled(self, rng: random.Random) -> Case:
@@ -81,17 +95,23 @@ class Images:
         return case("images: foreign formats", f"{kind} named {name}", data, name, Refusal)
 
     def no_image(self, rng: random.Random) -> Case:
-        """Random bytes, alone or behind a good beginning."""
+        """Random bytes, alone or after the first bytes of an image."""
         kind = rng.choice(list(self.whole))
         data = self.whole[kind][: rng.choice((0, 2, 4, 8, 16, 32))] + rng.randbytes(rng.choice((0, 1, 100, 5000)))
         return case("images: random bytes", f"random bytes as {kind}", data, suffix(kind), Anything)
 
     def no_file(self, rng: random.Random) -> Case:
-        make = rng.choice((pipe, device, listening, folder, nothing, circle, too_large))
-        return Case("images: no regular file", make.__name__, lambda place: see(load(make(place))), Refusal)
+        name = rng.choice(list(NO_FILES))
+
+        def read(place: Path) -> object:
+            file = place / "image.jpg"
+            NO_FILES[name](file)
+            return see(load(file))
+
+        return Case("images: no regular file", name, read, Refusal)
 
     def huge(self, rng: random.Random) -> Case:
-        """Headers that promise more than is there, or more than there is memory for."""
+        """Headers with more pixels than the file has, or than the memory can hold."""
         side = rng.choice((20_000, 65_535, 100_000, 2**31 - 1))
         data = {
             "PNG": lambda: png(side, side, whole=False),
@@ -105,7 +125,7 @@ class Images:
         return case("images: huge headers", f"{kind} of {side}", data[kind](), suffix(kind), Anything, read_it)
 
     def odd_exif(self, rng: random.Random) -> Case:
-        """Damaged EXIF turns an image another way, or not at all; it is no reason to refuse one."""
+        """Damaged EXIF may change the rotation; the image is not refused."""
         exif = bytearray(oriented(rng.randrange(9)))
         for _ in range(rng.randrange(20)):
             exif[rng.randrange(6, len(exif))] = rng.randrange(256)
@@ -125,7 +145,7 @@ def case(
 
 
 def see(found: object) -> object:
-    """An image that is well-formed, as bytes; a size as it is."""
+    """The bytes of an image, after checking its shape and type; a size unchanged."""
     if isinstance(found, tuple):
         return found
     image: Array = found  # type: ignore[assignment]
@@ -143,36 +163,3 @@ def suffix(kind: str) -> str:
 def patched(data: bytes, offset: int, form: str, *values: int) -> bytes:
     packed = struct.pack(form, *values)
     return data[:offset] + packed + data[offset + len(packed) :]
-
-
-def pipe(place: Path) -> Path:
-    os.mkfifo(place / "pipe.jpg")
-    return place / "pipe.jpg"
-
-
-def device(_: Path) -> Path:
-    return Path("/dev/zero")
-
-
-def listening(place: Path) -> Path:
-    socket.socket(socket.AF_UNIX).bind(str(place / "socket.jpg"))
-    return place / "socket.jpg"
-
-
-def folder(place: Path) -> Path:
-    return place
-
-
-def nothing(place: Path) -> Path:
-    return place / "absent.jpg"
-
-
-def circle(place: Path) -> Path:
-    (place / "circle.jpg").symlink_to(place / "circle.jpg")
-    return place / "circle.jpg"
-
-
-def too_large(place: Path) -> Path:
-    with (place / "large.jpg").open("wb") as stream:
-        stream.truncate(MAX_BYTES + 1)  # takes no space on the disk
-    return place / "large.jpg"

@@ -1,9 +1,9 @@
-"""`index`, `eval`, `gallery merge` killed at random moments and run again until they are done: all is there, and equal.
+"""Kills of `index`, `eval` and `gallery merge` at random moments; runs until completion lose and change nothing.
 
-`python -m tests.hostile.kills --index 100 --eval 50 --merge 50` kills the program itself (SIGKILL, moments drawn over
-the length of an undisturbed run) and runs the same command again. After each kill what is stored must be rows of the
-undisturbed run, no fewer than before; once a run comes to its end, all must be as in the undisturbed one, row for
-row, and the next kill begins with nothing stored.
+`python -m tests.hostile.kills --index 100 --eval 50 --merge 50` kills the program (SIGKILL, at moments drawn uniformly
+over the duration of an undisturbed run) and runs the same command again. After each kill, all stored rows must equal
+rows of the undisturbed run, and none stored before may be missing. When a run completes, it must have all rows, and the
+next one starts with an empty folder.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.pictures import photo
 PROGRAM = [sys.executable, "-m", "cvnet_engine"]
 NAME = "killed"  # of the data set
 INDEXED, DATABASE, QUERIES = 400, 60, 60
-Rows = dict[str, Any]  # whatever names a row -> the row
+Rows = dict[str, Any]  # a row's name -> the row
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Victim:
     """A command to kill.
 
     Attributes:
-        words: of the command line, for a gallery and a file for results.
-        stored: what is kept in the gallery's folder, seconds left out.
+        words: of the command line, given the gallery's folder.
+        stored: reads all rows in the gallery's folder, without durations.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Victim:
 
 @dataclass
 class Tally:
-    """What came of the kills of one command; `amid` are those that found some of the work done, and not all."""
+    """Counts of the kills of one command; `amid` counts those after which the work was partly done."""
 
     kills: int = 0
     amid: int = 0
@@ -90,7 +90,7 @@ def main() -> None:
 
 
 def victims(folder: Path) -> tuple[Victim, Victim, Victim]:
-    """The commands, on photos, a data set and galleries made here."""
+    """The commands, with their photos, data set and galleries."""
     bundle = write_bundle(folder / "bundle")
     photos = folder / "photos"
     photos.mkdir()
@@ -111,7 +111,7 @@ def victims(folder: Path) -> tuple[Victim, Victim, Victim]:
 
 
 def write_dataset(folder: Path, photos: Path, database: int = DATABASE, queries: int = QUERIES) -> None:
-    """Ground truth that makes every photo relevant to some query, in the layout of Revisited Oxford/Paris."""
+    """Write a data set in the layout of Revisited Oxford/Paris; every photo is relevant to a query."""
     jpg = folder / "jpg"
     jpg.mkdir(parents=True)
     images = [f"{n:03}" for n in range(database)]
@@ -170,7 +170,7 @@ def gallery_rows(folder: Path) -> Rows:
 
 
 def evaluation_rows(folder: Path) -> Rows:
-    """Those of the gallery, the journal's arrays but for seconds, and the results."""
+    """Rows of the gallery, arrays of the journal without durations, and the results."""
     found = gallery_rows(folder)
     if (folder / JOURNAL).exists():
         for key, arrays in read(folder / JOURNAL, "SELECT key, arrays FROM work"):
@@ -182,12 +182,12 @@ def evaluation_rows(folder: Path) -> Rows:
 
 
 def results_file(folder: Path) -> Path:
-    """Where `eval` with a gallery in this folder writes its results, which a kill may find written."""
+    """The results of `eval` with a gallery in this folder."""
     return folder.with_name(f"{folder.name}.json")
 
 
 def read(file: Path, query: str) -> list[tuple[Any, ...]]:
-    """Rows of a database that may have been killed while it was written, or before it had a table."""
+    """Rows of a database; none if the program was killed before it created the table."""
     connection = sqlite3.connect(file)
     try:
         return connection.execute(query).fetchall()

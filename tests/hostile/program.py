@@ -1,7 +1,6 @@
-"""The whole program: options out of range, results named like inputs, inputs of every other kind behind real commands.
+"""Hostile command lines: options out of range, results named like inputs, damaged bundles and galleries.
 
-Each command runs in the child process of a trial, on a folder of its own; what it reads must be there afterwards as it
-was before.
+Each command runs in the child process of a trial, in a separate folder, and must not change its inputs.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ Rng = random.Random
 SEARCH = "search photos/0.jpg --bundle bundle --gallery gallery --threads 1"
 INDEX = "index photos --bundle bundle --gallery gallery --threads 1"
 EVAL = "eval --dataset data --data-dir . --bundle bundle --threads 1"
-OPTIONS = (  # a command, and options that make no sense or are at the edge of it
+OPTIONS = (  # commands with options that are invalid or at the limit
     *(f"{SEARCH} --top-k {n}" for n in (-1, 0, 10**9, 10**30, "many", "1e3", "0x10", "''")),
     *(f"{SEARCH} --rerank {n}" for n in (-1, 10**9, 2**63, "nan", "")),
     *(f"{SEARCH} --bbox {box}" for box in ("1,2,3", "0,0,0,0", "9,9,1,1", "nan,0,1,1", "0,0,1e99,1", "a,b,c,d", ",,,")),
@@ -61,7 +60,7 @@ OPTIONS = (  # a command, and options that make no sense or are at the edge of i
     "unknown",
     "search",
 )
-RESULTS = (  # where results must not go
+RESULTS = (  # names that results must not have
     "photos/0.jpg",
     "linked.jpg",
     f"gallery/{INFO}",
@@ -76,7 +75,7 @@ RESULTS = (  # where results must not go
 
 
 class Programs:
-    """Cases of the whole program, on a bundle, a gallery, photos and a data set that it has made here itself."""
+    """Cases of the whole program, with a bundle, a gallery, photos and a data set."""
 
     def __init__(self, folder: Path) -> None:
         self.good = folder / "good"
@@ -92,7 +91,7 @@ class Programs:
         (jpg.parent / "gnd_data.json").write_text(json.dumps(content))
 
     def prepare(self) -> None:
-        """Index the photos, and search them as they are; for a process of its own, since it runs the engines."""
+        """Index and search the photos. Call it in another process, since the engines start threads."""
         run(self.good, INDEX)
         self.expected_file.write_text(json.dumps(results(self.good, SEARCH)))
 
@@ -114,7 +113,7 @@ class Programs:
         return self.case("program: results named like inputs", words, lambda place: run(place, words), Refusal)
 
     def damaged(self, rng: Rng) -> Case:
-        """A search whose bundle, gallery or photo has been tampered with finds what it found before, or is refused."""
+        """A search with a damaged bundle or gallery gives the same results or is refused."""
         seed = rng.randrange(2**32)
         file = rng.choice(
             (f"bundle/{MANIFEST}", "bundle/features.onnx", f"gallery/{INFO}", "gallery/shard-00000.sqlite")
@@ -143,13 +142,13 @@ class Programs:
                 return act(here)
             finally:
                 after = inputs(here, changed)
-                assert {name: after.get(name) for name in before} == before, "an input is no longer what it was"
+                assert {name: after.get(name) for name in before} == before, "an input has changed"
 
         return Case(kind, what, read, expected)
 
 
 def inputs(folder: Path, but: tuple[str, ...]) -> dict[str, str]:
-    """What must never be written to: photos, the bundle, ground truth; and the gallery's images, which may grow."""
+    """Digests of the files that commands must not change: photos, bundle and data set."""
     places = ("photos", "bundle", "data")
     files = (file for place in places for file in (folder / place).rglob("*") if file.is_file())
     names = {str(file.relative_to(folder)): file for file in files}
@@ -157,18 +156,18 @@ def inputs(folder: Path, but: tuple[str, ...]) -> dict[str, str]:
 
 
 def results(folder: Path, words: str) -> Any:
-    """What a search finds."""
+    """Names and scores that a search finds."""
     run(folder, f"{words} --json {folder / 'found.json'}")
     found = json.loads((folder / "found.json").read_text())
     return [[[Path(hit["path"]).name, hit["score"]] for hit in query["results"]] for query in found]
 
 
 def run(folder: Path, words: str) -> None:
-    """Run the program in this process, which is not used for anything else.
+    """Run the program in this process, which must not be used for anything else.
 
     Raises:
-        CvnetError: it says in one line what is wrong, and exits with 1; or with 2, for bad usage.
-        AssertionError: it ends in any other way.
+        CvnetError: it exits with 1 after an error of one line, or with 2 because of bad usage.
+        AssertionError: it ends in any other way but success.
     """
     os.chdir(folder)
     streams = [(folder / name).open("w+") for name in ("standard-output", "standard-error")]

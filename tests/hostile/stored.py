@@ -1,4 +1,4 @@
-"""Bundles and galleries: bytes flipped, types changed, rows, maps and files gone, names that lead outside."""
+"""Hostile bundles and galleries: flipped bits, changed types, missing rows and files, paths outside the folder."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ from typing import Any
 from cvnet_engine.engine.bundle import MANIFEST, Bundle, sha256
 from cvnet_engine.engine.gallery.info import INFO
 from cvnet_engine.engine.gallery.reader import Gallery
-from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.geometry import GRAPH_NAMES
-from tests.galleries import INFO as MADE
-from tests.galleries import STAMP, features
+from tests import galleries
 from tests.hostile.tiny import write_bundle
 from tests.hostile.trial import Case, Refusal, digest
 
 Rng = random.Random
-Change = Callable[[Path, Rng], str]  # does something to a folder or file, and says what
+Change = Callable[[Path, Rng], str]  # changes a folder or file, and describes the change
 VALUES = (None, True, -1, 0, 1e308, 2**70, "", "x" * 10_000, "\0", "../../etc/passwd", [], [[]], {}, {"a": {}})
 OUTSIDE = ("../reranker.onnx", "/etc/passwd", "a/../../b", "..", ".", "", "graph\n.onnx", "\0", "~/x", "-", "a//b")
 IMAGES = 6
@@ -48,9 +46,7 @@ class Bundles:
 class Galleries:
     def __init__(self, folder: Path) -> None:
         self.good = folder
-        with GalleryWriter(self.good, MADE, images_per_shard=2) as writer:
-            for n in range(IMAGES):
-                writer.put(Path(f"/photos/{n}.jpg"), STAMP, features(n))
+        galleries.write(self.good, range(IMAGES), per_shard=2)
         self.expected = see_gallery(self.good)
         self.changes: list[tuple[int, str, Change, bool]] = [
             (5, "galleries: flipped bits", lambda p, r: flip(p / r.choice(shards(p)), r), False),
@@ -74,7 +70,7 @@ def changed(
     expected: object,
     rng: Rng,
 ) -> Case:
-    """A copy of a good folder after one of the changes, which must be refused, or (`False`) may do no harm."""
+    """A copy of a good folder after one of the changes, which must be refused (True) or may be harmless (False)."""
     ((_, kind, change, harmful),) = rng.choices(changes, [weight for weight, *_ in changes])
     seed = rng.randrange(2**32)
 
@@ -87,13 +83,13 @@ def changed(
 
 
 def see_bundle(path: Path) -> object:
-    """What would be run. (A gallery refuses features of another id.)"""
+    """Digests and backends of the graphs that would run."""
     bundle = Bundle(path)
     return {name: (sha256(bundle.graph(name)), bundle.manifest.graphs[name].backend) for name in GRAPH_NAMES}
 
 
 def see_gallery(path: Path) -> object:
-    """Every image's name and features, and what queries are shrunk to."""
+    """Settings, and every image's name and features."""
     with Gallery(path) as gallery:
         rows = [gallery.features(row) for row in range(len(gallery))]
         made = gallery.info.features_id, gallery.info.max_side_px
@@ -121,7 +117,7 @@ def flip(file: Path, rng: Rng) -> str:
 
 
 def take_away(file: Path, rng: Rng) -> str:
-    """The file, or the end of it; or something else is in its place."""
+    """Remove the file or its end, or put something else in its place."""
     size = file.stat().st_size
     how = rng.choice(("gone", "cut", "empty", "a folder", "a pipe", "a link to a device"))
     if how == "cut":
@@ -148,7 +144,7 @@ def places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def retype(file: Path, rng: Rng) -> str:
-    """A value of a JSON file replaced, removed or added."""
+    """Replace, remove or add a value of a JSON file."""
     content = json.loads(file.read_text())
     container, key = rng.choice(list(places(content)))
     how = rng.randrange(4)
@@ -163,7 +159,7 @@ def retype(file: Path, rng: Rng) -> str:
 
 
 def nest(file: Path, rng: Rng) -> str:
-    """Brackets, as far as they go; alone or as a field's value."""
+    """Write deeply nested brackets, alone or as a field's value."""
     depth = rng.choice((1000, 100_000, 1_000_000))
     opening, closing = rng.choice((("[", "]"), ('{"a":', "}")))
     value = opening * depth + ("1" + closing * depth if rng.random() < 0.7 else "")
@@ -172,7 +168,7 @@ def nest(file: Path, rng: Rng) -> str:
 
 
 def lead_outside(folder: Path, rng: Rng) -> str:
-    """A graph's file is named outside the folder, with the digest that is right there."""
+    """Name a file outside the folder as a graph's file, with its correct digest."""
     file = folder / MANIFEST
     content = json.loads(file.read_text())
     name = rng.choice(OUTSIDE)
@@ -187,7 +183,7 @@ def lead_outside(folder: Path, rng: Rng) -> str:
 
 def execute(folder: Path, rng: Rng, *statements: str) -> str:
     connection = sqlite3.connect(folder / rng.choice(shards(folder)))
-    with contextlib.suppress(sqlite3.IntegrityError):  # such as text for an id: SQLite makes no such row
+    with contextlib.suppress(sqlite3.IntegrityError):  # such as text for an id
         for statement in statements:
             connection.execute(statement)
     connection.commit()
@@ -213,7 +209,7 @@ def delete(folder: Path, rng: Rng) -> str:
 
 
 def forge(folder: Path, rng: Rng) -> str:
-    """Columns of other values and types; tables that are none."""
+    """Change the values and types of columns, or rename tables."""
     table, columns = rng.choice(
         (
             ("images", ("path", "height", "width", "descriptor", "checksum", "id")),

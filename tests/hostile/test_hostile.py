@@ -1,4 +1,4 @@
-"""The short form of the hostile test, and that it would notice what it is there to notice."""
+"""A short run of the hostile test, and tests that it classifies outcomes correctly."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from tests.hostile.trial import (
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_nothing_hurts():
-    command = [sys.executable, "-m", "tests.hostile", "--inputs", "80", "--seed", "1"]
+def test_no_hostile_input_causes_a_failure():
+    command = [sys.executable, "-m", "tests.hostile", "--inputs", "50", "--seed", "1"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "| **all** | 80 |" in done.stdout
+    assert "| **all** | 50 |" in done.stdout
 
 
 def fail(error: BaseException) -> None:
@@ -59,17 +59,15 @@ def fail(error: BaseException) -> None:
         (lambda _: ctypes.string_at(1), Refusal, CRASH),
         (lambda _: os.kill(os.getpid(), signal.SIGKILL), Refusal, CRASH),
         (lambda _: os._exit(0), Refusal, CRASH),
+        (lambda _: signal.pause(), Refusal, HANG),
     ],
 )
-def test_what_comes_of_an_input_is_told_apart(read, expected, outcome):
-    assert judge(Case("kind", "what", read, expected)).outcome == outcome
+def test_outcomes_are_classified(read, expected, outcome):
+    limit_s = 0.1 if outcome == HANG else 60
+    assert judge(Case("kind", "what", read, expected), limit_s).outcome == outcome
 
 
-def test_an_input_that_does_not_end_is_a_hang():
-    assert judge(Case("kind", "what", lambda _: signal.pause(), Refusal), limit_s=0.1).outcome == HANG
-
-
-def test_the_table_has_a_row_a_kind():
+def test_the_table_has_a_row_per_kind():
     verdicts = [Verdict("a", "", REFUSED, "", 0), Verdict("a", "", HANG, "", 0), Verdict("b", "", ACCEPTED, "", 0)]
     rows = document.trials_table(verdicts, OUTCOMES).splitlines()[2:]
     assert rows == [
@@ -79,7 +77,7 @@ def test_the_table_has_a_row_a_kind():
     ]
 
 
-def test_the_document_says_what_was_measured(tmp_path: Path):
+def test_the_document_is_up_to_date_and_can_be_written(tmp_path: Path):
     text = (ROOT / "docs" / "reliability.md").read_text()
     (tmp_path / "d.md").write_text(text)
     document.put(tmp_path / "d.md", "trials", "figures")

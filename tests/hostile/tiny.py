@@ -1,6 +1,6 @@
-"""A bundle of three tiny graphs that ONNX Runtime runs in no time: all of the program, but for what a real model costs.
+"""The tiny bundle: three graphs that run in no time, for tests of the program rather than of the model.
 
-They take and give what the published model's graphs do: means of the image's pixels stand in for the network.
+Their inputs and outputs are those of the real graphs; means of pixels stand in for the network.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def feature_nodes(weights: Array) -> tuple[list[NodeProto], dict[str, Array]]:
 
 
 def reranker_nodes() -> tuple[list[NodeProto], dict[str, Array]]:
-    """Maps of a query and of keys -> the likeness of their means as logits (B, 2) and score (B,)."""
+    """Maps of a query and of keys -> similarity of their means as logits (B, 2) and score (B,)."""
     node = helper.make_node
     nodes = [
         node("ReduceMean", ["query_2", "plane"], ["query"], keepdims=0),

@@ -1,4 +1,4 @@
-"""An input put to the code that reads it, in a process of its own, bounded in time and memory, and what came of it."""
+"""Trials: an input is read in a separate process with limits on time and memory; the outcome is classified."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from cvnet_engine.engine.errors import CvnetError
 ACCEPTED, REFUSED = "accepted", "refused with a reason"
 FAILURES = TRACEBACK, CRASH, HANG, SILENT = ("tracebacks", "crashes", "hangs", "silent")
 OUTCOMES = (REFUSED, ACCEPTED, *FAILURES)
-SECONDS = 60  # an input is given before it counts as a hang; the machine may be busy
-MEMORY_BYTES = 3 << 30  # an input may take beyond what is in use at the start: the largest photo allowed needs 1.1 GB
-REMEDY = re.compile(r"[;:,] ?\S")  # what was got, then what was expected or is to be done
+SECONDS = 60  # before an input counts as a hang; the machine may be busy
+MEMORY_BYTES = 3 << 30  # for an input, beyond the use at the start: the largest permitted photo needs 1.1 GB
+REMEDY = re.compile(r"[;:,] ?\S")  # separates what happened from what was expected or what to do
 
 
 class Refusal:
-    """Expected of an input that must not be accepted, whatever comes of it."""
+    """Expectation: the input is refused."""
 
 
 class Anything:
-    """Expected of an input that nothing tells from a good one: it is enough that what comes of it is well-formed."""
+    """Expectation: any well-formed result, because the damage cannot be detected."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Case:
     """An input.
 
     Attributes:
-        kind: under which it is counted.
-        what: has been done to it.
-        read: puts it to the code, in an empty folder; returns what comes of it, in plain values.
-        expected: what must come of it, where it is accepted.
+        kind: the row of the table that counts it.
+        what: description of the input.
+        read: reads the input in an empty folder, and returns the result as plain values.
+        expected: the result if the input is accepted.
     """
 
     kind: str
@@ -63,7 +63,7 @@ class Verdict:
 
 
 def judge(case: Case, limit_s: float = SECONDS) -> Verdict:
-    """Try a case; whatever it does, this process goes on."""
+    """Run a case in a child process."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
         outcome, detail = forked(lambda: attempt(case, Path(folder)), limit_s)
@@ -71,11 +71,11 @@ def judge(case: Case, limit_s: float = SECONDS) -> Verdict:
 
 
 def attempt(case: Case, folder: Path) -> tuple[str, str]:
-    """The outcome of an input within the child process, and why."""
+    """Outcome and reason, determined within the child process."""
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (in_use + MEMORY_BYTES,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    faulthandler.disable()  # a crash is told from how the process ends
+    faulthandler.disable()  # a crash is recognised by the exit status
     try:
         found = case.read(folder)
     except CvnetError as error:
@@ -90,14 +90,14 @@ def attempt(case: Case, folder: Path) -> tuple[str, str]:
 
 
 def refusal(message: str) -> tuple[str, str]:
-    """A message is one line that says what was got and what to do."""
+    """Outcome of an error: its message must be one line with a reason and a remedy."""
     if "\n" in message or not REMEDY.search(message):
         return TRACEBACK, f"no reason on one line: {message!r}"
     return REFUSED, message
 
 
 def forked(work: Callable[[], tuple[str, str]], limit_s: float) -> tuple[str, str]:
-    """What a child process makes of `work`, or how it ended."""
+    """The result of `work` in a child process, or how the process ended."""
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -127,13 +127,13 @@ def forked(work: Callable[[], tuple[str, str]], limit_s: float) -> tuple[str, st
     if os.WIFSIGNALED(status):
         return CRASH, signal.Signals(os.WTERMSIG(status)).name
     if not data:
-        return CRASH, "ended without a word"
+        return CRASH, "ended without a result"
     outcome: tuple[str, str] = pickle.loads(data)
     return outcome
 
 
 def digest(*values: object) -> str:
-    """Arrays, bytes and plain values in a few letters."""
+    """A short digest of arrays, bytes and plain values."""
     sha = hashlib.sha256()
     for value in values:
         sha.update(value if isinstance(value, bytes) else repr(value).encode())
