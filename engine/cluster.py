@@ -31,8 +31,8 @@ class Cluster:
     """Address and size of a Ray cluster.
 
     Attributes:
-        address: as printed by `ray start`; None to start a temporary cluster on this machine.
-        workers: number of processes, each with separate engines; None for as many as the cluster has room for.
+        address: address printed by `ray start`; None to start a temporary cluster on this machine.
+        workers: number of processes, each with separate engines; None for the most that fit the cluster.
         threads: CPU threads per worker.
     """
 
@@ -64,7 +64,7 @@ class Worker:
 
 @dataclass
 class Job:
-    """A call of a worker's method; `deaths` counts the workers that died while running it."""
+    """A call of a worker's method. `deaths` counts the workers that died during it."""
 
     method: str
     arguments: tuple[Any, ...] = ()
@@ -80,7 +80,7 @@ class WorkerPool:
     def __init__(self, spawn: Callable[[], Any], size: int) -> None:
         """
         Args:
-            spawn: spawns a Ray actor of a `Worker`; Ray may delay its start until resources are free.
+            spawn: spawns a Ray actor of a `Worker`, which starts once the cluster has free resources.
         """
         self._spawn, self._size = spawn, size
         self._waiting: deque[Job] = deque()
@@ -140,7 +140,7 @@ class WorkerPool:
         job.deaths += 1
         if job.deaths == ATTEMPTS:
             raise BackendError(
-                f"{ATTEMPTS} workers of the Ray cluster died at one job ({one_line(error)}); see its logs"
+                f"{ATTEMPTS} workers of the Ray cluster died while running one job ({one_line(error)}); see its logs"
             )
         if job.method == "start":
             self._add(job)

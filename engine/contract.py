@@ -1,4 +1,4 @@
-"""The interface of an engine: named arrays in, named arrays out."""
+"""The interface of engines: named arrays in, named arrays out; and the inputs and outputs of each graph."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
 from typing import Any, Protocol, Self, runtime_checkable
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cvnet_engine.engine.errors import BackendError
+from cvnet_engine.engine.geometry import AREA_SCALES, DESCRIPTOR_DIM, MAP_DIM
 
 Array = NDArray[Any]  # shapes and dtypes stand in comments and docstrings
 
@@ -34,7 +36,7 @@ class Closing:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """An engine's input or output: numpy dtype name or `floating` for any, and a shape whose free axes are named."""
+    """Input or output of an engine: the name of a NumPy dtype or `floating`, and the shape; free axes have names."""
 
     dtype: str
     shape: tuple[int | str, ...]
@@ -52,17 +54,17 @@ class Engine(Protocol):
         """Name -> dtype and shape of every output array, in order."""
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Every output by name.
+        """Return every output by name.
 
         Raises:
             BackendError: a feed is missing or unknown, or its dtype or shape differs from `inputs`.
         """
 
     def close(self) -> None:
-        """Release what the engine holds; it cannot run afterwards."""
+        """Release all resources; the engine cannot run afterwards."""
 
     def __enter__(self) -> Self:
-        """The engine itself, closed at the end of the block."""
+        """Return the engine, which is closed at the end of the block."""
 
     def __exit__(self, *_: object) -> None: ...
 
@@ -124,15 +126,15 @@ class Uploading(Protocol):
     """Interface of engines that copy their feeds to a device."""
 
     def upload(self, feeds: Mapping[str, Array]) -> None:
-        """Begin to copy feeds of later runs, from any thread, while another run goes on.
+        """Start to copy feeds of later runs, from any thread, during another run.
 
-        A run with the same array objects does not copy them again while the device holds them. It holds two arrays per
-        input, and the arrays must not change.
+        A later run with the same array objects does not copy them again. The device keeps two arrays per input; the
+        arrays must not change.
         """
 
 
 def check_feeds(feeds: Mapping[str, Array], inputs: Mapping[str, TensorSpec]) -> None:
-    """Raise BackendError unless `feeds` are exactly `inputs`: names, dtypes, ranks, and equally named axes equal."""
+    """Raise BackendError unless names, dtypes and ranks are those of `inputs`, and axes of one name have one length."""
     if feeds.keys() != inputs.keys():
         raise BackendError(f"inputs {sorted(feeds)} were fed; expected {sorted(inputs)}")
     sizes: dict[str, int] = {}
@@ -145,3 +147,48 @@ def check_feeds(feeds: Mapping[str, Array], inputs: Mapping[str, TensorSpec]) ->
         ):
             shape = "x".join(map(str, spec.shape))
             raise BackendError(f"input {name!r} is {array.dtype} {array.shape}; expected {spec.dtype} {shape}")
+
+
+Signature = tuple[Mapping[str, TensorSpec], Mapping[str, TensorSpec]]  # inputs, outputs
+
+
+def map_specs(side: str, batch: int | str) -> dict[str, TensorSpec]:
+    """Return the tensor specs of one side's feature maps, by name; each scale has its own height and width."""
+    return {
+        f"{side}_{s}": TensorSpec("floating", (batch, MAP_DIM, f"{side}_height_{s}", f"{side}_width_{s}"))
+        for s in range(len(AREA_SCALES))
+    }
+
+
+IMAGE = {"image": TensorSpec("float32", ("batch", 3, "height", "width"))}
+DESCRIPTOR = {"descriptor": TensorSpec("floating", ("batch", DESCRIPTOR_DIM))}
+SCORES = {"logits": TensorSpec("floating", ("batch", 2)), "score": TensorSpec("floating", ("batch",))}
+SIGNATURES: dict[str, Signature] = {
+    "descriptor": (IMAGE, DESCRIPTOR),
+    "features": (IMAGE, DESCRIPTOR | map_specs("map", "batch")),
+    "reranker": (map_specs("query", 1) | map_specs("key", "batch"), SCORES),
+}
+
+
+def require_signature(graph: str, engine: Engine, file: Path) -> None:
+    """Raise BackendError unless an engine's inputs and outputs have the graph's names, dtypes, ranks, fixed axes."""
+    for found, expected in zip((engine.inputs, engine.outputs), SIGNATURES[graph], strict=True):
+        fits = list(found) == list(expected) and all(is_like(found[name], spec) for name, spec in expected.items())
+        if not fits:
+            raise BackendError(
+                f"{file}: {graph} of {describe(found)}; expected {describe(expected)}: build the bundle again"
+            )
+
+
+def is_like(found: TensorSpec, expected: TensorSpec) -> bool:
+    """Return True if dtype, rank and all axes of fixed length are as expected."""
+    dtypes = ("float16", "float32", "floating") if expected.dtype == "floating" else (expected.dtype,)
+    return (
+        found.dtype in dtypes
+        and len(found.shape) == len(expected.shape)
+        and all(axis == want for axis, want in zip(found.shape, expected.shape, strict=True) if isinstance(want, int))
+    )
+
+
+def describe(specs: Mapping[str, TensorSpec]) -> str:
+    return ", ".join(f"{name} {spec.dtype} {'x'.join(map(str, spec.shape))}" for name, spec in specs.items())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-OUT_OF_MEMORY = "out of memory; smaller images and a smaller --rerank need less, as do fewer programs beside this one"
+OUT_OF_MEMORY = "out of memory; use smaller images or a smaller --rerank, or close other programs"
 MEMORY_RAN_OUT = re.compile(r"bad_alloc|allocate .*memory|allocate .* bytes|failed to map segment", re.IGNORECASE)
 
 
@@ -36,7 +36,7 @@ class OutOfMemoryError(BackendError, MemoryError):
 
 
 class ImageError(CvnetError):
-    """A picture that cannot be decoded, is out of bounds, or a crop that misses it."""
+    """An image that cannot be decoded, is too large or too small, or a box outside it."""
 
 
 class GalleryError(CvnetError):
@@ -48,11 +48,11 @@ class GalleryInUseError(GalleryError):
 
 
 class RemovedError(GalleryError):
-    """An image that is no longer in the gallery as it was when that was opened."""
+    """An image that was removed or replaced after the gallery was opened."""
 
 
 class ShardsLostError(CvnetError):
-    """A part of a collection that does not answer, or is no longer what it was."""
+    """Shards whose worker does not answer, or that have changed since they were opened."""
 
 
 class DatasetError(CvnetError):
@@ -83,6 +83,6 @@ def counted(count: int, noun: str) -> str:
 
 
 def one_line(error: object) -> str:
-    """The first line of a foreign error's message, of a length that fits a terminal."""
+    """The first line of a library's error message, at most 200 characters."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:200]

@@ -1,7 +1,7 @@
 """EXIF metadata of a photo: orientation, time and place. Damaged entries read as unknown.
 
-A block is a small TIFF file with directories of 12-byte entries: tag, type, count, and the value or its position. So a
-TIFF file, or a raw file with that structure, is its own EXIF block.
+An EXIF block is a small TIFF file with directories of 12-byte entries: tag, type, count, and the value or its position.
+So a TIFF file, or a raw file that begins like one, is read as an EXIF block itself.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ Directory = dict[int, int]  # tag -> position of its entry in the block
 class Shot:
     """Time and place of a photo; None if unknown.
 
-    `taken` is in seconds since 1970 by the camera's own clock, whatever its time zone; `place` is latitude and
-    longitude in degrees, north and east positive.
+    `taken` is in seconds since 1970 by the camera's clock, without a time zone; `place` is latitude and longitude in
+    degrees, north and east positive.
     """
 
     taken: int | None = None
@@ -36,7 +36,7 @@ class Shot:
 
 
 class Block:
-    """An EXIF block, with or without the six bytes before it that JPEG has."""
+    """An EXIF block, with or without the prefix of six bytes that it has in a JPEG."""
 
     def __init__(self, exif: bytes) -> None:
         self._tiff = exif.removeprefix(b"Exif\0\0")
@@ -113,11 +113,6 @@ class Block:
             start = gps[reference] + 8
             sign = signs.index(self._tiff[start : start + 1])
             degrees = sum(n / d / unit for n, d, unit in zip(numbers[::2], numbers[1::2], (1, 60, 3600), strict=True))
-        except (
-            KeyError,
-            struct.error,
-            ValueError,
-            ZeroDivisionError,
-        ):  # missing, cut short or invalid
+        except (KeyError, struct.error, ValueError, ZeroDivisionError):  # missing, cut short or invalid
             return None
         return (-degrees if sign else degrees) if kind == RATIONAL and degrees <= limit else None

@@ -91,7 +91,7 @@ def require_regular(path: Path, status: os.stat_result) -> None:
 
 
 def read_text(path: Path) -> str:
-    """The text of a regular file of at most `MOST_TEXT` bytes.
+    """Return the text of a regular file of at most `MOST_TEXT` bytes.
 
     Raises:
         OSError: it is not such a file; see `open_regular`.
@@ -106,7 +106,7 @@ def read_text(path: Path) -> str:
 
 def kind(mode: int) -> str:
     """Name the kind of an irregular file by its `st_mode`."""
-    return KINDS.get(stat.S_IFMT(mode), "no file")
+    return KINDS.get(stat.S_IFMT(mode), "not a file")
 
 
 def rename(source: Path, target: Path) -> None:
@@ -116,7 +116,7 @@ def rename(source: Path, target: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's content or a folder's list of names is on the disk."""
+    """Wait until a file's content, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -125,15 +125,17 @@ def sync(path: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """The folder of kernels compiled for this machine. The engine writes to no other folder unasked.
+    """The folder of kernels compiled for this machine: the only one that the engine writes to by itself.
 
     Raises:
-        BackendError: the user has no home.
+        BackendError: the user has no home folder.
     """
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cvnet-engine"
     except RuntimeError as error:
-        raise BackendError("no folder to keep compiled kernels in (no home); set XDG_CACHE_HOME") from error
+        raise BackendError(
+            "no folder for compiled kernels (the user has no home folder); set XDG_CACHE_HOME"
+        ) from error
 
 
 def private_folder(folder: Path) -> Path:

@@ -57,7 +57,7 @@ AVIF_BRANDS = (b"avif", b"avis")
 MAX_PIXELS = 89_478_485  # Pillow's own bound against decompression bombs
 MAX_BYTES = 8 * MAX_PIXELS  # per file: `MAX_PIXELS` uncompressed, in four channels of 16 bits
 
-# Mean and standard deviation of ImageNet in BGR order, on a scale of 0 to 1.
+# Mean and standard deviation of ImageNet's pixels in BGR order; pixels range from 0 to 1.
 MEAN = np.array((0.406, 0.456, 0.485), np.float32)
 STD = np.array((0.225, 0.224, 0.229), np.float32)
 NORMALISED = (np.arange(256, dtype=np.float32) / np.float32(255) - MEAN[:, None]) / STD[:, None]  # (3, 256)
@@ -287,7 +287,7 @@ def mode_to_bgr(image: Image.Image) -> Array:
     if image.mode.startswith("I"):  # 16-bit grey
         grey = np.asarray(image).astype(np.int64)
         if grey.min() < 0 or grey.max() > 0xFFFF:
-            raise ImageError("more than 16 bits a value; expected 8 or 16: convert it first")
+            raise ImageError("more than 16 bits per value; expected 8 or 16: convert it first")
         return np.repeat((grey >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
     if image.mode == "F":
         raise ImageError("floating-point pixels; expected 8 or 16 bits: convert it first")
@@ -302,7 +302,9 @@ def crop(image: Array, bbx: Sequence[float]) -> Array:
     """
     height, width = image.shape[:2]
     if not np.isfinite(bbx).all():
-        raise ImageError(f"bbox {','.join(map(str, bbx))} is no box; expected x1,y1,x2,y2 within 0,0,{width},{height}")
+        raise ImageError(
+            f"bbox {','.join(map(str, bbx))} is not finite; expected x1,y1,x2,y2 within 0,0,{width},{height}"
+        )
     x1, y1, x2, y2 = (int(v) for v in bbx)
     if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
         raise ImageError(

@@ -24,14 +24,14 @@ def parse(text: str, record: type[Record]) -> Record:
         content = json.loads(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
-    parsed: Record = typed(content, record, "it")
+    parsed: Record = convert(content, record, "it")
     return parsed
 
 
-def typed(value: Any, kind: Any, name: str) -> Any:
+def convert(value: Any, kind: Any, name: str) -> Any:
     """Convert `value` to the type `kind`; errors call it `name`."""
     if isinstance(kind, types.UnionType):  # something | None
-        return None if value is None else typed(value, get_args(kind)[0], name)
+        return None if value is None else convert(value, get_args(kind)[0], name)
     expected = dict if is_dataclass(kind) else get_origin(kind) or kind
     if expected is tuple:
         expected = list
@@ -41,19 +41,19 @@ def typed(value: Any, kind: Any, name: str) -> Any:
     if actual is float and not math.isfinite(value):
         raise ValueError(f"{name} is {value}; expected a finite number")
     if is_dataclass(kind):
-        return made(value, kind, name)
+        return build(value, kind, name)
     if expected is dict:
-        return {key: typed(item, get_args(kind)[1], f"{name}.{key}") for key, item in value.items()}
+        return {key: convert(item, get_args(kind)[1], f"{name}.{key}") for key, item in value.items()}
     if expected is list:
-        return tuple(typed(item, get_args(kind)[0], f"{name}[{index}]") for index, item in enumerate(value))
+        return tuple(convert(item, get_args(kind)[0], f"{name}[{index}]") for index, item in enumerate(value))
     return value
 
 
-def made(content: dict[str, Any], record: Any, name: str) -> Any:
-    """Make a dataclass from a JSON object."""
+def build(content: dict[str, Any], record: Any, name: str) -> Any:
+    """Build a dataclass from a JSON object."""
     kinds = get_type_hints(record)
     required = {field.name for field in fields(record) if field.default is MISSING}
     odd = sorted((required - content.keys()) | (content.keys() - kinds.keys()))
     if odd:
         raise ValueError(f"{name} {'lacks' if odd[0] in required else 'has an unknown'} field {odd[0]!r}")
-    return record(**{key: typed(value, kinds[key], key) for key, value in content.items()})
+    return record(**{key: convert(value, kinds[key], key) for key, value in content.items()})

@@ -17,14 +17,13 @@ import numpy as np
 
 from cvnet_engine.engine.backends import known, open_engine, usable_threads
 from cvnet_engine.engine.bundle import Bundle, GraphFile
-from cvnet_engine.engine.contract import Array, Closing, Engine, EnginePool, Uploading
+from cvnet_engine.engine.contract import Array, Closing, Engine, EnginePool, Uploading, require_signature
 from cvnet_engine.engine.errors import BackendError, CvnetWarning, ImageError
 from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.geometry import IMAGE_GRAPHS, IMAGE_SCALES, Scales, Size
 from cvnet_engine.engine.images import Box, ImageLike, check_size, load, naming
 from cvnet_engine.engine.retrieval.blocks import Descriptors
 from cvnet_engine.engine.retrieval.descriptors import DESCRIPTORS, Descriptor
-from cvnet_engine.engine.signatures import require_signature
 
 BATCH = 4  # candidates with maps of equal size, scored at once
 

@@ -1,4 +1,4 @@
-"""Workers of a cluster: who gets which job, and what becomes of one whose worker dies."""
+"""The worker pool runs each job once, replaces dead workers, and raises the errors of jobs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.hostile.tiny import write_bundle
 
 
 class Echo:
-    """A worker that says what it is told; of an image, that there is none."""
+    """A worker that returns its argument, and reads no image."""
 
     def start(self) -> None: ...
 
@@ -36,7 +36,7 @@ def said(workers: WorkerPool, count: int) -> list[int]:
     return sorted(workers.result() for _ in range(count))
 
 
-def test_every_job_is_done_once(monkeypatch):
+def test_every_job_runs_once(monkeypatch):
     ray = FakeRay()
     workers = pool_of(2, ray, monkeypatch)
     assert said(workers, 5) == [0, 1, 2, 3, 4]
@@ -45,30 +45,32 @@ def test_every_job_is_done_once(monkeypatch):
 
 
 @pytest.mark.parametrize("deadly", [0, 2, 4])
-def test_another_does_the_job_of_a_worker_that_died(monkeypatch, deadly):
-    """Whether it died at its start or at work."""
+def test_the_job_of_a_dead_worker_is_run_by_another(monkeypatch, deadly):
+    """It may die at its start or at work."""
     ray = FakeRay(deadly)
     assert said(pool_of(2, ray, monkeypatch), 4) == [0, 1, 2, 3]
     assert len(ray.spawned) == 3
 
 
-def test_those_that_are_left_go_on_where_there_is_no_room_for_another(monkeypatch):
-    """As after the loss of a machine, with one job left and a worker that has nothing to do."""
+def test_the_other_workers_continue_without_room_for_another(monkeypatch):
+    """As after the loss of a machine, with one job left and an idle worker."""
     ray = FakeRay(2, room=2)
     assert said(pool_of(2, ray, monkeypatch), 1) == [0]
     assert len(ray.spawned) == 3
 
 
-def test_a_job_that_kills_its_workers_is_given_up(monkeypatch):
+def test_a_job_that_kills_its_workers_fails(monkeypatch):
     ray = FakeRay(*range(1, 2 * ATTEMPTS, 2))
     workers = pool_of(1, ray, monkeypatch)
     workers.give("say", 1)
-    with pytest.raises(BackendError, match=rf"^{ATTEMPTS} workers of the Ray cluster died at one job \(died\)"):
+    with pytest.raises(
+        BackendError, match=rf"^{ATTEMPTS} workers of the Ray cluster died while running one job \(died\)"
+    ):
         workers.result()
     assert len(ray.spawned) == ATTEMPTS
 
 
-def test_what_a_job_raises_is_raised_here(monkeypatch):
+def test_an_error_of_a_job_is_raised(monkeypatch):
     workers = pool_of(1, FakeRay(), monkeypatch)
     workers.give("read")
     with pytest.raises(ImageError, match=r"^a\.jpg: no image$"):
@@ -86,11 +88,11 @@ def test_what_a_job_raises_is_raised_here(monkeypatch):
         ([{"CPU": 8.0}, {"CPU": 1.0, "GPU": 1.0}], {"num_cpus": 2, "num_gpus": 1}, 0),
     ],
 )
-def test_as_many_workers_as_there_is_room_for_on_machines(machines, needed, expected):
+def test_workers_are_counted_by_machine(machines, needed, expected):
     assert count_workers(machines, needed) == expected
 
 
-def test_a_cluster_that_is_not_there_is_one_line():
+def test_a_missing_cluster_is_one_line():
     pytest.importorskip("ray", reason="Ray is not installed")
     with (
         pytest.raises(BackendError, match=r"^no Ray cluster at '127.0.0.1:1'; start one with 'ray start --head'"),
@@ -99,7 +101,7 @@ def test_a_cluster_that_is_not_there_is_one_line():
         pytest.fail("there is one")
 
 
-def test_without_ray_it_is_one_line(monkeypatch, tmp_path):
+def test_missing_ray_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     with (
         pytest.raises(BackendError, match=r"^Ray cannot be imported .*uv sync --inexact --extra ray"),

@@ -16,8 +16,8 @@ from onnxruntime.quantization import quantize_static
 
 from cvnet_engine.engine.backends import open_engine
 from cvnet_engine.engine.backends.openvino import WEIGHT_MAX
+from cvnet_engine.engine.contract import require_signature
 from cvnet_engine.engine.errors import BackendError, ExportError
-from cvnet_engine.engine.signatures import require_signature
 from cvnet_engine.export import parity, precision
 from cvnet_engine.export.graphs import GRAPHS
 from cvnet_engine.export.precision import FLOAT, HALF, INT8_MAX, cpu_weight_max, take_half_keys, to_fp16, to_int8

@@ -10,10 +10,9 @@ import numpy as np
 
 from cvnet_engine.engine.backends.native.library import Maps, Tensor, expect, library
 from cvnet_engine.engine.backends.native.weights import load
-from cvnet_engine.engine.contract import Array, Closing, TensorSpec, check_feeds
+from cvnet_engine.engine.contract import SIGNATURES, Array, Closing, TensorSpec, check_feeds
 from cvnet_engine.engine.errors import BackendError
 from cvnet_engine.engine.geometry import AREA_SCALES, unit_map_sizes
-from cvnet_engine.engine.signatures import SIGNATURES
 
 PRECISIONS = {"fp32": 0, "bf16": 1, "int8": 2}  # of all products; sums and normalisation are float32
 

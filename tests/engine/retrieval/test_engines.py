@@ -16,14 +16,13 @@ import pytest
 from onnx import TensorProto, helper
 
 from cvnet_engine.engine.bundle import Bundle, sha256
-from cvnet_engine.engine.contract import Array, Closing, TensorSpec
+from cvnet_engine.engine.contract import SIGNATURES, Array, Closing, TensorSpec
 from cvnet_engine.engine.errors import BackendError, ImageError
 from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.geometry import GRAPH_NAMES, IMAGE_SCALES
 from cvnet_engine.engine.retrieval import engines
 from cvnet_engine.engine.retrieval.descriptors import DESCRIPTORS
 from cvnet_engine.engine.retrieval.engines import Engines, open_graph
-from cvnet_engine.engine.signatures import SIGNATURES
 from tests.galleries import features
 
 FLOAT, HALF, DOUBLE, INT = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.INT64
