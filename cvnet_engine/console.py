@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -32,6 +32,9 @@ from cvnet_engine.engine.bundle import Manifest
 from cvnet_engine.engine.errors import CvnetError
 from cvnet_engine.engine.files import write_atomically
 from cvnet_engine.outputs import STANDARD_OUTPUT
+
+if TYPE_CHECKING:
+    from cvnet_engine.engine.gallery.writer import GalleryWriter
 
 # control characters, line separators, bidirectional controls, and the surrogates that stand for undecodable bytes
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -133,6 +136,12 @@ def warn_of_model(manifest: Manifest) -> None:
     text = notice(manifest)
     if text:
         warn_once(text)
+
+
+def warn_of_repairs(writer: GalleryWriter, remedy: str = "") -> None:
+    """Print the problems that were found and repaired when a gallery was opened for writing, if any."""
+    if writer.repairs:
+        warn(f"{writer.path}: {', '.join(writer.repairs)}{remedy}")
 
 
 @cache

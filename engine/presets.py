@@ -1,12 +1,17 @@
-"""Presets of build, index and search settings: as published, balanced, or fast."""
+"""Presets of build, index and search settings, and the settings to index with."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
+from cvnet_engine.engine.bundle import Manifest
 from cvnet_engine.engine.errors import CvnetError
-from cvnet_engine.engine.geometry import IMAGE_SCALES, Scales
+from cvnet_engine.engine.gallery.info import INFO, GalleryInfo, read_info
+from cvnet_engine.engine.gallery.map_codecs import kind_wanted
+from cvnet_engine.engine.geometry import IMAGE_SCALES, Scales, require_scales
 from cvnet_engine.engine.retrieval.searcher import Plan, RerankWith
 
 
@@ -53,24 +58,51 @@ class Preset:
 
 
 PresetName = Literal["exact", "balanced", "fast"]
-PRESETS: dict[PresetName, Preset] = {
+PRESETS: dict[str, Preset] = {
     "exact": Preset(),
     "balanced": Preset("int8", 768, (1.0,), "coded:24", rerank_full=30),
     "fast": Preset("int8", 512, (1.0,), "coded:16", rerank_full=20),
 }  # see docs/decisions/reranking-and-presets.md
 
 
-def named(name: str) -> Preset:
-    """Return a preset by name.
+def named(name: str | None) -> Preset:
+    """Return a preset by name; `exact` if it is None.
 
     Raises:
         CvnetError: the name is unknown.
     """
+    if name is None:
+        return PRESETS["exact"]
     if name not in PRESETS:
         raise CvnetError(f"preset {name!r}: expected one of {', '.join(PRESETS)}")
     return PRESETS[name]
 
 
-def limit_px(max_side: int | None, preset: PresetName | None) -> int | None:
-    """Return the longest side of an image: `max_side` (0 for no limit), or the preset's if it is None."""
-    return PRESETS[preset or "exact"].max_side_px if max_side is None else max_side or None
+def gallery_settings(
+    manifest: Manifest,
+    gallery: Path | None,
+    preset: str | None = None,
+    max_side_px: int | None = None,
+    maps: str | None = None,
+    scales: Iterable[float] | None = None,
+) -> GalleryInfo:
+    """Return the settings to index with: the arguments, and a default for those that are None.
+
+    The default is the preset's value. Without a preset, it is the existing gallery's, or that of `exact`.
+
+    Args:
+        gallery: folder of the gallery, which need not exist; None for a temporary one.
+        max_side_px: see `Preset`; 0 for no limit.
+
+    Raises:
+        CvnetError: an argument is invalid, or the gallery's settings cannot be read.
+    """
+    default: Preset | GalleryInfo = named(preset)
+    if preset is None and gallery and (gallery / INFO).exists():
+        default = read_info(gallery)
+    return GalleryInfo.made_with(
+        manifest,
+        default.max_side_px if max_side_px is None else max_side_px or None,
+        kind_wanted(maps) if maps else default.maps,
+        require_scales(scales) if scales else default.scales,
+    )

@@ -15,12 +15,13 @@ from cvnet_engine.engine.errors import BackendError, ImageError, install_hint
 from cvnet_engine.engine.gallery.indexing import find_images
 from cvnet_engine.engine.geometry import Size
 from cvnet_engine.engine.images import read_size
-from cvnet_engine.engine.presets import PRESETS
+from cvnet_engine.engine.presets import named
 from cvnet_engine.options import BuildOptions
 
 
 def run(options: BuildOptions) -> None:
-    sizes = parse_sizes(options.sizes, PRESETS[options.preset or "exact"].max_side_px)
+    preset = named(options.preset)
+    sizes = parse_sizes(options.sizes, preset.max_side_px)
     try:
         from cvnet_engine.export.build import build
     except ImportError as error:
@@ -33,7 +34,7 @@ def run(options: BuildOptions) -> None:
             options.depth,
             options.out,
             options.backend,
-            options.precision or PRESETS[options.preset or "exact"].precision,
+            options.precision or preset.precision,
             sizes,
             options.calibration,
             [target for target in options.targets.split(",") if target],

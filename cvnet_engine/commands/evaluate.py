@@ -14,13 +14,12 @@ from cvnet_engine.benchmarks.accuracy.agreement import Agreement, compare
 from cvnet_engine.benchmarks.accuracy.dataset import Dataset
 from cvnet_engine.benchmarks.accuracy.evaluation import GLOBAL, Evaluation, Task, Timed
 from cvnet_engine.benchmarks.accuracy.journal import Journal
-from cvnet_engine.commands.index import scales_for
 from cvnet_engine.commands.subject import ClusterSubject, EngineSubject, ReferenceSubject, Subject
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.cluster import Cluster
 from cvnet_engine.engine.errors import CvnetError, DatasetError
 from cvnet_engine.engine.geometry import IMAGE_SCALES, Scales, format_scales
-from cvnet_engine.engine.presets import PRESETS
+from cvnet_engine.engine.presets import gallery_settings, named
 from cvnet_engine.options import PYTORCH, EvalOptions, cluster_of
 from cvnet_engine.pages.evaluation import AGAINST, ENGINE, REFERENCE, accuracy, agreement_table, evaluation_page
 from cvnet_engine.pages.rendering import render
@@ -34,10 +33,10 @@ def run(options: EvalOptions) -> None:
         raise CvnetError(
             f"--runner {options.runner} needs --gallery, in a folder that every machine of the cluster can read"
         )
-    plan = PRESETS[options.preset or "exact"].plan(1, None, options.rerank_with, options.rerank_full)
+    plan = named(options.preset).plan(1, None, options.rerank_with, options.rerank_full)
     shortlists = [plan.rerank] if options.rerank is None else parse_shortlists(options.rerank)
-    scales = scales_for(None, options.preset, options.gallery)
     bundle = Bundle(options.bundle)
+    scales = gallery_settings(bundle.manifest, options.gallery, options.preset).scales
     dataset = datasets.load(options.data_dir, options.dataset, cropped=not options.uncropped)
     if options.distractors:
         dataset = dataset.with_distractors(datasets.read_distractors(options.distractors))

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from cvnet_engine import console
 from cvnet_engine.commands.watching import folders_of, follow, open_changes
 from cvnet_engine.engine.bundle import Bundle
-from cvnet_engine.engine.cluster import Cluster
 from cvnet_engine.engine.errors import CvnetError, ImageError
-from cvnet_engine.engine.gallery.indexing import Found, IndexReport, Patterns, find, index, streams
-from cvnet_engine.engine.gallery.info import GalleryInfo, kind_of, scales_of
-from cvnet_engine.engine.gallery.map_codecs import kind_wanted
-from cvnet_engine.engine.gallery.ray_indexing import index_on_cluster
+from cvnet_engine.engine.gallery.indexing import Found, IndexReport, Patterns, find
+from cvnet_engine.engine.gallery.ray_indexing import Indexer, opened_indexer
 from cvnet_engine.engine.gallery.writer import GalleryWriter
-from cvnet_engine.engine.geometry import IMAGE_SCALES, Scales, parse_scales
-from cvnet_engine.engine.presets import PRESETS, PresetName, limit_px
-from cvnet_engine.engine.retrieval.engines import Engines
+from cvnet_engine.engine.geometry import parse_scales
+from cvnet_engine.engine.presets import gallery_settings
 from cvnet_engine.options import IndexOptions, cluster_of
 
 STANDARD_INPUT = Path("-")
@@ -33,64 +28,44 @@ LISTED = 20  # unreadable images shown; all of them are in the JSON
 def run(options: IndexOptions) -> None:
     cluster = cluster_of(options)
     if options.watch and cluster:
-        raise CvnetError("--watch adds images as they come, by this process: leave --runner out")
-    max_side_px = limit_px(options.max_side, options.preset)
-    maps = maps_for(options.maps, options.preset, options.gallery)
-    scales = scales_for(options.scales, options.preset, options.gallery)
+        raise CvnetError("--watch works in this process only; remove --runner")
     sources, patterns = (
         with_listed(options.images),
         Patterns(tuple(options.include or ()), tuple(options.exclude or ())),
     )
     folders = folders_of(sources) if options.watch else []
     changes = open_changes(folders) if options.watch else None
-    bundle = Bundle(options.bundle)
+    bundle, gallery = Bundle(options.bundle), options.gallery
+    scales = parse_scales(options.scales) if options.scales else None
+    settings = gallery_settings(bundle.manifest, gallery, options.preset, options.max_side, options.maps, scales)
     found = find_now(sources, patterns, options.watch)
     paths = found.images
     started = time.perf_counter()
     report = IndexReport(skipped=found.skipped)
     stopped: BaseException | None = None
-    made = GalleryInfo.made_with(bundle.manifest, max_side_px, maps, scales)
     try:
-        with GalleryWriter(options.gallery, made) as writer:
-            if cluster:
-                fill_on_cluster(paths, bundle, writer, report, cluster)
-            else:
-                at_once = streams(bundle, options.threads, max_side_px)
-                with Engines.open(bundle, options.threads, scales, at_once) as engines:
-                    fill(paths, engines, writer, report)
-                    if changes:
-                        console.say(f"{options.gallery}: {len(writer)} images; watching for more, Ctrl-C to stop")
-                        follow(changes, folders, patterns, engines, writer, report)
+        with (
+            GalleryWriter(gallery, settings) as writer,
+            opened_indexer(bundle, settings, options.threads, cluster) as indexer,
+        ):
+            fill(indexer, paths, writer, report)
+            if changes:
+                console.say(f"{gallery}: {len(writer)} images; watching for more, Ctrl-C to stop")
+                follow(changes, folders, patterns, indexer, writer, report)
     except (KeyboardInterrupt, CvnetError) as error:
         stopped = error
     seconds = time.perf_counter() - started
     if report.usable or report.failed:
-        summarise(report, options.gallery, max(len(paths), report.usable + len(report.failed)), seconds)
+        summarise(report, gallery, max(len(paths), report.usable + len(report.failed)), seconds)
     if options.json:
-        console.write_json(options.json, to_json(report, options.gallery, seconds))
+        console.write_json(options.json, to_json(report, gallery, seconds))
     if isinstance(stopped, KeyboardInterrupt):
-        raise KeyboardInterrupt("what was added is stored: run the same command again to go on") from stopped
+        raise KeyboardInterrupt("what was added is stored: run the same command again to resume") from stopped
     if stopped:
         raise stopped
     if not report.usable:
         raise ImageError(f"none of {len(paths)} images could be read; expected at least one")
     console.warn_of_model(bundle.manifest)
-
-
-def maps_for(maps: str | None, preset: PresetName | None, gallery: Path) -> str:
-    """Return the format of --maps, else the preset's, else the gallery's."""
-    if maps is None and preset is None:
-        return kind_of(gallery)
-    return kind_wanted(maps or PRESETS[preset or "exact"].maps)
-
-
-def scales_for(scales: str | None, preset: PresetName | None, gallery: Path | None) -> Scales:
-    """Return the scales of --scales, else the preset's, else the gallery's, else all."""
-    if scales:
-        return parse_scales(scales)
-    if preset:
-        return PRESETS[preset].scales
-    return scales_of(gallery) if gallery else IMAGE_SCALES
 
 
 def find_now(sources: Sequence[Path], patterns: Patterns, watch: bool) -> Found:
@@ -121,30 +96,15 @@ def paths_of(data: bytes) -> list[Path]:
     return [Path(os.fsdecode(name)) for name in data.split(separator) if name]
 
 
-def fill(paths: Sequence[Path], engines: Engines, writer: GalleryWriter, report: IndexReport) -> None:
-    """Index images in this process with a progress bar; updates `report`."""
-    with filling(len(paths), writer) as done:
-        index(paths, engines, writer, writer.info.max_side_px, report, done)
-
-
-def fill_on_cluster(
-    paths: Sequence[Path], bundle: Bundle, writer: GalleryWriter, report: IndexReport, cluster: Cluster
-) -> None:
-    """Index images on a Ray cluster with a progress bar; updates `report`."""
-    with filling(len(paths), writer) as done:
-        index_on_cluster(paths, bundle, writer, report, cluster, done)
-
-
-@contextlib.contextmanager
-def filling(images: int, writer: GalleryWriter) -> Iterator[Callable[[Path], None]]:
-    """Show progress. Yields the callback to call after each image; reports repaired and still-damaged images."""
-    if writer.repairs:
-        console.warn(f"{writer.path}: {', '.join(writer.repairs)}; of the images given, these are taken in anew")
-    with console.progress("indexing", images) as advance:
-        yield lambda _: advance()
+def fill(indexer: Indexer, paths: Sequence[Path], writer: GalleryWriter, report: IndexReport) -> None:
+    """Index images with a progress bar; print which images were lost before, and which stay damaged."""
+    console.warn_of_repairs(writer, "; those of its images that are given here are indexed again")
+    with console.progress("indexing", len(paths)) as advance:
+        indexer(paths, writer, report, lambda _: advance())
     if writer.damaged:
         console.warn(
-            f"{writer.path}: {len(writer.damaged)} images stay damaged, as {writer.damaged[0]}; give them, too"
+            f"{writer.path}: {len(writer.damaged)} images are still damaged, such as {writer.damaged[0]}; "
+            "index them too, to repair them"
         )
 
 
@@ -156,7 +116,7 @@ def summarise(report: IndexReport, gallery: Path, total: int, seconds: float) ->
         f"{len(report.failed)} unreadable of {total} images, {seconds:.1f} s{rate}"
     )
     if report.score_drift is not None:
-        console.say(f"maps kept so change a pair score by {report.score_drift:.1e} at most, on the last images")
+        console.say(f"compressed maps change pair scores by at most {report.score_drift:.1e}, on the last images")
     if report.fidelity:
         console.say(f"maps: {report.fidelity}")
     for reason, count in Counter(report.skipped.values()).most_common():

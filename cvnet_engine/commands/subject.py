@@ -18,17 +18,19 @@ from cvnet_engine.benchmarks.accuracy.projection import Workload, rates, workloa
 from cvnet_engine.benchmarks.accuracy.ray_evaluation import complete_on_cluster
 from cvnet_engine.benchmarks.methods.kept_memory import keep_memory
 from cvnet_engine.benchmarks.methods.method import identity_of, open_reference
-from cvnet_engine.commands.index import fill, fill_on_cluster
+from cvnet_engine.commands.index import fill
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.cluster import Cluster
 from cvnet_engine.engine.contract import Closing
 from cvnet_engine.engine.errors import DatasetError, GalleryError
 from cvnet_engine.engine.files import absolute
 from cvnet_engine.engine.gallery.indexing import IndexReport
-from cvnet_engine.engine.gallery.info import GalleryInfo, kind_of
+from cvnet_engine.engine.gallery.info import GalleryInfo
+from cvnet_engine.engine.gallery.ray_indexing import indexer_with, opened_indexer
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.geometry import IMAGE_SCALES, Scales
+from cvnet_engine.engine.presets import gallery_settings
 from cvnet_engine.engine.retrieval.engines import Engines
 
 
@@ -74,16 +76,19 @@ class EngineSubject(Closing):
         images = [path for path in task.dataset.images if absolute(path) not in known]
         return remaining(QueryEntries(task, self._identity, journal), images)
 
+    @cached_property
+    def _settings(self) -> GalleryInfo:
+        return gallery_settings(self._bundle.manifest, self._gallery, max_side_px=0, scales=self._scales)
+
     @property
     def _identity(self) -> str:
         """The model and the gallery's map format, because pair scores depend on both."""
-        return f"{identity_of(self._bundle.manifest, self._scales)} {kind_of(self._gallery)}"
+        return f"{identity_of(self._bundle.manifest, self._scales)} {self._settings.maps}"
 
     def evaluate(self, task: Task, journal: Journal) -> Timed:
         started = time.perf_counter()
         report = IndexReport()
-        made = GalleryInfo.made_with(self._bundle.manifest, None, kind_of(self._gallery), self._scales)
-        with GalleryWriter(self._gallery, made) as writer:
+        with GalleryWriter(self._gallery, self._settings) as writer:
             self._fill([absolute(path) for path in task.dataset.images], writer, report)
         if report.failed:
             path, reason = next(iter(report.failed.items()))
@@ -96,7 +101,7 @@ class EngineSubject(Closing):
         return evaluation, {"index": indexed_s, "indexed": indexed, "queries": evaluation.seconds}
 
     def _fill(self, paths: Sequence[Path], writer: GalleryWriter, report: IndexReport) -> None:
-        fill(paths, self._engines, writer, report)
+        fill(indexer_with(self._engines), paths, writer, report)
 
     def _judge(self, database: Selection, entries: QueryEntries) -> Evaluation:
         with self._judging(entries.task) as advance:
@@ -117,7 +122,8 @@ class ClusterSubject(EngineSubject):
         return self._remaining(task, journal), None
 
     def _fill(self, paths: Sequence[Path], writer: GalleryWriter, report: IndexReport) -> None:
-        fill_on_cluster(paths, self._bundle, writer, report, self._cluster)
+        with opened_indexer(self._bundle, self._settings, cluster=self._cluster) as indexer:
+            fill(indexer, paths, writer, report)
 
     def _judge(self, database: Selection, entries: QueryEntries) -> Evaluation:
         with self._judging(entries.task) as advance:

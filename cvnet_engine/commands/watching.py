@@ -9,9 +9,9 @@ from pathlib import Path
 from cvnet_engine import console
 from cvnet_engine.engine.errors import CvnetError, ImageError, install_hint
 from cvnet_engine.engine.files import absolute
-from cvnet_engine.engine.gallery.indexing import IndexReport, Patterns, find, index, is_folder
+from cvnet_engine.engine.gallery.indexing import IndexReport, Patterns, find, is_folder
+from cvnet_engine.engine.gallery.ray_indexing import Indexer
 from cvnet_engine.engine.gallery.writer import GalleryWriter
-from cvnet_engine.engine.retrieval.engines import Engines
 
 QUIET_MS = 1000  # pause without changes before indexing, because a file that is being copied changes all the time
 MOST_MS = 30_000  # longest time to collect changes if there is no such pause
@@ -64,7 +64,7 @@ def follow(
     changes: Changes,
     folders: Sequence[Path],
     patterns: Patterns,
-    engines: Engines,
+    indexer: Indexer,
     writer: GalleryWriter,
     report: IndexReport,
 ) -> None:
@@ -78,7 +78,7 @@ def follow(
         for path in images:
             report.failed.pop(path, None)
         before = replace(report)
-        index(images, engines, writer, writer.info.max_side_px, report)
+        indexer(images, writer, report, lambda _: None)
         if (report.added, report.updated) != (before.added, before.updated):
             console.say(
                 f"{writer.path}: {report.added - before.added} added, {report.updated - before.updated} updated"

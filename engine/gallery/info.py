@@ -119,16 +119,6 @@ def write_info(path: Path, info: GalleryInfo) -> None:
     write_atomically(path / INFO, json.dumps(content, indent=2) + "\n")
 
 
-def kind_of(path: Path) -> str:
-    """Return how an existing gallery stores maps; the default for a new one."""
-    return read_info(path).maps if (path / INFO).exists() else "float16"
-
-
-def scales_of(path: Path) -> Scales:
-    """Return the image scales of an existing gallery; the published ones for a new one."""
-    return read_info(path).scales if (path / INFO).exists() else IMAGE_SCALES
-
-
 def require_equal(gallery: GalleryInfo, wanted: GalleryInfo, path: Path) -> None:
     """Raise GalleryError if features made with the settings `wanted` cannot be added to the gallery."""
     if gallery.descriptor != wanted.descriptor:

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.errors import GalleryError, GalleryInUseError, ImageError, one_line
 from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.files import read_text, write_atomically
-from cvnet_engine.engine.gallery.indexing import IndexReport, index
+from cvnet_engine.engine.gallery.indexing import IndexReport, index, streams
 from cvnet_engine.engine.gallery.info import INFO, GalleryInfo, read_info
 from cvnet_engine.engine.gallery.map_codecs import FIT_IMAGES, CompressedCodec
 from cvnet_engine.engine.gallery.shards import shard_files
@@ -214,6 +215,32 @@ class PartWorker(Worker):
     def score(self, query: Features, keys: Sequence[Features]) -> Array:
         """Return the pair scores (n,) of a query and n candidates."""
         return self.engines.score(query, keys)
+
+
+class Indexer(Protocol):
+    """Adds images to a gallery with opened engines; see `indexing.index`."""
+
+    def __call__(
+        self, paths: Sequence[Path], writer: GalleryWriter, report: IndexReport, done: Callable[[Path], None]
+    ) -> None: ...
+
+
+def indexer_with(engines: Engines) -> Indexer:
+    """Return the function that indexes images with engines of this process."""
+    return lambda paths, writer, report, done: index(paths, engines, writer, writer.info.max_side_px, report, done)
+
+
+@contextlib.contextmanager
+def opened_indexer(
+    bundle: Bundle, settings: GalleryInfo, threads: int | None = None, cluster: Cluster | None = None
+) -> Iterator[Indexer]:
+    """Yield the function that indexes images: with engines of this process, or on a Ray cluster if one is given."""
+    if cluster:
+        yield lambda paths, writer, report, done: index_on_cluster(paths, bundle, writer, report, cluster, done)
+        return
+    at_once = streams(bundle, threads, settings.max_side_px)
+    with Engines.open(bundle, threads, settings.scales, at_once) as engines:
+        yield indexer_with(engines)
 
 
 def index_on_cluster(

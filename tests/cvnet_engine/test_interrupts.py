@@ -87,7 +87,7 @@ def test_an_interrupted_index_resumes(bundle, tmp_path):
         photo(tmp_path / "photos" / f"{n:02d}.jpg", 64, 80, seed=n)
     options = ["index", tmp_path / "photos", "--bundle", bundle, "--gallery", tmp_path / "g"]
     interrupted = subprocess.run([sys.executable, "-c", INTERRUPTED, *options], capture_output=True, text=True)
-    said = "interrupted; what was added is stored: run the same command again to go on\n"
+    said = "interrupted; what was added is stored: run the same command again to resume\n"
     assert (interrupted.returncode, interrupted.stderr) == (130, said)
     assert "added, 0 updated" in interrupted.stdout
     assert len(Gallery(tmp_path / "g")) == 3

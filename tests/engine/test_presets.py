@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
 
 from cvnet_engine.engine.errors import CvnetError
+from cvnet_engine.engine.gallery.info import GalleryInfo, write_info
 from cvnet_engine.engine.gallery.map_codecs import parse_kind
-from cvnet_engine.engine.geometry import require_scales
-from cvnet_engine.engine.presets import PRESETS, PresetName, limit_px, named
+from cvnet_engine.engine.geometry import IMAGE_SCALES, require_scales
+from cvnet_engine.engine.presets import PRESETS, PresetName, gallery_settings, named
 from cvnet_engine.engine.retrieval.searcher import Plan
 
 
@@ -57,12 +59,32 @@ def test_what_cannot_be_searched_is_said(asked, message):
 
 def test_a_preset_by_its_name():
     assert named("fast") is PRESETS["fast"]
+    assert named(None) is PRESETS["exact"]
     with pytest.raises(CvnetError, match="preset 'faster': expected one of exact, balanced, fast"):
         named("faster")
 
 
-def test_a_limit_of_nought_is_none():
-    assert limit_px(0, "fast") is None
-    assert limit_px(700, "fast") == 700
-    assert limit_px(None, "fast") == PRESETS["fast"].max_side_px
-    assert limit_px(None, None) == 1024
+MANIFEST = SimpleNamespace(features_id="f", weights="w", descriptor="cvnet")
+
+
+@pytest.mark.parametrize(
+    ("recorded", "given", "expected"),
+    [
+        (None, {}, (1024, "float16", IMAGE_SCALES)),
+        (None, {"preset": "fast"}, (512, "coded:16", (1.0,))),
+        (None, {"preset": "fast", "max_side_px": 0, "maps": "float16"}, (None, "float16", (1.0,))),
+        (None, {"max_side_px": 700, "scales": [1, 0.7071]}, (700, "float16", (0.7071, 1.0))),
+        ((None, "coded:24", (1.0,)), {}, (None, "coded:24", (1.0,))),
+        ((640, "coded:24", (1.0,)), {"maps": "coded"}, (640, "coded:24", (1.0,))),
+        ((640, "coded:24", (1.0,)), {"preset": "exact"}, (1024, "float16", IMAGE_SCALES)),
+    ],
+)
+def test_settings_are_given_or_the_presets_or_the_gallerys(tmp_path, recorded, given, expected):
+    if recorded:
+        write_info(tmp_path, GalleryInfo.made_with(MANIFEST, *recorded))
+    settings = gallery_settings(MANIFEST, tmp_path, **given)
+    assert settings == GalleryInfo.made_with(MANIFEST, *expected)
+
+
+def test_settings_without_a_gallery_are_those_of_exact():
+    assert gallery_settings(MANIFEST, None).max_side_px == PRESETS["exact"].max_side_px

@@ -26,8 +26,7 @@ def merge_galleries(options: MergeOptions) -> None:
     report = CopyReport()
     images = sum(read_statistics(source, infos[source]).images for source in options.sources)
     with resumable(), GalleryWriter(options.gallery, replace(infos[options.gallery], code="")) as writer:
-        if writer.repairs:
-            console.warn(f"{options.gallery}: {', '.join(writer.repairs)}")
+        console.warn_of_repairs(writer)
         if writer.needs_fit:
             first = infos[options.sources[0]]
             writer.use_codec(CompressedCodec.load(options.sources[0], first.code), first.fidelity)

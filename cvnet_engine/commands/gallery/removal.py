@@ -50,8 +50,7 @@ def prune(options: PruneOptions) -> None:
 def remove_chosen(path: Path, choose: Callable[[Sequence[Path]], list[Path]]) -> None:
     """Remove the images that `choose` returns."""
     with GalleryWriter.reopen(path) as writer:
-        if writer.repairs:
-            console.warn(f"{path}: {', '.join(writer.repairs)}")
+        console.warn_of_repairs(writer)
         chosen = choose(writer.paths)
         with console.progress("removing", len(chosen)) as advance:
             writer.remove(chosen, advance)
@@ -69,8 +68,7 @@ def show(paths: Sequence[Path]) -> None:
 
 def compact(options: CompactOptions) -> None:
     with GalleryWriter.reopen(options.gallery) as writer:
-        if writer.repairs:
-            console.warn(f"{options.gallery}: {', '.join(writer.repairs)}")
+        console.warn_of_repairs(writer)
         before = read_statistics(options.gallery, writer.info)
         with console.progress("compacting", before.shards) as advance:
             writer.compact(advance)

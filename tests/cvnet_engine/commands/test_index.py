@@ -19,6 +19,7 @@ from cvnet_engine.commands.watching import changed_images, follow, open_changes
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.errors import CvnetError
 from cvnet_engine.engine.gallery.indexing import IndexReport, Patterns, find
+from cvnet_engine.engine.gallery.ray_indexing import indexer_with
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.geometry import IMAGE_SCALES
@@ -111,12 +112,12 @@ def test_an_empty_list_is_said_on_one_line(tiny, tmp_path):
 # --------------------------------------------------------------------------------------------------- scales
 
 
-def test_a_gallery_has_its_scales_and_describes_queries_by_them(tiny, album, tmp_path):
+def test_a_gallery_keeps_its_longest_side_and_scales(tiny, album, tmp_path):
     """Pixels of noise differ when they are scaled, so that a query of other scales would not be its own match."""
     gallery = tmp_path / "g"
-    first = run(tiny, gallery, album / "a.jpg", "--scales", "1,0.7071")
+    first = run(tiny, gallery, album / "a.jpg", "--scales", "1,0.7071", "--max-side", "60")
     assert first.returncode == 0, first.stderr
-    again = run(tiny, gallery, album / "a.jpg", album / "b.png")  # those of the gallery
+    again = run(tiny, gallery, album / "a.jpg", album / "b.png")  # takes the gallery's settings
     assert again.returncode == 0, again.stderr
     other = run(tiny, gallery, album / "a.jpg", "--scales", "0.7071,1,1.4142")
     assert (other.returncode, other.stderr.decode()) == (
@@ -125,10 +126,10 @@ def test_a_gallery_has_its_scales_and_describes_queries_by_them(tiny, album, tmp
     )
     bundle = Bundle(tiny)
     with Gallery(gallery) as opened, Engines.open(bundle, 1, (0.7071, 1.0)) as engines:
-        assert opened.info.scales == (0.7071, 1.0)
-        expected = engines.extract_from(album / "b.png", max_side_px=1024).descriptor
+        assert (opened.info.scales, opened.info.max_side_px) == ((0.7071, 1.0), 60)
+        expected = engines.extract_from(album / "b.png", max_side_px=60).descriptor
         np.testing.assert_array_equal(opened.descriptors[1], expected)
-        published = replace(engines, scales=IMAGE_SCALES).extract_from(album / "b.png", max_side_px=1024).descriptor
+        published = replace(engines, scales=IMAGE_SCALES).extract_from(album / "b.png", max_side_px=60).descriptor
         assert np.abs(published - expected).max() > 1e-4
         with Retriever(bundle, opened) as searching:
             np.testing.assert_array_equal(searching.descriptor(album / "b.png"), expected)
@@ -165,7 +166,7 @@ def test_what_is_watched_goes_into_the_gallery_until_ctrl_c(tiny, tmp_path):
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors == "interrupted; what was added is stored: run the same command again to go on\n"
+    assert errors == "interrupted; what was added is stored: run the same command again to resume\n"
     assert Gallery(tmp_path / "g").paths == [tmp_path / "album" / "new" / "a.jpg"]
 
 
@@ -186,7 +187,7 @@ def test_a_file_that_can_be_read_at_last_is_no_failure_any_more(album, tmp_path)
 
     report = IndexReport()
     with GalleryWriter(tmp_path / "g", INFO) as writer:
-        follow(changes(), [album], Patterns(), FakeEngines(), writer, report)
+        follow(changes(), [album], Patterns(), indexer_with(FakeEngines()), writer, report)
     assert (report.added, report.failed) == (1, {})
 
 
