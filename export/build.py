@@ -9,12 +9,13 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 from cvnet_engine.cvnet import checkpoint, seeded
+from cvnet_engine.cvnet.model import CVNet
 from cvnet_engine.engine.backends import BACKENDS, PRECISIONS, WHOLE, choice, open_engine
 from cvnet_engine.engine.bundle import (
     BUILT,
@@ -38,35 +39,44 @@ from cvnet_engine.export.artifacts import Artifacts
 from cvnet_engine.export.selection import Choice, choose
 
 LIBRARIES = ("torch", "torchvision", "onnx", "onnxscript", "onnx-ir", "numpy")
-NATIVE = "native"  # the pair scorer
 CALIBRATION_IMAGES, CALIBRATION_SIDE_PX = 48, 640
 
 
-def build(
-    weights: str,
-    depth: int,
-    out: Path,
-    backend: str = "auto",
-    precision: str = "fp32",
-    sizes: Sequence[tuple[int, int]] = ((768, 1024),),
-    calibration: Path | None = None,
-    targets: Sequence[str] = (),
-    step: Callable[[str], None] = lambda _: None,
-    note: Callable[[str], None] = lambda _: None,
-    descriptor: str = "cvnet",
-) -> Manifest:
-    """Build the bundle of a model in the folder `out`, replacing an existing bundle.
+@dataclass(frozen=True)
+class BuildSettings:
+    """Settings of a build.
 
-    Args:
+    Attributes:
         weights, depth: see `checkpoint.load`.
         backend: one backend for all graphs, or `auto` for each graph's fastest backend at the first of `sizes`.
         precision: one of `PRECISIONS`.
         sizes: (height, width) px of the expected images, the most frequent size first.
         calibration: folder of photos like the expected ones, to calibrate int8 and to measure accuracy loss.
         targets: GPU architectures to compile for ahead of time (TensorRT for RTX only).
+        descriptor: one of `DESCRIPTOR_NAMES`.
+    """
+
+    weights: str
+    depth: int
+    backend: str = "auto"
+    precision: str = "fp32"
+    sizes: Sequence[Size] = ((768, 1024),)
+    calibration: Path | None = None
+    targets: Sequence[str] = ()
+    descriptor: str = "cvnet"
+
+
+def build(
+    settings: BuildSettings,
+    out: Path,
+    step: Callable[[str], None] = lambda _: None,
+    note: Callable[[str], None] = lambda _: None,
+) -> Manifest:
+    """Build the bundle of a model in the folder `out`, replacing an existing bundle.
+
+    Args:
         step: called with a description of each stage when it begins.
         note: called with each remark on the weights, see `checkpoint.load`.
-        descriptor: one of `DESCRIPTOR_NAMES`.
 
     Raises:
         WeightsError, ExportError, BackendError, ImageError: see `checkpoint.load`, `export`, `choose`, `find_images`.
@@ -74,37 +84,80 @@ def build(
     """
     if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise BundleError(f"{out}: exists and is not a bundle; expected a new folder or a bundle to replace")
-    candidates = {graph: candidate_backends(graph, backend, precision) for graph in GRAPH_NAMES}
-    sizes = usable_sizes(sizes, descriptor)
-    photos = calibration_photos(calibration, precision, descriptor)
-    targets = resolved_targets(candidates["features"], targets)
-    not_run = why_not_run(candidates["features"], targets)
-    step(f"loading {weights}")
-    model = checkpoint.load(weights, depth, note, descriptor)
+    started = Build(settings, step)
+    step(f"loading {settings.weights}")
+    model = checkpoint.load(settings.weights, settings.depth, note, settings.descriptor)
     with unfinished_folder(out) as folder:
-        artifacts = Artifacts(folder, model, precision, photos, list(sizes), targets, step)
-        planned = any(BACKENDS[name].suffix == ".plan" for name in candidates["features"])
-        cases: dict[str, list[parity.Case]] = {}
-        if not not_run:
-            step("running PyTorch to compare with")
-            cases = parity.cases(model, parity.samples(list(sizes) if planned else None, photos, descriptor))
-        choices: dict[str, Choice] = {}
-        for graph, backends in candidates.items():
-            files = {name: artifacts.file(graph, name) for name in backends}
-            if cases:
-                step(f"checking {graph} on {', '.join(backends)}")
-                choices[graph] = choose(graph, files, cases[graph], precision, sizes[0])
-            else:
-                choices[graph] = Choice(*files.popitem(), parity={}, timings_ms={}, refused={})
-        step("measuring what the precision costs")
-        cost = measured_accuracy(choices, cases, precision) if photos and cases else None
+        manifest = started.fill(folder, model)
+        write_manifest(manifest, folder)
+    return manifest
+
+
+class Build:
+    """A build with checked settings.
+
+    Attributes:
+        candidates: the backends to consider, by graph.
+        sizes: the image sizes that are large enough for the descriptor.
+        photos: calibration images (1, 3, H, W) float32.
+        targets: GPU architectures to compile for ahead of time.
+        not_run: reason why this machine cannot run the files, so that they are not checked; None if it can.
+    """
+
+    def __init__(self, settings: BuildSettings, step: Callable[[str], None]) -> None:
+        """Raises BackendError or ImageError if the settings are invalid, or the photos cannot be read."""
+        self.settings, self._step = settings, step
+        self.candidates = {
+            graph: candidate_backends(graph, settings.backend, settings.precision) for graph in GRAPH_NAMES
+        }
+        self.sizes = usable_sizes(settings.sizes, settings.descriptor)
+        self.photos = calibration_photos(settings.calibration, settings.precision, settings.descriptor)
+        self.targets = resolved_targets(self.candidates["features"], settings.targets)
+        self.not_run = why_not_run(self.candidates["features"], self.targets)
+
+    def fill(self, folder: Path, model: CVNet) -> Manifest:
+        """Write the files of the chosen backends to a folder, and return the manifest."""
+        precision = self.settings.precision
+        artifacts = Artifacts(folder, model, precision, self.photos, self.sizes, self.targets, self._step)
+        cases = {} if self.not_run else self.cases(model)
+        choices = {graph: self.choice(graph, artifacts, cases) for graph in GRAPH_NAMES}
+        cost = self.accuracy(choices, cases)
         fallback = fallback_of(choices["reranker"], precision)
         kept = [choice.file.name for choice in choices.values()] + ([fallback.file] if fallback else [])
         keep(folder, kept)
+        return self.manifest(model, choices, fallback, cost)
 
-        manifest = Manifest(
+    def cases(self, model: CVNet) -> dict[str, list[parity.Case]]:
+        """Return the inputs to check each graph on, with PyTorch's outputs."""
+        self._step("running PyTorch to compare with")
+        planned = any(BACKENDS[name].suffix == ".plan" for name in self.candidates["features"])
+        samples = parity.samples(self.sizes if planned else None, self.photos, self.settings.descriptor)
+        return parity.cases(model, samples)
+
+    def choice(self, graph: str, artifacts: Artifacts, cases: dict[str, list[parity.Case]]) -> Choice:
+        """Write the files of a graph's backends and choose one; the last one, unchecked, without cases."""
+        files = {name: artifacts.file(graph, name) for name in self.candidates[graph]}
+        if not cases:
+            return Choice(*files.popitem(), parity={}, timings_ms={}, refused={})
+        self._step(f"checking {graph} on {', '.join(files)}")
+        return choose(graph, files, cases[graph], self.settings.precision, self.sizes[0])
+
+    def accuracy(self, choices: dict[str, Choice], cases: dict[str, list[parity.Case]]) -> dict[str, float] | None:
+        """Return the fields of `accuracy.measure` for the chosen backends; None without photos or cases."""
+        if not self.photos or not cases:
+            return None
+        precision = self.settings.precision
+        self._step("measuring the accuracy loss")
+        with opened(choices, "features", precision) as features, opened(choices, "reranker", precision) as reranker:
+            return asdict(accuracy.measure(features, reranker, cases, precision))
+
+    def manifest(
+        self, model: CVNet, choices: dict[str, Choice], fallback: GraphFile | None, cost: dict[str, float] | None
+    ) -> Manifest:
+        weights, precision = self.settings.weights, self.settings.precision
+        return Manifest(
             format=FORMAT,
-            depth=depth,
+            depth=self.settings.depth,
             weights=weights if checkpoint.is_built_in(weights) else str(Path(weights).absolute()),
             weights_digest=checkpoint.digest(model),
             trained=seeded.parse(weights) is None,
@@ -115,14 +168,12 @@ def build(
             parity={name: choice.parity for name, choice in choices.items()},
             timings_ms={name: choice.timings_ms for name, choice in choices.items()},
             refused={name: choice.refused for name, choice in choices.items()},
-            gpu=bound(choices, targets),
-            not_run=not_run,
+            gpu=bound(choices, self.targets),
+            not_run=self.not_run,
             accuracy=cost,
-            descriptor=descriptor,
+            descriptor=self.settings.descriptor,
             built=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        write_manifest(manifest, folder)
-    return manifest
 
 
 def candidate_backends(graph: str, backend: str, precision: str) -> list[str]:
@@ -213,15 +264,7 @@ def calibration_photo(path: Path, min_side_px: int) -> Array:
     return normalise(image)
 
 
-def measured_accuracy(
-    choices: dict[str, Choice], cases: dict[str, list[parity.Case]], precision: str
-) -> dict[str, float]:
-    """Return the fields of `accuracy.measure` for the chosen backends."""
-    with engine_of("features", choices, precision) as features, engine_of("reranker", choices, precision) as reranker:
-        return asdict(accuracy.measure(features, reranker, cases, precision))
-
-
-def engine_of(graph: str, choices: dict[str, Choice], precision: str) -> Engine:
+def opened(choices: dict[str, Choice], graph: str, precision: str) -> Engine:
     chosen = choices[graph]
     return open_engine(chosen.file, chosen.backend, BACKENDS[chosen.backend].precisions[graph][precision])
 

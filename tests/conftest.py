@@ -20,7 +20,7 @@ from cvnet_engine.cvnet.model import CVNet
 from cvnet_engine.engine.bundle import Bundle, sha256, write_manifest
 from cvnet_engine.engine.geometry import IMAGE_GRAPHS
 from cvnet_engine.engine.retrieval.engines import Engines
-from cvnet_engine.export.build import build
+from cvnet_engine.export.build import BuildSettings, build
 from cvnet_engine.export.graphs import DESCRIPTOR, FEATURES
 from cvnet_engine.export.onnx_export import cut, export
 from tests.bundles import copy_bundle
@@ -74,7 +74,7 @@ def seeded_bundle(made_once) -> Path:
     """A bundle of the seeded ResNet-50; `CVNET_TEST_BUNDLE` names a ready one to save the minute."""
     if "CVNET_TEST_BUNDLE" in os.environ:
         return Path(os.environ["CVNET_TEST_BUNDLE"])
-    return made_once("bundle", lambda out: build("seeded:0", 50, out, "onnxruntime"))
+    return made_once("bundle", lambda out: build(BuildSettings("seeded:0", 50, "onnxruntime"), out))
 
 
 @pytest.fixture(scope="session")

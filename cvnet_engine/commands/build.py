@@ -23,25 +23,23 @@ def run(options: BuildOptions) -> None:
     preset = named(options.preset)
     sizes = parse_sizes(options.sizes, preset.max_side_px)
     try:
-        from cvnet_engine.export.build import build
+        from cvnet_engine.export.build import BuildSettings, build
     except ImportError as error:
         raise BackendError(f"build needs PyTorch and ONNX ({error}): {install_hint('export')}") from error
 
     started, notes = time.perf_counter(), list[str]()
     with console.err.status("starting") as status:
-        manifest = build(
+        settings = BuildSettings(
             options.weights,
             options.depth,
-            options.out,
             options.backend,
             options.precision or preset.precision,
             sizes,
             options.calibration,
             [target for target in options.targets.split(",") if target],
-            lambda step: status.update(step),
-            notes.append,
             options.descriptor,
         )
+        manifest = build(settings, options.out, status.update, notes.append)
     megabytes = sum(file.stat().st_size for file in options.out.rglob("*")) / 1e6
     console.say(f"{options.out}: {manifest.model}, {megabytes:.0f} MB, {time.perf_counter() - started:.0f} s")
     if options.backend == "auto":

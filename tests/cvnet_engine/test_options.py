@@ -106,8 +106,8 @@ class StoppedError(CvnetError):
     ],
 )
 def test_build_uses_the_presets_defaults(cli, tmp_path, monkeypatch, options, expected):
-    def build(*arguments: object) -> None:
-        assert arguments[4:6] == expected
+    def build(settings: object, *_: object) -> None:
+        assert (settings.precision, settings.sizes) == expected
         raise StoppedError("settings are as expected")
 
     monkeypatch.chdir(tmp_path)

@@ -9,7 +9,7 @@ from cvnet_engine.engine.errors import BackendError
 from cvnet_engine.engine.geometry import GRAPH_NAMES
 from cvnet_engine.export import artifacts
 from cvnet_engine.export.artifacts import Artifacts
-from cvnet_engine.export.build import build, candidate_backends, resolved_targets, why_not_run
+from cvnet_engine.export.build import BuildSettings, build, candidate_backends, resolved_targets, why_not_run
 
 CPU = ("onnxruntime", "openvino", "native")
 
@@ -49,7 +49,7 @@ def test_what_does_not_go_together_is_refused(monkeypatch, backend, precision, m
 def test_int8_asks_for_photos_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setattr("cvnet_engine.cvnet.checkpoint.load", None)
     with pytest.raises(BackendError, match="expected --calibration DIR"):
-        build("seeded:0", 50, tmp_path / "b", "openvino", "int8")
+        build(BuildSettings("seeded:0", 50, "openvino", "int8"), tmp_path / "b")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -64,7 +64,7 @@ def test_a_gpu_that_is_not_there_is_an_error_and_never_the_cpu(tmp_path, monkeyp
     monkeypatch.setattr("cvnet_engine.export.artifacts.export", lambda _graph, _model, file: file.write_bytes(b"graph"))
     monkeypatch.setattr("cvnet_engine.export.artifacts.cut", lambda _whole, _graph, file: file.write_bytes(b"graph"))
     with pytest.raises(BackendError, match=message):
-        build("seeded:0", 50, tmp_path / "b", backend, sizes=[(64, 64)])
+        build(BuildSettings("seeded:0", 50, backend, sizes=[(64, 64)]), tmp_path / "b")
     assert list(tmp_path.iterdir()) == []
 
 
