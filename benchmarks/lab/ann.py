@@ -172,7 +172,7 @@ def measure(folder: Path, kind: Kind, spectrum: Spectrum, images: int, wanted: f
     blocks = images // BLOCK
     descriptors = generate(folder, spectrum, blocks)
     try:
-        built, build_s, _ = timed(lambda: build(descriptors, wanted))
+        built, build_s = timed(lambda: build(descriptors, wanted))
     except GalleryError as error:
         return Measured(kind, len(descriptors), str(error))
     resident, file, trial = status_bytes("VmHWM"), built.file, built.trial
@@ -180,9 +180,9 @@ def measure(folder: Path, kind: Kind, spectrum: Spectrum, images: int, wanted: f
     index, exact_s, ann_s, recalls = DescriptorIndex(descriptors), [], [], []
     for number in range(queries):
         query = spectrum.query(number, blocks)
-        found, seconds, _ = timed(partial(by_candidates, index, approximate, query))
+        found, seconds = timed(partial(by_candidates, index, approximate, query))
         ann_s.append(seconds)
-        expected, seconds, _ = timed(partial(index.search, query, DEPTH))
+        expected, seconds = timed(partial(index.search, query, DEPTH))
         exact_s.append(seconds)
         recalls.append(float(np.isin(expected.rows, found.rows).mean()))
     return Measured(

@@ -57,11 +57,11 @@ class Progress:
             log(f"{self._work}: {self._done / self._total:.0%}")
 
 
-def timed(call: Callable[[], T]) -> tuple[T, float, float]:
-    """Return a call's result, its elapsed seconds, and its processor seconds."""
-    started, started_cpu = time.perf_counter(), time.process_time()
+def timed(call: Callable[[], T]) -> tuple[T, float]:
+    """Return a call's result, and its seconds."""
+    started = time.perf_counter()
     result = call()
-    return result, time.perf_counter() - started, time.process_time() - started_cpu
+    return result, time.perf_counter() - started
 
 
 def head(module: str) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Load test of `cvnet-engine serve` on this machine: `python -m benchmarks.lab.load --bundle DIR --out FILE`.
 
-A server runs over a gallery of generated scenes, in three phases: a constant rate of mixed requests while `index`
-repeatedly adds images; twice as many clients as the server accepts; clients that disconnect. The exit status is 1 if a
-requirement was not met.
+A server runs over a gallery of generated scenes, in two phases: a constant rate of mixed requests while `index`
+repeatedly adds images; then twice as many clients as the server accepts. The exit status is 1 if a requirement was not
+met.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import typer
 import scenes
 from benchmarks.lab import harness
 from benchmarks.lab.harness import NoteOption, OutOption
-from benchmarks.lab.traffic import LONG_SHORTLIST, LOST, SHORTLIST, Answer, Traffic, hang_up, send
+from benchmarks.lab.traffic import LOST, Answer, Traffic, send
 from cvnet_engine.benchmarks.latency.stages import photo
 from cvnet_engine.benchmarks.serving import Request, Server, program
 from cvnet_engine.benchmarks.tables import Table, markdown, ms
@@ -36,27 +36,11 @@ from cvnet_engine.engine.bundle import Bundle
 
 SENDERS = 24  # concurrent requests at most in the phase of constant rate
 CROWD, EACH = 64, 8  # clients, twice the number of searches that a server accepts; and requests of each
-QUITTERS = 16
-MEMORY_SAMPLE_S, QUEUE_SAMPLE_S = 2.0, 0.2
-IDLE_WAIT_S = 60.0
+MEMORY_SAMPLE_S = 2.0
 ADDED = 10  # images per run of `index`
 ADDED_SIZE = (96, 128)
 FLAT = 0.05  # largest relative growth of memory that counts as flat
 WINDOWS = 10  # time windows for memory; the first is the warm-up
-
-
-@dataclass(frozen=True)
-class Waits:
-    """Waiting times of clients for one kind of request, in milliseconds."""
-
-    count: int
-    p50_ms: float
-    p99_ms: float
-
-    @classmethod
-    def of(cls, seconds: Sequence[float]) -> Waits:
-        p50, p99 = np.percentile(seconds, (50, 99))
-        return cls(len(seconds), 1000 * float(p50), 1000 * float(p99))
 
 
 @dataclass(frozen=True)
@@ -69,7 +53,7 @@ class Phase:
         late: requests that passed their deadline (504).
         lost: requests without a complete answer.
         statuses: number of other responses, by HTTP status.
-        waits: waiting times of answered requests, by kind.
+        waits_ms: median and 99th percentile of the waiting times of answered requests, by kind.
     """
 
     name: str
@@ -79,7 +63,7 @@ class Phase:
     late: int
     lost: int
     statuses: dict[int, int]
-    waits: dict[str, Waits]
+    waits_ms: dict[str, tuple[float, float]]
 
     @classmethod
     def of(cls, name: str, seconds: float, answers: Sequence[Answer]) -> Phase:
@@ -90,8 +74,15 @@ class Phase:
         refused = sum(answer.refused for answer in answers)
         others = Counter(a.status for a in answers if a.status != HTTPStatus.OK and not a.refused)
         late, lost = others.pop(HTTPStatus.GATEWAY_TIMEOUT, 0), others.pop(LOST, 0)
-        waits = {kind: Waits.of(found) for kind, found in by_kind.items()}
-        return cls(name, seconds, sum(map(len, by_kind.values())), refused, late, lost, dict(others), waits)
+        answered = sum(map(len, by_kind.values()))
+        waits_ms = {kind: percentiles_ms(found) for kind, found in by_kind.items()}
+        return cls(name, seconds, answered, refused, late, lost, dict(others), waits_ms)
+
+
+def percentiles_ms(seconds: Sequence[float]) -> tuple[float, float]:
+    """Return the median and the 99th percentile, in milliseconds."""
+    p50, p99 = np.percentile(seconds, (50, 99))
+    return 1000 * float(p50), 1000 * float(p99)
 
 
 @dataclass(frozen=True)
@@ -104,30 +95,17 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Cancelled:
-    """Effect of clients that disconnected: pairs requested, pairs scored, seconds until the engines were idle."""
-
-    clients: int
-    pairs_asked: int
-    pairs_scored: int
-    idle_after_s: float
-
-
-@dataclass(frozen=True)
 class LoadTest:
     """Results of a load test.
 
     Attributes:
-        constant, overload: the first two phases.
-        queue: largest number of concurrent searches during overload.
+        constant, overload: the two phases.
         memory: samples from the phase of constant rate, in which `index` ran `index_runs` times.
         exceptions: tracebacks in the server's log.
     """
 
     constant: Phase
     overload: Phase
-    queue: int
-    cancelled: Cancelled
     memory: list[Sample]
     index_runs: int
     exceptions: int
@@ -158,8 +136,6 @@ class LoadTest:
             "no exception in the server's log": self.exceptions == 0,
             "within capacity nothing was refused": self.constant.refused == 0,
             "beyond capacity some requests were refused, and later answered": self.overload.refused > 0,
-            "the work of clients that disconnected was stopped": self.cancelled.pairs_scored
-            < self.cancelled.pairs_asked / 2,
             "the server opened the gallery again as it grew": self.index_runs == 0
             or self.memory[-1].images > self.memory[0].images,
             f"memory stayed flat within {FLAT:.0%}": self.memory_spread <= FLAT,
@@ -170,18 +146,15 @@ class LoadTest:
         return asdict(self) | {"memory_spread": self.memory_spread, "must_hold": self.must_hold}
 
     def markdown(self) -> str:
-        gone, minutes = self.cancelled, self.memory[-1].at_s / 60
         return "\n".join(
             [
                 *(f"- {'yes' if held else '**no**'}: {claim}" for claim, held in self.must_hold.items()),
                 "",
                 markdown(outcome_table(self.phases), text_columns=1),
-                f"At most {self.queue} searches at once during overload. {gone.clients} clients requested "
-                f"{gone.pairs_asked} pairs and disconnected at the first scores: {gone.pairs_scored} pairs were "
-                f"scored, and the engines were idle {gone.idle_after_s:.1f} s later. Over {minutes:.0f} minutes at "
-                f"constant rate, `index` ran {self.index_runs} times and resident memory varied by "
-                f"{self.memory_spread:.1%}; at the end it was {self.memory[-1].resident_bytes / 2**20:.0f} MiB.\n",
-                markdown(wait_table(self.phases), text_columns=1),
+                f"In {self.memory[-1].at_s / 60:.0f} minutes at constant rate, `index` ran {self.index_runs} times and "
+                f"resident memory varied by {self.memory_spread:.1%}; at the end it was "
+                f"{self.memory[-1].resident_bytes / 2**20:.0f} MiB.\n",
+                markdown(wait_table(self.phases)),
             ]
         )
 
@@ -201,15 +174,9 @@ def outcome_table(phases: Sequence[Phase]) -> Table:
 
 
 def wait_table(phases: Sequence[Phase]) -> Table:
-    """Build a table with one row per kind of request."""
-
-    def cells(waits: Waits | None) -> tuple[str, str]:
-        return ("", "") if waits is None else (ms(waits.p50_ms), ms(waits.p99_ms))
-
-    kinds = dict.fromkeys(chain.from_iterable(phase.waits for phase in phases))
-    columns = ("", *(f"{phase.name}: {figure}" for phase in phases for figure in ("p50", "p99")))
-    rows = tuple((kind, *chain.from_iterable(cells(phase.waits.get(kind)) for phase in phases)) for kind in kinds)
-    return Table("Waiting times of answered requests, ms", columns, rows)
+    """Build a table with one row per phase and kind of request."""
+    rows = tuple((p.name, kind, ms(p50), ms(p99)) for p in phases for kind, (p50, p99) in p.waits_ms.items())
+    return Table("Waiting times of answered requests, ms", ("phase", "request", "p50", "p99"), rows)
 
 
 def main(
@@ -239,21 +206,18 @@ def main(
 
 def run(server: Server, writer: Writer, minutes: float, rate: float, index_every_s: float) -> LoadTest:
     """Run the phases in order."""
-    traffic, memory, queue = Traffic(server.port), Memory(server), [0.0]
+    traffic, memory = Traffic(server.port), Memory(server)
     with Repeatedly(writer.add, index_every_s), Repeatedly(memory.look, MEMORY_SAMPLE_S):
         requests = traffic.mixed()
         constant = phase(f"{rate:g} per second", lambda: at_rate(server.port, requests, rate, 60 * minutes))
-    with Repeatedly(lambda: queue.append(server.metric("cvnet_queue")), QUEUE_SAMPLE_S):
-        each = [[traffic.by_id(EACH * client + n, SHORTLIST) for n in range(EACH)] for client in range(CROWD)]
-        overload = phase(f"{CROWD} clients", lambda: by_crowd(server.port, each))
-    cancelled = by_quitters(server, [traffic.streamed(number, LONG_SHORTLIST) for number in range(QUITTERS)])
-    exceptions = server.log().count("Traceback")
-    return LoadTest(constant, overload, int(max(queue)), cancelled, memory.samples, writer.runs, exceptions)
+    searches = [[traffic.by_id(EACH * client + number) for number in range(EACH)] for client in range(CROWD)]
+    overload = phase(f"{CROWD} clients", lambda: by_crowd(server.port, searches))
+    return LoadTest(constant, overload, memory.samples, writer.runs, server.log().count("Traceback"))
 
 
 def phase(name: str, work: Callable[[], list[Answer]]) -> Phase:
     harness.log(name)
-    answers, seconds, _ = harness.timed(work)
+    answers, seconds = harness.timed(work)
     return Phase.of(name, seconds, answers)
 
 
@@ -284,19 +248,6 @@ def by_crowd(port: int, clients: list[list[Request]]) -> list[Answer]:
 
     with ThreadPoolExecutor(len(clients)) as crowd:
         return list(chain.from_iterable(crowd.map(patiently, clients)))
-
-
-def by_quitters(server: Server, requests: list[Request]) -> Cancelled:
-    """Request streams of `LONG_SHORTLIST` pairs from all clients at once; each disconnects at its first pair scores."""
-    before = server.metric("cvnet_pairs_total")
-    with ThreadPoolExecutor(len(requests)) as crowd:
-        list(crowd.map(lambda request: hang_up(server.port, request, b"event: scores"), requests))
-    gone = time.perf_counter()
-    while server.metric("cvnet_queue") and time.perf_counter() < gone + IDLE_WAIT_S:
-        time.sleep(0.05)
-    idle_after_s = time.perf_counter() - gone
-    scored = server.metric("cvnet_pairs_total") - before
-    return Cancelled(len(requests), LONG_SHORTLIST * len(requests), int(scored), idle_after_s)
 
 
 class Repeatedly:

@@ -6,7 +6,6 @@ All figures are read from `benchmarks/results`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,23 +97,19 @@ def galleries(report: dict[str, Any]) -> str:
 
 
 def document(results: Path) -> str:
-    """Return the document on agreement with PyTorch, presets and load; parts without results are left out."""
-    parts = [f"# Results\n\nWritten by `{COMMAND}` from [benchmarks/results](../benchmarks/results).\n"]
-    sections: dict[str, Callable[[list[Path]], str]] = {
-        "cpu.json": stages,
-        "eval-*.json": agreement,
-        "frontier.json": presets,
-        "load*.json": load,
-    }
-    for pattern, section in sections.items():
-        if files := sorted(results.glob(pattern)):
-            parts.append(section(files))
+    """Return the document on speed, agreement with PyTorch, presets and load."""
+    parts = [
+        f"# Results\n\nWritten by `{COMMAND}` from [benchmarks/results](../benchmarks/results).\n",
+        stages(Report.from_json(results / "cpu.json")),
+        agreement([read(file) for file in sorted(results.glob("eval-*.json"))]),
+        presets(read(results / "frontier.json")),
+        load(results / "load-30-minutes.json"),
+    ]
     return "\n".join(parts)
 
 
-def stages(files: list[Path]) -> str:
+def stages(report: Report) -> str:
     """Return the section on the speed of all stages."""
-    report = Report.from_json(files[0])
     return (
         f"## Speed\n\n{circumstances(report.machine, report.date)}, {report.threads} threads, {report.model}. All "
         "stages and methods, their confidence intervals, and the share of the machine's limit that they reach: "
@@ -124,10 +119,10 @@ def stages(files: list[Path]) -> str:
     )
 
 
-def agreement(files: list[Path]) -> str:
+def agreement(evaluations: list[dict[str, Any]]) -> str:
     """Return the section on mAP on each data set, and on the differences from PyTorch."""
     rows, notes = [], []
-    for evaluation in map(read, files):
+    for evaluation in evaluations:
         name, difference = title(evaluation["dataset"]), evaluation["agreement"]["reference"]
         weights = evaluation["weights"]
         model = MODELS.get(weights.partition(":")[0], weights)
@@ -151,9 +146,8 @@ def agreement(files: list[Path]) -> str:
     )
 
 
-def presets(files: list[Path]) -> str:
+def presets(report: dict[str, Any]) -> str:
     """Return the section on accuracy and cost of the presets on each data set."""
-    report = read(files[0])
     parts = [
         "## Accuracy against time and space\n",
         "The demonstration model: Medium mAP in percent; points lost against `exact`, with the standard error over "
@@ -168,9 +162,8 @@ def presets(files: list[Path]) -> str:
     return "\n".join(parts)
 
 
-def load(files: list[Path]) -> str:
+def load(file: Path) -> str:
     """Return the section on requests and memory of a server under load."""
-    file = files[-1]
     report = read(file)
     constant, overload = report["constant"], report["overload"]
     failed = [claim for claim, held in report["must_hold"].items() if not held]

@@ -59,32 +59,27 @@ class Measured:
         searches_s: searches after the first.
         searched_private: memory that only the process uses and that the system cannot reclaim.
         searched_resident: all memory, including pages of the gallery's files.
-        bare_private: private memory before the gallery was opened.
         exact: the first search has the same results as sums over all descriptors.
     """
 
     images: int
     stored: int
     open_s: float
-    open_cpu_s: float
     first_search_s: float
     searches_s: list[float]
-    searches_cpu_s: list[float]
     searched_private: int
     searched_resident: int
-    bare_private: int
     exact: bool
 
 
 def measure(path: Path, queries: int) -> Measured:
     """Open and search a gallery. Must run in a fresh process."""
-    bare = private_bytes()
-    gallery, open_s, open_cpu_s = timed(lambda: Gallery(path))
+    gallery, open_s = timed(lambda: Gallery(path))
     rows = np.random.default_rng(0).integers(0, len(gallery), queries + 1).tolist()
     described = [query_near(gallery.descriptors[row], row) for row in rows]
-    index, prepare_s, _ = timed(lambda: DescriptorIndex(gallery.descriptors))
-    first, first_s, _ = timed(lambda: index.search(described[0], TOP_K))
-    searches = [timed(partial(index.search, query, TOP_K))[1:] for query in described[1:]]
+    index, prepare_s = timed(lambda: DescriptorIndex(gallery.descriptors))
+    first, first_s = timed(lambda: index.search(described[0], TOP_K))
+    searches_s = [timed(partial(index.search, query, TOP_K))[1] for query in described[1:]]
     private, resident = private_bytes(), status_bytes("VmRSS")
     expected = brute_force(gallery, described[0])
     index.close()
@@ -93,13 +88,10 @@ def measure(path: Path, queries: int) -> Measured:
         images=len(gallery),
         stored=sum(file.stat().st_size for file in path.iterdir()),
         open_s=open_s,
-        open_cpu_s=open_cpu_s,
         first_search_s=prepare_s + first_s,
-        searches_s=[wall_s for wall_s, _ in searches],
-        searches_cpu_s=[cpu_s for _, cpu_s in searches],
+        searches_s=searches_s,
         searched_private=private,
         searched_resident=resident,
-        bare_private=bare,
         exact=np.array_equal(first.rows, expected.rows) and np.array_equal(first.similarities, expected.similarities),
     )
 

@@ -18,8 +18,7 @@ from cvnet_engine.benchmarks.serving import Request, ask, connection, fetch
 from cvnet_engine.engine.geometry import DESCRIPTOR_DIM
 
 TOP_K = 10
-SHORTLIST = 20  # pairs of a typical search
-LONG_SHORTLIST = 200  # pairs of a slow search
+SHORTLIST = 20  # pairs of a search
 STREAM = {"Accept": "text/event-stream"}
 JPEG = b"\xff\xd8"
 LOST = 0  # replaces the status if there was no complete answer
@@ -64,12 +63,6 @@ def send(port: int, request: Request, since: float | None = None) -> Answer:
     return Answer(request.kind, status, time.perf_counter() - since, retry_after_s)
 
 
-def hang_up(port: int, request: Request, sign: bytes) -> None:
-    """Send a request and disconnect at the first line of the answer that starts with `sign`."""
-    with contextlib.closing(connection(port)) as line:
-        next((found for found in ask(line, request) if found.startswith(sign)), None)
-
-
 class Traffic:
     """A source of requests about the images of a gallery."""
 
@@ -96,14 +89,14 @@ class Traffic:
         """Yield all kinds of requests in turn, each about another image."""
         return (self._makers[number % len(self._makers)](number) for number in count())
 
-    def by_id(self, number: int, shortlist: int = SHORTLIST) -> Request:
-        return search(f"search by id, {shortlist} pairs", self._id(number), shortlist)
+    def by_id(self, number: int) -> Request:
+        return search(f"search by id, {SHORTLIST} pairs", self._id(number), SHORTLIST)
 
     def similar(self, number: int) -> Request:
         return search("search by id, no pairs", self._id(number), 0)
 
-    def streamed(self, number: int, shortlist: int = SHORTLIST) -> Request:
-        return search(f"search by id, {shortlist} pairs, streamed", self._id(number), shortlist, STREAM)
+    def streamed(self, number: int) -> Request:
+        return search(f"search by id, {SHORTLIST} pairs, streamed", self._id(number), SHORTLIST, STREAM)
 
     def uploaded(self, number: int) -> Request:
         fields = {"top_k": TOP_K, "rerank": SHORTLIST}

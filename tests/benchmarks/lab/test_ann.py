@@ -26,6 +26,7 @@ def directions(spectrum: Spectrum) -> float:
 
 
 def test_spectrum_is_measured_as_it_was_drawn(spectrum, monkeypatch):
+    monkeypatch.setattr(ann, "DESCRIPTOR_DIM", 64)
     monkeypatch.setattr(ann, "BLOCK", 400)
     blocks = [spectrum.block(number) for number in range(2)]
     groups = [f"{number}-{place // ann.VIEWS}" for number in range(2) for place in range(ann.BLOCK)]

@@ -36,7 +36,7 @@ def test_measurements_of_a_gallery_and_their_table(gallery, monkeypatch):
     found = measure(gallery, 3)
     assert (found.images, len(found.searches_s), found.exact) == (50, 3, True)
     assert found.stored > 50 * 8192 * 5 / 2
-    assert found.searched_resident > found.bare_private > 0
+    assert found.searched_resident > found.searched_private > 0
     monkeypatch.setattr(scale, "brute_force", lambda *_: scale.Ranking.by_similarity(np.zeros(50, np.float32)))
     wrong = measure(gallery, 3)
     rows = table([asdict(found), asdict(wrong)]).rows
