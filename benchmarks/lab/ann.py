@@ -2,14 +2,15 @@
 
 Collections of descriptors are generated, and both kinds of search are timed in turn. There are three collections:
 
-    like        drawn from the statistics of a gallery. Its images are grouped by their names up to the last `_`, which
-                gives a variance between groups and one within groups along each principal direction. A place is drawn
-                by the first, `VIEWS` photographs of it by the second.
+    like        drawn from the statistics of a gallery. Its images are grouped by their names up to the last `_`; each
+                group shows one place. Along each principal direction, the variance between groups gives the places,
+                and the variance within groups `VIEWS` photographs of each place.
     stretched   the same spectrum over 2048 / `LIVE` times as many directions, because the demonstration model uses
                 only `LIVE` of the 2048 values.
-    random      uniform on the sphere: no structure to learn, the worst case.
+    random      uniform on the sphere, the worst case: there is no structure that an index could use.
 
-A query is another photograph of some place. The directions are the coordinate axes; an index learns its own anyway.
+A query is another photograph of a random place. The generated directions are the coordinate axes, because an index
+computes its principal directions itself.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ class Measured:
     Attributes:
         kind: one of `KINDS`.
         refused: why no index was built; then only the number of images is known besides.
-        told_recall, told_error: recall that the build estimated, with its standard error.
+        estimated_recall, estimated_error: recall that the build estimated, with its standard error.
         recall: fraction of the exact best 100 that these queries found.
         candidates: descriptors that exact search ordered, per query.
         index_bytes: memory of the index.
@@ -143,8 +144,8 @@ class Measured:
     exact_s: float = 0
     ann_s: float = 0
     recall: float = 0
-    told_recall: float = 0
-    told_error: float = 0
+    estimated_recall: float = 0
+    estimated_error: float = 0
     candidates: int = 0
     index_bytes: int = 0
     build_s: float = 0
@@ -164,7 +165,7 @@ def write_block(file: Path, rows: Array) -> Block:
     return Block(mapped, np.load(half, mmap_mode="r"), partial(mapped._mmap.madvise, MADV_DONTNEED))
 
 
-def measure(folder: Path, kind: Kind, spectrum: Spectrum, images: int, wanted: float, queries: int) -> Measured:
+def measure(folder: Path, kind: Kind, spectrum: Spectrum, images: int, target: float, queries: int) -> Measured:
     """Generate a collection, build its index, and search it both ways in turn. Must run in a fresh process.
 
     The approximate search comes first, so that it does not find rows cached by the exact search.
@@ -172,7 +173,7 @@ def measure(folder: Path, kind: Kind, spectrum: Spectrum, images: int, wanted: f
     blocks = images // BLOCK
     descriptors = generate(folder, spectrum, blocks)
     try:
-        built, build_s = timed(lambda: build(descriptors, wanted))
+        built, build_s = timed(lambda: build(descriptors, target))
     except GalleryError as error:
         return Measured(kind, len(descriptors), str(error))
     resident, file, trial = status_bytes("VmHWM"), built.file, built.trial
@@ -191,8 +192,8 @@ def measure(folder: Path, kind: Kind, spectrum: Spectrum, images: int, wanted: f
         exact_s=statistics.median(exact_s),
         ann_s=statistics.median(ann_s),
         recall=statistics.mean(recalls),
-        told_recall=trial.recall,
-        told_error=trial.error,
+        estimated_recall=trial.recall,
+        estimated_error=trial.error,
         candidates=trial.effort.candidates,
         index_bytes=file.codes.nbytes + 2 * file.members.nbytes,
         build_s=build_s,
@@ -238,7 +239,7 @@ def row(m: Measured) -> tuple[str, ...]:
         ms(1e3 * m.ann_s),
         f"{m.exact_s / m.ann_s:.1f}",
         f"{m.recall:.4f}",
-        f"{m.told_recall:.4f} ± {m.told_error:.4f}",
+        f"{m.estimated_recall:.4f} ± {m.estimated_error:.4f}",
         f"{m.candidates:,}",
         f"{m.index_bytes / 1e6:.0f}",
         f"{m.build_s:.0f}",

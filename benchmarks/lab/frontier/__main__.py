@@ -23,7 +23,7 @@ import typer
 
 from benchmarks.lab import harness
 from benchmarks.lab.frontier import times
-from benchmarks.lab.frontier.accuracy import AccuracyFile, Figures, Judged, accuracies, judged
+from benchmarks.lab.frontier.accuracy import Accuracy, AccuracyFile, Figures, accuracies, with_losses
 from benchmarks.lab.frontier.grid import Point
 from benchmarks.lab.frontier.plot import draw
 from benchmarks.lab.frontier.report import costed, markdown, presets, to_json
@@ -72,8 +72,8 @@ def judge(
         for setting in here:
             compute(done, setting)
         for name in dataset:
-            now = judged_now(done, [setting for setting in here if setting.dataset.name == name])
-            by_point = {judged.point: judged for judged in (*datasets.get(name, []), *now)}
+            now = judge_dataset(done, [setting for setting in here if setting.dataset.name == name])
+            by_point = {known.point: known for known in (*datasets.get(name, []), *now)}
             datasets = datasets | {name: list(by_point.values())}
     heads = [*before.heads, harness.head("benchmarks.lab.frontier")]
     write_atomically(accuracy, AccuracyFile(heads, model, datasets).to_json())
@@ -88,13 +88,13 @@ def compute(work: Work, setting: Setting) -> None:
         progress.advance()
 
 
-def judged_now(work: Work, found: list[Setting]) -> list[Judged]:
+def judge_dataset(work: Work, found: list[Setting]) -> list[Accuracy]:
     """Evaluate a data set's settings, the last of which is the published computation."""
     figures: dict[Point, Figures] = {}
     for setting in found:
         harness.log(f"{setting.name}: judging")
         figures |= dict(accuracies(work, setting))
-    return judged(figures, Point.of_preset(PRESETS["exact"], found[-1].max_side_px))
+    return with_losses(figures, Point.of_preset(PRESETS["exact"], found[-1].max_side_px))
 
 
 @app.command()
@@ -110,7 +110,7 @@ def report(
     threads: ThreadsOption = 2,
 ) -> None:
     """Time every stage if this machine has not yet (ten minutes, idle), and write accuracy and cost of every point."""
-    judged = AccuracyFile.read(accuracy, digest(weights, depth))
+    known = AccuracyFile.read(accuracy, digest(weights, depth))
     identity = digest(weights, depth), version("openvino"), machine.cpu_name(), machine.cpu_features(), threads
     with Journal(work / "scores.sqlite") as journal:
         taken = times.take(
@@ -118,8 +118,8 @@ def report(
             identity,
             lambda: EngineCache(weights, depth, photos_for_int8(calibration, data_dir), threads),
         )
-    points = {name: costed(found, taken) for name, found in judged.datasets.items()}
-    content = to_json(harness.head("benchmarks.lab.frontier"), judged.heads, note, taken, points)
+    points = {name: costed(found, taken) for name, found in known.datasets.items()}
+    content = to_json(harness.head("benchmarks.lab.frontier"), known.heads, note, taken, points)
     text = harness.write(out, "Accuracy against time and space", content, markdown(content))
     first, found = next(iter(points.items()))
     figure = draw(f"{first}, {threads} threads of {machine.cpu_name()}", found, presets(found))

@@ -44,7 +44,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Judged:
+class Accuracy:
     """Accuracy of a point on one data set.
 
     Attributes:
@@ -69,7 +69,7 @@ class AccuracyFile:
 
     heads: list[dict[str, Any]]
     model: str
-    datasets: dict[str, list[Judged]]
+    datasets: dict[str, list[Accuracy]]
 
     @classmethod
     def read(cls, file: Path, model: str) -> AccuracyFile:
@@ -84,7 +84,7 @@ class AccuracyFile:
         try:
             content = json.loads(file.read_text())
             datasets = {
-                name: [judged_of(*cells) for cells in found["points"]] for name, found in content["datasets"].items()
+                name: [from_row(*cells) for cells in found["points"]] for name, found in content["datasets"].items()
             }
             found = cls(content["heads"], content["model"], datasets)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -101,28 +101,28 @@ class AccuracyFile:
 
     def to_json(self) -> str:
         """Return the content of the file: one line per point, so that two files can be compared line by line."""
-        datasets = {name: {"points": list(map(row, points))} for name, points in self.datasets.items()}
+        datasets = {name: {"points": list(map(to_row, points))} for name, points in self.datasets.items()}
         text = json.dumps({"heads": self.heads, "model": self.model, "datasets": datasets})
         return POINT_START.sub("\n[", text) + "\n"
 
 
-def row(judged: Judged) -> list[Any]:
+def to_row(accuracy: Accuracy) -> list[Any]:
     """Return a point's axes in the order of `Point`, mAP by setup, loss and its standard error, with 4 decimals."""
-    figures = (*(judged.means[setup] for setup in SETUPS), *judged.loss)
-    return [*astuple(judged.point), *(round(figure, 4) for figure in figures)]
+    figures = (*(accuracy.means[setup] for setup in SETUPS), *accuracy.loss)
+    return [*astuple(accuracy.point), *(round(figure, 4) for figure in figures)]
 
 
-def judged_of(descriptor: str, scales: list[float], *cells: Any) -> Judged:
+def from_row(descriptor: str, scales: list[float], *cells: Any) -> Accuracy:
     *axes, easy, medium, hard, lost, error = cells
     point = Point(descriptor, tuple(scales), *axes)
-    return Judged(point, dict(zip(SETUPS, (easy, medium, hard), strict=True)), (lost, error))
+    return Accuracy(point, dict(zip(SETUPS, (easy, medium, hard), strict=True)), (lost, error))
 
 
-def judged(figures: Mapping[Point, Figures], published: Point) -> list[Judged]:
-    """Compare every point of a data set with the published one."""
+def with_losses(figures: Mapping[Point, Figures], published: Point) -> list[Accuracy]:
+    """Return mAP of every point of a data set, and its loss against the published one."""
     baseline = figures[published][JUDGED_BY]
     return [
-        Judged(point, {setup: float(np.mean(aps[setup])) for setup in SETUPS}, loss(baseline, aps[JUDGED_BY]))
+        Accuracy(point, {setup: float(np.mean(aps[setup])) for setup in SETUPS}, loss(baseline, aps[JUDGED_BY]))
         for point, aps in figures.items()
     ]
 

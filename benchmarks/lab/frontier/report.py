@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from benchmarks.lab.frontier.accuracy import JUDGED_BY, Judged
+from benchmarks.lab.frontier.accuracy import JUDGED_BY, Accuracy
 from benchmarks.lab.frontier.grid import RERANK_FULL, Point
 from benchmarks.lab.frontier.times import Times
 from benchmarks.lab.harness import head_line
@@ -18,7 +18,7 @@ Labelled = dict[str, "Costed"]
 
 
 @dataclass(frozen=True)
-class Costed(Judged):
+class Costed(Accuracy):
     """Accuracy and cost of a point.
 
     Attributes:
@@ -37,18 +37,18 @@ class Costed(Judged):
         return self.means[JUDGED_BY]
 
 
-def costed(found: Iterable[Judged], times: Times) -> list[Costed]:
+def costed(found: Iterable[Accuracy], times: Times) -> list[Costed]:
     """Add costs to the points whose stages were timed; this processor may lack a precision evaluated elsewhere."""
     return [
         Costed(
-            **vars(judged),
-            query_s=times.query_s(judged.point),
-            index_s=times.index_s(judged.point),
-            candidate_s=times.rerank_s(judged.point) / max(judged.point.shortlist, 1),
-            image_bytes=times.image_bytes(judged.point),
+            **vars(accuracy),
+            query_s=times.query_s(accuracy.point),
+            index_s=times.index_s(accuracy.point),
+            candidate_s=times.rerank_s(accuracy.point) / max(accuracy.point.shortlist, 1),
+            image_bytes=times.image_bytes(accuracy.point),
         )
-        for judged in found
-        if times.cover(judged.point)
+        for accuracy in found
+        if times.cover(accuracy.point)
     ]
 
 
@@ -93,17 +93,17 @@ def numbered(points: Iterable[Costed]) -> Labelled:
 
 
 def to_json(
-    head: Mapping[str, Any], judged: list[dict[str, Any]], note: str, times: Times, datasets: dict[str, list[Costed]]
+    head: Mapping[str, Any], heads: list[dict[str, Any]], note: str, times: Times, datasets: dict[str, list[Costed]]
 ) -> dict[str, Any]:
     """Return the report as plain values.
 
     Args:
-        judged: head of each run of `judge`.
+        heads: head of each run of `judge`.
         note: other load on the machine while times were measured.
     """
     return {
         **head,
-        "judged": judged,
+        "judged": heads,
         "note": note,
         "seconds": {" ".join(map(str, stage)): figures for stage, figures in times.seconds.items()},
         "datasets": {

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.lab.frontier import times as timing
-from benchmarks.lab.frontier.accuracy import AccuracyFile, Judged, judged, loss
+from benchmarks.lab.frontier.accuracy import Accuracy, AccuracyFile, loss, with_losses
 from benchmarks.lab.frontier.grid import RERANK_FULL, Point
 from benchmarks.lab.frontier.plot import draw
 from benchmarks.lab.frontier.report import Costed, costed, from_json, markdown, pareto, presets, to_json
@@ -42,7 +42,7 @@ def test_loss_is_a_mean_over_queries_with_its_standard_error():
     assert loss([50.0, 70.0], [49.0, 67.0]) == (2.0, 1.0)
     other = replace(EXACT, rerank_full=0)
     figures = {EXACT: {s: [50.0, 60.0] for s in "EMH"}, other: {s: [49.0, 60.0] for s in "EMH"}}
-    first, second = judged(figures, EXACT)
+    first, second = with_losses(figures, EXACT)
     assert (first.loss, second.loss) == ((0.0, 0.0), (0.5, 0.5))
     assert second.means["M"] == 54.5
 
@@ -111,7 +111,7 @@ def test_stages_are_timed_again_if_the_grid_has_changed(monkeypatch):
 
 def test_points_whose_stages_were_not_timed_are_left_out():
     figures = {at: {s: [50.0, 60.0] for s in "EMH"} for at in (EXACT, replace(EXACT, precision="bf16"))}
-    assert [c.point for c in costed(judged(figures, EXACT), TIMES)] == [EXACT]
+    assert [c.point for c in costed(with_losses(figures, EXACT), TIMES)] == [EXACT]
 
 
 def grid():
@@ -136,8 +136,8 @@ def test_report_shows_every_part_of_every_data_set():
 
 def test_accuracies_are_read_as_they_were_written(tmp_path):
     points = [
-        Judged(EXACT, {"E": 80.5, "M": 50.0, "H": 30.0}, (0.0, 0.0)),
-        Judged(replace(EXACT, rerank_full=10, scales=(1.0,)), {"E": 80.0, "M": 49.1234, "H": 30.0}, (0.8766, 0.25)),
+        Accuracy(EXACT, {"E": 80.5, "M": 50.0, "H": 30.0}, (0.0, 0.0)),
+        Accuracy(replace(EXACT, rerank_full=10, scales=(1.0,)), {"E": 80.0, "M": 49.1234, "H": 30.0}, (0.8766, 0.25)),
     ]
     found = AccuracyFile([{"command": "judge"}], "a digest", {"small": points})
     file = tmp_path / "accuracy.json"
