@@ -31,8 +31,7 @@ import numpy as np
 import typer
 
 from benchmarks.lab import harness
-from benchmarks.lab.harness import OutOption, timed
-from cvnet_engine.benchmarks.latency.memory import status_bytes
+from benchmarks.lab.harness import OutOption, memory_bytes, timed
 from cvnet_engine.benchmarks.tables import Table, markdown, ms
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.errors import GalleryError
@@ -176,7 +175,7 @@ def measure(folder: Path, kind: Kind, spectrum: Spectrum, images: int, target: f
         built, build_s = timed(lambda: build(descriptors, target))
     except GalleryError as error:
         return Measured(kind, len(descriptors), str(error))
-    resident, file, trial = status_bytes("VmHWM"), built.file, built.trial
+    resident, file, trial = memory_bytes("VmHWM"), built.file, built.trial
     approximate = Approximate(Scanner(file), np.arange(len(descriptors)), np.empty(0, np.int64), trial.effort)
     index, exact_s, ann_s, recalls = DescriptorIndex(descriptors), [], [], []
     for number in range(queries):

@@ -64,6 +64,15 @@ def timed(call: Callable[[], T]) -> tuple[T, float]:
     return result, time.perf_counter() - started
 
 
+def memory_bytes(field: str, file: str = "status") -> int:
+    """Return a field of /proc/self/status, or of another file there, in bytes: VmHWM is the peak of resident memory.
+
+    `benchmarks.latency.memory` has the same, but imports PyTorch, which takes memory itself.
+    """
+    lines = Path("/proc/self", file).read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+
+
 def head(module: str) -> dict[str, Any]:
     """Return the command, date and machine of a report."""
     return {

@@ -151,7 +151,7 @@ class LoadTest:
                 *(f"- {'yes' if held else '**no**'}: {claim}" for claim, held in self.must_hold.items()),
                 "",
                 markdown(outcome_table(self.phases), text_columns=1),
-                f"In {self.memory[-1].at_s / 60:.0f} minutes at constant rate, `index` ran {self.index_runs} times and "
+                f"In {self.memory[-1].at_s / 60:.1f} minutes at constant rate, `index` ran {self.index_runs} times and "
                 f"resident memory varied by {self.memory_spread:.1%}; at the end it was "
                 f"{self.memory[-1].resident_bytes / 2**20:.0f} MiB.\n",
                 markdown(wait_table(self.phases)),
@@ -199,7 +199,9 @@ def main(
             found = run(server, writer, minutes, rate, index_every)
     model = Bundle(bundle).manifest.model
     report = {**harness.head("benchmarks.lab.load"), "model": model, "note": note, **found.to_json()}
-    sys.stdout.write(harness.write(out, f"Server under load, {model}", report, f"{note}\n", found.markdown()))
+    sys.stdout.write(
+        harness.write(out, f"Server under load, {model}", report, *([f"{note}\n"] if note else []), found.markdown())
+    )
     if not all(found.must_hold.values()):
         raise typer.Exit(1)
 

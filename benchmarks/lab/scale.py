@@ -20,13 +20,11 @@ import numpy as np
 import typer
 
 from benchmarks.lab import harness
-from benchmarks.lab.harness import OutOption, Progress, timed
-from cvnet_engine.benchmarks.latency.memory import status_bytes
-from cvnet_engine.benchmarks.latency.stages import INFO
+from benchmarks.lab.harness import OutOption, Progress, memory_bytes, timed
 from cvnet_engine.benchmarks.tables import Table, markdown, ms
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.gallery.columns import Columns, write_columns
-from cvnet_engine.engine.gallery.info import write_info
+from cvnet_engine.engine.gallery.info import FORMAT, GalleryInfo, write_info
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.shards import (
     CODED_PAGE_BYTES,
@@ -80,7 +78,7 @@ def measure(path: Path, queries: int) -> Measured:
     index, prepare_s = timed(lambda: DescriptorIndex(gallery.descriptors))
     first, first_s = timed(lambda: index.search(described[0], TOP_K))
     searches_s = [timed(partial(index.search, query, TOP_K))[1] for query in described[1:]]
-    private, resident = private_bytes(), status_bytes("VmRSS")
+    private, resident = memory_bytes("Private_Dirty", "smaps_rollup"), memory_bytes("VmRSS")
     expected = brute_force(gallery, described[0])
     index.close()
     gallery.close()
@@ -109,12 +107,6 @@ def brute_force(gallery: Gallery, query: Array) -> Ranking:
     return Ranking.by_similarity(np.concatenate(found)).first(TOP_K)
 
 
-def private_bytes() -> int:
-    """Return the bytes of private memory that this process has written to."""
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty:"))
-
-
 def generate(path: Path, images: int) -> None:
     """Create a gallery of random unit descriptors."""
     starts = range(0, images, IMAGES_PER_SHARD)
@@ -124,7 +116,7 @@ def generate(path: Path, images: int) -> None:
         rows = np.random.default_rng((images, number)).standard_normal((count, DESCRIPTOR_DIM), np.float32)
         write_shard(shard_file(path, number), start, rows / np.linalg.norm(rows, axis=1, keepdims=True))
         progress.advance()
-    write_info(path, replace(INFO, shards=len(starts)))
+    write_info(path, GalleryInfo(FORMAT, "generated", "generated", None, shards=len(starts)))
 
 
 def write_shard(file: Path, start: int, rows: Array) -> None:

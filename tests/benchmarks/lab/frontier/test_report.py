@@ -100,13 +100,20 @@ def test_costs_of_reranking_and_of_an_image():
 
 def test_stages_are_timed_again_if_the_grid_has_changed(monkeypatch):
     monkeypatch.setattr(timing, "SIDES_PX", (64,))
-    monkeypatch.setattr(timing, "measured", lambda *_: {("store", maps): (1.0,) * 3 for maps in tried["fp32"]})
+    runs = []
+
+    def measured(*_):
+        runs.append(tried)
+        return {("store", maps): (1.0,) * 3 for maps in tried["fp32"]}
+
+    monkeypatch.setattr(timing, "measured", measured)
     monkeypatch.setattr(timing, "arithmetic", lambda _: tried)
     with Journal(None) as journal:
-        for maps in (("float16",), ("float16", "coded:8")):
+        for maps in (("float16",), ("float16", "coded:8"), ("float16", "coded:8")):
             tried = {"fp32": maps}
             taken = timing.take(journal, ("model",), lambda: contextlib.nullcontext(FakeEngineCache()))
             assert set(taken.figures) == {("store", kind) for kind in maps}
+    assert runs == [{"fp32": ("float16",)}, {"fp32": ("float16", "coded:8")}]
 
 
 def test_points_whose_stages_were_not_timed_are_left_out():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.lab.frontier import grid
+from benchmarks.lab.frontier import grid, scores
 from benchmarks.lab.frontier.accuracy import Known, accuracies, evaluated
 from benchmarks.lab.frontier.grid import SIDES_PX, sides
 from benchmarks.lab.frontier.scores import Picture, Setting, Work
@@ -15,6 +15,7 @@ from cvnet_engine.benchmarks.accuracy.evaluation import QueryEntries, Task, eval
 from cvnet_engine.benchmarks.accuracy.journal import Journal
 from cvnet_engine.engine.errors import DatasetError
 from cvnet_engine.engine.features import Features
+from cvnet_engine.engine.gallery.map_codecs import HalfCodec
 from cvnet_engine.engine.retrieval.searcher import Plan
 from tests.benchmarks.lab.frontier.fakes import FakeEngineCache
 from tests.pictures import photo
@@ -24,7 +25,8 @@ IMAGES = 5
 
 
 @pytest.fixture
-def setting(tmp_path):
+def setting(tmp_path, monkeypatch):
+    monkeypatch.setattr(scores, "fit_codec", lambda *_: HalfCodec())  # compressing takes seconds
     paths = tuple(photo(tmp_path / f"{row}.png", 140, 200, seed=row) for row in range(IMAGES + 1))
     dataset = Dataset("small", paths[:IMAGES], paths[IMAGES:], (TRUTH,))
     return Setting(dataset, 160, "fp32", ("float16", "coded:8"), "model fp32")
