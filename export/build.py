@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cvnet_engine.cvnet import checkpoint, seeded
 from cvnet_engine.cvnet.model import CVNet
-from cvnet_engine.engine.backends import BACKENDS, PRECISIONS, WHOLE, choice, open_engine
+from cvnet_engine.engine.backends import BACKENDS, PRECISIONS, WHOLE, auto_backends, open_engine
 from cvnet_engine.engine.bundle import (
     BUILT,
     FORMAT,
@@ -186,7 +186,7 @@ def candidate_backends(graph: str, backend: str, precision: str) -> list[str]:
         raise BackendError(f"precision {precision!r} is unknown; expected one of {', '.join(PRECISIONS)}")
     if backend != "auto" and backend not in WHOLE:
         raise BackendError(f"backend {backend!r} is unknown; expected auto or one of {', '.join(WHOLE)}")
-    backends = choice.candidates(graph) if backend == "auto" else [backend]
+    backends = auto_backends(graph) if backend == "auto" else [backend]
     able = [name for name in backends if BACKENDS[name].supports(graph, precision)]
     if not able:
         takers = [name for name in WHOLE if BACKENDS[name].supports(graph, precision)]

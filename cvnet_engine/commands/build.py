@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from cvnet_engine import console
-from cvnet_engine.engine.backends import choice
+from cvnet_engine.engine.backends import auto_reason
 from cvnet_engine.engine.bundle import Manifest
 from cvnet_engine.engine.errors import BackendError, ImageError, install_hint
 from cvnet_engine.engine.gallery.indexing import find_images
@@ -43,7 +43,7 @@ def run(options: BuildOptions) -> None:
     megabytes = sum(file.stat().st_size for file in options.out.rglob("*")) / 1e6
     console.say(f"{options.out}: {manifest.model}, {megabytes:.0f} MB, {time.perf_counter() - started:.0f} s")
     if options.backend == "auto":
-        console.say(f"each graph on its fastest backend at {sizes[0][1]}x{sizes[0][0]} px; {choice.reason()}")
+        console.say(f"each graph on its fastest backend at {sizes[0][1]}x{sizes[0][0]} px; {auto_reason()}")
     show(manifest)
     for note in notes:
         console.warn(note)

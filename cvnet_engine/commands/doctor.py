@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cvnet_engine import console
 from cvnet_engine.engine import machine
-from cvnet_engine.engine.backends import choice
+from cvnet_engine.engine.backends import auto_backends, auto_reason, missing_extras
 from cvnet_engine.engine.errors import install_hint
 from cvnet_engine.engine.geometry import GRAPH_NAMES
 from cvnet_engine.options import DoctorOptions
@@ -26,11 +26,11 @@ def run(options: DoctorOptions) -> None:
     console.say()
     console.table("Libraries", ("", "", "extra"), library_rows(facts["libraries"]))
     console.say()
-    backends = {graph: choice.candidates(graph) for graph in GRAPH_NAMES}
+    backends = {graph: auto_backends(graph) for graph in GRAPH_NAMES}
     console.table(
         "Backends that --backend auto chooses from", ("", ""), [(g, ", ".join(b)) for g, b in backends.items()]
     )
-    console.say(choice.reason())
+    console.say(auto_reason())
     for advice in remedies(backends):
         console.warn(advice)
     if options.json:
@@ -45,7 +45,7 @@ def library_rows(versions: dict[str, str | None]) -> list[tuple[str, str, str]]:
 def remedies(backends: dict[str, list[str]]) -> list[str]:
     """Return what this machine could use but lacks, each with the command that installs it, if there is one."""
     found = []
-    if extras := choice.missing_extras():
+    if extras := missing_extras():
         found.append(f"missing extras: {', '.join(extras)}; {install_hint(*extras)}")
     if not machine.cuda_devices() and "native" not in backends["reranker"]:
         found.append("the native pair scorer, several times as fast as a graph, needs a C compiler: apt install gcc")

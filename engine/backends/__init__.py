@@ -1,20 +1,21 @@
 """The table of backends, and `open_engine`, which opens a graph's file on one of them.
 
 A new backend needs a module in this package and a row here. Building, opening, choosing, `doctor` and `--help` read
-the table.
+the table. A backend's library is imported only when it is used.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cvnet_engine.engine import machine
-from cvnet_engine.engine.errors import BackendError, CvnetWarning
+from cvnet_engine.engine.errors import BackendError, CvnetWarning, install_hint
 from cvnet_engine.engine.geometry import GRAPH_NAMES, IMAGE_GRAPHS
 
 if TYPE_CHECKING:  # NumPy is not loaded for the command line's help
@@ -27,6 +28,7 @@ def computes(*precisions: str, **instead: str) -> dict[str, str]:
 
 
 def image_graphs(precisions: dict[str, str]) -> dict[str, dict[str, str]]:
+    """Assign the precisions to both image graphs."""
     return dict.fromkeys(IMAGE_GRAPHS, precisions)
 
 
@@ -39,12 +41,12 @@ class Backend:
         suffix: file suffix of a graph, a compiled plan, or the reranker's weights.
         device: `cpu` or `cuda`.
         extra: the package extra that installs the backend; empty if none is needed.
-        is_here: tells if the backend is installed; its device may still be missing.
+        is_here: returns True if the backend is installed; its device may still be missing.
         open: file, precision of the arithmetic, CPU threads -> engine. The precision is ignored if the file fixes it.
         bind: targets -> the GPU and library versions that a file built here requires, for the manifest; empty if the
             file runs anywhere.
         require_bound: raises CvnetError if a file with these requirements cannot run here.
-        takes_device: tells if the backend supports this machine's device.
+        takes_device: returns True if the backend supports this machine's device.
         resolve_targets: values of `--targets` -> GPU architectures to compile for, on any machine; None if a file is
             compiled on the machine that runs it.
     """
@@ -69,82 +71,9 @@ class Backend:
         return precision in self.precisions.get(graph, {})
 
 
-def open_onnxruntime(graph: Path, _precision: str, threads: int) -> Engine:
-    from cvnet_engine.engine.backends.onnxruntime import OnnxRuntimeEngine
-
-    return OnnxRuntimeEngine(graph, cuda=False, threads=threads)
-
-
-def open_onnxruntime_cuda(graph: Path, _precision: str, threads: int) -> Engine:
-    from cvnet_engine.engine.backends.onnxruntime import OnnxRuntimeEngine
-
-    return OnnxRuntimeEngine(graph, cuda=True, threads=threads)
-
-
-def open_openvino(graph: Path, precision: str, threads: int) -> Engine:
-    from cvnet_engine.engine.backends.openvino import OpenVinoEngine
-
-    return OpenVinoEngine(graph, precision, threads)
-
-
-def open_native(weights: Path, precision: str, threads: int) -> Engine:
-    from cvnet_engine.engine.backends.native.engine import NativeReranker
-
-    return NativeReranker(weights, precision, threads)
-
-
-def native_is_here() -> bool:
-    from cvnet_engine.engine.backends.native.library import is_here
-
-    return is_here()
-
-
-def open_tensorrt(plan: Path, _precision: str, _threads: int) -> Engine:
-    from cvnet_engine.engine.backends.tensorrt import TensorRtEngine
-
-    return TensorRtEngine(plan)
-
-
-def bind_tensorrt(_targets: Sequence[str]) -> dict[str, str]:
-    from cvnet_engine.engine.backends.tensorrt import bind
-
-    return bind()
-
-
-def require_tensorrt(gpu: Mapping[str, str]) -> None:
-    from cvnet_engine.engine.backends.tensorrt import require_bound
-
-    require_bound(gpu)
-
-
-def open_tensorrt_rtx(plan: Path, _precision: str, _threads: int) -> Engine:
-    from cvnet_engine.engine.backends.tensorrt_rtx import TensorRtRtxEngine
-
-    return TensorRtRtxEngine(plan)
-
-
-def bind_tensorrt_rtx(targets: Sequence[str]) -> dict[str, str]:
-    from cvnet_engine.engine.backends.tensorrt_rtx import bind
-
-    return bind(targets)
-
-
-def require_tensorrt_rtx(gpu: Mapping[str, str]) -> None:
-    from cvnet_engine.engine.backends.tensorrt_rtx import require_bound
-
-    require_bound(gpu)
-
-
-def tensorrt_rtx_takes_device() -> bool:
-    from cvnet_engine.engine.backends.tensorrt_rtx import takes_device
-
-    return takes_device()
-
-
-def tensorrt_rtx_targets(named: Sequence[str]) -> tuple[str, ...]:
-    from cvnet_engine.engine.backends.tensorrt_rtx import resolve
-
-    return resolve(named)
+def late(module: str, function: str) -> Callable[..., Any]:
+    """Return a function of one of this package's modules, which is imported when the function is called."""
+    return lambda *arguments: getattr(importlib.import_module(f"{__name__}.{module}"), function)(*arguments)
 
 
 def installed(module: str) -> Callable[[], bool]:
@@ -160,8 +89,8 @@ BACKENDS = {
             ".npz",
             "cpu",
             "",
-            native_is_here,
-            open_native,
+            late("native.library", "is_here"),
+            late("native.engine", "NativeReranker"),
         ),
         Backend(
             "onnxruntime",  # its CPU provider has no bf16, and is slower in fp16 and s8 x s8 than in fp32
@@ -170,7 +99,7 @@ BACKENDS = {
             "cpu",
             "cpu",
             installed("onnxruntime"),
-            open_onnxruntime,
+            late("onnxruntime", "open_cpu"),
         ),
         Backend(
             "openvino",
@@ -179,7 +108,7 @@ BACKENDS = {
             "cpu",
             "openvino",
             installed("openvino"),
-            open_openvino,
+            late("openvino", "OpenVinoEngine"),
         ),
         Backend(
             "tensorrt",
@@ -188,9 +117,9 @@ BACKENDS = {
             "cuda",
             "tensorrt",
             installed("tensorrt"),
-            open_tensorrt,
-            bind_tensorrt,
-            require_tensorrt,
+            late("tensorrt", "open_plan"),
+            late("tensorrt", "bind"),
+            late("tensorrt", "require_bound"),
         ),
         Backend(
             "tensorrt-rtx",
@@ -199,11 +128,11 @@ BACKENDS = {
             "cuda",
             "tensorrt-rtx",
             installed("tensorrt_rtx"),
-            open_tensorrt_rtx,
-            bind_tensorrt_rtx,
-            require_tensorrt_rtx,
-            tensorrt_rtx_takes_device,
-            tensorrt_rtx_targets,
+            late("tensorrt_rtx", "open_plan"),
+            late("tensorrt_rtx", "bind"),
+            late("tensorrt_rtx", "require_bound"),
+            late("tensorrt_rtx", "takes_device"),
+            late("tensorrt_rtx", "resolve"),
         ),
         Backend(
             "onnxruntime-cuda",
@@ -212,7 +141,7 @@ BACKENDS = {
             "cuda",
             "gpu",
             lambda: "CUDAExecutionProvider" in machine.onnxruntime_providers(),
-            open_onnxruntime_cuda,
+            late("onnxruntime", "open_cuda"),
         ),
     )
 }
@@ -223,7 +152,7 @@ PRECISIONS = tuple(dict.fromkeys(p for b in BACKENDS.values() for asked in b.pre
 
 
 def open_engine(file: Path, backend: str, precision: str = "fp32", threads: int | None = None) -> Engine:
-    """The engine of a graph's file on one of `BACKENDS`.
+    """Open the engine of a graph's file on one of `BACKENDS`.
 
     Args:
         file: of the backend's `suffix`.
@@ -237,7 +166,7 @@ def open_engine(file: Path, backend: str, precision: str = "fp32", threads: int 
 
 
 def usable_threads(threads: int | None) -> int:
-    """The requested threads, at most one per usable CPU; more would wait for each other."""
+    """Return the requested threads, at most one per usable CPU; more would wait for each other."""
     usable = machine.usable_cpus()
     if threads and threads > usable:
         note = f"{threads} threads were requested; {usable} are used, one per CPU that this process may use"
@@ -254,3 +183,72 @@ def known(backend: str) -> Backend:
     if backend not in BACKENDS:
         raise BackendError(f"backend {backend!r} is unknown; expected one of {', '.join(BACKENDS)}")
     return BACKENDS[backend]
+
+
+def import_library(module: str, title: str, extra: str, otherwise: str = "") -> Any:
+    """Import a backend's library.
+
+    Args:
+        title, extra: its name and the package extra that installs it, for the error.
+        otherwise: what else to do, appended to the error.
+
+    Raises:
+        BackendError: it cannot be imported.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise BackendError(f"{title} cannot be imported ({error}); {install_hint(extra)}{otherwise}") from error
+
+
+# the choice of `--backend auto`
+
+
+def auto_backends(graph: str) -> list[str]:
+    """Return the backends to choose from for a graph: the best one for the GPU if there is a GPU, else all for CPUs."""
+    on_gpu = usable("cuda", graph) if machine.cuda_devices() else []
+    return on_gpu[:1] or usable("cpu", graph)
+
+
+def usable(device: str, graph: str) -> list[str]:
+    """Return the backends of a device that can run a graph on this machine, the preferred one first."""
+    return [
+        name
+        for name, backend in BACKENDS.items()
+        if backend.device == device and graph in backend.precisions and backend.is_here() and backend.takes_device()
+    ]
+
+
+def auto_reason() -> str:
+    """Return the reason for the choice of `auto_backends`."""
+    devices = machine.cuda_devices()
+    if not devices:
+        return "no NVIDIA GPU on this machine"
+    match usable("cuda", "features"):
+        case ["tensorrt", *_]:
+            return f"{devices[0]} and TensorRT are present"
+        case ["tensorrt-rtx", *_]:
+            return f"{devices[0]} and TensorRT for RTX are present"
+        case ["onnxruntime-cuda"]:
+            return (
+                f"{devices[0]} and ONNX Runtime's CUDA provider are present; "
+                f"no TensorRT: install the {tensorrt_extra()!r} extra to use it"
+            )
+        case _:
+            extras = f"'gpu' or the {tensorrt_extra()!r}"
+            return f"{devices[0]} is present, but nothing that uses it: install the {extras} extra"
+
+
+def tensorrt_extra() -> str:
+    """Return the extra with TensorRT for this GPU. TensorRT for RTX is preferred because PyPI alone provides it."""
+    return "tensorrt-rtx" if BACKENDS["tensorrt-rtx"].takes_device() else "tensorrt"
+
+
+def missing_extras() -> list[str]:
+    """Return the extras that are useful on this machine and of which a library is missing."""
+    if machine.cuda_devices():
+        useful = [tensorrt_extra(), "gpu", "export"]
+    else:
+        useful = [*dict.fromkeys(b.extra for b in BACKENDS.values() if b.device == "cpu" and b.extra), "export"]
+    missing = {extra for library, extra in machine.libraries().items() if not machine.installed_version(library)}
+    return [extra for extra in useful if extra in missing]

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from cvnet_engine.engine.backends import import_library
 from cvnet_engine.engine.contract import Array
-from cvnet_engine.engine.errors import BackendError, install_hint
+from cvnet_engine.engine.errors import BackendError
 
 Shape = tuple[int, ...]
 
@@ -79,7 +80,7 @@ class Buffer:
 
     def upload(self, array: Array, dtype: np.dtype[Any], stream: Stream) -> None:
         """Begin to copy an array to the device, as `dtype`. The array may change as soon as this returns."""
-        self.copied.synchronise()  # the mirror may still be read for the copy before
+        self.copied.synchronise()  # the previous copy may still read the mirror
         mirror = self.reserve(array.shape, dtype)
         mirror[...] = array
         kind = self._cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
@@ -165,9 +166,8 @@ class Graph:
         try:
             enqueue()
         finally:
-            ended = cudart.cudaStreamEndCapture(
-                stream.handle
-            )  # after a failure too: else the stream stays in capture mode
+            # after a failure too: otherwise the stream stays in capture mode
+            ended = cudart.cudaStreamEndCapture(stream.handle)
         graph = checked(ended)
         try:
             self._executable = checked(cudart.cudaGraphInstantiate(graph, 0))
@@ -182,16 +182,11 @@ class Graph:
 
 
 def import_cudart() -> Any:
-    """Import the CUDA runtime's Python module; the BackendError says how to install it."""
-    try:
-        from cuda.bindings import runtime
-    except ImportError as error:
-        raise BackendError(f"cuda-bindings cannot be imported ({error}); {install_hint('tensorrt')}") from error
-    return runtime
+    return import_library("cuda.bindings.runtime", "cuda-bindings", "tensorrt")
 
 
 def checked(result: tuple[Any, ...]) -> Any:
-    """The value of a CUDA runtime call, whose results begin with its status; BackendError if it failed."""
+    """Return the value of a CUDA runtime call, whose results begin with its status; BackendError if it failed."""
     status, *values = result
     if status.value:
         raise BackendError(f"CUDA stopped ({status.name}); free GPU memory, or check the driver with 'nvidia-smi'")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cvnet_engine.engine.backends import import_library
 from cvnet_engine.engine.contract import Array, Closing, TensorSpec, check_feeds
 from cvnet_engine.engine.errors import BackendError, backend_failure, install_hint, one_line
 
@@ -53,7 +54,7 @@ class OnnxRuntimeEngine(Closing):
             load_cuda_libraries(ort)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 4  # only what is fatal; errors reach the caller as exceptions
+        options.log_severity_level = 4  # fatal errors only; others reach the caller as exceptions
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         try:
             self._session: Any = ort.InferenceSession(str(graph), options, providers=[provider])
@@ -82,7 +83,7 @@ class OnnxRuntimeEngine(Closing):
         actual = self._session.get_providers()[0]
         if actual != "CUDAExecutionProvider":
             raise BackendError(
-                f"{graph}: CUDA was asked for and ONNX Runtime chose {actual}; "
+                f"{graph}: CUDA was requested and ONNX Runtime chose {actual}; "
                 "check the driver with 'cvnet-engine doctor'"
             )
         strays = {
@@ -98,19 +99,20 @@ class OnnxRuntimeEngine(Closing):
             )
 
 
+def open_cpu(graph: Path, _precision: str, threads: int) -> OnnxRuntimeEngine:
+    return OnnxRuntimeEngine(graph, cuda=False, threads=threads)
+
+
+def open_cuda(graph: Path, _precision: str, threads: int) -> OnnxRuntimeEngine:
+    return OnnxRuntimeEngine(graph, cuda=True, threads=threads)
+
+
 def import_onnxruntime() -> Any:
-    """Import the module; the BackendError says how to install it."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise BackendError(
-            f"ONNX Runtime is not installed: {install_hint('cpu')} ('gpu' instead of 'cpu' for an NVIDIA GPU)"
-        ) from error
-    return onnxruntime
+    return import_library("onnxruntime", "ONNX Runtime", "cpu", " ('gpu' instead of 'cpu' for an NVIDIA GPU)")
 
 
 def load_cuda_libraries(ort: Any) -> None:
-    """Load CUDA and cuDNN from the packages that the 'gpu' extra brings; its failure messages go to stderr."""
+    """Load CUDA and cuDNN from the packages of the 'gpu' extra; its failure messages go to stderr."""
     with contextlib.redirect_stdout(sys.stderr):
         ort.preload_dlls()
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from cvnet_engine.engine import machine
+from cvnet_engine.engine.backends import import_library
 from cvnet_engine.engine.contract import Array, Closing, TensorSpec, check_feeds
-from cvnet_engine.engine.errors import BackendError, backend_failure, install_hint, one_line
+from cvnet_engine.engine.errors import BackendError, backend_failure, one_line
 from cvnet_engine.engine.machine import usable_cpus
 
 WEIGHT_MAX = 64  # of int8, without VNNI: two products with bytes are added in 16 bits, 2 * 255 * 64 < 2^15
@@ -21,13 +22,13 @@ class OpenVinoEngine(Closing):
     """An `Engine` on OpenVINO's CPU plug-in."""
 
     def __init__(self, graph: Path, precision: str, threads: int) -> None:
-        openvino = import_openvino()
+        openvino = import_library("openvino", "OpenVINO", "openvino")
         options = {
             "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
-            "ENABLE_CPU_PINNING": threads
-            == usable_cpus(),  # engines with fewer threads would all share the first cores
+            # pinned engines with fewer threads would all share the first cores
+            "ENABLE_CPU_PINNING": threads == usable_cpus(),
         }
         core = openvino.Core()
         try:
@@ -40,9 +41,10 @@ class OpenVinoEngine(Closing):
         actual = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if actual != PRECISIONS[precision]:
             raise BackendError(
-                f"{graph}: this processor computes in {actual} although {precision} was requested; build for fp32"
+                f"{graph}: this processor computes in {actual} although {precision} was requested; "
+                "build the bundle with --precision fp32"
             )
-        self.inputs = {port.any_name: spec(port) for port in source.inputs}  # a compiled int8 model knows fewer axes
+        self.inputs = {port.any_name: spec(port) for port in source.inputs}  # the compiled int8 model lacks some axes
         self.outputs = {port.any_name: spec(port) for port in source.outputs}
         self._request: Any = model.create_infer_request()
 
@@ -74,24 +76,15 @@ def require_weights_that_fit(graph: Path, model: Any) -> None:
 
 
 def cause(error: RuntimeError) -> str:
-    """The cause in an OpenVINO message, without the lines that name its source files."""
+    """Return the cause in an OpenVINO message, without the lines that name its source files."""
     lines = [line for line in str(error).splitlines() if not line.startswith(("Exception from ", "Check '"))]
     return one_line(" ".join(line.strip() for line in lines if line.strip()) or error)
 
 
 def spec(port: Any) -> TensorSpec:
-    """A port's dtype and shape. OpenVINO drops the names of free axes, so each gets a generated one."""
+    """Return a port's dtype and shape. OpenVINO drops the names of free axes, so each gets a generated one."""
     axes = tuple(
         axis.get_length() if axis.is_static else f"{port.any_name}_{number}"
         for number, axis in enumerate(port.get_partial_shape())
     )
     return TensorSpec(np.dtype(port.get_element_type().to_dtype()).name, axes)
-
-
-def import_openvino() -> Any:
-    """Import the module; the BackendError says how to install it."""
-    try:
-        import openvino
-    except ImportError as error:
-        raise BackendError(f"OpenVINO is not installed: {install_hint('openvino')}") from error
-    return openvino

@@ -11,23 +11,25 @@ every name that is used here against the real bindings.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cvnet_engine.engine.backends import import_library
 from cvnet_engine.engine.backends.cuda import Buffer, Graph, Input, Shape, Stream, checked, import_cudart
 from cvnet_engine.engine.contract import Array, Closing, TensorSpec, check_feeds
-from cvnet_engine.engine.errors import BackendError, BundleError, install_hint
+from cvnet_engine.engine.errors import BackendError, BundleError
 from cvnet_engine.engine.machine import cuda_devices
 
 if TYPE_CHECKING:
     import tensorrt as trt
 
 Profile = Mapping[str, tuple[Shape, Shape]]  # input -> smallest and largest shape
-MOST_CAPTURES = 8  # of four sizes of images, either buffer of their inputs
+MOST_CAPTURES = 8  # four image sizes, each with either of two input buffers
+ANOTHER_BACKEND = ", or build the bundle with another --backend"
 
 
 class TensorRtEngine(Closing):
@@ -94,7 +96,7 @@ class TensorRtEngine(Closing):
         return {name: view.copy() for name, view in views.items()}
 
     def close(self) -> None:
-        """Give back device and host memory."""
+        """Free device and host memory."""
         for stream in (self._copies, self._runs):
             stream.synchronise()
         if self._captures is not None:
@@ -112,7 +114,7 @@ class TensorRtEngine(Closing):
         return engine.create_execution_context()
 
     def _start(self, setting: Setting) -> dict[str, Array]:
-        """Put a run on its stream. The returned host arrays are valid once they are downloaded."""
+        """Enqueue a run. The returned host arrays are valid once they are downloaded."""
         if self._captures is None:
             assert self._context is not None
             return self._enqueue(self._context, setting)
@@ -177,6 +179,10 @@ class TensorRtEngine(Closing):
                 f"TensorRT stopped ({first_error(self._log)}); "
                 "if GPU memory ran out, feed a smaller batch or image, else build the bundle again"
             )
+
+
+def open_plan(plan: Path, _precision: str, _threads: int) -> TensorRtEngine:
+    return TensorRtEngine(plan)
 
 
 # CUDA graphs
@@ -253,7 +259,7 @@ class Captures:
 
 
 def profiles(engine: trt.ICudaEngine, inputs: Sequence[str]) -> list[Profile]:
-    """The range of shapes of each optimisation profile of an engine."""
+    """Return the range of shapes of each optimisation profile of an engine."""
     found: list[Profile] = []
     for index in range(engine.num_optimization_profiles):
         ranges = {name: engine.get_tensor_profile_shape(name, index) for name in inputs}  # smallest, best, largest
@@ -288,7 +294,7 @@ def x_joined(shape: Shape) -> str:
 
 
 def specs(tensorrt: Any, engine: trt.ICudaEngine, mode: trt.TensorIOMode) -> dict[str, TensorSpec]:
-    """An engine's inputs or outputs. A plan drops the names of free axes, so each gets a generated one.
+    """Return an engine's inputs or outputs. A plan drops the names of free axes, so each gets a generated one.
 
     A float16 input is declared as any floating type.
     """
@@ -307,46 +313,36 @@ def specs(tensorrt: Any, engine: trt.ICudaEngine, mode: trt.TensorIOMode) -> dic
 # the machine
 
 
-@dataclass(frozen=True)
-class Fingerprint:
-    """The GPU and library versions that a plan requires, as stored in the bundle's manifest."""
-
-    gpu: str
-    compute_capability: str
-    tensorrt: str
-    cuda: str  # newest version that the driver supports
-
-
-def fingerprint() -> Fingerprint:
-    """The fingerprint of this machine's first CUDA device.
+def bind(_targets: Sequence[str] = ()) -> dict[str, str]:
+    """Return the GPU and library versions that a plan built here requires, for the manifest.
 
     Raises:
         BackendError: no GPU, TensorRT or cuda-bindings here.
     """
-    gpu = require_device()
-    cudart = import_cudart()
+    gpu, cudart = require_device(), import_cudart()
     properties = checked(cudart.cudaGetDeviceProperties(0))
-    cuda = checked(cudart.cudaDriverGetVersion())
-    return Fingerprint(
-        gpu=gpu,
-        compute_capability=f"{properties.major}.{properties.minor}",
-        tensorrt=import_tensorrt().__version__,
-        cuda=f"{cuda // 1000}.{cuda % 1000 // 10}",
-    )
+    cuda = checked(cudart.cudaDriverGetVersion())  # the newest that the driver supports
+    return {
+        "gpu": gpu,
+        "compute_capability": f"{properties.major}.{properties.minor}",
+        "tensorrt": import_tensorrt().__version__,
+        "cuda": f"{cuda // 1000}.{cuda % 1000 // 10}",
+    }
 
 
-def check_fingerprint(built: Fingerprint, here: Fingerprint) -> None:
-    """Raise BundleError if a plan built on one machine cannot run on another.
+def require_bound(built: Mapping[str, str]) -> None:
+    """Raise BundleError if plans with the requirements `built` cannot run here.
 
     GPU, compute capability and TensorRT must be equal. The driver must support the CUDA version of the build.
     """
+    here = bind()
     differing = [
-        f"{field.name.replace('_', ' ')} {getattr(here, field.name)} (built for {getattr(built, field.name)})"
-        for field in fields(Fingerprint)
-        if field.name != "cuda" and getattr(built, field.name) != getattr(here, field.name)
+        f"{name.replace('_', ' ')} {here[name]} (built for {built[name]})"
+        for name in ("gpu", "compute_capability", "tensorrt")
+        if built[name] != here[name]
     ]
-    if version_tuple(here.cuda) < version_tuple(built.cuda):
-        differing.append(f"cuda {here.cuda} (built with {built.cuda})")
+    if version_tuple(here["cuda"]) < version_tuple(built["cuda"]):
+        differing.append(f"cuda {here['cuda']} (built with {built['cuda']})")
     if differing:
         raise BundleError(
             f"this machine has {', '.join(differing)}; a TensorRT plan runs where it was built: "
@@ -354,22 +350,12 @@ def check_fingerprint(built: Fingerprint, here: Fingerprint) -> None:
         )
 
 
-def bind() -> dict[str, str]:
-    """This machine's fingerprint for a manifest."""
-    return asdict(fingerprint())
-
-
-def require_bound(gpu: Mapping[str, str]) -> None:
-    """Raise BundleError if plans with the fingerprint `gpu` cannot run here."""
-    check_fingerprint(Fingerprint(**gpu), fingerprint())
-
-
 def version_tuple(version: str) -> tuple[int, ...]:
     return tuple(map(int, version.split(".")))
 
 
 def require_device() -> str:
-    """The first CUDA device's name. Call it before TensorRT, which may crash without a device.
+    """Return the first CUDA device's name. Call it before TensorRT, which may crash without a device.
 
     Raises:
         BackendError: there is no CUDA device.
@@ -384,20 +370,12 @@ def require_device() -> str:
 
 
 def import_tensorrt() -> Any:
-    """Import the module; the BackendError says how to install it."""
-    try:
-        import tensorrt
-    except ImportError as error:
-        raise BackendError(
-            f"TensorRT cannot be imported ({error}); {install_hint('tensorrt')}, "
-            "or build the bundle with another --backend"
-        ) from error
-    return tensorrt
+    return import_library("tensorrt", "TensorRT", "tensorrt", ANOTHER_BACKEND)
 
 
 @cache
 def error_log(tensorrt: Any) -> Any:
-    """The logger of a TensorRT module. It collects messages in `errors`, from which exceptions are made.
+    """Return the logger of a TensorRT module. It collects messages in `errors`, from which exceptions are made.
 
     There is one per process, because TensorRT keeps using its first logger. Clear `errors` before a call that may fail.
     """
@@ -415,5 +393,5 @@ def error_log(tensorrt: Any) -> Any:
 
 
 def first_error(log: Any) -> str:
-    """The first logged error in one line; it caused the later ones."""
+    """Return the first logged error in one line; it caused the later ones."""
     return " ".join(log.errors[0].split())[:300] if log.errors else "it gave no reason"

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvnet_engine.engine import machine
-from cvnet_engine.engine.backends.tensorrt import TensorRtEngine, require_device
-from cvnet_engine.engine.errors import BackendError, BundleError, install_hint
+from cvnet_engine.engine.backends import import_library
+from cvnet_engine.engine.backends.tensorrt import ANOTHER_BACKEND, TensorRtEngine, require_device
+from cvnet_engine.engine.errors import BackendError, BundleError
 from cvnet_engine.engine.files import cache_folder, private_folder, write_atomically
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class TensorRtRtxEngine(TensorRtEngine):
         self._kernels, self._kernels_file = kernels, kernels_file(plan)
         with contextlib.suppress(OSError):  # no kernels yet, or no writable cache
             private_folder(self._kernels_file.parent)
-            kernels.deserialize(self._kernels_file.read_bytes())  # others than this GPU's and driver's are ignored
+            kernels.deserialize(self._kernels_file.read_bytes())  # those of another GPU or driver are ignored
         config.set_runtime_cache(kernels)
         return engine.create_execution_context(config)
 
@@ -68,16 +69,22 @@ class TensorRtRtxEngine(TensorRtEngine):
 
 
 def kernels_file(plan: Path) -> Path:
-    """The cache file of a plan's kernels. A bundle may be shared or read-only, so it is not kept there."""
+    """Return the cache file of a plan's kernels. A bundle may be shared or read-only, so it is not kept there."""
     digest = hashlib.sha256(plan.read_bytes()).hexdigest()[:16]
     return cache_folder() / f"{plan.stem}-{digest}-{machine.compute_capability()}.kernels"
+
+
+def open_plan(plan: Path, _precision: str, _threads: int) -> TensorRtRtxEngine:
+    return TensorRtRtxEngine(plan)
 
 
 # targets
 
 
 def resolve(targets: Sequence[str]) -> tuple[str, ...]:
-    """Architectures to compile for, without repeats; `current` means this machine's. None named means the default.
+    """Return the architectures to compile for, without repeats; the default if none is named.
+
+    `current` means this machine's.
 
     Raises:
         BackendError: an unsupported architecture, or `current` without a supported GPU.
@@ -91,12 +98,12 @@ def resolve(targets: Sequence[str]) -> tuple[str, ...]:
 def require_target(target: str) -> None:
     if target not in TARGETS:
         raise BackendError(
-            f"target {target!r} is none of TensorRT for RTX's; expected {', '.join(TARGETS)} or {CURRENT}"
+            f"TensorRT for RTX does not support target {target!r}; expected {', '.join(TARGETS)} or {CURRENT}"
         )
 
 
 def here() -> str:
-    """The architecture of this machine's GPU.
+    """Return the architecture of this machine's GPU.
 
     Raises:
         BackendError: there is no GPU, or TensorRT for RTX does not support it.
@@ -105,14 +112,14 @@ def here() -> str:
     target = architecture()
     if target not in TARGETS:
         raise BackendError(
-            f"{device} has compute capability {machine.compute_capability()}, which TensorRT for RTX does not take; "
+            f"{device} has compute capability {machine.compute_capability()}, which TensorRT for RTX does not support; "
             "build the bundle with --backend tensorrt"
         )
     return target
 
 
 def architecture() -> str:
-    """The first CUDA device's architecture, such as `sm89`; empty without a device."""
+    """Return the first CUDA device's architecture, such as `sm89`; empty without a device."""
     capability = machine.compute_capability()
     return f"sm{capability.replace('.', '')}" if capability else ""
 
@@ -137,7 +144,7 @@ def set_targets(tensorrt: Any, config: trt.IBuilderConfig, targets: Sequence[str
 
 
 def bind(targets: Sequence[str]) -> dict[str, str]:
-    """The targets and library version that plans require, for a manifest."""
+    """Return the targets and library version that plans require, for a manifest."""
     return {"targets": ",".join(targets), "tensorrt_rtx": import_tensorrt_rtx().__version__}
 
 
@@ -157,12 +164,4 @@ def require_bound(gpu: Mapping[str, str]) -> None:
 
 
 def import_tensorrt_rtx() -> Any:
-    """Import the module; the BackendError says how to install it."""
-    try:
-        import tensorrt_rtx
-    except ImportError as error:
-        raise BackendError(
-            f"TensorRT for RTX cannot be imported ({error}); {install_hint('tensorrt-rtx')}, "
-            "or build the bundle with another --backend"
-        ) from error
-    return tensorrt_rtx
+    return import_library("tensorrt_rtx", "TensorRT for RTX", "tensorrt-rtx", ANOTHER_BACKEND)

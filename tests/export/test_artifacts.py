@@ -40,7 +40,7 @@ def test_every_precision_has_its_backends(graph):
 )
 def test_what_does_not_go_together_is_refused(monkeypatch, backend, precision, message):
     monkeypatch.setattr(
-        "cvnet_engine.engine.backends.choice.candidates", lambda graph: list(CPU[: 3 if graph == "reranker" else 2])
+        "cvnet_engine.export.build.auto_backends", lambda graph: list(CPU[: 3 if graph == "reranker" else 2])
     )
     with pytest.raises(BackendError, match=message):
         candidate_backends("features", backend, precision)

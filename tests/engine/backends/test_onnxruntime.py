@@ -1,4 +1,4 @@
-"""An engine runs what it is fed or says what is wrong with it, and never moves to another device unasked."""
+"""ONNX Runtime: errors of one line, and no fallback from CUDA to the CPU."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def reranker(bundle: Path) -> Engine:
     return open_engine(Bundle(bundle).graph("reranker"), "onnxruntime", threads=1)
 
 
-def test_an_engine_knows_its_inputs_and_runs(reranker):
+def test_an_engine_has_inputs_and_runs(reranker):
     assert list(reranker.inputs) == [f"{side}_{scale}" for side in ("query", "key") for scale in range(3)]
     feeds = {name: np.full((1, 256, 4, 4), 1 / 16, np.float32) for name in reranker.inputs}
     scores = reranker.run(feeds)["score"]
@@ -36,19 +36,19 @@ def test_an_engine_refuses_bad_feeds(reranker):
         reranker.run({"query_0": np.zeros((1, 256, 4, 4), np.float32)})
 
 
-def test_an_unknown_backend(tmp_path):
+def test_an_unknown_backend_is_refused(tmp_path):
     with pytest.raises(BackendError, match=r"'abacus' is unknown; expected one of .*onnxruntime"):
         open_engine(tmp_path / "graph.onnx", "abacus")
 
 
 @pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime_providers(), reason="CUDA is here")
-def test_cuda_that_is_not_there_is_an_error_with_its_remedy_and_not_the_cpu(bundle):
+def test_missing_cuda_is_an_error_and_not_the_cpu(bundle):
     with pytest.raises(BackendError, match=r"no CUDA provider .*\[gpu\].* --backend onnxruntime"):
         open_engine(Bundle(bundle).graph("reranker"), "onnxruntime-cuda")
 
 
 class FakeOnnxRuntime:
-    """ONNX Runtime with a CUDA provider, which a session then takes or not, node by node."""
+    """ONNX Runtime with a CUDA provider, which a session may leave as a whole or for some nodes."""
 
     def __init__(self, providers: list[str], strays: list[str]) -> None:
         node = SimpleNamespace
@@ -77,7 +77,7 @@ class FakeOnnxRuntime:
 @pytest.mark.parametrize(
     ("providers", "strays", "message"),
     [
-        (["CPUExecutionProvider"], [], "CUDA was asked for and ONNX Runtime chose CPUExecutionProvider"),
+        (["CPUExecutionProvider"], [], "CUDA was requested and ONNX Runtime chose CPUExecutionProvider"),
         (["CUDAExecutionProvider"], ["Shape", "GridSample"], "GridSample would run on the CPU"),
         (["CUDAExecutionProvider"], ["Shape", "Gather"], None),
     ],
@@ -92,7 +92,7 @@ def test_a_session_that_leaves_cuda_is_an_error(tmp_path, monkeypatch, capsys, p
 
 
 @pytest.mark.parametrize("content", [b"", b"no graph", bytes(1000), None])
-def test_a_corrupt_graph_is_one_line_and_nothing_on_standard_error(bundle, tmp_path, content, capfd):
+def test_a_corrupt_graph_is_an_error_of_one_line(bundle, tmp_path, content, capfd):
     graph = tmp_path / "graph.onnx"
     graph.write_bytes(Bundle(bundle).graph("reranker").read_bytes()[:100_000] if content is None else content)
     with pytest.raises(BackendError, match="does not open it") as caught:
@@ -102,7 +102,7 @@ def test_a_corrupt_graph_is_one_line_and_nothing_on_standard_error(bundle, tmp_p
     assert capfd.readouterr().err == ""
 
 
-def test_a_graph_that_fails_while_running_is_one_line_and_nothing_on_standard_error(reranker, capfd):
+def test_a_run_that_fails_is_an_error_of_one_line(reranker, capfd):
     feeds = {name: np.zeros((1, 256, 0, 0), np.float32) for name in reranker.inputs}
     with pytest.raises(BackendError, match="ONNX Runtime stopped") as caught:
         reranker.run(feeds)

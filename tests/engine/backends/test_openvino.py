@@ -1,4 +1,4 @@
-"""OpenVINO runs the graphs as ONNX Runtime does, in the precision that was asked for or not at all."""
+"""OpenVINO: results equal ONNX Runtime's, in the requested precision or not at all."""
 
 import numpy as np
 import pytest
@@ -27,13 +27,13 @@ def pair():
     return {name: m / np.linalg.norm(m, axis=1, keepdims=True) for name, m in maps.items()}
 
 
-def test_reranker_as_onnxruntime_computes_it(bundle, pair):
+def test_the_reranker_agrees_with_onnxruntime(bundle, pair):
     graph = Bundle(bundle).graph("reranker")
     got, want = (open_engine(graph, backend).run(pair) for backend in ("openvino", "onnxruntime"))
     np.testing.assert_allclose(got["logits"], want["logits"], atol=1e-5)
 
 
-def test_features_as_onnxruntime_computes_them(bundle):
+def test_features_agree_with_onnxruntime(bundle):
     graph, feeds = Bundle(bundle).graph("features"), {"image": golden_image(97, 131)}
     got, want = (open_engine(graph, backend).run(feeds) for backend in ("openvino", "onnxruntime"))
     assert list(got) == list(want)
@@ -42,13 +42,13 @@ def test_features_as_onnxruntime_computes_them(bundle):
 
 
 @pytest.mark.skipif("avx512_bf16" not in cpu_features(), reason="this processor has no bf16")
-def test_bf16_is_another_arithmetic(bundle, pair):
+def test_bf16_differs_from_fp32(bundle, pair):
     graph = Bundle(bundle).graph("reranker")
     exact, rounded = (open_engine(graph, "openvino", precision).run(pair)["logits"] for precision in ("fp32", "bf16"))
     assert 1e-6 < np.abs(exact - rounded).max() < 1e-1
 
 
-def test_outputs_outlive_the_next_run(bundle, pair):
+def test_outputs_do_not_change_in_the_next_run(bundle, pair):
     engine = open_engine(Bundle(bundle).graph("reranker"), "openvino")
     first = engine.run(pair)["logits"]
     kept = first.copy()
@@ -57,7 +57,7 @@ def test_outputs_outlive_the_next_run(bundle, pair):
 
 
 @pytest.mark.parametrize(("bytes_kept", "cause"), [(0, "Unable to read the model"), (100_000, "Model can't be parsed")])
-def test_a_corrupt_graph_is_one_line_with_the_cause(bundle, tmp_path, bytes_kept, cause):
+def test_a_corrupt_graph_is_an_error_of_one_line(bundle, tmp_path, bytes_kept, cause):
     (tmp_path / "graph.onnx").write_bytes(Bundle(bundle).graph("features").read_bytes()[:bytes_kept])
     with pytest.raises(BackendError, match=rf"OpenVINO does not open it \(.*{cause}") as caught:
         open_engine(tmp_path / "graph.onnx", "openvino")
@@ -65,7 +65,7 @@ def test_a_corrupt_graph_is_one_line_with_the_cause(bundle, tmp_path, bytes_kept
     assert "Exception from" not in str(caught.value)
 
 
-def test_a_graph_that_fails_while_running_is_one_line(bundle, pair):
+def test_a_run_that_fails_is_an_error_of_one_line(bundle, pair):
     engine = open_engine(Bundle(bundle).graph("reranker"), "openvino")
     with pytest.raises(BackendError, match="OpenVINO stopped") as caught:
         engine.run(pair | {"key_2": np.zeros((1, 256, 0, 0), np.float32)})
@@ -73,7 +73,7 @@ def test_a_graph_that_fails_while_running_is_one_line(bundle, pair):
 
 
 @pytest.mark.parametrize(("threads", "pinned"), [(1, False), (4, True)])
-def test_threads_are_pinned_only_where_they_are_all(tmp_path, monkeypatch, threads, pinned):
+def test_threads_are_pinned_only_if_all_cpus_are_used(tmp_path, monkeypatch, threads, pinned):
     """Pinned engines of one thread each would all run on the first core."""
     monkeypatch.setattr("cvnet_engine.engine.backends.openvino.usable_cpus", lambda: 4)
     graph = write_bundle(tmp_path / "tiny") / "descriptor.onnx"

@@ -45,7 +45,7 @@ def test_targets_that_are_named(on):
 
 
 def test_a_target_that_does_not_exist():
-    with pytest.raises(BackendError, match=r"^target 'sm90' is none of TensorRT for RTX's; expected sm75, sm80"):
+    with pytest.raises(BackendError, match=r"^TensorRT for RTX does not support target 'sm90'; expected sm75, sm80"):
         resolve(["sm86", "sm90"])
 
 
@@ -53,7 +53,7 @@ def test_a_target_that_does_not_exist():
     ("capability", "message"),
     [
         (None, "^no NVIDIA GPU on this machine"),
-        ("9.0", r"^a GPU has compute capability 9.0, which TensorRT for RTX does not take; .* --backend tensorrt$"),
+        ("9.0", r"^a GPU has compute capability 9.0, which TensorRT for RTX does not support; .* --backend tensorrt$"),
     ],
 )
 def test_a_machine_without_a_gpu_that_it_takes(on, capability, message):

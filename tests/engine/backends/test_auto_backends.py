@@ -1,22 +1,22 @@
-"""Backend 'auto' chooses among those that the machine can run, and gives the reason."""
+"""The choice of `--backend auto` on several machines, its reason, and the useful extras."""
 
 from types import SimpleNamespace
 
 import pytest
 
 from cvnet_engine.engine import backends, machine
-from cvnet_engine.engine.backends import choice
+from cvnet_engine.engine.backends import auto_backends, auto_reason, missing_extras
 from cvnet_engine.engine.backends.native import library
 
 GPU, RTX = "NVIDIA H100", "NVIDIA L4"
-CAPABILITIES = {GPU: "9.0", RTX: "8.9"}  # TensorRT for RTX does not take the first
+CAPABILITIES = {GPU: "9.0", RTX: "8.9"}  # TensorRT for RTX does not support the first
 TENSORRTS = ["tensorrt", "tensorrt_rtx", "onnxruntime"]
 CUDA = "CUDAExecutionProvider"
 
 
 @pytest.fixture
 def on(monkeypatch):
-    """Makes this machine look like another one: its GPUs, modules, ONNX Runtime's providers, C compiler."""
+    """Simulate a machine: its GPUs, modules, ONNX Runtime providers and C compiler."""
 
     def pretend(gpus=(), modules=("onnxruntime",), providers=("CPUExecutionProvider",), compiler=True):
         monkeypatch.setattr(machine, "cuda_devices", lambda: list(gpus))
@@ -36,7 +36,7 @@ def on(monkeypatch):
         ({}, ["onnxruntime"], ["native", "onnxruntime"], "no NVIDIA GPU"),
         ({"compiler": False, "modules": ["openvino"]}, ["openvino"], ["openvino"], "no NVIDIA GPU"),
         ({"modules": []}, [], ["native"], "no NVIDIA GPU"),
-        # a TensorRT that is installed is of no use without a GPU
+        # TensorRT is not used without a GPU
         ({"modules": ["tensorrt", "onnxruntime"]}, ["onnxruntime"], ["native", "onnxruntime"], "no NVIDIA GPU"),
         (
             {"gpus": [GPU], "modules": ["tensorrt", "onnxruntime"], "providers": [CUDA]},
@@ -67,19 +67,19 @@ def on(monkeypatch):
         ({"gpus": [GPU]}, ["onnxruntime"], ["native", "onnxruntime"], "install the 'gpu' or the 'tensorrt' extra"),
     ],
 )
-def test_auto_chooses_the_gpu_where_there_is_one_and_says_why(on, here, features, reranker, reason):
+def test_auto_prefers_a_gpu_and_gives_the_reason(on, here, features, reranker, reason):
     on(**here)
-    assert choice.candidates("features") == features
-    assert choice.candidates("reranker") == reranker
-    assert reason in choice.reason()
+    assert auto_backends("features") == features
+    assert auto_backends("reranker") == reranker
+    assert reason in auto_reason()
 
 
 @pytest.mark.parametrize(
     ("gpus", "missing"),
     [([], ["cpu", "openvino"]), ([GPU], ["tensorrt", "gpu"]), ([RTX], ["tensorrt-rtx", "gpu"])],
 )
-def test_missing_extras_are_those_of_use_here(on, monkeypatch, gpus, missing):
+def test_missing_extras_are_those_useful_here(on, monkeypatch, gpus, missing):
     on(gpus=gpus)
     absent = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt-cu13", "tensorrt-rtx-cu13")
     monkeypatch.setattr(machine, "installed_version", lambda name: None if name in absent else "1.0")
-    assert choice.missing_extras() == missing
+    assert missing_extras() == missing
