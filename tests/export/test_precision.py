@@ -25,7 +25,7 @@ from cvnet_engine.export.reranker import UnitMaps
 from tests.golden_inputs import IMAGE_SIZES, PAIR_SIZES, feature_map, golden_image, golden_pair, image
 
 CALIBRATION = [image(f"calibration{i}", *size) for i, size in enumerate([*IMAGE_SIZES, (128, 128)])]
-ISLANDS = {"Clip", "Pow", "ReduceMean", "ReduceL2", "Sqrt", "Reciprocal", "Softmax", "Gemm", "Div", "Sub"}
+FLOAT32_OPS = {"Clip", "Pow", "ReduceMean", "ReduceL2", "Sqrt", "Reciprocal", "Softmax", "Gemm", "Div", "Sub"}
 
 
 def with_roundings(source, target):
@@ -148,8 +148,8 @@ def test_half_zero_vectors(half_engines, unit_maps):
         assert np.isfinite(score).all()
 
 
-def test_half_without_islands_overflows(bundle, tmp_path, monkeypatch):
-    """What the islands are for, and that these tests would see them missing."""
+def test_half_without_float32_parts_overflows(bundle, tmp_path, monkeypatch):
+    """Shows why parts stay float32, and that these tests would fail without them."""
     monkeypatch.setattr(precision, "MATRIX_OPS", precision.MATRIX_OPS | {"Clip", "Pow", "ReduceMean"})
     file = tmp_path / "descriptor.onnx"
     to_fp16(bundle / file.name, file)
@@ -168,7 +168,7 @@ def test_half_graph_types(half_graphs, graph):
     for node in model.graph.node:
         if node.op_type in precision.MATRIX_OPS:
             assert types[node.output[0]] == TensorProto.FLOAT16
-        if node.op_type in ISLANDS:
+        if node.op_type in FLOAT32_OPS:
             assert types[node.output[0]] != TensorProto.FLOAT16
     weights = [len(w.dims) for w in model.graph.initializer if w.data_type == TensorProto.FLOAT16]
     assert weights.count(4) + weights.count(5) == sum(node.op_type == "Conv" for node in model.graph.node)
@@ -193,7 +193,7 @@ def half_keys(bundle, half_graphs, tmp_path_factory):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_keys_come_in_float16_and_are_cast_where_they_must_be(half_keys, precision):
+def test_keys_are_float16_and_cast_where_necessary(half_keys, precision):
     model = onnx.load(half_keys[precision])
     onnx.checker.check_model(model, full_check=True)
     types = {v.name: v.type.tensor_type.elem_type for v in model.graph.input}
@@ -204,8 +204,7 @@ def test_keys_come_in_float16_and_are_cast_where_they_must_be(half_keys, precisi
 
 
 @pytest.mark.parametrize("size", PAIR_SIZES)
-def test_scores_of_keys_in_float16(bundle, half_graphs, half_keys, unit_maps, size):
-    """The same as of these very values in float32: nothing more is rounded."""
+def test_float16_keys_score_like_the_same_values_in_float32(bundle, half_graphs, half_keys, unit_maps, size):
     feeds = pair(*map(unit_maps, golden_pair(*size)))
     stored = {name: m.astype(np.float16) if name.startswith("key") else m for name, m in feeds.items()}
     widened = {name: m.astype(np.float32) for name, m in stored.items()}
@@ -289,7 +288,7 @@ def quantisation(file):
 
 
 def test_int8_as_onnxruntime_quantises(int8_graph, bundle, tmp_path):
-    """The same scales and weights from its own tool, which rounds a sum's other summand too."""
+    """Scales and weights equal those of ONNX Runtime's tool, which also rounds a sum's other summand."""
     activations, weights = quantisation(int8_graph)
     nodes = onnx.load(int8_graph).graph.node
     restored = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}
@@ -331,7 +330,7 @@ def test_int8_descriptors_and_maps(int8_graph, size, golden, seeded_model):
 
 @pytest.fixture(scope="module")
 def seven_bits(bundle, tmp_path_factory):
-    """For processors whose sums of byte products would saturate."""
+    """The int8 graph for processors whose sums of byte products would saturate."""
     file = tmp_path_factory.mktemp("int8") / "features.onnx"
     to_int8(bundle / "features.onnx", file, CALIBRATION, WEIGHT_MAX)
     return file
@@ -339,25 +338,25 @@ def seven_bits(bundle, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cpu_graph(int8_graph, seven_bits):
-    """The one that `build` makes for this processor."""
+    """The int8 graph that `build` makes for this processor."""
     return {INT8_MAX: int8_graph, WEIGHT_MAX: seven_bits}[cpu_weight_max()]
 
 
-def test_int8_features_open_as_a_bundles(cpu_graph):
-    """OpenVINO's compiled int8 model has lost that maps have 256 channels, which the file says."""
+def test_int8_features_have_the_signature_of_a_bundle(cpu_graph):
+    """OpenVINO's compiled int8 model lacks the channels of maps, so they are read from the file."""
     with open_engine(cpu_graph, "openvino", "int8") as engine:
         require_signature("features", engine, cpu_graph)
 
 
-def test_openvino_computes_what_an_int8_graph_says(cpu_graph):
-    """On processors without VNNI too, where weights of 8 bits double the error."""
+def test_openvino_agrees_with_onnxruntime_in_int8(cpu_graph):
+    """Also on processors without VNNI, where 8-bit weights would double the error."""
     feeds = {"image": golden_image(160, 224)}
     got, want = (open_engine(cpu_graph, *by).run(feeds) for by in (("openvino", "int8"), ("onnxruntime",)))
     for name in want:
         assert parity.difference(got[name], want[name]) < 0.5 * parity.TOLERANCE["int8"][name.partition("_")[0]]
 
 
-def test_a_graph_that_would_be_computed_wrongly_is_refused(int8_graph, seven_bits, monkeypatch):
+def test_8_bit_weights_are_refused_without_vnni(int8_graph, seven_bits, monkeypatch):
     monkeypatch.setattr("cvnet_engine.engine.machine.adds_bytes_exactly", lambda: False)
     with pytest.raises(BackendError, match="VNNI, which this one lacks"):
         open_engine(int8_graph, "openvino", "int8")

@@ -95,7 +95,7 @@ def test_graphs_of_any_size_agree_with_pytorch(small_bias, cases, graph, backend
     assert worst.keys() == cases[graph][0].want.keys()
 
 
-def test_maps_are_those_of_cvnets_graph(superglobal_graphs, bundle):
+def test_maps_equal_those_of_the_cvnet_graph(superglobal_graphs, bundle):
     x = {"image": image("superglobal", 97, 131)}
     got, want = (open_engine(folder / "features.onnx", "onnxruntime").run(x) for folder in (superglobal_graphs, bundle))
     for s in range(3):
@@ -132,13 +132,13 @@ def test_int8_stores_a_shared_weight_once(small_bias, cases, tmp_path):
     parity.check(open_engine(tmp_path / "x.onnx", "openvino", "int8"), cases["features"], "int8")
 
 
-def test_profiles_are_for_sizes_that_are_cut_to_whole_pixels():
+def test_profile_sizes_are_rounded_down():
     (sizes,) = size_ranges([(240, 320)])
     cut, rounded = (profiles("descriptor", [sizes], 1, name)[0]["image"][1] for name in ("superglobal", "cvnet"))
     assert (cut, rounded) == ((1, 3, 169, 226), (1, 3, 170, 226))
 
 
-def test_sizes_that_cannot_be_described_are_not_built_for():
+def test_sizes_below_the_minimum_are_not_built_for():
     assert usable_sizes([(768, 1024), (91, 500), (92, 92)], "superglobal") == [(768, 1024), (92, 92)]
     with pytest.raises(ImageError, match=r"less than 92 px, which SuperGlobal's descriptor needs"):
         usable_sizes([(91, 500)], "superglobal")
@@ -183,7 +183,7 @@ def described_query(engines, dataset, row):
     return extract_query(engines, dataset.queries[row], dataset.ground_truth[row].bbx).descriptor
 
 
-def test_published_descriptors_where_the_bias_does_not_drown_the_rest(small_bias, backend, run, dataset):
+def test_published_descriptors_with_a_small_bias(small_bias, backend, run, dataset):
     engines = engines_of(small_bias, backend)
     photo = engines.extract_from(dataset.images[0])
     np.testing.assert_allclose(photo.descriptor, run["b256_default_db0"], rtol=0, atol=2e-6)

@@ -71,7 +71,7 @@ def test_largest_batch(bundle, graph, expected):
         check_batch(file, too_many)
 
 
-def test_no_gpu(bundle, tmp_path, monkeypatch):
+def test_a_missing_gpu_is_an_error(bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(tensorrt_session, "cuda_devices", list)
     with pytest.raises(BackendError, match=r"^no NVIDIA GPU"):
         build_plan(bundle / "reranker.onnx", tmp_path / "p", [], tmp_path / "c", PlanOptions(), lambda *_: None)
@@ -122,14 +122,14 @@ def test_build(bundle, tmp_path, tensorrt):
     assert shapes.call_count == 6
 
 
-def test_timings_of_another_gpu_are_dropped(bundle, tmp_path, tensorrt):
+def test_timings_of_another_gpu_are_ignored(bundle, tmp_path, tensorrt):
     tensorrt.config.set_timing_cache.side_effect = [False, True]
     (tmp_path / "timings").write_bytes(b"of another")
     build(bundle, tmp_path)
     assert [call.args[0] for call in tensorrt.config.create_timing_cache.call_args_list] == [b"of another", b""]
 
 
-def test_progress(bundle, tmp_path, tensorrt):
+def test_progress_of_outermost_phases_is_reported(bundle, tmp_path, tensorrt):
     reports = []
 
     def compile_network(*_):
@@ -159,7 +159,7 @@ def test_a_parser_error_is_one_line(bundle, tmp_path, tensorrt):
     parser.get_error.assert_called_once_with(0)
 
 
-def test_a_graph_that_does_not_compile(bundle, tmp_path, tensorrt):
+def test_a_graph_that_does_not_compile_is_an_error(bundle, tmp_path, tensorrt):
     def fail(*_):
         log = tensorrt.Builder.call_args.args[0]
         log.log(1, "Could not find any implementation\nfor node")

@@ -79,12 +79,12 @@ def test_every_graph_compiles_for_photos_for_each_target(typed, tmp_path, graph,
     assert plan_bytes > 1 << 20
 
 
-def test_the_matrix_is_every_graph():
+def test_the_matrix_has_every_graph_and_precision():
     assert {graph for graph, _ in MATRIX} == set(GRAPH_NAMES)
     assert {precision for _, precision in MATRIX} == {"fp32", "fp16", "int8"}
 
 
-def test_progress_is_told(bundle, tmp_path):
+def test_progress_is_reported(bundle, tmp_path):
     reports = []
     shapes = profiles("reranker", [FIXED], 1)
     compile_plan(
@@ -107,7 +107,7 @@ def small_graph(folder, operator, domain=""):
 ROWS = {"x": ((1, 4), (2, 4), (4, 4))}
 
 
-def test_an_operator_that_it_does_not_know_is_refused_in_its_words(tmp_path):
+def test_an_unknown_operator_is_refused_with_the_reason(tmp_path):
     graph = small_graph(tmp_path, "Frobnicate", "elsewhere")
     with pytest.raises(ExportError, match=r"^small.onnx: TensorRT for RTX 1\S+ does not read it \(Frobnicate the"):
         compile_plan(graph, tmp_path, [])
@@ -121,15 +121,15 @@ def test_an_operator_that_it_does_not_know_is_refused_in_its_words(tmp_path):
         ([], r"does not compile it \(.*no optimization profile"),
     ],
 )
-def test_a_profile_that_does_not_fit_is_refused_in_its_words(tmp_path, monkeypatch, shapes, words):
+def test_an_impossible_profile_is_refused_with_the_reason(tmp_path, monkeypatch, shapes, words):
     monkeypatch.setattr("cvnet_engine.export.tensorrt_plan.check_batch", lambda *_: None)  # it has a test of its own
     with pytest.raises(ExportError, match=words):
         compile_plan(small_graph(tmp_path, "Relu"), tmp_path, shapes)
     assert not (tmp_path / "x.plan").exists()
 
 
-def test_a_build_after_a_failed_one_gives_its_own_reason(tmp_path):
-    """The library knows one logger a process."""
+def test_a_second_failure_gives_its_own_reason(tmp_path):
+    """The library has one logger per process."""
     with pytest.raises(ExportError, match="does not read it"):
         compile_plan(small_graph(tmp_path, "Frobnicate", "elsewhere"), tmp_path, [])
     assert compile_plan(small_graph(tmp_path, "Relu"), tmp_path, [ROWS]).stat().st_size
@@ -137,6 +137,6 @@ def test_a_build_after_a_failed_one_gives_its_own_reason(tmp_path):
         compile_plan(small_graph(tmp_path, "Relu"), tmp_path, [])
 
 
-def test_a_target_that_does_not_exist(tmp_path):
+def test_an_unknown_target_is_refused(tmp_path):
     with pytest.raises(BackendError, match="does not support target 'sm90'"):
         compile_plan(small_graph(tmp_path, "Relu"), tmp_path, [ROWS], ["sm90"])

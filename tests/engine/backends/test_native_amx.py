@@ -83,7 +83,7 @@ def test_feeds_are_scored_or_refused_under_emulation(emulated):
 
 @needs_amx
 @pytest.mark.parametrize(("query", "key"), SIZES)
-def test_the_matrix_unit_equals_its_emulation_in_every_bit(scorer, tmp_path, query, key):
+def test_the_matrix_unit_equals_its_emulation_bit_by_bit(scorer, tmp_path, query, key):
     feeds = pair(query, key)
     with scorer("bf16", compiled(tmp_path, "-DAMX_EMULATED")) as emulation, scorer("bf16") as unit:
         np.testing.assert_array_equal(unit.run(feeds)["logits"], emulation.run(feeds)["logits"])

@@ -8,8 +8,8 @@ from tests.engine.backends.native_fuzz import fuzzed
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_every_feed_is_scored_rightly_or_refused(precision):
+def test_every_feed_is_scored_correctly_or_refused(precision):
     with fuzzed(precision, library(), seed=1) as fuzz:
         for _ in range(100):
             fuzz.step()
-    assert len(fuzz.outcomes) == 7  # every kind had its turn
+    assert len(fuzz.outcomes) == 7  # every kind was tried

@@ -1,4 +1,4 @@
-"""The compiled library: a cache that can be trusted, and a cause and a remedy for everything that can be missing."""
+"""The compiled library: a private cache, and errors with cause and remedy."""
 
 import ctypes
 import json
@@ -30,7 +30,7 @@ exec cp {ready} "$out"
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty cache folder, to be used by `library` as in a new process."""
+    """An empty cache folder for `library`, as in a new process."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     native.library.cache_clear()
     yield tmp_path / "cache" / "cvnet-engine"
@@ -39,7 +39,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def runs(folder, tmp_path, monkeypatch):  # noqa: ARG001  the cache is empty before it counts
-    """A compiler that takes no time: it copies what the real one has made. Returns how often it has run."""
+    """A fake compiler that copies a ready library; returns how often it has run."""
     ready, log, script = tmp_path / "ready.so", tmp_path / "log", tmp_path / "compiler"
     source = tmp_path / "nothing.c"
     names = ("accelerated", "create", "prepare_query", "score", "shrink", "product", "free")
@@ -51,23 +51,23 @@ def runs(folder, tmp_path, monkeypatch):  # noqa: ARG001  the cache is empty bef
     return lambda: len(log.read_text().splitlines()) if log.exists() else 0
 
 
-def open_anew():
+def load_again():
     native.library.cache_clear()
     return native.library()
 
 
-def test_what_is_cached_is_not_compiled_again_nor_is_a_compiler_asked_for(folder, runs, monkeypatch):
-    assert isinstance(open_anew(), ctypes.CDLL)
+def test_a_cached_library_needs_no_compiler(folder, runs, monkeypatch):
+    assert isinstance(load_again(), ctypes.CDLL)
     assert [file.suffix for file in folder.iterdir()] == [".so"]  # nothing else is left
     monkeypatch.setattr(shutil, "which", lambda _: None)
     assert is_here()
-    open_anew()
+    load_again()
     assert runs() == 1
 
 
 @pytest.mark.usefixtures("runs")
-def test_every_source_file_counts(folder, tmp_path, monkeypatch):
-    open_anew()
+def test_a_change_of_any_source_file_recompiles(folder, tmp_path, monkeypatch):
+    load_again()
     copy = tmp_path / "source"
     shutil.copytree(native.SOURCE.parent, copy)
     monkeypatch.setattr(native, "SOURCE", copy / native.SOURCE.name)
@@ -76,37 +76,37 @@ def test_every_source_file_counts(folder, tmp_path, monkeypatch):
         with file.open("a") as stream:
             stream.write("// changed\n")
         assert not cached(folder), file.name
-        open_anew()
+        load_again()
 
 
 @pytest.mark.parametrize("damage", [lambda whole: whole[:100], lambda _: b"", lambda whole: whole[:-1] + b"?"])
-def test_a_damaged_library_is_compiled_anew_and_never_loaded(folder, runs, damage):
-    open_anew()
+def test_a_damaged_library_is_recompiled_and_never_loaded(folder, runs, damage):
+    load_again()
     (file,) = folder.glob("*.so")
     whole = file.read_bytes()
     file.unlink()  # the old one is mapped
     file.write_bytes(damage(whole))
     assert not cached(folder)
-    open_anew()
+    load_again()
     assert runs() == 2
     assert [f.read_bytes() == whole for f in folder.iterdir()] == [True]
 
 
 @pytest.mark.usefixtures("runs")
-def test_the_folder_is_the_users_alone(folder):
-    open_anew()
+def test_the_folder_is_private(folder):
+    load_again()
     assert folder.stat().st_mode & 0o777 == 0o700
     folder.chmod(0o755)  # as it was made before
-    open_anew()
+    load_again()
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770])
-def test_a_folder_that_others_can_write_to_is_refused(folder, runs, mode):
+def test_a_folder_writable_by_others_is_refused(folder, runs, mode):
     folder.mkdir(parents=True)
     folder.chmod(mode)
     with pytest.raises(BackendError, match=r"other users may write.*set XDG_CACHE_HOME"):
-        open_anew()
+        load_again()
     assert runs() == 0
 
 
@@ -117,10 +117,10 @@ def test_another_users_folder_is_refused(folder, monkeypatch):
         private_folder(folder)
 
 
-def test_a_cache_that_cannot_be_written_is_its_own_cause(folder, runs):
+def test_a_cache_that_cannot_be_written_is_an_error(folder, runs):
     folder.parent.write_text("a file where the folder would be")
     with pytest.raises(BackendError, match=r"cvnet-engine: cannot be written \(.*set XDG_CACHE_HOME"):
-        open_anew()
+        load_again()
     assert runs() == 0
 
 
@@ -133,13 +133,13 @@ def test_a_cache_that_cannot_be_written_is_its_own_cause(folder, runs):
         ("no-such-compiler -O2", r"no C compiler \(no-such-compiler\).*install gcc or clang"),
     ],
 )
-def test_a_compiler_that_is_none(monkeypatch, command, words):
+def test_an_unusable_compiler_command_is_an_error(monkeypatch, command, words):
     monkeypatch.setenv("CC", command)
     assert not is_here()
     with pytest.raises(BackendError, match=words):
         compiler()
     with pytest.raises(BackendError, match=words):
-        open_anew()
+        load_again()
 
 
 @pytest.mark.parametrize(
@@ -156,13 +156,13 @@ def test_a_compiler_that_fails_leaves_nothing(folder, tmp_path, monkeypatch, scr
     (tmp_path / "failing").chmod(0o755)
     monkeypatch.setenv("CC", str(tmp_path / "failing"))
     with pytest.raises(BackendError, match=words):
-        open_anew()
+        load_again()
     assert list(folder.iterdir()) == []
 
 
 @pytest.fixture
 def native_bundle(bundle, tmp_path):
-    """The test bundle with its reranker made native, and the graph kept as `build` keeps it."""
+    """The test bundle with a native reranker and its graph as the fallback."""
     copy = copy_bundle(bundle, tmp_path / "bundle")
     weights = random_weights(0, copy / "reranker.npz")
     manifest = json.loads((copy / "manifest.json").read_text())
@@ -173,7 +173,7 @@ def native_bundle(bundle, tmp_path):
 
 
 @pytest.mark.usefixtures("folder")
-def test_without_a_compiler_the_bundles_graph_scores(native_bundle, monkeypatch):
+def test_without_a_compiler_the_fallback_graph_scores(native_bundle, monkeypatch):
     monkeypatch.setenv("CC", "no-such-compiler")
     with pytest.warns(CvnetWarning, match=r"no C compiler.*onnxruntime scores pairs by the graph"):
         opened = Engines.open(Bundle(native_bundle))
@@ -183,13 +183,13 @@ def test_without_a_compiler_the_bundles_graph_scores(native_bundle, monkeypatch)
         assert not isinstance(opened.reranker, NativeReranker)
 
 
-def test_the_kept_graph_is_checked_like_the_others(native_bundle):
+def test_the_fallback_graph_is_checked_like_the_others(native_bundle):
     (native_bundle / "reranker.onnx").write_bytes(b"changed")
     with pytest.raises(BundleError, match=r"reranker\.onnx: changed since it was built"):
         Bundle(native_bundle)
 
 
-def test_threads_beyond_the_processors_are_not_started(monkeypatch):
+def test_at_most_one_thread_per_cpu_is_used(monkeypatch):
     monkeypatch.setattr(backends.machine, "usable_cpus", lambda: 2)
     assert backends.usable_threads(None) == backends.usable_threads(2) == 2
     assert backends.usable_threads(1) == 1

@@ -1,4 +1,4 @@
-"""Weights of exactly the published shapes, or none."""
+"""Weights of exactly the published shapes, or an error."""
 
 import os
 
@@ -15,12 +15,12 @@ def tensors():
     return {name: np.zeros(shape, np.float32) for name, shape in shapes().items()}
 
 
-def test_the_shapes_are_those_of_the_published_model():
+def test_shapes_equal_those_of_the_published_model():
     published = {name: tuple(tensor.shape) for name, tensor in CorrelationLearner().state_dict().items()}
     assert shapes() == published
 
 
-def test_what_was_written_is_what_is_read(tensors, tmp_path):
+def test_weights_are_read_in_the_order_of_the_shapes(tensors, tmp_path):
     tensors["mlp.2.bias"][:] = 1, 2
     np.savez(tmp_path / "weights.npz", **tensors)
     read = load(tmp_path / "weights.npz")
@@ -45,14 +45,14 @@ def test_other_weights_are_refused(tensors, tmp_path, change, words):
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no archive", b"PK\x05\x06"])
-def test_a_file_that_is_no_archive_is_refused(tmp_path, content):
+def test_a_file_that_is_not_an_archive_is_refused(tmp_path, content):
     if content is not None:
         (tmp_path / "weights.npz").write_bytes(content)
     with pytest.raises(BackendError, match="build the bundle again"):
         load(tmp_path / "weights.npz")
 
 
-def test_a_pipe_is_not_waited_for(tmp_path):
+def test_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "weights.npz")
     with pytest.raises(BackendError, match="a pipe"):
         load(tmp_path / "weights.npz")

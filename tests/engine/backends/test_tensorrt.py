@@ -1,7 +1,6 @@
-"""The TensorRT engine without a GPU: its errors, and its run on stand-ins for TensorRT and the CUDA runtime.
+"""The TensorRT engine without a GPU: errors, and runs on stand-ins for TensorRT and the CUDA runtime.
 
-The stand-ins' engine doubles its input, on the device of `fake_cuda`. That every name they have is real is for
-test_tensorrt_contract.py to show.
+The stand-in engine doubles its input, on the device of `fake_cuda`. test_tensorrt_contract.py checks the names.
 """
 
 # The stand-ins have the names and the arguments of what they stand in for.
@@ -34,7 +33,7 @@ def in_memory(address, shape, dtype):
 
 
 class FakeContext:
-    """An execution context whose engine doubles, in memory of its own unless it is given some."""
+    """An execution context of an engine that doubles its input."""
 
     def __init__(self, engine):
         self.engine, self.log, self.switches, self.enqueued, self.fails = engine, engine.log, 0, 0, False
@@ -172,28 +171,28 @@ def rows(n):
     return np.arange(3 * n, dtype=np.float32).reshape(n, 3)
 
 
-def test_specs(engine):
+def test_inputs_and_outputs_of_a_plan(engine):
     assert engine.inputs == {"x": TensorSpec("float32", ("x_0", 3))}
     assert engine.outputs == {"y": TensorSpec("float32", ("y_0", 3))}
 
 
 @pytest.mark.parametrize("n", [2, 4, 7, 20, 40])
-def test_run(engine, n):
+def test_a_run_doubles_the_input(engine, n):
     np.testing.assert_array_equal(engine.run({"x": rows(n)})["y"], 2 * rows(n))
 
 
-def test_run_takes_arrays_that_are_not_contiguous(engine):
+def test_arrays_need_not_be_contiguous(engine):
     x = rows(4)[::-1]
     np.testing.assert_array_equal(engine.run({"x": x})["y"], 2 * x)
 
 
-def test_outputs_are_the_callers(engine):
+def test_outputs_do_not_change_in_the_next_run(engine):
     first = engine.run({"x": rows(2)})["y"]
     engine.run({"x": 5 * rows(2)})
     np.testing.assert_array_equal(first, 2 * rows(2))
 
 
-def test_buffers_stay_and_grow(engine, cudart):
+def test_buffers_are_reused_and_grow(engine, cudart):
     for n, allocations in ((4, 4), (2, 4), (4, 4), (10, 8), (3, 8)):  # device and host, of x and y
         engine.run({"x": rows(n)})
         assert cudart.allocations == allocations
@@ -215,8 +214,8 @@ def test_close_frees_everything(plan, cudart, cuda_graphs):
 # uploads
 
 
-def test_what_was_uploaded_is_not_copied_again(engine, cudart):
-    """Not even between runs of something else; what only looks the same is."""
+def test_an_uploaded_array_is_copied_once(engine, cudart):
+    """An equal array that is another object is copied."""
     x = rows(4)
     engine.upload({"x": x})
     engine.upload({"x": x})
@@ -229,14 +228,14 @@ def test_what_was_uploaded_is_not_copied_again(engine, cudart):
     assert cudart.copies == [x.nbytes] * 4
 
 
-def test_what_is_fed_without_an_upload_may_change(engine):
+def test_an_array_that_was_not_uploaded_may_change(engine):
     x = rows(4)
     engine.run({"x": x})
     x += 1
     np.testing.assert_array_equal(engine.run({"x": x})["y"], 2 * x)
 
 
-def test_two_arrays_that_take_turns_stay_on_the_device(engine, cudart):
+def test_two_alternating_arrays_stay_on_the_device(engine, cudart):
     one, other = rows(4), 7 * rows(3)
     for x in (one, other, one, other):
         engine.upload({"x": x})
@@ -244,27 +243,27 @@ def test_two_arrays_that_take_turns_stay_on_the_device(engine, cudart):
     assert len(cudart.copies) == 2
 
 
-def test_an_upload_does_not_disturb_what_is_there_nor_one_before_it(engine):
-    """The copies are late, as everything on the stand-in is: a mirror must not be written before it was read."""
+def test_an_upload_keeps_earlier_arrays_intact(engine):
+    """The stand-in copies as late as possible, so a mirror written too early would give wrong numbers."""
     one, other, third = rows(4), 3 * rows(4), 5 * rows(4)
     engine.upload({"x": one})
     np.testing.assert_array_equal(engine.run({"x": one})["y"], 2 * one)
     engine.upload({"x": other})
     np.testing.assert_array_equal(engine.run({"x": one})["y"], 2 * one)
-    engine.upload({"x": third})  # in the other's place
+    engine.upload({"x": third})  # into the buffer of `other`
     np.testing.assert_array_equal(engine.run({"x": third})["y"], 2 * third)
     np.testing.assert_array_equal(engine.run({"x": other})["y"], 2 * other)
     np.testing.assert_array_equal(engine.run({"x": one})["y"], 2 * one)
 
 
-def test_memory_that_is_still_copied_from_does_not_grow(engine):
+def test_memory_grows_only_after_its_copy(engine):
     engine.upload({"x": rows(2)})
     x = rows(10)
     engine.upload({"x": x})
     np.testing.assert_array_equal(engine.run({"x": x})["y"], 2 * x)
 
 
-def test_an_upload_that_failed_is_done_again(engine, cudart):
+def test_a_failed_upload_is_repeated(engine, cudart):
     x = rows(10)
     cudart.limit_bytes = 100
     with pytest.raises(BackendError, match="cudaErrorMemoryAllocation"):
@@ -274,7 +273,7 @@ def test_an_upload_that_failed_is_done_again(engine, cudart):
 
 
 def test_an_input_in_float16_takes_any_floating_type(plan, cudart, monkeypatch):
-    """It is rounded on its way, so half the bytes are copied."""
+    """It is rounded on the host, so half the bytes are copied."""
     monkeypatch.setattr(FakeEngine, "get_tensor_dtype", lambda _, name: np.float16 if name == "x" else np.float32)
     engine = TensorRtEngine(plan)
     assert engine.inputs["x"].dtype == "floating"
@@ -295,7 +294,7 @@ def graphed(cudart, plan):
 
 
 def enqueued(engine):
-    """How often each context has put its work on a stream."""
+    """Return how often each context was enqueued."""
     return [context.enqueued for context in engine._engine.contexts]
 
 
@@ -312,15 +311,15 @@ def test_without_the_option_nothing_is_captured(engine, cudart):
     assert (enqueued(engine), cudart.graphs) == ([3], {})
 
 
-def test_a_shape_has_a_context_of_its_own_which_is_set_once(graphed, cudart):
-    graphed.run({"x": rows(10)})  # all memory that will be needed
+def test_each_shape_has_a_context_that_is_set_once(graphed, cudart):
+    graphed.run({"x": rows(10)})  # allocates all memory
     for n in (4, 30, 4, 30, 4, 10):
         np.testing.assert_array_equal(graphed.run({"x": rows(n)})["y"][:4], 2 * rows(n)[:4])
     assert [context.shapes_set for context in graphed._engine.contexts] == [[(n, 3)] for n in (10, 4, 30, 4, 10)]
     assert cudart.launches == 2
 
 
-def test_graphs_that_were_captured_before_memory_moved_are_dropped(graphed, cudart):
+def test_graphs_are_dropped_when_memory_moves(graphed, cudart):
     graphed.run({"x": rows(4)})
     graphed.run({"x": rows(30)})
     assert len(cudart.graphs) == 1
@@ -329,8 +328,8 @@ def test_graphs_that_were_captured_before_memory_moved_are_dropped(graphed, cuda
         assert cudart.launches == launches
 
 
-def test_a_graph_is_for_one_buffer(graphed, cudart):
-    """Arrays that are uploaded ahead take turns in two buffers."""
+def test_each_input_buffer_has_its_graph(graphed, cudart):
+    """Uploaded arrays alternate between two buffers."""
     for run in range(6):
         x = run + rows(4)
         graphed.upload({"x": x})
@@ -339,7 +338,7 @@ def test_a_graph_is_for_one_buffer(graphed, cudart):
     assert cudart.launches == 3
 
 
-def test_the_graph_used_longest_ago_goes_first(graphed, cudart, monkeypatch):
+def test_the_least_recently_used_graph_is_dropped(graphed, cudart, monkeypatch):
     monkeypatch.setattr(tensorrt_session, "MOST_CAPTURES", 2)
     graphed.run({"x": rows(10)})
     for n, launches in ((1, 0), (2, 0), (1, 1), (3, 1), (1, 2), (2, 2)):
@@ -348,7 +347,7 @@ def test_the_graph_used_longest_ago_goes_first(graphed, cudart, monkeypatch):
         assert len(cudart.graphs) <= 2
 
 
-def test_a_capture_that_fails_says_why_and_leaves_the_stream(graphed, monkeypatch):
+def test_a_failed_capture_gives_the_reason_and_frees_the_stream(graphed, monkeypatch):
     executed = FakeContext.execute_async_v3
 
     def fail_second(context, stream):
@@ -362,7 +361,7 @@ def test_a_capture_that_fails_says_why_and_leaves_the_stream(graphed, monkeypatc
     np.testing.assert_array_equal(graphed.run({"x": rows(3)})["y"], 2 * rows(3))
 
 
-def test_no_room_for_a_context(graphed):
+def test_a_context_that_does_not_fit_is_an_error(graphed):
     graphed._engine.room_for = 0
     with pytest.raises(BackendError, match=r"no room on the GPU for a plan \(no memory for a context\)"):
         graphed.run({"x": rows(2)})
@@ -371,31 +370,31 @@ def test_no_room_for_a_context(graphed):
 # shapes, errors
 
 
-def test_the_profile_changes_only_when_it_must(engine):
+def test_the_profile_changes_only_when_necessary(engine):
     context = engine._context
     for n in (4, 3, 10, 9, 30, 30, 1):
         engine.run({"x": rows(n)})
     assert context.switches == 3
 
 
-def test_a_shape_outside_the_profiles(engine):
+def test_a_shape_outside_the_profiles_is_refused(engine):
     message = r"^input 'x' is 50x3; this engine takes 1x3 to 4x3, or 1x3 to 10x3, or 20x3 to 40x3: .* --sizes"
     with pytest.raises(BackendError, match=message):
         engine.run({"x": rows(50)})
 
 
-def test_a_feed_of_another_type(engine):
+def test_a_feed_of_another_dtype_is_refused(engine):
     with pytest.raises(BackendError, match="input 'x' is float64"):
         engine.run({"x": rows(2).astype(float)})
 
 
-def test_a_failed_run_says_why(engine):
+def test_a_failed_run_gives_the_reason(engine):
     engine._context.fails = True
     with pytest.raises(BackendError, match=r"^TensorRT stopped \(Cuda failure: out of memory\); if GPU memory ran out"):
         engine.run({"x": rows(2)})
 
 
-def test_inputs_that_do_not_go_together(engine, monkeypatch):
+def test_inputs_of_different_images_are_refused(engine, monkeypatch):
     def refuse():
         raise RuntimeError("shape inference failed")
 
@@ -404,7 +403,7 @@ def test_inputs_that_do_not_go_together(engine, monkeypatch):
         engine.run({"x": rows(2)})
 
 
-def test_gpu_memory_that_runs_out(engine, cudart):
+def test_a_run_works_again_after_memory_ran_out(engine, cudart):
     cudart.limit_bytes = 100
     engine.run({"x": rows(8)})
     with pytest.raises(BackendError, match="CUDA stopped \\(cudaErrorMemoryAllocation\\); free GPU memory"):
@@ -414,13 +413,13 @@ def test_gpu_memory_that_runs_out(engine, cudart):
 
 
 @pytest.mark.usefixtures("cudart")
-def test_a_plan_of_another_version(plan):
+def test_a_plan_of_another_version_is_refused(plan):
     plan.write_bytes(b"other")
     with pytest.raises(BackendError, match=r"does not open it \(expecting library version 11.4, got 10.16\).*again"):
         TensorRtEngine(plan)
 
 
-def test_no_gpu_is_found_before_tensorrt_is_touched(plan, monkeypatch):
+def test_a_missing_gpu_is_found_before_tensorrt_is_imported(plan, monkeypatch):
     monkeypatch.setattr(tensorrt_session, "cuda_devices", list)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(BackendError, match=r"^no NVIDIA GPU on this machine"):
@@ -430,7 +429,7 @@ def test_no_gpu_is_found_before_tensorrt_is_touched(plan, monkeypatch):
 @pytest.mark.parametrize(
     ("module", "message"), [("tensorrt", "^TensorRT cannot"), ("cuda.bindings.runtime", "^cuda-bindings")]
 )
-def test_libraries_that_are_not_installed(plan, module, message, monkeypatch):
+def test_a_missing_library_is_an_error_with_the_install_command(plan, module, message, monkeypatch):
     monkeypatch.setattr(tensorrt_session, "cuda_devices", lambda: ["NVIDIA H100"])
     monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRt)
     monkeypatch.setitem(sys.modules, module, None)
@@ -438,7 +437,7 @@ def test_libraries_that_are_not_installed(plan, module, message, monkeypatch):
         TensorRtEngine(plan)
 
 
-def test_profiles_of_several_inputs():
+def test_the_tightest_profile_is_chosen():
     tight = {"a": ((1,), (2,)), "b": ((5,), (6,))}
     wide = {"a": ((1,), (9,)), "b": ((1,), (9,))}
     assert choose_profile([wide, tight], {"a": (2,), "b": (5,)}) == 1

@@ -120,7 +120,7 @@ def test_a_flag_that_11_removed_is_found_there_and_in_rtx(bindings):
     assert bool(faults) != bindings["CVNET_BINDINGS"].startswith("10")
 
 
-def test_what_only_rtx_has_is_asked_of_it_alone():
+def test_names_that_only_rtx_has_are_checked_in_rtx_only():
     only = {use.path for use in USES[RTX] - USES[VERSIONS[0]]}
     assert {"IBuilderConfig.set_compute_capability", "CudaGraphStrategy.WHOLE_GRAPH_CAPTURE"} <= only
 

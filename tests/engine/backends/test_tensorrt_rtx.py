@@ -1,4 +1,4 @@
-"""TensorRT for RTX without a GPU: its targets against the real library, what a bundle is bound to, its kernel cache."""
+"""TensorRT for RTX without a GPU: targets, requirements of a bundle, and the kernel cache."""
 
 from unittest.mock import MagicMock
 
@@ -21,7 +21,7 @@ library = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not in
 
 @pytest.fixture
 def on(monkeypatch):
-    """Makes this machine one with a GPU of a compute capability."""
+    """Simulate a GPU of a compute capability."""
 
     def pretend(capability):
         monkeypatch.setattr(tensorrt, "cuda_devices", lambda: ["a GPU"] if capability else [])
@@ -30,21 +30,21 @@ def on(monkeypatch):
     return pretend
 
 
-def test_targets_are_the_librarys():
+def test_targets_equal_those_of_the_library():
     members = {name.lower() for name in library.ComputeCapability.__members__}
     assert set(TARGETS) == members - {"none", "current"}
 
 
-def test_targets_by_default_are_ampere_and_later():
+def test_default_targets_are_ampere_and_later():
     assert resolve([]) == DEFAULT_TARGETS == ("sm80", "sm86", "sm89", "sm120", "sm121")
 
 
-def test_targets_that_are_named(on):
+def test_named_targets_and_the_current_one(on):
     on("8.9")
     assert resolve(["sm75", "current", "sm89", "sm75"]) == ("sm75", "sm89")
 
 
-def test_a_target_that_does_not_exist():
+def test_an_unknown_target_is_refused():
     with pytest.raises(BackendError, match=r"^TensorRT for RTX does not support target 'sm90'; expected sm75, sm80"):
         resolve(["sm86", "sm90"])
 
@@ -56,7 +56,7 @@ def test_a_target_that_does_not_exist():
         ("9.0", r"^a GPU has compute capability 9.0, which TensorRT for RTX does not support; .* --backend tensorrt$"),
     ],
 )
-def test_a_machine_without_a_gpu_that_it_takes(on, capability, message):
+def test_a_machine_without_a_supported_gpu_is_refused(on, capability, message):
     on(capability)
     with pytest.raises(BackendError, match=message):
         resolve(["current"])
@@ -65,7 +65,7 @@ def test_a_machine_without_a_gpu_that_it_takes(on, capability, message):
     assert not BACKENDS["tensorrt-rtx"].takes_device()
 
 
-def test_a_bundle_opens_on_each_of_its_targets_and_on_no_other(on):
+def test_a_bundle_opens_on_its_targets_only(on):
     bound = bind(["sm86", "sm89"])
     assert bound == {"targets": "sm86,sm89", "tensorrt_rtx": library.__version__}
     for capability in ("8.6", "8.9"):
@@ -76,13 +76,13 @@ def test_a_bundle_opens_on_each_of_its_targets_and_on_no_other(on):
         require_bound(bound)
 
 
-def test_a_bundle_of_another_version(on):
+def test_a_bundle_of_another_version_is_refused(on):
     on("8.9")
     with pytest.raises(BundleError, match=r"has TensorRT for RTX \S+ \(built with 1.6.0.1\); build the bundle again"):
         require_bound(bind(["sm89"]) | {"tensorrt_rtx": "1.6.0.1"})
 
 
-def test_kernels_are_kept_by_plan_and_architecture(on, tmp_path, monkeypatch):
+def test_kernels_are_cached_by_plan_and_architecture(on, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     plan = tmp_path / "reranker.plan"
     files = set()
@@ -121,8 +121,8 @@ def opened(on, tmp_path, monkeypatch):
     return open_and_close
 
 
-def test_compiled_kernels_outlive_the_engine(opened, tmp_path, monkeypatch):
-    """A folder that cannot be written costs only the time to compile again."""
+def test_compiled_kernels_are_cached(opened, tmp_path, monkeypatch):
+    """Without a writable folder they are compiled again."""
 
     def kernels_of_a_run():
         return opened().create_runtime_cache.return_value
@@ -133,7 +133,7 @@ def test_compiled_kernels_outlive_the_engine(opened, tmp_path, monkeypatch):
     kernels_of_a_run().deserialize.assert_not_called()
 
 
-def test_kernels_in_a_folder_that_others_can_write_to_are_not_run(opened, tmp_path):
+def test_kernels_in_a_folder_writable_by_others_are_refused(opened, tmp_path):
     opened()
     folder = tmp_path / "cache" / "cvnet-engine"
     assert folder.stat().st_mode & 0o777 == 0o700
@@ -142,11 +142,11 @@ def test_kernels_in_a_folder_that_others_can_write_to_are_not_run(opened, tmp_pa
         opened()
 
 
-def test_new_shapes_do_not_wait_for_kernels_of_their_own(opened):
+def test_new_shapes_start_on_generic_kernels(opened):
     strategy = opened().dynamic_shapes_kernel_specialization_strategy
     assert strategy == library.DynamicShapesKernelSpecializationStrategy.LAZY
 
 
 @pytest.mark.parametrize(("asked", "strategy"), [(False, "DISABLED"), (True, "WHOLE_GRAPH_CAPTURE")])
-def test_graphs_are_captured_by_the_library_where_they_are_asked_for(opened, asked, strategy):
+def test_cuda_graphs_are_captured_only_on_request(opened, asked, strategy):
     assert opened(cuda_graphs=asked).cuda_graph_strategy == getattr(library.CudaGraphStrategy, strategy)
