@@ -143,7 +143,8 @@ def read_manifest(path: Path) -> Manifest:
         raise BundleError(f"{file}: not readable ({error.strerror}); build the bundle again") from error
     except ValueError as error:
         raise BundleError(
-            f"{file}: not a bundle of format {FORMAT} ({one_line(error)}); build the bundle again"
+            f"{file}: not a bundle of format {FORMAT} ({one_line(error)}); build the bundle again with "
+            f"'cvnet-engine build --weights FILE --depth DEPTH --out {path}'"
         ) from error
     return manifest
 

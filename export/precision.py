@@ -125,9 +125,8 @@ def take_half_keys(source: Path, target: Path) -> None:
         if str(value.name).startswith("key_"):
             value.dtype = HALF
             readers = [use for use in value.uses() if use.node.op_type != "Shape"]
-            for node in [
-                use.node for use in readers if use.node.op_type == "Cast"
-            ]:  # from float32 to float16, now redundant
+            casts = [use.node for use in readers if use.node.op_type == "Cast"]  # to float16, now redundant
+            for node in casts:
                 node.outputs[0].replace_all_uses_with(value)
                 model.graph.remove(node, safe=True)
             if wide := [use for use in readers if use.node.op_type != "Cast"]:
@@ -146,7 +145,7 @@ def read(source: Path) -> ir.Model:
     model = ir.from_proto(onnx.shape_inference.infer_shapes(onnx.load(source)))
     for node in model.graph:
         if any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
-            raise ExportError(f"{source}: {node.op_type} holds a graph of its own; expected none in a graph to convert")
+            raise ExportError(f"{source}: {node.op_type} has a subgraph; expected none in a graph to convert")
     return model
 
 
@@ -172,13 +171,13 @@ def half_nodes(graph: ir.Graph) -> set[ir.Node]:
     for node in graph:
         sources = [value.producer() for _, value in float_inputs(node)]
         follows = (node.op_type in CARRIERS or node.op_type == "Add") and is_float(node.outputs[0])
-        stays = (node.op_type in NORMS or is_floor(node)) and sources[0] in half
+        stays = (node.op_type in NORMS or has_normal_lower_bound(node)) and sources[0] in half
         if node in readers_half or stays or (follows and all(source in half for source in sources)):
             half.add(node)
     return half
 
 
-def is_floor(node: ir.Node) -> bool:
+def has_normal_lower_bound(node: ir.Node) -> bool:
     """Return True if the node is a Clip whose lower bound is a normal float16 number."""
     if node.op_type != "Clip" or node.inputs[1] is None or node.inputs[1].const_value is None:
         return False
@@ -200,7 +199,8 @@ def half_weight(graph: ir.Graph, value: ir.Value) -> ir.Value:
     weight = value.const_value.numpy()
     if np.abs(weight).max(initial=0.0) > HALF_MAX:
         raise ExportError(
-            f"weight {value.name!r} reaches {np.abs(weight).max():.1e}; float16 holds {HALF_MAX:.0f}: build in fp32"
+            f"weight {value.name!r} reaches {np.abs(weight).max():.1e}; float16 holds {HALF_MAX:.0f}: "
+            "build the bundle with --precision fp32"
         )
     return add_initializer(graph, f"{value.name}_half", weight.astype(np.float16))
 
@@ -209,7 +209,7 @@ def add_cast(graph: ir.Graph, value: ir.Value, dtype: ir.DataType) -> ir.Value:
     """Insert a cast of `value` right after the node that computes it, and return the result."""
     name = f"{value.name}_as_{dtype.name.lower()}"
     cast = ir.node("Cast", [value], {"to": dtype}, name=f"node_{name}", outputs=[typed_value(name, dtype, value.shape)])
-    insert_behind(graph, value, [cast])
+    insert_after(graph, value, [cast])
     return cast.outputs[0]
 
 
@@ -245,7 +245,10 @@ def absolute_peaks(source: Path, names: Sequence[str], calibration: Iterable[Arr
     outputs = [f"{name}_peak" for name in names]
     peaks = np.array([session.run(outputs, {"image": images}) for images in calibration])  # (images, names)
     if not peaks.size or not np.isfinite(peaks).all():
-        raise ExportError(f"{source}: {len(peaks)} calibration images gave no finite ranges; give some ordinary photos")
+        raise ExportError(
+            f"{source}: {len(peaks)} calibration images gave no finite ranges; "
+            "expected a --calibration folder of ordinary photos"
+        )
     return list(peaks.max(axis=0))
 
 
@@ -268,7 +271,7 @@ def add_quantisation(graph: ir.Graph, value: ir.Value, peak: float) -> ir.Value:
         ir.node("QuantizeLinear", [value, scale, zero], name=f"node_{quantised.name}", outputs=[quantised]),
         ir.node("DequantizeLinear", [quantised, scale, zero], name=f"node_{restored.name}", outputs=[restored]),
     ]
-    insert_behind(graph, value, nodes)
+    insert_after(graph, value, nodes)
     return restored
 
 
@@ -315,7 +318,7 @@ def add_initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
     return value
 
 
-def insert_behind(graph: ir.Graph, value: ir.Value, nodes: Sequence[ir.Node]) -> None:
+def insert_after(graph: ir.Graph, value: ir.Value, nodes: Sequence[ir.Node]) -> None:
     """Insert nodes right after the node that computes `value`, or at the start for an input of the graph."""
     producer = value.producer()
     if producer is None:

@@ -146,7 +146,9 @@ def sized(graph: Path, shapes: Mapping[str, Shape]) -> ir.Model:
 def elements(value: ir.Value) -> int:
     sizes = list(value.shape) if value.shape is not None else [None]
     if not all(isinstance(size, int) for size in sizes):
-        raise ExportError(f"tensor {value.name!r}: shape {value.shape} is not known in advance; expected sizes only")
+        raise ExportError(
+            f"tensor {value.name!r}: shape {value.shape} depends on values; expected shapes that depend on sizes only"
+        )
     return math.prod(size for size in sizes if isinstance(size, int))
 
 
@@ -203,7 +205,7 @@ def build_plan(
     config = configure(tensorrt, builder, options)
     for profile in profiles:
         if config.add_optimization_profile(optimization_profile(builder, profile)) < 0:
-            raise ExportError(f"{graph.name}: a profile does not fit ({first_error(log)}); expected other --sizes")
+            raise ExportError(f"{graph.name}: a profile does not fit ({first_error(log)}); give other --sizes")
     if not options.targets:
         read_timing_cache(config, timing_cache)
     monitor = progress_monitor(tensorrt, progress)
@@ -212,7 +214,7 @@ def build_plan(
     if serialized is None:
         raise ExportError(
             f"{graph.name}: {library(tensorrt)} does not compile it ({first_error(log)}); "
-            "give the GPU's memory free, a larger workspace or smaller --sizes"
+            "free GPU memory, or build the bundle for smaller --sizes"
         )
     plan.write_bytes(serialized)
     if not options.targets:
@@ -244,7 +246,7 @@ def parse(tensorrt: Any, builder: trt.Builder, log: trt.ILogger, graph: Path) ->
             reason = f"{error.node_operator()} {error.node_name()}: {' '.join(error.desc().split())[:300]}"
         raise ExportError(
             f"{graph.name}: {library(tensorrt)} does not read it ({reason}); "
-            "expected the version of the extra (TensorRT 10.12 to 10.16 or 11), or another --backend"
+            "install the version of the extra (TensorRT 10.12 to 10.16 or 11), or give another --backend"
         )
     return network
 

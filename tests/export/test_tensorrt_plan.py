@@ -154,7 +154,7 @@ def test_a_parser_error_is_one_line(bundle, tmp_path, tensorrt):
     error = parser.get_error.return_value
     error.node_operator.return_value, error.node_name.return_value = "Resize", "node_7"
     error.desc.return_value = "Assertion failed:\n  unsupported mode"
-    with pytest.raises(ExportError, match=r"\(Resize node_7: Assertion failed: unsupported mode\); expected"):
+    with pytest.raises(ExportError, match=r"\(Resize node_7: Assertion failed: unsupported mode\); install"):
         build(bundle, tmp_path)
     parser.get_error.assert_called_once_with(0)
 
