@@ -5,7 +5,9 @@ A message is one line: what happened, what was expected and what to do.
 
 from __future__ import annotations
 
+import importlib
 import re
+from typing import Any
 
 OUT_OF_MEMORY = "out of memory; use smaller images or a smaller --rerank, or close other programs"
 MEMORY_RAN_OUT = re.compile(r"bad_alloc|allocate .*memory|allocate .* bytes|failed to map segment", re.IGNORECASE)
@@ -86,3 +88,19 @@ def one_line(error: object) -> str:
     """The first line of a library's error message, at most 200 characters."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:200]
+
+
+def import_library(module: str, title: str, extra: str, otherwise: str = "") -> Any:
+    """Import a backend's library.
+
+    Args:
+        title, extra: its name and the package extra that installs it, for the error.
+        otherwise: what else to do, appended to the error.
+
+    Raises:
+        BackendError: it cannot be imported.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise BackendError(f"{title} cannot be imported ({error}); {install_hint(extra)}{otherwise}") from error

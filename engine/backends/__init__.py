@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvnet_engine.engine import machine
-from cvnet_engine.engine.errors import BackendError, CvnetWarning, install_hint
+from cvnet_engine.engine.errors import BackendError, CvnetWarning
 from cvnet_engine.engine.geometry import GRAPH_NAMES, IMAGE_GRAPHS
 
 if TYPE_CHECKING:  # NumPy is not loaded for the command line's help
@@ -183,22 +183,6 @@ def known(backend: str) -> Backend:
     if backend not in BACKENDS:
         raise BackendError(f"backend {backend!r} is unknown; expected one of {', '.join(BACKENDS)}")
     return BACKENDS[backend]
-
-
-def import_library(module: str, title: str, extra: str, otherwise: str = "") -> Any:
-    """Import a backend's library.
-
-    Args:
-        title, extra: its name and the package extra that installs it, for the error.
-        otherwise: what else to do, appended to the error.
-
-    Raises:
-        BackendError: it cannot be imported.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise BackendError(f"{title} cannot be imported ({error}); {install_hint(extra)}{otherwise}") from error
 
 
 # the choice of `--backend auto`

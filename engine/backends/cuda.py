@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from cvnet_engine.engine.backends import import_library
 from cvnet_engine.engine.contract import Array
-from cvnet_engine.engine.errors import BackendError
+from cvnet_engine.engine.errors import BackendError, import_library
 
 Shape = tuple[int, ...]
 

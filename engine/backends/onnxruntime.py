@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cvnet_engine.engine.backends import import_library
 from cvnet_engine.engine.contract import Array, Closing, TensorSpec, check_feeds
-from cvnet_engine.engine.errors import BackendError, backend_failure, install_hint, one_line
+from cvnet_engine.engine.errors import BackendError, backend_failure, import_library, install_hint, one_line
 
 DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int64)": "int64"}
 # These may run on the CPU when CUDA is requested: they compute shapes, a few integers each.

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from cvnet_engine.engine import machine
-from cvnet_engine.engine.backends import import_library
 from cvnet_engine.engine.contract import Array, Closing, TensorSpec, check_feeds
-from cvnet_engine.engine.errors import BackendError, backend_failure, one_line
+from cvnet_engine.engine.errors import BackendError, backend_failure, import_library, one_line
 from cvnet_engine.engine.machine import usable_cpus
 
 WEIGHT_MAX = 64  # of int8, without VNNI: two products with bytes are added in 16 bits, 2 * 255 * 64 < 2^15

@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cvnet_engine.engine.backends import import_library
 from cvnet_engine.engine.backends.cuda import Buffer, Graph, Input, Shape, Stream, checked, import_cudart
 from cvnet_engine.engine.contract import Array, Closing, TensorSpec, check_feeds
-from cvnet_engine.engine.errors import BackendError, BundleError
+from cvnet_engine.engine.errors import BackendError, BundleError, import_library
 from cvnet_engine.engine.machine import cuda_devices
 
 if TYPE_CHECKING:

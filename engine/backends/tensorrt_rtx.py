@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvnet_engine.engine import machine
-from cvnet_engine.engine.backends import import_library
 from cvnet_engine.engine.backends.tensorrt import ANOTHER_BACKEND, TensorRtEngine, require_device
-from cvnet_engine.engine.errors import BackendError, BundleError
+from cvnet_engine.engine.errors import BackendError, BundleError, import_library
 from cvnet_engine.engine.files import cache_folder, private_folder, write_atomically
 
 if TYPE_CHECKING:
