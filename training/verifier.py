@@ -26,10 +26,11 @@ import scenes
 from cvnet_engine.cvnet.model import CVNet
 from cvnet_engine.cvnet.reranker import CorrelationLearner
 from cvnet_engine.engine.contract import Array
-from cvnet_engine.export.reranker import FactoredReranker, UnitMaps, full_size, key_major
+from cvnet_engine.export.reranker import UnitMaps, key_major
 from training import checkpoints
 from training.backbone import keep, schedule
 from training.checkpoints import Progress
+from training.factored_reranker import FactoredReranker, full_size
 from training.head_start import start_counting
 from training.pairs import Sources, normalised
 from training.processes import average_gradients, one_thread, start, together

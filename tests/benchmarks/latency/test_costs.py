@@ -8,7 +8,8 @@ from cvnet_engine.benchmarks.latency import costs
 from cvnet_engine.benchmarks.latency.costs import Network
 from cvnet_engine.cvnet.model import CVNet
 from cvnet_engine.engine.geometry import map_size, unit_map_sizes
-from cvnet_engine.export.reranker import FactoredReranker, UnitMaps
+from cvnet_engine.export.reranker import UnitMaps
+from training.factored_reranker import FactoredReranker
 
 
 def counted(call, *arguments):
