@@ -25,6 +25,7 @@ from cvnet_engine.benchmarks.latency import bench
 from cvnet_engine.benchmarks.latency.document import document
 from cvnet_engine.benchmarks.latency.report import Report
 from cvnet_engine.benchmarks.methods.method import REFERENCE, Method
+from cvnet_engine.benchmarks.runs import Settings
 from cvnet_engine.engine.backends.tensorrt import TensorRtEngine, require_device
 from cvnet_engine.engine.backends.tensorrt_rtx import TensorRtRtxEngine
 from cvnet_engine.engine.bundle import Bundle
@@ -88,24 +89,24 @@ def name_of(path: Path) -> str:
     return f"{path.resolve().name}, CUDA graphs"
 
 
-def run(options: bench.Options, command: str) -> Report:
+def run(settings: Settings, command: str) -> Report:
     """Compare and time all methods; a method that cannot be opened is listed with the reason."""
     with contextlib.ExitStack() as opened, tempfile.TemporaryDirectory() as folder:
-        methods, absent = bench.open_all(options, opened)
+        methods, absent = bench.open_all(settings, opened)
         half = half_precision(methods[REFERENCE])
         methods[half.name] = half
-        for path in options.bundles:
+        for path in settings.bundles:
             try:
                 methods[name_of(path)] = opened.enter_context(with_cuda_graphs(path))
             except CvnetError as error:
                 absent[name_of(path)] = one_line(error)
-        measured = bench.Run(options, Path(folder), harness.log, methods, absent=absent)
+        measured = bench.Run(settings, Path(folder), harness.log, methods, absent=absent)
         measured.look()
         started = time.perf_counter()
-        for size in options.sizes:
+        for size in settings.sizes:
             bench.measure_size(measured, size)
         bench.measure_search(measured)
-        report = bench.report(measured, command, time.perf_counter() - started)
+        report = measured.report(command, started)
     # the limits are the processor's, not the GPU's
     return replace(report, records=tuple(replace(record, floor_ms=None) for record in report.records))
 
@@ -122,7 +123,7 @@ def main(
     """Compare and time bundles and PyTorch on this machine's NVIDIA GPU."""
     require_device()
     torch.backends.cudnn.allow_tf32 = False  # real float32 in PyTorch, as in TensorRT
-    options = bench.Options(
+    settings = Settings(
         bundles=tuple(bundle),
         sizes=((height, width),),
         galleries=(SEARCHED,),
@@ -131,7 +132,7 @@ def main(
         compiled=compiled,
         budget_s=budget,
     )
-    report = run(options, harness.head("benchmarks.lab.gpu")["command"])
+    report = run(settings, harness.head("benchmarks.lab.gpu")["command"])
     text = document(report)
     harness.write_files(out, report.to_json(), text)
     sys.stdout.write(text)

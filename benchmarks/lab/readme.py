@@ -12,8 +12,7 @@ from typing import Any
 import scenes
 from benchmarks.lab import scale
 from benchmarks.lab.frontier.report import from_json, table
-from cvnet_engine.benchmarks.latency.records import Record
-from cvnet_engine.benchmarks.latency.report import Report
+from cvnet_engine.benchmarks.latency.report import Record, Report
 from cvnet_engine.benchmarks.methods.method import KEEPING, REFERENCE
 from cvnet_engine.benchmarks.tables import Table, markdown, ms, replace_section, times
 from cvnet_engine.engine.files import write_atomically

@@ -10,14 +10,12 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date
 from pathlib import Path
 
 from cvnet_engine.benchmarks.latency import memory
 from cvnet_engine.benchmarks.latency.costs import Network
 from cvnet_engine.benchmarks.latency.limits import Ceiling
-from cvnet_engine.benchmarks.latency.records import Record, against, records_of
-from cvnet_engine.benchmarks.latency.report import Report
+from cvnet_engine.benchmarks.latency.report import Record, Report, against, records_of
 from cvnet_engine.benchmarks.latency.stages import (
     Shelf,
     Stage,
@@ -31,7 +29,7 @@ from cvnet_engine.benchmarks.latency.stages import (
     whole_stages,
 )
 from cvnet_engine.benchmarks.latency.timing import Interval, take_passes
-from cvnet_engine.benchmarks.methods.candidate import Agreement, Candidate, Comparison, compare
+from cvnet_engine.benchmarks.methods.comparison import Comparison, Difference, Prepared, compare
 from cvnet_engine.benchmarks.methods.kept_memory import keeping_reference
 from cvnet_engine.benchmarks.methods.method import (
     COMPILED,
@@ -42,7 +40,7 @@ from cvnet_engine.benchmarks.methods.method import (
     open_bundle,
     open_reference,
 )
-from cvnet_engine.engine import machine
+from cvnet_engine.benchmarks.runs import Circumstances, Settings, label_of
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.geometry import MIN_SIDE_PX, Size
@@ -51,44 +49,22 @@ KEYS = 2  # database images that the query is compared with
 GROWTH = (0.25, 0.5, 0.75)  # fractions of the largest image's sides
 
 
-@dataclass(frozen=True)
-class Options:
-    """Settings of the benchmark.
-
-    Attributes:
-        bundles: bundles of one model.
-        sizes: (height, width) px.
-        galleries: numbers of descriptors for global search.
-        shortlists: shortlist lengths, ascending.
-        compiled: also time the reference under `torch.compile`.
-        budget_s: time budget per stage; the minimum number of rounds may exceed it.
-    """
-
-    bundles: tuple[Path, ...]
-    sizes: tuple[Size, ...]
-    galleries: tuple[int, ...]
-    shortlists: tuple[int, ...]
-    threads: int
-    compiled: bool
-    budget_s: float
-
-
 @dataclass
 class Run:
     """Measurements of a run in progress."""
 
-    options: Options
+    settings: Settings
     folder: Path
     say: Callable[[str], None]
     methods: dict[str, Method]
     ceiling: Ceiling = field(default_factory=Ceiling)
     records: list[Record] = field(default_factory=list)
-    agreements: dict[str, dict[str, Agreement]] = field(default_factory=dict)
+    agreements: dict[str, dict[str, Difference]] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
 
     def look(self) -> None:
         self.say("machine: matrix products, copying")
-        self.ceiling.look(self.options.threads)
+        self.ceiling.look(self.settings.threads)
 
     def measure(self, stages: Sequence[Stage], size: str, series: str = "stages", threads: int | None = None) -> None:
         """Time every stage and append the records."""
@@ -97,8 +73,8 @@ class Run:
             stage = stages[index]
             self.say(" ".join(filter(None, (size, stage.name, str(stage.count or ""), f"pass {number + 1}"))))
 
-        times = take_passes([stage.calls for stage in stages], self.options.budget_s, heard)
-        threads = threads or self.options.threads
+        times = take_passes([stage.calls for stage in stages], self.settings.budget_s, heard)
+        threads = threads or self.settings.threads
         for stage, by_method in zip(stages, times, strict=True):
             self.records += records_of(stage, by_method, self.methods, series, size, threads)
 
@@ -106,16 +82,27 @@ class Run:
         """Return the record of a stage that has no count."""
         return next(r for r in self.records if (r.series, r.stage, r.size, r.method) == ("stages", stage, size, method))
 
+    def report(self, command: str, started: float) -> Report:
+        """Return the report of a run that ends now; `started` is of `time.perf_counter`."""
+        ceiling = self.ceiling
+        return Report(
+            **vars(Circumstances.of(self.settings, command, started)),
+            limits=ceiling,
+            agreement=self.agreements,
+            absent=self.absent,
+            records=tuple(replace(r, floor_ms=ceiling.floor_ms(r.cost, r.precision)) for r in self.records),
+        )
 
-def run(options: Options, command: str, say: Callable[[str], None]) -> Report:
+
+def run(settings: Settings, command: str, say: Callable[[str], None]) -> Report:
     """Run the whole benchmark; `say` receives progress messages."""
     started = time.perf_counter()
     say("opening")
     with contextlib.ExitStack() as opened, tempfile.TemporaryDirectory(prefix="cvnet-bench-") as folder:
-        methods, absent = open_all(options, opened)
-        bench = Run(options, Path(folder), say, methods, absent=absent)
+        methods, absent = open_all(settings, opened)
+        bench = Run(settings, Path(folder), say, methods, absent=absent)
         bench.look()
-        for size in options.sizes:
+        for size in settings.sizes:
             measure_size(bench, size)
             bench.look()
         measure_search(bench)
@@ -123,46 +110,46 @@ def run(options: Options, command: str, say: Callable[[str], None]) -> Report:
         measure_threads(bench)
         bench.look()
     measure_memory(bench)
-    return report(bench, command, time.perf_counter() - started)
+    return bench.report(command, started)
 
 
-def open_all(options: Options, opened: contextlib.ExitStack) -> tuple[dict[str, Method], dict[str, str]]:
+def open_all(settings: Settings, opened: contextlib.ExitStack) -> tuple[dict[str, Method], dict[str, str]]:
     """Open the reference and the bundles, which `opened` closes; also returns why `torch.compile` is not timed."""
-    first = Bundle(options.bundles[0])
-    methods = [opened.enter_context(open_reference(first, options.threads))]
+    first = Bundle(settings.bundles[0])
+    methods = [opened.enter_context(open_reference(first, settings.threads))]
     absent = {}
-    if options.compiled:
-        methods.append(opened.enter_context(open_reference(first, options.threads, compiled=True)))
+    if settings.compiled:
+        methods.append(opened.enter_context(open_reference(first, settings.threads, compiled=True)))
     else:
-        absent[COMPILED] = "not asked for: --compiled adds it, and minutes"
-    methods += [opened.enter_context(open_bundle(path, options.threads)) for path in options.bundles]
+        absent[COMPILED] = "not requested: --compiled adds it and takes minutes longer"
+    methods += [opened.enter_context(open_bundle(path, settings.threads)) for path in settings.bundles]
     return {method.name: method for method in methods}, absent
 
 
 def measure_size(bench: Run, size: Size) -> None:
     """Measure every stage at one image size."""
-    label, network = label_of(size), network_of(bench.options)
+    label, network = label_of(size), network_of(bench.settings)
     image = photo(*size, 0)
     bench.say(f"{label} agreement with PyTorch")
     compared = compare(list(bench.methods.values()), photos(size))
     note(bench, label, compared)
-    engines = [candidate for candidate in compared.candidates if not candidate.method.is_reference]
-    reference, options = compared.candidates[0], bench.options
+    engines = [prepared for prepared in compared.prepared if not prepared.method.is_reference]
+    reference, settings = compared.prepared[0], bench.settings
     with (
         contextlib.ExitStack() as opened,
         tempfile.TemporaryDirectory(dir=bench.folder) as folder,
-        keeping_reference(options.bundles[0], options.threads, image, reference.query, reference.keys[0]) as keeping,
+        keeping_reference(settings.bundles[0], settings.threads, image, reference.query, reference.keys[0]) as keeping,
     ):
         stages = [
             *image_stages(image),
-            *scale_stages(compared.candidates, image, network),
-            *whole_stages(compared.candidates, image, network, *({KEEPING: call} for call in keeping)),
+            *scale_stages(compared.prepared, image, network),
+            *whole_stages(compared.prepared, image, network, *({KEEPING: call} for call in keeping)),
         ]
-        shelves = stock_all(engines, max(bench.options.shortlists), Path(folder))
+        shelves = stock_all(engines, max(bench.settings.shortlists), Path(folder))
         for shelf in shelves.values():
             opened.enter_context(shelf.gallery)
         if engines:
-            stages += gallery_stages(shelves, image, bench.options.shortlists, network)
+            stages += gallery_stages(shelves, image, bench.settings.shortlists, network)
             stages.append(indexing_stage(engines, image, network, Path(folder)))
         bench.measure(stages, label)
     for stage in stages:
@@ -176,11 +163,11 @@ def photos(size: Size) -> list[Array]:
 
 
 def note(bench: Run, label: str, compared: Comparison) -> None:
-    bench.agreements[label] = compared.agreements
+    bench.agreements[label] = compared.differences
     bench.absent |= {f"{name} at {label}": reason for name, reason in compared.refused.items()}
 
 
-def stock_all(engines: Sequence[Candidate], images: int, folder: Path) -> dict[str, Shelf]:
+def stock_all(engines: Sequence[Prepared], images: int, folder: Path) -> dict[str, Shelf]:
     """Create a gallery per bundle."""
     return {e.method.name: stock(e, images, folder / e.method.name) for e in engines}
 
@@ -228,17 +215,17 @@ def added(a: Interval, b: Interval) -> Interval:
 def measure_search(bench: Run) -> None:
     """Time global search with increasing numbers of descriptors."""
     with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
-        bench.measure([search_stage(images, Path(folder)) for images in bench.options.galleries], "")
+        bench.measure([search_stage(images, Path(folder)) for images in bench.settings.galleries], "")
 
 
 def measure_growth(bench: Run) -> None:
     """Time the bundles at further image sizes, up to the largest."""
-    largest = max(bench.options.sizes, key=lambda size: size[0] * size[1])
+    largest = max(bench.settings.sizes, key=lambda size: size[0] * size[1])
     engines = [c for c in bench.methods.values() if not c.is_reference]
     for size in growth_sizes(largest):
         compared = compare(engines, photos(size))
         bench.absent |= {f"{name} at {label_of(size)}": reason for name, reason in compared.refused.items()}
-        stages = whole_stages(compared.candidates, photo(*size, 0), network_of(bench.options))
+        stages = whole_stages(compared.prepared, photo(*size, 0), network_of(bench.settings))
         bench.measure(stages, label_of(size), "size")
 
 
@@ -250,12 +237,12 @@ def growth_sizes(largest: Size) -> list[Size]:
 
 def measure_threads(bench: Run) -> None:
     """Time the bundles with 1, 2, 4, ... threads, at the first image size."""
-    size, network = bench.options.sizes[0], network_of(bench.options)
-    for threads in thread_counts(bench.options.threads):
+    size, network = bench.settings.sizes[0], network_of(bench.settings)
+    for threads in thread_counts(bench.settings.threads):
         with contextlib.ExitStack() as opened:
-            engines = [opened.enter_context(open_bundle(path, threads)) for path in bench.options.bundles]
+            engines = [opened.enter_context(open_bundle(path, threads)) for path in bench.settings.bundles]
             compared = compare(engines, photos(size))
-            stages = whole_stages(compared.candidates, photo(*size, 0), network)
+            stages = whole_stages(compared.prepared, photo(*size, 0), network)
             bench.measure(stages, label_of(size), "threads", threads)
 
 
@@ -266,13 +253,13 @@ def thread_counts(most: int) -> list[int]:
 
 def measure_memory(bench: Run) -> None:
     """Measure the peak memory of the stages in `memory.STAGES`, by method and image size."""
-    options = bench.options
+    settings = bench.settings
     found: dict[tuple[str, str, str], int] = {}
-    subjects = [(REFERENCE, options.bundles[0], True), *((p.resolve().name, p, False) for p in options.bundles)]
-    for size in options.sizes:
+    subjects = [(REFERENCE, settings.bundles[0], True), *((p.resolve().name, p, False) for p in settings.bundles)]
+    for size in settings.sizes:
         for name, bundle, of_reference in subjects:
             bench.say(f"{label_of(size)} peak memory of {name}")
-            peaks = memory.peaks(bundle, of_reference, size, options.threads)
+            peaks = memory.peaks(bundle, of_reference, size, settings.threads)
             found |= {(stage, label_of(size), name): peak for stage, peak in peaks.items()}
     bench.records = [
         replace(r, peak_bytes=found.get((r.stage, r.size, r.method))) if r.series == "stages" else r
@@ -280,28 +267,6 @@ def measure_memory(bench: Run) -> None:
     ]
 
 
-def report(bench: Run, command: str, took_s: float) -> Report:
-    manifest = Bundle(bench.options.bundles[0]).manifest
-    return Report(
-        command=command,
-        date=date.today().isoformat(),
-        machine=machine.describe(),
-        seconds=took_s,
-        threads=bench.options.threads,
-        model=f"ResNet-{manifest.depth} {manifest.weights}",
-        trained=manifest.trained,
-        limits=bench.ceiling,
-        agreement=bench.agreements,
-        absent=bench.absent,
-        records=tuple(replace(r, floor_ms=bench.ceiling.floor_ms(r.cost, r.precision)) for r in bench.records),
-    )
-
-
-def label_of(size: Size) -> str:
-    """Format (height, width) as WIDTHxHEIGHT."""
-    return f"{size[1]}x{size[0]}"
-
-
-def network_of(options: Options) -> Network:
-    manifest = Bundle(options.bundles[0]).manifest
+def network_of(settings: Settings) -> Network:
+    manifest = Bundle(settings.bundles[0]).manifest
     return Network(manifest.depth, manifest.descriptor)

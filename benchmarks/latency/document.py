@@ -1,14 +1,15 @@
-"""Markdown report of `bench`: heading and tables."""
+"""Tables of a `bench` report, its Markdown, and the changes between two runs that exceed measurement noise."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from cvnet_engine.benchmarks.latency.records import Record
-from cvnet_engine.benchmarks.latency.report import Report
-from cvnet_engine.benchmarks.methods.candidate import Agreement
+from cvnet_engine.benchmarks.latency.report import Record, Report
+from cvnet_engine.benchmarks.methods.comparison import Difference
 from cvnet_engine.benchmarks.methods.method import KEEPING, PUBLISHED
 from cvnet_engine.benchmarks.tables import Table, markdown, ms, times
+from cvnet_engine.engine.errors import DatasetError
 
 
 def document(report: Report) -> str:
@@ -22,12 +23,10 @@ def document(report: Report) -> str:
 
 def heading(report: Report) -> list[str]:
     """Return a few lines on the machine, date, model, command and measured limits."""
-    machine, best = report.machine, report.limits.best
+    best = report.limits.best
     gemm = ", ".join(f"{precision} {rate:.0f}" for precision, rate in best.gemm_gflops.items())
     return [
-        f"{machine['cpu']} ({', '.join(machine['cpu_features'])}), {report.threads} threads; {report.date}; "
-        f"{report.model}" + ("." if report.trained else ", untrained."),
-        f"`{report.command}`",
+        *report.stated(),
         f"The machine at its best in this run: matrix products {gemm} GFLOP/s, copying {best.copy_gb_s:.1f} GB/s "
         f"(read and written). At its worst moment matrix products were {report.limits.unsteadiness:.0%} slower.",
     ]
@@ -133,7 +132,7 @@ def growth_table(title: str, label: str, points: list[tuple[str, Record]]) -> Ta
     return Table(f"{title}, median ms", ("stage", label, *methods), rows)
 
 
-def agreement_table(agreement: dict[str, dict[str, Agreement]]) -> Table:
+def agreement_table(agreement: dict[str, dict[str, Difference]]) -> Table:
     """Build a table of the largest differences between each method and PyTorch."""
     rows = tuple(
         (size, name, f"{distance.score:.1e}", f"{distance.descriptor:.1e}")
@@ -142,3 +141,74 @@ def agreement_table(agreement: dict[str, dict[str, Agreement]]) -> Table:
     )
     columns = ("size", "method", "pair score", "descriptor")
     return Table("Largest differences from PyTorch, before anything was timed", columns, rows)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A record that both runs have.
+
+    Attributes:
+        noise: variation of the machine's own speed, as a fraction.
+    """
+
+    old: Record
+    new: Record
+    noise: float
+
+    @property
+    def ratio(self) -> float:
+        """New median over old."""
+        return self.new.ms.median / self.old.ms.median
+
+    @property
+    def agrees(self) -> bool:
+        """True if the two confidence intervals overlap."""
+        return self.old.ms.low <= self.new.ms.high and self.new.ms.low <= self.old.ms.high
+
+    @property
+    def real(self) -> bool:
+        """True if the intervals do not overlap and the change is larger than the noise."""
+        return not self.agrees and max(self.ratio, 1 / self.ratio) - 1 > self.noise
+
+
+def changes(old: Report, new: Report) -> list[Change]:
+    """Compare every measured record that both runs have.
+
+    Raises:
+        DatasetError: the runs differ in processor, model or number of threads, so times are not comparable.
+    """
+    require_same("threads", old.threads, new.threads)
+    require_same("model", old.model, new.model)
+    require_same("processor", old.machine["cpu"], new.machine["cpu"])
+    noise = max(old.limits.unsteadiness, new.limits.unsteadiness)
+    before = {record.key: record for record in old.records}
+    return [Change(before[r.key], r, noise) for r in new.records if not r.projected and r.key in before]
+
+
+def require_same(what: str, old: object, new: object) -> None:
+    if old != new:
+        raise DatasetError(f"--compare: {what} {old} then, {new} now; expected a run of the same {what}")
+
+
+def change_table(found: list[Change]) -> Table:
+    """List the changes beyond noise, largest first, with a note that counts the records that agree."""
+    real = sorted((c for c in found if c.real), key=lambda c: abs(c.ratio - 1), reverse=True)
+    agreeing = sum(c.agrees for c in found)
+    rows = tuple(
+        (
+            f"{c.new.size} {c.new.label}".strip(),
+            c.new.method,
+            str(c.new.threads),
+            ms(c.old.ms.median),
+            ms(c.new.ms.median),
+            f"{abs(c.ratio - 1):.0%} {'slower' if c.ratio > 1 else 'faster'}",
+        )
+        for c in real
+    )
+    return Table(
+        "Changed beyond noise",
+        ("stage", "method", "threads", "old ms", "new ms", "change"),
+        rows,
+        f"{agreeing} of {len(found)} medians agree within their bounds; {len(real)} changed beyond the bounds and the "
+        "machine's own unsteadiness.",
+    )

@@ -9,8 +9,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cvnet_engine.benchmarks.latency.records import Record
-from cvnet_engine.benchmarks.latency.report import Report
+from cvnet_engine.benchmarks.latency.report import Record, Report
 from cvnet_engine.benchmarks.methods.method import COMPILED, KEEPING, PUBLISHED, REFERENCE
 from cvnet_engine.engine.errors import BackendError, install_hint
 

@@ -15,7 +15,7 @@ from PIL import Image
 from cvnet_engine.benchmarks.latency import costs
 from cvnet_engine.benchmarks.latency.costs import Cost, Network
 from cvnet_engine.benchmarks.latency.timing import Calls
-from cvnet_engine.benchmarks.methods.candidate import Candidate
+from cvnet_engine.benchmarks.methods.comparison import Prepared
 from cvnet_engine.benchmarks.methods.method import KEEPING, PUBLISHED, REFERENCE
 from cvnet_engine.engine.contract import Array
 from cvnet_engine.engine.features import Features
@@ -95,10 +95,10 @@ def jpeg(image: Array) -> bytes:
     return stream.getvalue()
 
 
-def scale_stages(candidates: Sequence[Candidate], image: Array, network: Network) -> Iterator[Stage]:
+def scale_stages(methods: Sequence[Prepared], image: Array, network: Network) -> Iterator[Stage]:
     """Yield the extraction of one image at each scale."""
-    engines = {candidate.method.name: candidate.method.engines for candidate in candidates}
-    kind = candidates[0].method.engines.kind
+    engines = {prepared.method.name: prepared.method.engines for prepared in methods}
+    kind = methods[0].method.engines.kind
     for scale in IMAGE_SCALES:
         feeds = {"image": kind.network_input(image, scale)}
         whole = scale == 1
@@ -109,33 +109,33 @@ def scale_stages(candidates: Sequence[Candidate], image: Array, network: Network
 
 
 def whole_stages(
-    candidates: Sequence[Candidate],
+    methods: Sequence[Prepared],
     image: Array,
     network: Network,
     more_extract: Calls = NO_CALLS,
     more_pair: Calls = NO_CALLS,
 ) -> list[Stage]:
     """Return the stages that all others consist of: one image extracted, one pair scored."""
-    calls = {candidate.method.name: partial(candidate.method.engines.extract, image) for candidate in candidates}
+    calls = {prepared.method.name: partial(prepared.method.engines.extract, image) for prepared in methods}
     cost, baselines = costs.extract(network, image.shape[:2]), (REFERENCE, KEEPING)
     extract = Stage("extract, all scales", "image", cost, {**calls, **more_extract}, baselines)
-    return [extract, pair_stage(candidates, image, more_pair)]
+    return [extract, pair_stage(methods, image, more_pair)]
 
 
-def pair_stage(candidates: Sequence[Candidate], image: Array, more: Calls) -> Stage:
-    """Return the stage of one pair score; `PUBLISHED` extracts the candidate again for every pair."""
+def pair_stage(methods: Sequence[Prepared], image: Array, more: Calls) -> Stage:
+    """Return the stage of one pair score; `PUBLISHED` extracts the database image again for every pair."""
     size = image.shape[:2]
     calls: dict[str, Callable[[], object]] = {
-        candidate.method.name: partial(candidate.method.engines.score, candidate.query, candidate.keys[:1])
-        for candidate in candidates
+        prepared.method.name: partial(prepared.method.engines.score, prepared.query, prepared.keys[:1])
+        for prepared in methods
     }
-    if candidates[0].method.is_reference:
-        calls[PUBLISHED] = partial(published_pair, candidates[0], image)
+    if methods[0].method.is_reference:
+        calls[PUBLISHED] = partial(published_pair, methods[0], image)
     return Stage("pair score", "pair", costs.pair(size, size), {**calls, **more}, (REFERENCE, PUBLISHED, KEEPING))
 
 
-def published_pair(reference: Candidate, image: Array) -> Array:
-    """Extract the candidate's map and score the pair, as one step of the published loop."""
+def published_pair(reference: Prepared, image: Array) -> Array:
+    """Extract the database image's map and score the pair, as one step of the published loop."""
     engines = reference.method.engines
     outputs = engines.features.run({"image": normalise(image)})
     return engines.score(reference.query, [Features(outputs["descriptor"][0], (outputs["map_0"][0],))])
@@ -143,18 +143,18 @@ def published_pair(reference: Candidate, image: Array) -> Array:
 
 @dataclass(frozen=True)
 class Shelf:
-    """A bundle's candidate with a gallery on disk that repeats its database images."""
+    """A bundle's method with a gallery on disk that repeats its database images."""
 
-    candidate: Candidate
+    prepared: Prepared
     gallery: Gallery
 
     @property
     def engines(self) -> Engines:
-        return self.candidate.method.engines
+        return self.prepared.method.engines
 
     def rerank(self, k: int) -> Array:
         """Return the pair scores of the first k images."""
-        return self.engines.score_rows(self.candidate.query, self.gallery, range(k))
+        return self.engines.score_rows(self.prepared.query, self.gallery, range(k))
 
     def query(self, file: Path, k: int) -> Array:
         """Rerank the best k images for a query image file; returns their rows."""
@@ -163,12 +163,12 @@ class Shelf:
             return searcher.find(query, Plan(top_k=k, rerank=k)).ranking.rows
 
 
-def stock(candidate: Candidate, images: int, folder: Path) -> Shelf:
+def stock(prepared: Prepared, images: int, folder: Path) -> Shelf:
     """Create a gallery of `images` entries."""
     with GalleryWriter(folder, INFO) as writer:
         for row in range(images):
-            writer.put(Path(f"/{row}"), FileStamp(0, 0, ""), candidate.keys[row % len(candidate.keys)])
-    return Shelf(candidate, Gallery(folder))
+            writer.put(Path(f"/{row}"), FileStamp(0, 0, ""), prepared.keys[row % len(prepared.keys)])
+    return Shelf(prepared, Gallery(folder))
 
 
 def gallery_stages(
@@ -192,12 +192,12 @@ def gallery_stages(
     yield Stage("whole query", "query", cost, whole, (REFERENCE, PUBLISHED), count=longest)
 
 
-def indexing_stage(candidates: Sequence[Candidate], image: Array, network: Network, folder: Path) -> Stage:
+def indexing_stage(methods: Sequence[Prepared], image: Array, network: Network, folder: Path) -> Stage:
     """Return the stage of indexing image files into a new gallery, with reading, extraction and writing in parallel."""
     files = [folder / f"{row}.jpg" for row in range(INDEXED)]
     for file in files:
         file.write_bytes(jpeg(image))
-    calls = {e.method.name: IndexingCall(e.method.engines, files, folder / e.method.name) for e in candidates}
+    calls = {e.method.name: IndexingCall(e.method.engines, files, folder / e.method.name) for e in methods}
     return Stage("indexing", "image", costs.extract(network, image.shape[:2]), calls, (), items=INDEXED)
 
 

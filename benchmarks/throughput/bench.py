@@ -11,38 +11,26 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date
 from functools import partial
 from pathlib import Path
 
-from cvnet_engine.benchmarks.latency.records import Speedup
+from cvnet_engine.benchmarks.latency.report import Speedup
 from cvnet_engine.benchmarks.latency.stages import jpeg, photo, stock
 from cvnet_engine.benchmarks.latency.timing import Interval, Rounds, ratio, take_turns
-from cvnet_engine.benchmarks.methods.candidate import describe
+from cvnet_engine.benchmarks.methods.comparison import prepare
 from cvnet_engine.benchmarks.methods.method import REFERENCE, open_bundle
+from cvnet_engine.benchmarks.runs import Circumstances, Settings, label_of
 from cvnet_engine.benchmarks.throughput.baseline import Reference
 from cvnet_engine.benchmarks.throughput.report import INDEXING, SEARCH, Rate, ThroughputReport
 from cvnet_engine.benchmarks.throughput.worker_pool import BATCH, Clients, Indexer, Spread, Worker, WorkerPool, spreads
-from cvnet_engine.engine import machine
 from cvnet_engine.engine.backends import known
 from cvnet_engine.engine.bundle import Bundle
-from cvnet_engine.engine.geometry import Size
 
 ROUNDS = Rounds(warm_up=1, fewest=3, most=3)
 KEYS = 2  # distinct images in a gallery, repeated
 
 
 Maker = tuple[Spread, Callable[[], Worker], Sequence[Path]]  # with the files of a round
-
-
-@dataclass(frozen=True)
-class Options:
-    """Settings: bundles of one model, image size (height, width) px, candidates per query, and threads."""
-
-    bundles: tuple[Path, ...]
-    size: Size
-    shortlist: int
-    threads: int
 
 
 @dataclass(frozen=True)
@@ -54,44 +42,37 @@ class Configuration:
     files: Sequence[Path]
 
 
-def run(options: Options, command: str, say: Callable[[str], None]) -> ThroughputReport:
-    """Run the whole benchmark; `say` receives progress messages."""
+def run(settings: Settings, command: str, say: Callable[[str], None]) -> ThroughputReport:
+    """Measure the first image size and the shortest shortlist; `say` receives progress messages."""
     started, load = time.perf_counter(), os.getloadavg()[0]
     records: list[Rate] = []
     with tempfile.TemporaryDirectory(prefix="cvnet-bench-") as folder:
-        files = write_photos(options, Path(folder))
-        for bundle in options.bundles:
+        files = write_photos(settings, Path(folder))
+        for bundle in settings.bundles:
             say(f"{bundle.resolve().name}: indexing")
-            records += index_records(options, bundle, files)
+            records += index_records(settings, bundle, files)
             say(f"{bundle.resolve().name}: search")
-            records += search_records(options, bundle, files, Path(folder) / bundle.resolve().name)
-    manifest = Bundle(options.bundles[0]).manifest
+            records += search_records(settings, bundle, files, Path(folder) / bundle.resolve().name)
     return ThroughputReport(
-        command=command,
-        date=date.today().isoformat(),
-        machine=machine.describe(),
+        **vars(Circumstances.of(settings, command, started)),
         load=load,
-        seconds=time.perf_counter() - started,
-        threads=options.threads,
-        model=f"ResNet-{manifest.depth} {manifest.weights}",
-        trained=manifest.trained,
-        size=f"{options.size[1]}x{options.size[0]}",
-        shortlist=options.shortlist,
+        size=label_of(settings.sizes[0]),
+        shortlist=settings.shortlists[0],
         records=tuple(records),
     )
 
 
-def write_photos(options: Options, folder: Path) -> list[Path]:
+def write_photos(settings: Settings, folder: Path) -> list[Path]:
     """Write JPEG files, at least two per engine."""
-    files = [folder / f"{number}.jpg" for number in range(max(BATCH, 2 * options.threads))]
+    files = [folder / f"{number}.jpg" for number in range(max(BATCH, 2 * settings.threads))]
     for number, file in enumerate(files):
-        file.write_bytes(jpeg(photo(*options.size, number)))
+        file.write_bytes(jpeg(photo(*settings.sizes[0], number)))
     return files
 
 
-def index_records(options: Options, bundle: Path, files: Sequence[Path]) -> list[Rate]:
-    makers: list[Maker] = [(reference_spread(options), partial(Reference, bundle, options.threads, files), files)]
-    for spread in spreads(options.threads):
+def index_records(settings: Settings, bundle: Path, files: Sequence[Path]) -> list[Rate]:
+    makers: list[Maker] = [(reference_spread(settings), partial(Reference, bundle, settings.threads, files), files)]
+    for spread in spreads(settings.threads):
         if spread.batch == 1 or not is_plan(bundle):
             makers.append((spread, partial(Indexer, bundle, spread), files))
     return measured(INDEXING, bundle, makers)
@@ -102,25 +83,25 @@ def is_plan(bundle: Path) -> bool:
     return known(Bundle(bundle).manifest.graphs["features"].backend).suffix == ".plan"
 
 
-def search_records(options: Options, bundle: Path, files: Sequence[Path], gallery: Path) -> list[Rate]:
+def search_records(settings: Settings, bundle: Path, files: Sequence[Path], gallery: Path) -> list[Rate]:
     """Measure search with one image per extraction, because pairs are scored in batches anyway.
 
     PyTorch runs one query per round, because it is slow.
     """
-    with open_bundle(bundle, options.threads) as method:
-        candidate = describe(method, [photo(*options.size, number) for number in range(1 + KEYS)])
-        stock(candidate, options.shortlist, gallery).gallery.close()
-    keys, shortlist = files[1 : 1 + KEYS], options.shortlist
-    reference = partial(Reference, bundle, options.threads, files[:1], keys, shortlist)
-    makers: list[Maker] = [(reference_spread(options), reference, files[:1])]
-    for spread in spreads(options.threads):
+    with open_bundle(bundle, settings.threads) as method:
+        prepared = prepare(method, [photo(*settings.sizes[0], number) for number in range(1 + KEYS)])
+        stock(prepared, settings.shortlists[0], gallery).gallery.close()
+    keys, shortlist = files[1 : 1 + KEYS], settings.shortlists[0]
+    reference = partial(Reference, bundle, settings.threads, files[:1], keys, shortlist)
+    makers: list[Maker] = [(reference_spread(settings), reference, files[:1])]
+    for spread in spreads(settings.threads):
         if spread.batch == 1:
             makers.append((spread, partial(Clients, bundle, spread, gallery, shortlist), files))
     return measured(SEARCH, bundle, makers)
 
 
-def reference_spread(options: Options) -> Spread:
-    return Spread(1, 1, 1, options.threads)
+def reference_spread(settings: Settings) -> Spread:
+    return Spread(1, 1, 1, settings.threads)
 
 
 def measured(work: str, bundle: Path, makers: Sequence[Maker]) -> list[Rate]:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from cvnet_engine.benchmarks.latency.records import Speedup
+from cvnet_engine.benchmarks.latency.report import Speedup
 from cvnet_engine.benchmarks.latency.timing import Interval
+from cvnet_engine.benchmarks.runs import Circumstances
 from cvnet_engine.benchmarks.tables import Table, markdown, ms, times
 from cvnet_engine.benchmarks.throughput.worker_pool import Spread
-from cvnet_engine.engine.machine import Machine
 
 INDEXING, SEARCH = "indexing", "search"
 NOTE = (
@@ -63,7 +63,7 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class ThroughputReport:
+class ThroughputReport(Circumstances):
     """Circumstances and measurements of a run.
 
     Attributes:
@@ -72,14 +72,7 @@ class ThroughputReport:
         shortlist: candidates reranked per query.
     """
 
-    command: str
-    date: str
-    machine: Machine
     load: float
-    seconds: float
-    threads: int
-    model: str
-    trained: bool
     size: str
     shortlist: int
     records: tuple[Rate, ...]
@@ -109,12 +102,7 @@ def document(report: ThroughputReport) -> str:
 
 def heading(report: ThroughputReport) -> list[str]:
     """Return a few lines on the machine, date, model and command."""
-    machine = report.machine
-    return [
-        f"{machine['cpu']} ({', '.join(machine['cpu_features'])}), {report.threads} threads, load "
-        f"{report.load:.1f} before; {report.date}; {report.model}" + ("." if report.trained else ", untrained."),
-        f"`{report.command}`",
-    ]
+    return report.stated(f", load {report.load:.1f} before")
 
 
 def best(report: ThroughputReport) -> list[str]:

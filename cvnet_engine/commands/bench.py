@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cvnet_engine import console
+from cvnet_engine.benchmarks.runs import Settings
 from cvnet_engine.commands.build import parse_size
 from cvnet_engine.engine.backends import usable_threads
 from cvnet_engine.engine.errors import BackendError, CvnetError, DatasetError, install_hint
 from cvnet_engine.engine.files import write_atomically
-from cvnet_engine.engine.machine import usable_cpus
 from cvnet_engine.options import BenchOptions
 
 if TYPE_CHECKING:  # these import PyTorch
@@ -27,23 +27,30 @@ def run(options: BenchOptions) -> None:
         run_stages(options)
 
 
+def settings_of(options: BenchOptions) -> Settings:
+    return Settings(
+        bundles=distinct(options.bundles),
+        sizes=tuple(parse_size(size) for size in options.sizes.split(",")),
+        galleries=parse_counts("--galleries", options.galleries),
+        shortlists=parse_counts("--shortlists", options.shortlists),
+        threads=usable_threads(options.threads),
+        compiled=options.compiled,
+        budget_s=options.budget,
+    )
+
+
 def run_throughput(options: BenchOptions) -> None:
     """Measure throughput at the first of `sizes` and the smallest of `shortlists`."""
     if options.plot or options.compare or options.compiled:
-        raise CvnetError("--throughput draws and compares nothing: leave --plot, --compare and --compiled out")
+        raise CvnetError("--throughput has no figure or comparison: leave out --plot, --compare and --compiled")
     try:
         from cvnet_engine.benchmarks.throughput import bench
         from cvnet_engine.benchmarks.throughput.report import document
     except ImportError as error:
         raise BackendError(f"bench needs PyTorch ({error}): {install_hint('export')}") from error
-    pressed = bench.Options(
-        bundles=distinct(options.bundles),
-        size=parse_size(options.sizes.split(",")[0]),
-        shortlist=parse_counts("--shortlists", options.shortlists)[0],
-        threads=usable_threads(options.threads),
-    )
+    settings = settings_of(options)
     with console.err.status("opening") as status:
-        report = bench.run(pressed, command(), status.update)
+        report = bench.run(settings, command(), status.update)
     if options.json:
         console.write_json(options.json, report.to_json())
     if options.markdown:
@@ -73,20 +80,12 @@ def run_stages(options: BenchOptions) -> None:
         from cvnet_engine.benchmarks.latency.report import Report
     except ImportError as error:
         raise BackendError(f"bench needs PyTorch ({error}): {install_hint('export')}") from error
-    timed = bench.Options(
-        bundles=distinct(options.bundles),
-        sizes=tuple(parse_size(size) for size in options.sizes.split(",")),
-        galleries=parse_counts("--galleries", options.galleries),
-        shortlists=parse_counts("--shortlists", options.shortlists),
-        threads=options.threads or usable_cpus(),
-        compiled=options.compiled,
-        budget_s=options.budget,
-    )
+    settings = settings_of(options)
     old = Report.from_json(options.compare) if options.compare else None
     if options.plot:
         plots.require_drawable(options.plot)
     with console.err.status("opening") as status:
-        report = bench.run(timed, command(), status.update)
+        report = bench.run(settings, command(), status.update)
     if options.json:
         console.write_json(options.json, report.to_json())
     if options.markdown:
@@ -143,7 +142,7 @@ def show(report: Report) -> None:
 
 
 def show_changes(old: Report, report: Report) -> None:
-    from cvnet_engine.benchmarks.latency.changes import change_table, changes
+    from cvnet_engine.benchmarks.latency.document import change_table, changes
 
     table = change_table(changes(old, report))
     console.say()

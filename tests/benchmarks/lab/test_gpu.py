@@ -11,6 +11,7 @@ import pytest
 from benchmarks.lab import gpu
 from cvnet_engine.benchmarks.latency import bench, limits, stages
 from cvnet_engine.benchmarks.methods.method import REFERENCE, open_bundle
+from cvnet_engine.benchmarks.runs import Settings
 from cvnet_engine.engine.backends import open_engine
 from cvnet_engine.engine.backends import tensorrt as tensorrt_session
 from cvnet_engine.engine.errors import BackendError
@@ -37,7 +38,7 @@ def test_further_methods_are_compared_and_timed(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(bench, "keeping_reference", lambda *_: contextlib.nullcontext((dict, dict)))
     monkeypatch.setattr(stages, "published_pair", lambda *_: None)
     monkeypatch.setattr(limits, "measure", lambda _: limits.Limits({"fp32": 1.0}, 1.0))
-    report = gpu.run(bench.Options((tiny,), ((64, 96),), (50,), (2,), 2, compiled=False, budget_s=0), "a command")
+    report = gpu.run(Settings((tiny,), ((64, 96),), (50,), (2,), 2, compiled=False, budget_s=0), "a command")
     names = ["tiny", "tiny, CUDA graphs"]
     assert opened == [True] * 3
     assert report.agreement["96x64"].keys() == {f"{REFERENCE} fp16", *names}

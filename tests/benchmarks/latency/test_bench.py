@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from cvnet_engine.benchmarks.latency import bench, changes, limits, plots
-from cvnet_engine.benchmarks.latency.document import document, tables
+from cvnet_engine.benchmarks.latency import bench, document, limits, plots
 from cvnet_engine.benchmarks.latency.limits import Ceiling, Limits
 from cvnet_engine.benchmarks.latency.report import Report
 from cvnet_engine.benchmarks.latency.stages import photo
-from cvnet_engine.benchmarks.methods.candidate import compare
+from cvnet_engine.benchmarks.methods.comparison import compare
 from cvnet_engine.benchmarks.methods.method import KEEPING, PUBLISHED, REFERENCE, open_bundle
 from cvnet_engine.benchmarks.tables import ms
 from cvnet_engine.cli import app
@@ -163,7 +162,7 @@ def test_the_report_names_its_machine_and_what_is_absent(report, bundle):
     assert report.command == "cvnet-engine bench --json 'my results.json'"
     assert report.machine["cpu"]
     assert report.agreement["96x64"][bundle.resolve().name].score < 3e-5
-    assert report.absent == {"PyTorch compiled": "not asked for: --compiled adds it, and minutes"}
+    assert report.absent == {"PyTorch compiled": "not requested: --compiled adds it and takes minutes longer"}
     assert len(report.limits.moments) == 3
 
 
@@ -182,22 +181,22 @@ def test_a_wrong_result_is_not_timed(bundle):
     compared = compare(
         [open_tiny_reference(Bundle(bundle), 2), right, wrong], [photo(*SIZE, seed) for seed in range(2)]
     )
-    assert [candidate.method.name for candidate in compared.candidates] == [REFERENCE, right.name]
+    assert [prepared.method.name for prepared in compared.prepared] == [REFERENCE, right.name]
     assert list(compared.refused) == ["wrong"]
     assert "differs from PyTorch by 1.0e-02" in compared.refused["wrong"]
-    assert compared.agreements[right.name].score < 1e-5
+    assert compared.differences[right.name].score < 1e-5
 
 
 def test_tables_show_every_record_once(report, written):
     text = (written / "r.md").read_text()
-    assert text == document(report)
+    assert text == document.document(report)
     assert text.count("| decode |") == 2
     assert "| rerank 4 | PyTorch published | ~" in text
     assert "untrained" in text
-    assert "Not timed: PyTorch compiled: not asked for" in text
-    stage_rows = sum(len(t.rows) for t in tables(report) if t.title.startswith(("Images", "Global")))
+    assert "Not timed: PyTorch compiled: not requested" in text
+    stage_rows = sum(len(t.rows) for t in document.tables(report) if t.title.startswith(("Images", "Global")))
     assert stage_rows == len(find(report, series="stages"))
-    for table in tables(report):
+    for table in document.tables(report):
         assert all(len(row) == len(table.columns) for row in table.rows)
 
 
@@ -223,26 +222,26 @@ def timed(report, pair_factor, unsteadiness):
 
 
 def test_a_run_agrees_with_itself(report):
-    found = changes.changes(report, report)
+    found = document.changes(report, report)
     assert len(found) == sum(not r.projected for r in report.records)
     assert all(c.agrees and not c.real for c in found)
 
 
 def test_changes_beyond_noise_are_listed(report):
     before, after = timed(report, 1, 0.0), timed(report, 1000, 0.0)
-    found = changes.changes(before, after)
+    found = document.changes(before, after)
     assert {c.new.stage for c in found if c.real} == {"pair score"}
-    table = changes.change_table(found)
+    table = document.change_table(found)
     assert table.rows[0][-1] == "99900% slower"
     assert table.rows[0][0].endswith("pair score")
-    assert changes.change_table(changes.changes(after, before)).rows[0][-1] == "100% faster"
+    assert document.change_table(document.changes(after, before)).rows[0][-1] == "100% faster"
 
 
 @pytest.mark.parametrize(("unsteadiness", "real"), [(0.4, {"pair score"}), (0.6, set())])
 @pytest.mark.parametrize("factors", [(1, 1.5), (1.5, 1)])
 def test_a_change_within_the_noise_of_the_machine_is_none(report, unsteadiness, real, factors):
     old, new = (timed(report, factor, unsteadiness) for factor in factors)
-    found = changes.changes(old, new)
+    found = document.changes(old, new)
     assert {c.new.stage for c in found if not c.agrees} == {"pair score"}
     assert {c.new.stage for c in found if c.real} == real
 
@@ -250,7 +249,7 @@ def test_a_change_within_the_noise_of_the_machine_is_none(report, unsteadiness, 
 @pytest.mark.parametrize("change", [{"threads": 64}, {"model": "other"}, {"machine": {"cpu": "other"}}])
 def test_runs_of_different_machines_do_not_compare(report, change):
     with pytest.raises(DatasetError, match="expected a run of the same"):
-        changes.changes(replace(report, **change), report)
+        document.changes(replace(report, **change), report)
 
 
 # --------------------------------------------------------------------------------------------------- figure

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cvnet_engine.benchmarks.methods.candidate import compare
+from cvnet_engine.benchmarks.methods.comparison import compare
 from cvnet_engine.benchmarks.methods.method import open_bundle, open_reference
 from cvnet_engine.engine.bundle import Bundle
 from tests.pictures import picture

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from cvnet_engine.benchmarks.latency.records import Speedup
+from cvnet_engine.benchmarks.latency.report import Speedup
 from cvnet_engine.benchmarks.latency.timing import Interval
 from cvnet_engine.benchmarks.throughput.report import INDEXING, SEARCH, Rate, ThroughputReport, best, document, table
 from cvnet_engine.benchmarks.throughput.worker_pool import Spread
@@ -30,7 +30,7 @@ def report() -> ThroughputReport:
         record(SEARCH, "r50", ONE, 0.2, 9),
     )
     return ThroughputReport(
-        "cvnet-engine bench", "2026-11-29", machine.describe(), 1.5, 60.0, 2, "R50", True, "96x64", 4, records
+        "cvnet-engine bench", "2026-11-29", machine.describe(), 60.0, 2, "R50", True, 1.5, "96x64", 4, records
     )
 
 

@@ -1,4 +1,4 @@
-"""Candidates of a benchmark: methods with features to score, admitted only if their results agree with PyTorch."""
+"""Comparison of methods with PyTorch before they are timed: a method whose results differ is refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAP_ROUNDING = 2e-5  # how far float16 maps may move a score in addition (1.2e-5
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Prepared:
     """A method with its features of a query and of some database images (keys), all of one size."""
 
     method: Method
@@ -31,7 +31,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Difference:
     """Largest differences from the reference, in pair score and in descriptor (L2 distance)."""
 
     score: float
@@ -40,16 +40,16 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Candidates at one image size.
+    """Methods at one image size.
 
     Attributes:
-        candidates: candidates that agree with the reference, which comes first.
-        agreements: differences by method.
+        prepared: methods that agree with the reference, which comes first.
+        differences: differences by method.
         refused: method -> reason.
     """
 
-    candidates: list[Candidate]
-    agreements: dict[str, Agreement]
+    prepared: list[Prepared]
+    differences: dict[str, Difference]
     refused: dict[str, str]
 
 
@@ -58,39 +58,39 @@ def compare(methods: Sequence[Method], images: Sequence[Array]) -> Comparison:
 
     Bundles' maps are converted to float16, as in a gallery.
     """
-    reference = describe(methods[0], images)
-    candidates, agreements, refused = [reference], {}, {}
+    reference = prepare(methods[0], images)
+    agreeing, differences, refused = [reference], {}, {}
     for method in methods[1:]:
         try:
-            candidate = describe(method, images)
-            agreements[method.name] = agreement(candidate, reference)
-            candidates.append(candidate)
+            prepared = prepare(method, images)
+            differences[method.name] = difference(prepared, reference)
+            agreeing.append(prepared)
         except (CvnetError, RuntimeError) as error:  # torch.compile raises RuntimeError
             refused[method.name] = one_line(error)
-    return Comparison(candidates, agreements, refused)
+    return Comparison(agreeing, differences, refused)
 
 
-def describe(method: Method, images: Sequence[Array]) -> Candidate:
+def prepare(method: Method, images: Sequence[Array]) -> Prepared:
     dtype = np.float32 if method.is_reference else np.float16
     described = [method.engines.extract(image) for image in images]
     query, *keys = [Features(f.descriptor, tuple(m.astype(dtype) for m in f.maps)) for f in described]
-    return Candidate(method, query, keys)
+    return Prepared(method, query, keys)
 
 
-def agreement(candidate: Candidate, reference: Candidate) -> Agreement:
+def difference(prepared: Prepared, reference: Prepared) -> Difference:
     """Compare pair scores and descriptors with the reference.
 
     Raises:
         BackendError: the difference exceeds the tolerance of the precision.
     """
-    score = float(np.abs(candidate.scores() - reference.scores()).max())
-    pairs = zip([candidate.query, *candidate.keys], [reference.query, *reference.keys], strict=True)
+    score = float(np.abs(prepared.scores() - reference.scores()).max())
+    pairs = zip([prepared.query, *prepared.keys], [reference.query, *reference.keys], strict=True)
     descriptor = max(float(np.linalg.norm(ours.descriptor - theirs.descriptor)) for ours, theirs in pairs)
-    tolerance = TOLERANCE[candidate.method.precision]
+    tolerance = TOLERANCE[prepared.method.precision]
     most_score, most_descriptor = tolerance["score"] + MAP_ROUNDING, tolerance["descriptor"]
     if not (score <= most_score and descriptor <= most_descriptor):
         raise BackendError(
             f"a pair score differs from PyTorch by {score:.1e} and a descriptor by {descriptor:.1e}; expected at most "
             f"{most_score:.0e} and {most_descriptor:.0e}: not timed"
         )
-    return Agreement(score, descriptor)
+    return Difference(score, descriptor)
