@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import random
-import signal
-import sqlite3
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -28,23 +23,9 @@ from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.images import decode
 from cvnet_engine.engine.retrieval.engines import Engines
-from tests.galleries import INFO, FakeEngines
+from tests.galleries import INFO, FakeEngines, rows
 from tests.hostile.tiny import write_bundle
 from tests.pictures import photo
-
-INDEX_SLOWLY = """
-import sys
-from itertools import count
-from pathlib import Path
-from cvnet_engine.engine.gallery.writer import GalleryWriter
-from cvnet_engine.engine.gallery.indexing import IndexReport, find_images, index
-from tests.galleries import INFO, FakeEngines
-
-photos, gallery = map(Path, sys.argv[1:])
-with GalleryWriter(gallery, INFO, images_per_shard=16) as writer:
-    print("ready", flush=True)
-    index(find_images([photos]), FakeEngines(), writer, None, IndexReport(), lambda path: print(path, flush=True))
-"""
 
 
 def run(
@@ -64,61 +45,17 @@ def counts(report: IndexReport) -> tuple[int, int, int, int]:
     return report.added, report.updated, report.unchanged, len(report.failed)
 
 
-def everything(gallery: Path) -> list[list[tuple[object, ...]]]:
-    """Every row of every table of every shard, in order."""
-    contents = []
-    for file in sorted(gallery.glob("shard-*.sqlite")):
-        shard = sqlite3.connect(file)
-        contents.append(shard.execute("SELECT * FROM images ORDER BY id").fetchall())
-        contents.append(shard.execute("SELECT * FROM maps ORDER BY image, scale").fetchall())
-        shard.close()
-    return contents
-
-
 # ----------------------------------------------------------------------------------------------- resumption
-
-
-def test_ten_kills_and_a_clean_run_give_the_gallery_of_an_uninterrupted_run(tmp_path):
-    (tmp_path / "photos").mkdir()
-    for n in range(60):
-        photo(tmp_path / "photos" / f"{n:02d}.jpg", 48, 64, seed=n)
-    rng, interrupted, committed = random.Random(0), tmp_path / "interrupted", []
-
-    def start(gallery: Path) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", INDEX_SLOWLY, str(tmp_path / "photos"), str(gallery)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-    for _ in range(10):
-        with start(interrupted) as process:
-            # `ready`, a line for each image that is there, then a few more: the kill lands in what follows
-            for _ in range(1 + sum(committed[-1:]) + rng.randrange(6)):
-                process.stdout.readline()
-            moment = time.perf_counter() + rng.uniform(0, 0.01)
-            while time.perf_counter() < moment:
-                pass
-            process.kill()
-        assert process.returncode == -signal.SIGKILL
-        committed.append(len(Gallery(interrupted)))
-    assert committed == sorted(committed)
-    assert len(set(committed)) > 5  # most kills came amid the writing
-    assert committed[-1] < 60
-
-    for gallery in (interrupted, tmp_path / "uninterrupted"):
-        with start(gallery) as process:
-            process.communicate()
-        assert process.returncode == 0
-    assert everything(interrupted) == everything(tmp_path / "uninterrupted")
-    assert len(Gallery(interrupted)) == 60
 
 
 def test_a_second_run_decodes_nothing(photos, tmp_path, monkeypatch):
     assert counts(run([photos], tmp_path / "g")[0]) == (5, 0, 0, 0)
-    before = everything(tmp_path / "g")
+    before = rows(tmp_path / "g")
     monkeypatch.setattr(indexing, "decode", None)
     monkeypatch.setattr(indexing, "read_bytes", None)
     report, engines = run([photos], tmp_path / "g")
     assert (counts(report), engines.seen) == ((0, 0, 5, 0), 0)
-    assert everything(tmp_path / "g") == before
+    assert rows(tmp_path / "g") == before
 
 
 def test_a_touched_file_is_not_extracted_again(photos, tmp_path, monkeypatch):
@@ -138,7 +75,7 @@ def test_a_changed_file_is_extracted_again_in_its_row(photos, tmp_path):
     photo(tmp_path / "photos" / "5.jpg", seed=5)
     run([photos], tmp_path / "g")
     run([photos], tmp_path / "fresh")
-    assert everything(tmp_path / "g") == everything(tmp_path / "fresh")
+    assert rows(tmp_path / "g") == rows(tmp_path / "fresh")
 
 
 def test_what_is_done_when_a_run_stops_stays_done(photos, tmp_path):
@@ -255,7 +192,7 @@ def test_as_many_images_are_extracted_at_once_as_there_are_streams(photos, tmp_p
     assert counts(report) == (8, 0, 0, 0)
     run([photos], tmp_path / "one")
     assert Gallery(tmp_path / "g").paths == [photos / f"{n}.jpg" for n in range(8)]
-    assert everything(tmp_path / "g") == everything(tmp_path / "one")
+    assert rows(tmp_path / "g") == rows(tmp_path / "one")
 
 
 def test_streams_of_engines_give_what_one_gives(photos, tmp_path):
@@ -267,7 +204,7 @@ def test_streams_of_engines_give_what_one_gives(photos, tmp_path):
             Engines.open(bundle, 1, streams=streams) as engines,
         ):
             index(find_images([photos]), engines, writer, None, IndexReport())
-    assert everything(tmp_path / "1") == everything(tmp_path / "3")
+    assert rows(tmp_path / "1") == rows(tmp_path / "3")
 
 
 def test_how_many_images_at_once(tmp_path, monkeypatch):
