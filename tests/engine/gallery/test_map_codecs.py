@@ -1,4 +1,4 @@
-"""A gallery of coded maps learns its code from its first images, once, and reads nothing without it."""
+"""Maps are stored as float16, or compressed by a codec that is fitted to a gallery's first images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.gallery import indexing
 from cvnet_engine.engine.gallery.indexing import IndexReport, find_images, index
 from cvnet_engine.engine.gallery.info import read_info, write_info
-from cvnet_engine.engine.gallery.map_codecs import CODE_FILE, SCORED, CompressedCodec, decoded, vectors_of
+from cvnet_engine.engine.gallery.map_codecs import (
+    CODE_FILE,
+    SCORED,
+    CompressedCodec,
+    HalfCodec,
+    decoded,
+    parse_kind,
+    vectors_of,
+)
 from cvnet_engine.engine.gallery.map_compression import MapCompression
 from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.shards import StoredImage
@@ -23,6 +31,44 @@ from cvnet_engine.engine.geometry import DESCRIPTOR_DIM, unit_map_sizes
 from cvnet_engine.engine.retrieval.pooling import Pooled, pooled, with_pooled_maps
 from tests.galleries import INFO, STAMP, FakeEngines
 from tests.pictures import photo
+
+
+@pytest.fixture
+def feature_map():
+    """(256, 5, 7) float32, unit norm per position, one position all zero."""
+    array = np.random.default_rng(0).standard_normal((256, 5, 7), np.float32)
+    array /= np.linalg.norm(array, axis=0)
+    array[:, 2, 3] = 0
+    return array
+
+
+def test_float16_is_rounded_once(feature_map):
+    stored = HalfCodec().decode(2, HalfCodec().encode(2, feature_map), 5, 7)
+    np.testing.assert_array_equal(stored, feature_map.astype(np.float16))
+
+
+@pytest.mark.parametrize("wrong", [lambda data: data[:-1], lambda data: data + b"\0", lambda _: b""])
+def test_bytes_of_another_length_are_refused(wrong, feature_map):
+    with pytest.raises(ValueError, match=r"buffer|reshape"):
+        HalfCodec().decode(2, wrong(HalfCodec().encode(2, feature_map)), 5, 7)
+
+
+@pytest.mark.parametrize("kind", ["float16", "coded:1", "coded:24", "coded:128"])
+def test_canonical_kinds_stay_as_they_are(kind):
+    assert parse_kind(kind) == kind
+
+
+def test_coded_means_24_bytes_per_position():
+    assert parse_kind("coded") == "coded:24"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "int8", "coded:", "coded:0", "coded:129", "coded:+1", "coded:01", "coded:1\n", "coded:٣", "coded:99%"]
+)
+def test_other_kinds_are_refused(text):
+    with pytest.raises(ValueError, match="expected float16, coded or coded:BYTES, at most 128"):
+        parse_kind(text)
+
 
 CODED = replace(INFO, maps="coded:16")
 
@@ -48,7 +94,7 @@ def write(folder: Path) -> Path:
     return folder
 
 
-def test_maps_come_back_near_from_their_bytes(tmp_path):
+def test_compressed_maps_decode_close_to_the_original(tmp_path):
     with Gallery(write(tmp_path / "g")) as gallery:
         for row, features in enumerate(IMAGES):
             for stored, computed in zip(gallery.features(row).maps, features.maps, strict=True):
@@ -58,7 +104,7 @@ def test_maps_come_back_near_from_their_bytes(tmp_path):
         GalleryWriter(tmp_path / "g", replace(CODED, maps="coded:24"))
 
 
-def test_the_code_stays_the_one_that_the_first_images_were_kept_in(tmp_path):
+def test_the_compression_is_fitted_once(tmp_path):
     folder = write(tmp_path / "g")
     code = (folder / CODE_FILE).read_bytes()
     with Gallery(folder) as gallery:
@@ -81,7 +127,7 @@ def test_the_code_stays_the_one_that_the_first_images_were_kept_in(tmp_path):
         (lambda file: (file.unlink(), file.mkdir()), r"map-code.npz: cannot be read \(a folder"),
     ],
 )
-def test_a_code_that_is_damaged_or_gone_is_one_line_and_nothing_is_overwritten(tmp_path, harm, message):
+def test_damaged_parameters_are_an_error(tmp_path, harm, message):
     folder = write(tmp_path / "g")
     shard = (folder / "shard-00000.sqlite").read_bytes()
     harm(folder / CODE_FILE)
@@ -92,7 +138,7 @@ def test_a_code_that_is_damaged_or_gone_is_one_line_and_nothing_is_overwritten(t
     assert (folder / "shard-00000.sqlite").read_bytes() == shard
 
 
-def test_a_gallery_whose_note_of_the_code_is_gone_is_not_written_to(tmp_path):
+def test_maps_are_not_decoded_without_parameters(tmp_path):
     folder = write(tmp_path / "g")
     write_info(folder, replace(read_info(folder), code=""))
     with pytest.raises(GalleryError, match="does not name the map compression"):
@@ -103,7 +149,7 @@ def test_a_gallery_whose_note_of_the_code_is_gone_is_not_written_to(tmp_path):
                 images.features(0)
 
 
-def test_a_file_that_is_no_code_is_refused_whatever_its_digest(tmp_path):
+def test_parameters_without_scales_are_refused(tmp_path):
     digest = CompressedCodec().save(tmp_path)
     with pytest.raises(GalleryError, match="invalid parameters of map compression"):
         CompressedCodec.load(tmp_path, digest)
@@ -129,7 +175,7 @@ def test_a_file_that_is_no_code_is_refused_whatever_its_digest(tmp_path):
         ("levels", lambda levels: levels.astype(str)),
     ],
 )
-def test_a_code_that_is_learnt_from_nothing_is_refused(tmp_path, recwarn, part, forged):
+def test_forged_parameters_are_refused(tmp_path, recwarn, part, forged):
     CompressedCodec.fit(IMAGES, 24).save(tmp_path)
     with np.load(tmp_path / CODE_FILE) as stored:
         arrays = dict(stored)
@@ -140,7 +186,7 @@ def test_a_code_that_is_learnt_from_nothing_is_refused(tmp_path, recwarn, part, 
     assert not recwarn
 
 
-def test_energy_is_what_lies_in_the_direction_that_comes_back():
+def test_explained_variance_is_the_squared_cosine():
     codec = CompressedCodec.fit(IMAGES, 16)
     products = [[(kept * own).sum(0) for kept, own in zip(decoded(i, codec).maps, i.maps, strict=True)] for i in IMAGES]
     shares = [np.mean([np.square(of_image[scale]).mean() for of_image in products]) for scale in range(3)]
@@ -149,7 +195,7 @@ def test_energy_is_what_lies_in_the_direction_that_comes_back():
     assert codec.explained_variance(nothing) == 0
 
 
-def test_what_a_code_does_is_noted_with_it(tmp_path):
+def test_fidelity_is_recorded(tmp_path):
     with GalleryWriter(tmp_path / "g", replace(CODED, maps="coded:16")) as writer:
         writer.fit(IMAGES, FakeEngines().score)
         writer.put(Path("/0.jpg"), STAMP, IMAGES[0])
@@ -166,7 +212,7 @@ def test_what_a_code_does_is_noted_with_it(tmp_path):
     assert str(replace(fidelity, scores=None)).endswith("% explained variance")
 
 
-def test_a_shard_takes_little_more_than_what_is_kept(tmp_path):
+def test_a_shard_is_little_larger_than_its_data(tmp_path):
     rng, count = np.random.default_rng(0), 20
     sizes = unit_map_sizes((48, 64))  # of 1024x768 px
     payload = 24 * sum(height * width for height, width in sizes) + 4 * DESCRIPTOR_DIM
@@ -187,7 +233,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("first", [3, 7, 100])
-def test_index_learns_from_the_first_images_and_puts_in_all(photos, tmp_path, monkeypatch, first):
+def test_index_fits_to_the_first_images_and_stores_all(photos, tmp_path, monkeypatch, first):
     monkeypatch.setattr(indexing, "FIT_IMAGES", first)
     report, done = IndexReport(), []
     with GalleryWriter(tmp_path / "g", CODED) as writer:
@@ -200,7 +246,7 @@ def test_index_learns_from_the_first_images_and_puts_in_all(photos, tmp_path, mo
         assert all(gallery.features(row).is_finite for row in range(7))
 
 
-def test_index_stopped_before_the_code_is_learnt_begins_again(photos, tmp_path):
+def test_index_interrupted_before_the_fit_starts_again(photos, tmp_path):
     class Stopped(FakeEngines):
         def extract(self, image: np.ndarray) -> Features:
             if self.seen == 2:
@@ -215,7 +261,7 @@ def test_index_stopped_before_the_code_is_learnt_begins_again(photos, tmp_path):
     assert report.added == 7
 
 
-def test_maps_pooled_before_they_are_rotated_are_the_pooled_maps(tmp_path, monkeypatch):
+def test_maps_pooled_before_rotation_equal_pooled_maps(tmp_path, monkeypatch):
     with Gallery(write(tmp_path / "g")) as gallery:
         whole = [pooled(gallery.features(row)) for row in range(len(gallery))]
         monkeypatch.setattr(MapCompression, "decode", lambda *_: pytest.fail("a whole map"))
@@ -228,7 +274,7 @@ def test_maps_pooled_before_they_are_rotated_are_the_pooled_maps(tmp_path, monke
                 np.testing.assert_allclose(found.maps[scale], expected, atol=1e-5)
 
 
-def test_images_kept_whole_are_pooled_as_they_are(tmp_path):
+def test_float16_maps_are_pooled_when_read(tmp_path):
     with GalleryWriter(tmp_path / "g", INFO) as writer:
         writer.put(Path("/0.jpg"), STAMP, IMAGES[0])
     with Gallery(tmp_path / "g") as gallery:

@@ -1,4 +1,4 @@
-"""Galleries store the date and place of photos."""
+"""Connections to shards are bounded in number; shards store the date and place of photos."""
 
 from __future__ import annotations
 
@@ -8,22 +8,63 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from cvnet_engine.engine.exif import Shot
-from cvnet_engine.engine.gallery.indexing import IndexReport, find_images, index
+from cvnet_engine.engine.gallery import shards
+from cvnet_engine.engine.gallery.indexing import IndexReport
 from cvnet_engine.engine.gallery.reader import Gallery
-from cvnet_engine.engine.gallery.shards import checksum
+from cvnet_engine.engine.gallery.shards import Connections, checksum, create_shard, shard_file
 from cvnet_engine.engine.gallery.writer import GalleryWriter
-from tests.galleries import INFO, STAMP, FakeEngines, features
-from tests.pictures import dated, encode, photo, picture
+from tests.galleries import INFO, STAMP, FakeEngines, execute, features, index_photos
+from tests.pictures import dated, photo
+
+
+@pytest.fixture
+def pool(tmp_path):
+    with Connections() as made:
+        for number in range(3):
+            create_shard(shard_file(tmp_path, number)).close()
+            made.files.append(shard_file(tmp_path, number))
+        yield made
+
+
+def is_open(connection: sqlite3.Connection) -> bool:
+    try:
+        connection.execute("SELECT 1")
+    except sqlite3.ProgrammingError:
+        return False
+    return True
+
+
+def test_the_least_recently_used_connection_is_closed(pool, monkeypatch):
+    monkeypatch.setattr(shards, "MOST_CONNECTIONS", 2)
+    found = []
+    for number in (0, 1, 0, 2):
+        with pool.use(number) as shard:
+            found.append(shard)
+    assert found[0] is found[2]
+    assert [is_open(shard) for shard in found] == [True, False, True, True]
+
+
+def test_each_user_of_a_shard_has_its_own_connection(pool):
+    with pool.use(0) as one, pool.use(0) as other:
+        assert one is not other
+    assert is_open(one) != is_open(other)
+
+
+def test_closing_waits_for_connections_in_use(pool):
+    with pool.use(1) as kept, pool.use(0) as used:
+        pass
+    with pool.use(0) as used:
+        pool.close()
+        assert is_open(used)
+    assert not is_open(used)
+    assert not is_open(kept)
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"), pool.use(0):
+        pass
+
 
 DAY = 86_400
-
-
-def add(path: Path, exif: bytes, seed: int = 0) -> Path:
-    path.write_bytes(encode(Image.fromarray(picture(seed=seed)), "JPEG", exif=exif))
-    return path
 
 
 @pytest.fixture
@@ -31,18 +72,16 @@ def album(tmp_path: Path) -> Path:
     """Three photos: one with date and place, one with a date, one with neither."""
     folder = tmp_path / "album"
     folder.mkdir()
-    add(folder / "0.jpg", dated("2019:06:15 12:30:45", (48.5, -2.25)))
-    add(folder / "1.jpg", dated("1999:12:31 23:59:59"), seed=1)
+    photo(folder / "0.jpg", exif=dated("2019:06:15 12:30:45", (48.5, -2.25)))
+    photo(folder / "1.jpg", seed=1, exif=dated("1999:12:31 23:59:59"))
     photo(folder / "2.jpg", seed=2)
     return folder
 
 
 def run(folder: Path, gallery: Path) -> tuple[IndexReport, int]:
     """The report, and how many images were extracted."""
-    report, engines = IndexReport(), FakeEngines()
-    with GalleryWriter(gallery, INFO, images_per_shard=2) as writer:
-        index(find_images([folder]), engines, writer, None, report)
-    return report, engines.seen
+    engines = FakeEngines()
+    return index_photos(folder, gallery, 2, engines=engines), engines.seen
 
 
 def known(gallery: Path) -> tuple[list[str], list[list[float]]]:
@@ -54,26 +93,20 @@ def known(gallery: Path) -> tuple[list[str], list[list[float]]]:
 EXPECTED = (["2019-06-15T12:30:45", "1999-12-31T23:59:59", "NaT"], [[48.5, -2.25], [np.nan] * 2, [np.nan] * 2])
 
 
-def execute(gallery: Path, statement: str, shard: int = 0) -> None:
-    with sqlite3.connect(gallery / f"shard-{shard:05d}.sqlite") as connection:
-        connection.execute(statement)
-    connection.close()
-
-
-def test_index_keeps_when_and_where(album, tmp_path):
+def test_index_stores_date_and_place(album, tmp_path):
     run(album, tmp_path / "g")
     np.testing.assert_equal(known(tmp_path / "g"), EXPECTED)
 
 
-def test_each_image_has_its_own_date_whatever_shard_it_is_in(tmp_path):
+def test_dates_are_read_from_all_shards(tmp_path):
     (tmp_path / "album").mkdir()
     for number in range(5):
-        add(tmp_path / "album" / f"{number}.jpg", dated(f"200{number}:01:01 00:00:00"), seed=number)
+        photo(tmp_path / "album" / f"{number}.jpg", seed=number, exif=dated(f"200{number}:01:01 00:00:00"))
     run(tmp_path / "album", tmp_path / "g")
     assert [date[:4] for date in known(tmp_path / "g")[0]] == ["2000", "2001", "2002", "2003", "2004"]
 
 
-def test_a_second_run_reads_no_file_for_its_date(album, tmp_path, monkeypatch):
+def test_a_second_run_reads_no_file(album, tmp_path, monkeypatch):
     run(album, tmp_path / "g")
     monkeypatch.setattr(
         "cvnet_engine.engine.gallery.indexing.read_bytes", None
@@ -83,7 +116,7 @@ def test_a_second_run_reads_no_file_for_its_date(album, tmp_path, monkeypatch):
 
 def test_a_changed_file_has_its_new_date(album, tmp_path):
     run(album, tmp_path / "g")
-    add(album / "0.jpg", dated("2020:02:29 00:00:00"), seed=9)
+    photo(album / "0.jpg", seed=9, exif=dated("2020:02:29 00:00:00"))
     photo(album / "1.jpg", seed=1)  # the date is gone
     run(album, tmp_path / "g")
     assert known(tmp_path / "g")[0] == ["2020-02-29T00:00:00", "NaT", "NaT"]
@@ -103,7 +136,7 @@ def test_a_changed_file_has_its_new_date(album, tmp_path):
         "DELETE FROM taken WHERE image = 0",
     ],
 )
-def test_a_damaged_date_is_unknown_and_taken_in_anew(album, tmp_path, statement):
+def test_a_damaged_date_is_unknown_until_indexed_again(album, tmp_path, statement):
     run(album, tmp_path / "g")
     execute(tmp_path / "g", statement)
     assert known(tmp_path / "g")[0] == ["NaT", *EXPECTED[0][1:]]
@@ -122,7 +155,7 @@ def test_a_forged_row_of_another_type_is_unknown(album, tmp_path):
     assert known(tmp_path / "g")[0][0] == "NaT"
 
 
-def test_rows_beyond_the_snapshot_are_left_out(tmp_path):
+def test_dates_of_later_images_are_left_out(tmp_path):
     with GalleryWriter(tmp_path / "g", INFO) as writer:
         writer.put(Path("/photos/0.jpg"), STAMP, features(0), Shot(DAY))
         gallery = Gallery(tmp_path / "g")
@@ -130,7 +163,7 @@ def test_rows_beyond_the_snapshot_are_left_out(tmp_path):
     assert gallery.taken.tolist() == np.array(["1970-01-02"], "datetime64[s]").tolist()
 
 
-def test_an_image_put_in_without_its_exif_is_looked_at_by_the_next_index(tmp_path):
+def test_an_image_stored_without_exif_has_none(tmp_path):
     path = Path("/photos/0.jpg")
     with GalleryWriter(tmp_path / "g", INFO) as writer:
         writer.put(path, STAMP, features(0), Shot(DAY))
