@@ -74,7 +74,7 @@ add_command(gallery, "verify", options.VerifyOptions, "gallery.inspection:verify
 add_command(gallery, "remove", options.RemoveOptions, "gallery.removal:remove")
 add_command(gallery, "prune", options.PruneOptions, "gallery.removal:prune")
 add_command(gallery, "compact", options.CompactOptions, "gallery.removal:compact")
-add_command(gallery, "export", options.ExportOptions, "gallery.export:run")
+add_command(gallery, "export", options.ExportOptions, "gallery.copying:export_gallery")
 add_command(gallery, "duplicates", options.DuplicatesOptions, "gallery.duplicates:run")
 add_command(gallery, "merge", options.MergeOptions, "gallery.copying:merge_galleries")
 add_command(gallery, "convert", options.ConvertOptions, "gallery.copying:convert_gallery")

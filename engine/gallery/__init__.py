@@ -4,9 +4,9 @@
     GALLERY/shard-00000.sqlite   tables `images` (one row per image), `maps` (one row per feature map), `contents`
                                  (number of images), `state` and `taken` (EXIF date and place)
     GALLERY/shard-00000.columns  cache of the shard for fast opening, see `columns`
-    GALLERY/map-code.npz         parameters of compressed maps, see `learnt_codec`
+    GALLERY/map-code.npz         parameters of compressed maps, see `map_codecs`
     GALLERY/approximate.index    index for approximate search (optional), see `ann_file`
-    GALLERY/parts/               images that a cluster is indexing, see `parts`
+    GALLERY/parts/               images that a cluster is indexing, see `ray_indexing`
     GALLERY/writer.lock          file lock that allows one writer at a time
     GALLERY/damaged              marker created by a reader that found damage, removed by the writer that repaired it
 

@@ -1,4 +1,4 @@
-"""`gallery merge` and `gallery convert`: images copied from one gallery into another."""
+"""`gallery merge`, `convert` and `export`: images copied into another gallery, or into a file for other programs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from cvnet_engine import console
-from cvnet_engine.engine.errors import GalleryError
+from cvnet_engine.engine.errors import CvnetError, GalleryError
+from cvnet_engine.engine.files import writing_atomically
 from cvnet_engine.engine.gallery.copying import CopyReport, convert, merge, require_equal_settings
+from cvnet_engine.engine.gallery.export import write_npz, write_parquet
 from cvnet_engine.engine.gallery.info import INFO, GalleryInfo, read_info
 from cvnet_engine.engine.gallery.inspection import read_statistics
 from cvnet_engine.engine.gallery.map_codecs import CompressedCodec, kind_wanted
+from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
-from cvnet_engine.options import ConvertOptions, MergeOptions
+from cvnet_engine.options import ConvertOptions, ExportOptions, MergeOptions
 from cvnet_engine.outputs import within
+
+FORMATS = {".npz": write_npz, ".parquet": write_parquet}
 
 
 def merge_galleries(options: MergeOptions) -> None:
@@ -102,3 +107,14 @@ def require_whole(report: CopyReport, remedy: str) -> None:
             f"{len(report.damaged)} damaged images were left out; repair their gallery with "
             f"'cvnet-engine index', {remedy}"
         )
+
+
+def export_gallery(options: ExportOptions) -> None:
+    write = FORMATS.get(options.out.suffix.lower())
+    if not write:
+        raise CvnetError(f"--out {options.out}: expected a file that ends in {' or '.join(FORMATS)}")
+    with Gallery(options.gallery) as gallery:
+        with console.progress("exporting", len(gallery)) as advance, writing_atomically(options.out) as stream:
+            write(gallery, stream, options.maps, advance)
+        images = len(gallery)
+    console.say(f"{options.out}: {images:,} images, {decimal(options.out.stat().st_size)}")

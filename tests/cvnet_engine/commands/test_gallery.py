@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +22,7 @@ from cvnet_engine.engine.gallery.reader import Gallery
 from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.retrieval.ann_building import Built, Trial
 from tests.cvnet_engine.program import Cli, assert_one_line
-from tests.galleries import INFO, STAMP, features
+from tests.galleries import INFO, STAMP, features, flip_column, write
 from tests.hostile.tiny import write_bundle
 from tests.pictures import photo
 
@@ -59,16 +58,6 @@ def run(cli: Cli, command: str, *words: object, code: int = 0) -> Any:
 def paths(gallery: Path) -> list[Path]:
     with Gallery(gallery) as opened:
         return opened.paths
-
-
-def flip(gallery: Path, table: str, column: str, id_: int) -> None:
-    """A bit of an image's row."""
-    key = "id" if table == "images" else "image"
-    with sqlite3.connect(gallery / "shard-00000.sqlite") as shard:
-        (data,) = shard.execute(f"SELECT {column} FROM {table} WHERE {key} = ?", (id_,)).fetchone()
-        flipped = bytes([data[0] ^ 1]) + data[1:]
-        shard.execute(f"UPDATE {table} SET {column} = ? WHERE {key} = ? AND {column} = ?", (flipped, id_, data))
-    shard.close()
 
 
 # ---------------------------------------------------------------------------------------------- info, list
@@ -131,8 +120,8 @@ def test_verify_finds_a_whole_gallery_whole(cli, gallery):
 
 
 def test_verify_names_what_is_damaged_and_index_mends_it(cli, gallery, photos, bundle):
-    flip(gallery, "maps", "data", 1)
-    flip(gallery, "images", "descriptor", 3)
+    flip_column(gallery, "maps", "data", 1)
+    flip_column(gallery, "images", "descriptor", 3)
     result = cli("gallery verify --gallery", gallery)
     assert_one_line(result, "2 images damaged or missing", "'cvnet-engine index'")
     assert f"{photos / 'a/1.jpg'}: checksum differs" in result.out
@@ -142,8 +131,8 @@ def test_verify_names_what_is_damaged_and_index_mends_it(cli, gallery, photos, b
 
 
 def test_repair_drops_what_is_damaged_and_the_next_index_takes_it_in_anew(cli, gallery, photos, bundle):
-    flip(gallery, "maps", "data", 1)
-    flip(gallery, "images", "descriptor", 3)
+    flip_column(gallery, "maps", "data", 1)
+    flip_column(gallery, "images", "descriptor", 3)
     result = run(cli, "verify", "--repair", "--gallery", gallery)
     assert (result["whole"], result["repaired"]) == (3, True)
     assert result["damaged"].keys() == {str(photos / "a/1.jpg"), str(photos / "b/3.jpg")}
@@ -154,9 +143,7 @@ def test_repair_drops_what_is_damaged_and_the_next_index_takes_it_in_anew(cli, g
 
 
 def test_verify_goes_on_past_a_shard_that_is_no_database(cli, tmp_path):
-    with GalleryWriter(tmp_path / "g", INFO, images_per_shard=2) as writer:
-        for n in range(6):
-            writer.put(Path(f"/photos/{n}.jpg"), STAMP, features(n))
+    write(tmp_path / "g", range(6), per_shard=2)
     (tmp_path / "g/shard-00001.sqlite").write_bytes(b"no database" * 1000)
     (tmp_path / "g/shard-00002.sqlite").unlink()
     found = run(cli, "verify", "--gallery", tmp_path / "g", code=1)
@@ -278,7 +265,7 @@ def test_export_to_another_kind_of_file(cli, gallery, tmp_path):
 
 
 def test_a_damaged_gallery_is_not_exported(cli, gallery, tmp_path):
-    flip(gallery, "maps", "data", 1)
+    flip_column(gallery, "maps", "data", 1)
     result = cli("gallery export --maps --gallery", gallery, "--out", tmp_path / "e.npz")
     assert_one_line(result, "a/1.jpg: features damaged")
     assert not list(tmp_path.glob("*e.npz*"))
@@ -338,7 +325,7 @@ def test_merge_takes_galleries_together(cli, bundle, photos, gallery, tmp_path):
 
 @pytest.mark.parametrize("command", ["merge", "convert"])
 def test_damaged_images_are_not_copied(cli, gallery, photos, tmp_path, command):
-    flip(gallery, "maps", "data", 1)
+    flip_column(gallery, "maps", "data", 1)
     result = cli("gallery", command, gallery, "--gallery", tmp_path / "all")
     assert_one_line(result, "1 damaged images were left out")
     assert "4 added" in result.out

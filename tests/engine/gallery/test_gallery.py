@@ -1,4 +1,4 @@
-"""A gallery returns what was put in, in order; whatever else is there is a GalleryError of one line."""
+"""A gallery returns what was put in, in order; settings that do not fit, and full disks, are errors of one line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PATHS = [path(n) for n in range(7)]
 # ------------------------------------------------------------------------------------------------- contents
 
 
-def test_a_row_knows_what_its_file_looked_like(tmp_path):
+def test_stamps_are_stored_by_row(tmp_path):
     stamps = [replace(STAMP, size=n) for n in range(3)]
     with GalleryWriter(tmp_path / "g", INFO, images_per_shard=2) as writer:
         for n, stamp in enumerate(stamps):
@@ -46,7 +46,7 @@ def test_round_trip_in_order_over_shards(tmp_path, per_shard, shards):
     assert read(tmp_path / "g") == list(range(7))
 
 
-def test_appending_goes_on_where_the_last_writer_stopped(tmp_path):
+def test_a_new_writer_appends(tmp_path):
     for start, stop in ((0, 2), (2, 2), (2, 7)):
         with GalleryWriter(tmp_path / "g", INFO, images_per_shard=3) as writer:
             assert len(writer) == start
@@ -75,7 +75,7 @@ def test_a_replaced_image_keeps_its_row(tmp_path):
     assert_equal(gallery.features(2), features(2))
 
 
-def test_a_touched_image_changes_its_time_alone(tmp_path):
+def test_touch_changes_the_time_only(tmp_path):
     write(tmp_path / "g", range(3))
     touched = replace(STAMP, mtime_ns=STAMP.mtime_ns + 1)
     with GalleryWriter(tmp_path / "g", INFO) as writer:
@@ -120,14 +120,14 @@ GalleryWriter(Path({str(tmp_path / "g")!r}), INFO)
     assert subprocess.run([sys.executable, "-c", second]).returncode == 0
 
 
-def test_a_reader_sees_what_is_committed_while_the_writer_writes(tmp_path):
+def test_a_reader_sees_committed_images(tmp_path):
     with GalleryWriter(tmp_path / "g", INFO, images_per_shard=2) as writer:
         for count in (1, 2, 3):
             put(writer, range(count - 1, count))
             assert read(tmp_path / "g") == list(range(count))
 
 
-def test_a_reader_counts_the_images_of_one_moment(tmp_path, monkeypatch):
+def test_a_removal_while_opening_is_not_damage(tmp_path, monkeypatch):
     """An image that is removed while a shard is opened is no damage."""
 
     def removing(*_: object) -> None:
@@ -140,7 +140,7 @@ def test_a_reader_counts_the_images_of_one_moment(tmp_path, monkeypatch):
         assert gallery.paths == PATHS[:3]
 
 
-def test_maps_are_those_of_the_row_though_another_image_takes_its_number(tmp_path, monkeypatch):
+def test_maps_are_read_in_one_snapshot_with_their_row(tmp_path, monkeypatch):
     read_maps = reader.read_maps
 
     def replacing(*row: object) -> object:
@@ -157,7 +157,7 @@ def test_maps_are_those_of_the_row_though_another_image_takes_its_number(tmp_pat
             gallery.features(2)
 
 
-def test_an_image_that_was_replaced_is_not_taken_for_the_one_that_was_opened(tmp_path):
+def test_a_replaced_image_is_refused_by_an_open_gallery(tmp_path):
     """Its maps are as large as those before, and would be scored beside the old descriptor."""
     with Gallery(write(tmp_path / "g", range(3))) as gallery:
         with GalleryWriter(tmp_path / "g", INFO) as writer:
@@ -191,7 +191,7 @@ def test_a_killed_writer_leaves_no_shard_without_tables(tmp_path):
         (replace(INFO, scales=(0.7071, 1.0)), "made with --scales 0.7071,1,1.4142; got 0.7071,1: use the same"),
     ],
 )
-def test_features_of_another_kind_are_refused(tmp_path, other, message):
+def test_features_with_other_settings_are_refused(tmp_path, other, message):
     write(tmp_path / "g", range(3))
     with pytest.raises(GalleryError, match=message):
         GalleryWriter(tmp_path / "g", other)
@@ -240,7 +240,7 @@ def test_damaged_gallery_json(tmp_path, content):
         {"checksum": "none"},
     ],
 )
-def test_other_fields_than_gallery_json_has(tmp_path, change):
+def test_invalid_fields_of_gallery_json_are_named(tmp_path, change):
     info = json.loads((write(tmp_path / "g", range(3)) / "gallery.json").read_text())
     (tmp_path / "g" / "gallery.json").write_text(json.dumps(info | change))
     for opening in (Gallery, lambda path: GalleryWriter(path, INFO)):
@@ -258,7 +258,7 @@ def test_other_fields_than_gallery_json_has(tmp_path, change):
         {"scales": [0.7071, 1.0]},
     ],
 )
-def test_fields_of_another_gallery_are_noticed(tmp_path, change):
+def test_changed_settings_fail_the_checksum(tmp_path, change):
     """A query shrunk to another side than the gallery's images would score otherwise, and nothing would say so."""
     info = json.loads((write(tmp_path / "g", range(3)) / "gallery.json").read_text())
     (tmp_path / "g" / "gallery.json").write_text(json.dumps(info | change))
@@ -266,7 +266,7 @@ def test_fields_of_another_gallery_are_noticed(tmp_path, change):
         Gallery(tmp_path / "g")
 
 
-def test_a_pipe_or_device_as_gallery_json_is_not_waited_for(tmp_path):
+def test_gallery_json_must_be_a_regular_file(tmp_path):
     for make in (os.mkfifo, lambda file: file.symlink_to("/dev/zero")):
         file = write(tmp_path / make.__name__, range(3)) / "gallery.json"
         file.unlink()
@@ -277,7 +277,7 @@ def test_a_pipe_or_device_as_gallery_json_is_not_waited_for(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["absent", "folder", "file", "file/below"])
-def test_no_gallery(tmp_path, name):
+def test_a_folder_that_is_not_a_gallery_is_refused(tmp_path, name):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     with pytest.raises(GalleryError, match="not a gallery"):
@@ -285,7 +285,7 @@ def test_no_gallery(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["file", "file/below", "n" * 300])
-def test_no_place_for_a_gallery(tmp_path, name):
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path, name):
     (tmp_path / "file").touch()
     with pytest.raises(GalleryError, match="not accessible"):
         GalleryWriter(tmp_path / name, INFO)
@@ -295,7 +295,7 @@ def test_no_place_for_a_gallery(tmp_path, name):
 
 
 @pytest.mark.parametrize("size_kib", [16, 200, 500, 1500])  # no shard, half of one, no image, some images
-def test_a_full_disk_keeps_what_is_committed_and_goes_on_with_more_space(tmp_path, size_kib):
+def test_a_full_disk_keeps_committed_images(tmp_path, size_kib):
     with small_disk(tmp_path / "disk", 8000) as disk:
         (disk / "reserve").write_bytes(bytes(1024 * (8000 - size_kib)))
         message = "free some space and run the same command again"
@@ -321,7 +321,7 @@ def test_reading_needs_no_space(tmp_path):
         assert read(disk / "g") == list(range(3))
 
 
-def test_a_readonly_gallery_is_readable_also_after_earlier_readers(tmp_path):
+def test_a_readonly_gallery_is_readable(tmp_path):
     with small_disk(tmp_path / "disk", 3000) as disk:
         write(disk / "g", range(3))
         read(disk / "g")
@@ -331,7 +331,7 @@ def test_a_readonly_gallery_is_readable_also_after_earlier_readers(tmp_path):
             GalleryWriter(disk / "g", INFO)
 
 
-def test_a_readonly_copy_of_a_killed_writers_gallery_says_so(tmp_path):
+def test_a_readonly_copy_with_a_log_is_refused(tmp_path):
     with small_disk(tmp_path / "disk", 5000) as disk:
         with GalleryWriter(tmp_path / "g", INFO) as writer:
             put(writer, range(3))

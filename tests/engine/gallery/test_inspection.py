@@ -1,4 +1,4 @@
-"""Deleted files are told from those of a disk that is not there."""
+"""Missing files: deleted ones, and those that may be on an unmounted disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cvnet_engine.engine.gallery.inspection import find_missing
 
 @pytest.fixture
 def paths(tmp_path: Path) -> list[Path]:
-    """Files that are there, in two folders and one below."""
+    """Existing files in two folders and a subfolder."""
     found = [tmp_path / name for name in ("a/1.jpg", "a/2.jpg", "b/3.jpg", "b/c/4.jpg", "b/c/5.jpg")]
     for path in found:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -22,36 +22,30 @@ def paths(tmp_path: Path) -> list[Path]:
     return found
 
 
-def test_nothing_has_vanished(paths):
-    assert find_missing(paths) == module.MissingFiles([], {}, {})
+def remove_contents(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
 
 
-def test_a_file_that_is_gone_from_among_others_was_deleted(paths):
-    paths[1].unlink()
-    assert find_missing(paths).deleted == [paths[1]]
-
-
-def test_a_folder_that_is_gone_from_among_others_was_deleted(paths, tmp_path):
-    shutil.rmtree(tmp_path / "b/c")
+@pytest.mark.parametrize(
+    ("change", "deleted", "doubtful"),
+    [
+        (lambda _: None, [], {}),
+        (lambda root: (root / "a/2.jpg").unlink(), [1], {}),
+        (lambda root: shutil.rmtree(root / "b/c"), [3, 4], {}),
+        (lambda root: remove_contents(root / "b/c"), [], {"b/c": [3, 4]}),
+        (lambda root: remove_contents(root / "b"), [], {"b": [2, 3, 4]}),
+    ],
+)
+def test_missing_files_are_deleted_or_doubtful(paths, tmp_path, change, deleted, doubtful):
+    """An empty folder may be the mount point of a disk."""
+    change(tmp_path)
     found = find_missing(paths)
-    assert (found.deleted, found.doubtful) == (paths[3:], {})
+    assert found.deleted == [paths[n] for n in deleted]
+    assert found.doubtful == {tmp_path / folder: [paths[n] for n in missing] for folder, missing in doubtful.items()}
 
 
-def test_an_empty_folder_may_be_where_a_disk_was(paths, tmp_path):
-    for path in (tmp_path / "b/c").iterdir():
-        path.unlink()
-    found = find_missing(paths)
-    assert (found.deleted, found.doubtful) == ([], {tmp_path / "b/c": paths[3:]})
-
-
-def test_what_is_gone_below_an_empty_folder_may_be_on_a_disk(paths, tmp_path):
-    shutil.rmtree(tmp_path / "b")
-    (tmp_path / "b").mkdir()
-    found = find_missing(paths)
-    assert (found.deleted, found.doubtful) == ([], {tmp_path / "b": paths[2:]})
-
-
-def test_images_of_another_disk_are_no_evidence(paths, tmp_path, monkeypatch):
+def test_images_on_another_disk_do_not_count_as_evidence(paths, tmp_path, monkeypatch):
     """As in /media, whose mount points come and go with their disks."""
     shutil.rmtree(tmp_path / "a")
     assert find_missing(paths).deleted == paths[:2]
@@ -60,17 +54,17 @@ def test_images_of_another_disk_are_no_evidence(paths, tmp_path, monkeypatch):
     assert (found.deleted, found.doubtful) == ([], {tmp_path: paths[:2]})
 
 
-def test_the_root_alone_is_no_evidence(paths):
+def test_the_root_folder_does_not_count_as_evidence(paths):
     gone = Path("/no such folder at all/1.jpg")
     assert find_missing([*paths, gone]).doubtful == {Path("/"): [gone]}
 
 
-def test_a_broken_link_has_vanished(paths, tmp_path):
+def test_a_broken_link_counts_as_missing(paths, tmp_path):
     (tmp_path / "a/link.jpg").symlink_to(tmp_path / "absent.jpg")
     assert find_missing([*paths, tmp_path / "a/link.jpg"]).deleted == [tmp_path / "a/link.jpg"]
 
 
-def test_a_disk_that_does_not_answer_is_not_taken_for_gone(paths, monkeypatch):
+def test_a_disk_that_does_not_respond_is_unknown(paths, monkeypatch):
     stat = Path.stat
 
     def failing(path: Path, **options: bool) -> object:

@@ -1,4 +1,4 @@
-"""A learnt code keeps vectors like those it was learnt from, in the bytes that it was given."""
+"""Compression of maps: the bytes per position, the loss, and the assignment of bits."""
 
 from dataclasses import replace
 
@@ -19,60 +19,62 @@ def unit_vectors(count: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def code() -> MapCompression:
+def compression() -> MapCompression:
     return fit(unit_vectors(4000), 24)
 
 
-def through(code: MapCompression, vectors: np.ndarray) -> np.ndarray:
+def through(compression: MapCompression, vectors: np.ndarray) -> np.ndarray:
     """Vectors (n, 256) as they come back."""
-    unit_map = vectors.T.reshape(256, len(vectors), 1)
-    return code.decode(code.encode(unit_map), len(vectors), 1).reshape(256, -1).T
+    feature_map = vectors.T.reshape(256, len(vectors), 1)
+    return compression.decode(compression.encode(feature_map), len(vectors), 1).reshape(256, -1).T
 
 
-def test_a_position_takes_its_bytes(code):
-    unit_map = unit_vectors(35).T.reshape(256, 5, 7)
-    assert code.position_bytes == 24
-    assert len(code.encode(unit_map)) == 24 * 35
-    assert len(code.encode(unit_map.astype(np.float16))) == 24 * 35
+def test_the_size_is_the_bytes_per_position(compression):
+    feature_map = unit_vectors(35).T.reshape(256, 5, 7)
+    assert compression.position_bytes == 24
+    assert len(compression.encode(feature_map)) == 24 * 35
+    assert len(compression.encode(feature_map.astype(np.float16))) == 24 * 35
 
 
-def test_vectors_come_back_near_and_of_unit_norm(code):
+def test_decoded_vectors_are_close_and_of_unit_norm(compression):
     vectors = unit_vectors(1000, seed=1)  # others than it was learnt from
-    back = through(code, vectors)
+    back = through(compression, vectors)
     assert back.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(back, axis=1), 1, rtol=1e-5)
     assert (back * vectors).sum(axis=1).mean() > 0.99
 
 
-def test_more_bytes_are_nearer():
+def test_more_bytes_lose_less():
     sample, vectors = unit_vectors(4000), unit_vectors(300, seed=1)
     losses = [1 - (through(fit(sample, count), vectors) * vectors).sum(axis=1).mean() for count in (4, 8, 16, 32)]
     assert losses == sorted(losses, reverse=True)
     assert losses[0] > 5 * losses[-1]
 
 
-def test_axes_are_orthonormal(code):
-    np.testing.assert_allclose(code.rotation.T @ code.rotation, np.eye(len(code.levels)), atol=1e-5)
+def test_axes_are_orthonormal(compression):
+    np.testing.assert_allclose(
+        compression.rotation.T @ compression.rotation, np.eye(len(compression.levels)), atol=1e-5
+    )
 
 
-def test_positions_do_not_depend_on_one_another(code):
+def test_positions_are_independent(compression):
     vectors = unit_vectors(20)
-    np.testing.assert_allclose(through(code, vectors)[7:8], through(code, vectors[7:8]), atol=1e-6)
+    np.testing.assert_allclose(through(compression, vectors)[7:8], through(compression, vectors[7:8]), atol=1e-6)
 
 
-def test_zero_vectors_come_back_finite(code):
-    assert np.isfinite(through(code, np.zeros((3, 256), np.float32))).all()
+def test_zero_vectors_decode_to_finite_values(compression):
+    assert np.isfinite(through(compression, np.zeros((3, 256), np.float32))).all()
 
 
 @pytest.mark.parametrize("length", [0, 24 * 35 - 1, 24 * 35 + 1])
-def test_bytes_of_another_length_are_refused(code, length):
+def test_bytes_of_another_length_are_refused(compression, length):
     with pytest.raises(ValueError, match="reshape"):
-        code.decode(bytes(length), 5, 7)
+        compression.decode(bytes(length), 5, 7)
 
 
-def test_any_bytes_decode_to_unit_vectors(code):
+def test_any_bytes_decode_to_unit_vectors(compression):
     data = np.random.default_rng(0).integers(0, 256, 24 * 35, np.uint8).tobytes()
-    np.testing.assert_allclose(np.linalg.norm(code.decode(data, 5, 7), axis=0), 1, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(compression.decode(data, 5, 7), axis=0), 1, rtol=1e-5)
 
 
 def test_a_sample_of_one_vector_is_enough():
@@ -92,7 +94,7 @@ def test_equal_moments_get_equal_bits():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_places_are_those_of_the_packing(seed):
+def test_places_follow_the_packing(seed):
     bits = np.random.default_rng(seed).integers(0, 9, 60).tolist()
     packed = pack(bits)
     places = places_of([bits[dimension] for byte in packed for dimension in byte])
@@ -102,7 +104,7 @@ def test_places_are_those_of_the_packing(seed):
     assert all(sum(bits[d] for d in byte) <= 8 for byte in packed)
 
 
-def test_levels_of_a_gaussian_are_maxs():
+def test_levels_of_a_gaussian_are_those_of_max_1960():
     values = np.random.default_rng(0).standard_normal(200_000)
     levels = fit_levels(values, 4)
     np.testing.assert_allclose(levels, [-1.510, -0.4528, 0.4528, 1.510], atol=0.02)  # Max 1960, table I, N = 4
@@ -110,11 +112,11 @@ def test_levels_of_a_gaussian_are_maxs():
     assert np.mean((values - nearest) ** 2) == pytest.approx(0.1175, rel=0.02)
 
 
-def test_the_rotation_wakes_no_thread_and_is_the_same_without_the_library(code, monkeypatch):
-    data = code.encode(unit_vectors(35).T.reshape(256, 5, 7))
-    quiet = replace(code, rotation=code.rotation.view(WithoutBlas)).decode(data, 5, 7)
+def test_the_rotation_uses_no_blas_threads(compression, monkeypatch):
+    data = compression.encode(unit_vectors(35).T.reshape(256, 5, 7))
+    quiet = replace(compression, rotation=compression.rotation.view(WithoutBlas)).decode(data, 5, 7)
     monkeypatch.setattr(map_compression, "is_ready", lambda: False)
-    np.testing.assert_allclose(quiet, code.decode(data, 5, 7), atol=1e-6)
+    np.testing.assert_allclose(quiet, compression.decode(data, 5, 7), atol=1e-6)
 
 
 class WithoutBlas(np.ndarray):
