@@ -136,8 +136,8 @@ class Gallery(Closing):
         None if there is no index, or if it is damaged or stale, which also issues a CvnetWarning.
         """
         try:
-            kept = AnnFile.load(self.path)
-            return kept.opened(self.shards) if kept else None
+            index = AnnFile.load(self.path)
+            return index.opened(self.shards) if index else None
         except GalleryError as error:
             warnings.warn(str(error), CvnetWarning, stacklevel=2)
             return None

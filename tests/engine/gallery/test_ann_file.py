@@ -93,7 +93,7 @@ def test_an_index_is_stale_when_too_many_images_were_added(gallery):
 @pytest.mark.parametrize("value", [np.nan, 7])
 def test_no_index_is_built_from_a_damaged_descriptor(gallery, monkeypatch, value):
     trained = AnnFile.load(gallery).file.quantizer
-    monkeypatch.setattr(Quantizer, "learn", lambda *_: trained)  # takes long
+    monkeypatch.setattr(Quantizer, "train", lambda *_: trained)  # takes long
     GalleryWriter(gallery, INFO).close()
     in_no_sample = np.random.default_rng(0).permutation(IMAGES)[-1]
     number, place = divmod(int(in_no_sample), SHARD)

@@ -37,7 +37,7 @@ def test_the_size_is_the_bytes_per_position(compression):
 
 
 def test_decoded_vectors_are_close_and_of_unit_norm(compression):
-    vectors = unit_vectors(1000, seed=1)  # others than it was learnt from
+    vectors = unit_vectors(1000, seed=1)  # others than it was fitted to
     back = through(compression, vectors)
     assert back.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(back, axis=1), 1, rtol=1e-5)
