@@ -10,7 +10,7 @@ SHARED_BYTES = 4 << 20
 
 
 def copy_bundle(bundle: Path, folder: Path) -> Path:
-    """Copy the small files and link the large ones, which the caller may replace but must not write into."""
+    """Copy the small files and link the large ones. The caller may replace those but must not write into them."""
     folder.mkdir()
     for file in bundle.iterdir():
         put = os.symlink if file.stat().st_size > SHARED_BYTES else shutil.copy

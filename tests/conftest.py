@@ -40,19 +40,19 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture(scope="session")
 def seeded_model() -> Callable[[int], CVNet]:
-    """depth -> the seeded model, seed 0, loaded once."""
+    """Function from depth to the model seeded with 0, loaded once."""
     return cache(lambda depth: checkpoint.load("seeded:0", depth))
 
 
 @pytest.fixture(scope="session")
 def golden() -> Callable[[int], dict[str, np.ndarray]]:
-    """depth -> outputs of the published code on the seeded model."""
+    """Function from depth to outputs of the published code on the seeded model."""
     return cache(lambda depth: dict(np.load(GOLDEN / f"cvnet_r{depth}_seed0.npz")))
 
 
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
-    """name, make -> a folder that `make` fills, once for all worker processes; no test may change it."""
+    """Function that has `make` fill a folder of this name once for all test processes. Tests must not change it."""
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent
@@ -71,7 +71,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callab
 
 @pytest.fixture(scope="session")
 def seeded_bundle(made_once) -> Path:
-    """A bundle of the seeded ResNet-50; `CVNET_TEST_BUNDLE` names a ready one to save the minute."""
+    """A bundle of the seeded ResNet-50; `CVNET_TEST_BUNDLE` names an existing one, which saves a minute."""
     if "CVNET_TEST_BUNDLE" in os.environ:
         return Path(os.environ["CVNET_TEST_BUNDLE"])
     return made_once("bundle", lambda out: build(BuildSettings("seeded:0", 50, "onnxruntime"), out))
@@ -79,7 +79,7 @@ def seeded_bundle(made_once) -> Path:
 
 @pytest.fixture(scope="session")
 def bundle(seeded_bundle: Path) -> Path:
-    """The bundle of the tests around; those of the program have a tiny one."""
+    """The bundle for the tests of a folder; a conftest.py may replace it, for example with the tiny one."""
     return seeded_bundle
 
 
@@ -116,7 +116,7 @@ def superglobal_graphs(made_once) -> Path:
 
 @pytest.fixture(scope="session")
 def superglobal_bundle(superglobal_graphs: Path, bundle: Path, made_once) -> Path:
-    """`bundle` with those image graphs."""
+    """`bundle` with the image graphs of `superglobal_graphs`."""
 
     def make(folder: Path) -> None:
         copy_bundle(bundle, folder)

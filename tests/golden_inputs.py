@@ -9,9 +9,7 @@ import numpy as np
 from cvnet_engine.cvnet.seeded import generator
 
 GOLDEN = Path(__file__).parent / "golden"
-SHARED = (
-    Path(__file__).parents[2] / "shared"
-)  # photos and larger golden files, beside the project where they are at all
+SHARED = Path(__file__).parents[2] / "shared"  # photos and larger golden files; tests that need them may be skipped
 IMAGE_SIZES = ((160, 224), (192, 144), (97, 131))
 PAIR_SIZES = ((8, 8, 8, 8), (10, 14, 12, 9), (7, 9, 9, 9), (16, 21, 15, 20), (24, 32, 32, 24))
 

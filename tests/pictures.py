@@ -1,4 +1,4 @@
-"""Small pictures for tests, in any format, and files that are damaged in known ways."""
+"""Small images for tests, in any format, and damaged files."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def encode(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def photo(path: Path, height: int = 64, width: int = 80, seed: int = 0, exif: bytes = b"") -> Path:
-    """Write a JPEG (whatever the file's name ends in)."""
+    """Write a JPEG; the suffix of the path does not matter."""
     path.write_bytes(encode(Image.fromarray(picture(height, width, seed)), "JPEG", quality=90, exif=exif))
     return path
 
 
 def oriented(value: int) -> bytes:
-    """EXIF that holds an orientation and a few other tags."""
+    """EXIF with an orientation and a few other tags."""
     exif = Image.Exif()
     exif[0x0112], exif[0x010F], exif[0x011A] = value, "maker", 72.0
     exif.get_ifd(0x8769)[0x9003] = "2020:01:01 00:00:00"
@@ -44,7 +44,7 @@ def oriented(value: int) -> bytes:
 
 
 def dated(taken: str, place: tuple[float, float] | None = None, orientation: int = 1) -> bytes:
-    """EXIF that holds when and where a photo was taken, `taken` as in 2019:06:15 12:00:00, `place` in degrees."""
+    """EXIF with time and place of a photo: `taken` such as 2019:06:15 12:00:00, `place` in degrees."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     exif.get_ifd(0x8769)[0x9003] = taken
@@ -62,7 +62,7 @@ def dated(taken: str, place: tuple[float, float] | None = None, orientation: int
 
 
 def damaged(data: bytes, rng: random.Random, start: int = 0) -> bytes:
-    """The bytes with a few of them changed from `start` on, or cut short."""
+    """The bytes with up to 20 changed from `start` on, possibly cut short."""
     broken = bytearray(data)
     for _ in range(rng.choice((1, 2, 5, 20))):
         broken[rng.randrange(start, len(broken))] = rng.choice((0, 255, rng.randrange(256)))
@@ -70,7 +70,7 @@ def damaged(data: bytes, rng: random.Random, start: int = 0) -> bytes:
 
 
 def png(width: int, height: int, whole: bool = True) -> bytes:
-    """A black 1-bit PNG of any size, cheap to make; only its header where `whole` is false."""
+    """A black 1-bit PNG of any size, quick to make; without pixels unless `whole`."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

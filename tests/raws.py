@@ -1,4 +1,4 @@
-"""Raw files as cameras write them, small: a DNG of a sensor's own values, with or without a JPEG preview."""
+"""Small raw files: DNGs with sensor values, with or without a JPEG preview; and HEIC photos."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def dng(
 ) -> bytes:
     """A DNG of an image (H, W, 3) uint8 RGB, even sides, seen through a mosaic of red, green, green, blue.
 
-    `preview` is a JPEG of `preview_size`, (width, height), that stands in the file beside it.
+    `preview` is a JPEG of `preview_size`, (width, height), stored in the same file.
     """
     height, width = image.shape[:2]
     mosaic = np.empty((height, width), np.uint16)
@@ -77,7 +77,7 @@ def dng(
 
 
 def tiff(directories: list[Values], strips: list[bytes]) -> bytes:
-    """A TIFF file of one strip a directory; the second directory hangs below the first."""
+    """A TIFF file with one strip per directory; the second directory is a subdirectory of the first."""
     strip_tags = {273: (LONG, (0,)), 279: (LONG, (0,))}
     full = [
         dict(values) | strip_tags | ({330: (LONG, (0,))} if n + 1 < len(directories) else {})

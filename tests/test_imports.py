@@ -1,4 +1,4 @@
-"""Imports go one way: between packages as CONTRIBUTING says, between rooms and between modules in no circle."""
+"""Imports between packages go in the directions of docs/architecture.md; no folder or module is in a circle."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ INSTALLED = ("engine", "export", "cvnet", "benchmarks")  # folders that install 
 
 
 def imports_of(source: str) -> Iterator[str]:
-    """Dotted names that a module imports, wherever the statement stands; `from a import b` is `a.b`."""
+    """Yield the dotted names that a module imports, also within functions; `from a import b` is `a.b`."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert not node.level, "relative imports hide where they go"
+            assert not node.level, "relative imports are not permitted"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
@@ -60,7 +60,7 @@ SOURCES = {name_of(file): file.read_text() for package in ALLOWED for file in so
 
 
 def modules(imports: Iterator[str], known: Mapping[str, object]) -> set[str]:
-    """Modules of ours among imported names; the last part may be something inside a module."""
+    """This project's modules among imported names, whose last part may be a name within a module."""
     names = {name if name in known else name.rpartition(".")[0] for name in map(short, imports)}
     return names & known.keys()
 
@@ -77,7 +77,7 @@ def require_no_circle(graph: Mapping[str, set[str]]) -> None:
         pytest.fail(f"imports in a circle: {' -> '.join(error.args[1])}")
 
 
-def test_imports_are_found_wherever_they_stand():
+def test_imports_are_found_within_functions():
     found = set(imports_of("import a.b\nfrom c import d\ndef f():\n    from e.f import g"))
     assert found == {"a.b", "c.d", "e.f.g"}
     assert len(SOURCES) > 100
@@ -86,7 +86,7 @@ def test_imports_are_found_wherever_they_stand():
 
 
 @pytest.mark.parametrize("package", ALLOWED)
-def test_packages_import_what_is_below_them(package):
+def test_packages_import_only_permitted_packages(package):
     above = {
         f"{module} imports {imported}"
         for module, found in GRAPH.items()
@@ -113,21 +113,21 @@ def test_no_module_is_in_a_circle():
 
 
 @pytest.mark.parametrize("package", ALLOWED)
-def test_no_room_is_in_a_circle(package):
-    """A room is a folder; files beside the rooms stand for themselves."""
+def test_no_folder_is_in_a_circle(package):
+    """Imports among the folders of a package; a file beside them counts as a folder."""
 
-    def room(module: str) -> str:
+    def folder(module: str) -> str:
         first, *rest = module.removeprefix(f"{package}.").split(".")
         return first if rest or f"{package}.{first}" not in SOURCES or (folder_of(package) / first).is_dir() else module
 
-    rooms: dict[str, set[str]] = {}
+    folders: dict[str, set[str]] = {}
     for module in GRAPH:
         if module.startswith(f"{package}."):
-            inside = {room(name) for name in GRAPH[module] if name.startswith(f"{package}.")}
-            rooms.setdefault(room(module), set()).update(inside - {room(module)})
-    require_no_circle(rooms)
+            inside = {folder(name) for name in GRAPH[module] if name.startswith(f"{package}.")}
+            folders.setdefault(folder(module), set()).update(inside - {folder(module)})
+    require_no_circle(folders)
 
 
-def test_a_circle_is_seen():
+def test_a_circle_is_noticed():
     with pytest.raises(pytest.fail.Exception, match=r"a -> b -> a|b -> a -> b"):
         require_no_circle({"a": {"b"}, "b": {"a"}})

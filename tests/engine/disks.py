@@ -1,4 +1,4 @@
-"""Small disks that can be filled up or made read-only, where the tests may mount them."""
+"""Small disks in memory, to fill them or to make them read-only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 @contextlib.contextmanager
 def small_disk(folder: Path, size_kib: int) -> Iterator[Path]:
-    """A disk of its own on `folder`, in memory; the test is skipped where it cannot be mounted."""
+    """Mount a disk on `folder`; skip the test if that is not permitted."""
     folder.mkdir()
     options = ["-t", "tmpfs", "-o", f"size={size_kib}k", "tmpfs", str(folder)]
     try:
@@ -32,7 +32,7 @@ def make_readonly(folder: Path) -> None:
 
 
 def fill(folder: Path) -> Path:
-    """A file that takes all the space that is left."""
+    """Write a file that takes all free space."""
     file = folder / "filler"
     with contextlib.suppress(OSError), file.open("wb", buffering=0) as stream:
         while stream.write(bytes(4096)):

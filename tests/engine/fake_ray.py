@@ -1,4 +1,4 @@
-"""Ray as the engine uses it, within this process: jobs are done when they are waited for; workers die on request."""
+"""A substitute for Ray in this process: a job runs when its result is requested; workers die on request."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 
 class RayError(Exception):
-    """What Ray raises where a worker has died."""
+    """Raised if a worker has died."""
 
 
 class RayTaskError(RayError):
-    """What Ray raises where a job has."""
+    """Raised if a job has raised an error, its `cause`."""
 
     def __init__(self, cause: Exception) -> None:
         super().__init__(cause)
@@ -21,13 +21,13 @@ class RayTaskError(RayError):
 
 
 class FakeRay:
-    """A cluster of two processors. What goes to a worker and comes back is pickled, as on its way through Ray.
+    """A cluster of two CPUs. Arguments and results are pickled, as by Ray.
 
     Attributes:
-        spawned: every worker there has been.
-        called: methods in the order of their calls.
-        deadly: places in that order at which the worker dies instead.
-        room: how many workers get to start, of all that are ever spawned.
+        spawned: all workers, including dead ones.
+        called: names of methods in the order of their calls.
+        deadly: positions in that order at which the worker dies instead.
+        room: number of spawned workers that start; later ones wait forever.
     """
 
     exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
@@ -55,7 +55,7 @@ class FakeRay:
         return FakeActor(self, self.spawned[-1])
 
     def wait(self, jobs: list[FakeJob]) -> tuple[list[FakeJob], list[FakeJob]]:
-        """The first that began is the first that is done."""
+        """Return the oldest job of a worker that has started as finished."""
         done = next(job for job in jobs if job.worker in self.spawned[: self.room])
         return [done], [job for job in jobs if job is not done]
 
@@ -64,7 +64,7 @@ class FakeRay:
 
 
 class FakeActor:
-    """A worker's handle."""
+    """The handle of a worker."""
 
     def __init__(self, ray: FakeRay, worker: Any) -> None:
         self._ray, self._worker = ray, worker
@@ -74,7 +74,7 @@ class FakeActor:
 
 
 class FakeJob:
-    """A call on its way."""
+    """A call of a worker's method that has not run yet."""
 
     def __init__(self, ray: FakeRay, worker: Any, method: str, arguments: tuple[Any, ...]) -> None:
         self._ray, self.worker, self._method, self._arguments = ray, worker, method, copied(arguments)

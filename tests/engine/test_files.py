@@ -1,4 +1,4 @@
-"""Files are whole or not there at all, devices and links stay what they are."""
+"""Files are written completely or not at all; devices and links are kept; absolute paths are unique."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from cvnet_engine.engine.files import absolute, write_atomically, writing_atomic
 
 
 @pytest.mark.parametrize("content", ["caf\u00e9\n", b"\x00\xff"])
-def test_a_file_is_written_or_replaced_and_nothing_else_left(tmp_path, content):
+def test_a_file_is_written_or_replaced_alone(tmp_path, content):
     for _ in range(2):
         write_atomically(tmp_path / "file", content)
     assert (tmp_path / "file").read_bytes() == (content.encode() if isinstance(content, str) else content)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     write_atomically(tmp_path / "file", "old")
     monkeypatch.setattr(os, "fsync", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -27,7 +27,7 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_file_that_is_written_bit_by_bit_is_there_at_the_end_or_as_before(tmp_path):
+def test_a_file_written_in_pieces_appears_at_the_end(tmp_path):
     write_atomically(tmp_path / "file", "old")
     with writing_atomically(tmp_path / "file") as stream:
         stream.write(b"new")
@@ -38,7 +38,7 @@ def test_a_file_that_is_written_bit_by_bit_is_there_at_the_end_or_as_before(tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_link_stays_and_its_target_is_replaced(tmp_path):
+def test_a_link_is_kept_and_its_target_replaced(tmp_path):
     (tmp_path / "target").write_text("old")
     (tmp_path / "link").symlink_to("target")
     write_atomically(tmp_path / "link", "new")
@@ -46,7 +46,7 @@ def test_a_link_stays_and_its_target_is_replaced(tmp_path):
     assert (tmp_path / "target").read_text() == "new"
 
 
-def test_what_is_no_plain_file_is_written_to_and_stays(tmp_path):
+def test_a_pipe_is_written_to_and_kept(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
     write_atomically(tmp_path / "pipe", "passing")
@@ -56,7 +56,7 @@ def test_what_is_no_plain_file_is_written_to_and_stays(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["absent/file", ".", "folder"])
-def test_what_cannot_be_written_is_an_os_error(tmp_path, name):
+def test_a_file_that_cannot_be_written_is_an_os_error(tmp_path, name):
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match=r"No such file|Is a directory"):
         write_atomically(tmp_path / name, "content")

@@ -1,4 +1,4 @@
-"""The runtime stands alone: nothing in `engine` imports PyTorch or a package above it."""
+"""The runtime is independent: nothing in `engine` imports PyTorch or a package above it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ for module in pkgutil.walk_packages(engine.__path__, "cvnet_engine.engine."):
 """
 
 
-def test_every_module_imports_without_torch_and_what_is_above(tmp_path):
+def test_every_module_imports_without_torch(tmp_path):
     optional = "tensorrt,openvino,cuda,onnxruntime,faiss"
     done = subprocess.run([sys.executable, "-c", IMPORT_ALL, optional], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -30,6 +30,7 @@ from tests.pictures import photo
 
 Rng = random.Random
 NAME = "hostile"
+RECORD = {"bbx": [0, 0, 60, 40], "easy": [0], "hard": [1, 2], "junk": [3]}
 ENTRIES = (-1, 4, 2**70, 0.5, "0", None, True, [], float("nan"), 10**400)
 
 
@@ -40,16 +41,22 @@ class Harmful:
         return Path.touch, (Path("ran"),)
 
 
+def write_dataset(folder: Path) -> dict[str, Any]:
+    """Write a data set of four images and two queries; return its ground truth."""
+    (folder / "jpg").mkdir(parents=True)
+    for n in range(4):
+        photo(folder / "jpg" / f"{n}.jpg", 50 + 4 * n, 70, seed=n)
+    content = {"imlist": list("0123"), "qimlist": list("01"), "gnd": [RECORD, dict(RECORD)]}
+    (folder / f"gnd_{folder.name}.json").write_text(json.dumps(content))
+    return content
+
+
 class Truths:
     """A data set of four images and two queries."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "data"
-        (self.folder / NAME / "jpg").mkdir(parents=True)
-        for n in range(4):
-            photo(self.folder / NAME / "jpg" / f"{n}.jpg", seed=n)
-        record = {"bbx": [0, 0, 60, 40], "easy": [0], "hard": [1, 2], "junk": [3]}
-        self.content: dict[str, Any] = {"imlist": list("0123"), "qimlist": list("01"), "gnd": [record, dict(record)]}
+        self.content = write_dataset(self.folder / NAME)
 
     def make(self, rng: Rng) -> Case:
         kind, change, expected = rng.choice(
@@ -62,7 +69,7 @@ class Truths:
                 ("ground truth: deep nesting", self.nested, Refusal),
             )
         )
-        return written(self.folder, kind, change(rng), expected)
+        return truth_case(self.folder, kind, change(rng), expected)
 
     def wrong_entry(self, rng: Rng) -> dict[str, bytes]:
         content = copy.deepcopy(self.content)
@@ -101,7 +108,7 @@ class Truths:
         return rng.choice(({f"gnd_{NAME}.json": b"[" * depth}, {f"gnd_{NAME}.pkl": pickled}))
 
 
-def written(folder: Path, kind: str, files: dict[str, bytes], expected: object) -> Case:
+def truth_case(folder: Path, kind: str, files: dict[str, bytes], expected: object) -> Case:
     def read(place: Path) -> object:
         (place / NAME).mkdir()
         (place / NAME / "jpg").symlink_to(folder / NAME / "jpg")
@@ -118,12 +125,9 @@ def written(folder: Path, kind: str, files: dict[str, bytes], expected: object) 
 
 
 def stored(content: dict[str, Any], rng: Rng) -> dict[str, bytes]:
-    return rng.choice(
-        (
-            lambda: {f"gnd_{NAME}.json": json.dumps(content).encode()},
-            lambda: {f"gnd_{NAME}.pkl": pickle.dumps(content, rng.randrange(6))},
-        )
-    )()
+    if rng.random() < 0.5:
+        return {f"gnd_{NAME}.json": json.dumps(content).encode()}
+    return {f"gnd_{NAME}.pkl": pickle.dumps(content, rng.randrange(6))}
 
 
 class Checkpoints:

@@ -18,10 +18,10 @@ from cvnet_engine.cli import main
 from cvnet_engine.engine.bundle import MANIFEST
 from cvnet_engine.engine.errors import CvnetError
 from cvnet_engine.engine.gallery.info import INFO
+from tests.hostile.files import write_dataset
 from tests.hostile.stored import flip, retype, take_away
 from tests.hostile.tiny import write_bundle
 from tests.hostile.trial import Anything, Case, Refusal, digest
-from tests.pictures import photo
 
 Rng = random.Random
 SEARCH = "search photos/0.jpg --bundle bundle --gallery gallery --threads 1"
@@ -79,16 +79,10 @@ class Programs:
 
     def __init__(self, folder: Path) -> None:
         self.good = folder / "good"
-        photos = self.good / "photos"
-        photos.mkdir(parents=True)
-        for n in range(4):
-            photo(photos / f"{n}.jpg", 50 + 4 * n, 70, seed=n)
+        write_dataset(self.good / "data")
+        shutil.copytree(self.good / "data" / "jpg", self.good / "photos")
         write_bundle(self.good / "bundle")
         (self.good / "linked.jpg").symlink_to("photos/0.jpg")
-        jpg = shutil.copytree(photos, self.good / "data" / "jpg")
-        record = {"bbx": [0, 0, 60, 40], "easy": [1], "hard": [2], "junk": [3]}
-        content = {"imlist": [file.stem for file in sorted(jpg.iterdir())], "qimlist": ["0"], "gnd": [record]}
-        (jpg.parent / "gnd_data.json").write_text(json.dumps(content))
 
     def prepare(self) -> None:
         """Index and search the photos. Call it in another process, since the engines start threads."""

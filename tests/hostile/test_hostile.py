@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,13 +31,14 @@ from tests.hostile.trial import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT = ROOT / "docs" / "reliability.md"
 
 
 def test_no_hostile_input_causes_a_failure():
-    command = [sys.executable, "-m", "tests.hostile", "--inputs", "50", "--seed", "1"]
+    command = [sys.executable, "-m", "tests.hostile", "--inputs", "40", "--seed", "1"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "| **all** | 50 |" in done.stdout
+    assert "| **all** | 40 |" in done.stdout
 
 
 def fail(error: BaseException) -> None:
@@ -67,20 +68,19 @@ def test_outcomes_are_classified(read, expected, outcome):
     assert judge(Case("kind", "what", read, expected), limit_s).outcome == outcome
 
 
-def test_the_table_has_a_row_per_kind():
+def test_the_table_is_put_into_the_document(tmp_path):
     verdicts = [Verdict("a", "", REFUSED, "", 0), Verdict("a", "", HANG, "", 0), Verdict("b", "", ACCEPTED, "", 0)]
-    rows = document.trials_table(verdicts, OUTCOMES).splitlines()[2:]
-    assert rows == [
+    table = document.trials_table(verdicts, OUTCOMES)
+    assert table.splitlines()[2:] == [
         "| a | 2 | 1 | 0 | 0 | 0 | 1 | 0 |",
         "| b | 1 | 0 | 1 | 0 | 0 | 0 | 0 |",
         "| **all** | 3 | 1 | 1 | 0 | 0 | 1 | 0 |",
     ]
+    copy = Path(shutil.copy(DOCUMENT, tmp_path))
+    document.put(copy, "trials", table)
+    assert f"<!-- trials: measured -->\n\n{table.strip()}\n\n<!-- end of trials -->" in copy.read_text()
 
 
-def test_the_document_is_up_to_date_and_can_be_written(tmp_path: Path):
-    text = (ROOT / "docs" / "reliability.md").read_text()
-    (tmp_path / "d.md").write_text(text)
-    document.put(tmp_path / "d.md", "trials", "figures")
-    assert "<!-- trials: measured -->\n\nfigures\n\n<!-- end of trials -->" in (tmp_path / "d.md").read_text()
-    total = next(line for line in text.splitlines() if line.startswith("| **all**"))
-    assert json.loads(f"[{total.removeprefix('| **all** | ').removesuffix(' |').replace('|', ',')}]")[3:] == [0] * 4
+def test_the_document_reports_no_failures():
+    total = next(line for line in DOCUMENT.read_text().splitlines() if line.startswith("| **all**"))
+    assert [int(count) for count in total.split("|")[5:-1]] == [0] * 4
