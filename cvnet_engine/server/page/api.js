@@ -1,6 +1,8 @@
-// The server, as this page uses it.
+// Requests to the server's API.
 
-/** A refusal, with the problem document's words; `status` 0 where the server did not answer at all. */
+const STOPPED = "The server stopped in the middle of the search.";
+
+/** An error response, with the detail of its problem document. `status` is 0 if the server did not answer. */
 export class Problem extends Error {
   constructor(status, detail) {
     super(detail);
@@ -8,40 +10,40 @@ export class Problem extends Error {
   }
 }
 
-async function ask(path, options) {
-  let answer;
+async function request(path, options) {
+  let response;
   try {
-    answer = await fetch(path, options);
+    response = await fetch(path, options);
   } catch {
     throw new Problem(0, "The server does not answer.");
   }
-  if (answer.ok) return answer;
-  const problem = await answer.json().catch(() => ({}));
-  throw new Problem(answer.status, problem.detail || answer.statusText);
+  if (response.ok) return response;
+  const problem = await response.json().catch(() => ({}));
+  throw new Problem(response.status, problem.detail || response.statusText);
 }
 
-export const gallery = async () => (await ask("/v1/gallery")).json();
+export const gallery = async () => (await request("/v1/gallery")).json();
 
-export const images = async (filters) => (await ask(`/v1/images?${new URLSearchParams(filters)}`)).json();
+export const images = async (filters) => (await request(`/v1/images?${new URLSearchParams(filters)}`)).json();
 
 export const login = (token) =>
-  ask("/v1/login", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ token }) });
+  request("/v1/login", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ token }) });
 
 export const original = (id) => `/v1/images/${id}`;
 
 export const thumbnail = (id) => `/v1/images/${id}/thumbnail`;
 
-/** Search, and yield [name, data] of each event as it arrives. */
+/** Search. Yields [name, data] of each server-sent event when it arrives. */
 export async function* search(fields, signal) {
   const body = new FormData();
   for (const [name, value] of Object.entries(fields)) if (value !== "" && value != null) body.append(name, value);
-  const answer = await ask("/v1/search", { method: "POST", body, signal, headers: { Accept: "text/event-stream" } });
-  for await (const [name, data] of events(answer.body)) {
+  const response = await request("/v1/search", { method: "POST", body, signal, headers: { Accept: "text/event-stream" } });
+  for await (const [name, data] of events(response.body)) {
     if (name === "problem") throw new Problem(data.status, data.detail);
     yield [name, data];
     if (name === "result") return;
   }
-  throw new Problem(0, "The server stopped in the middle of the search.");
+  throw new Problem(0, STOPPED);
 }
 
 async function* events(stream) {
@@ -60,6 +62,6 @@ async function* events(stream) {
       }
     }
   } catch {
-    throw new Problem(0, "The server stopped in the middle of the search.");
+    throw new Problem(0, STOPPED);
   }
 }

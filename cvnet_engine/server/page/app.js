@@ -1,27 +1,27 @@
-// The page: what is asked, what is found, and what goes wrong.
+// The search page: query form, results, and errors.
 
 import * as api from "./api.js";
 import { BoxDrawer } from "./box.js";
-import { arrange, el, hitCards, photoCard, showScores } from "./cards.js";
+import { arrange, el, hitCards, photoCard, plural, showScores } from "./cards.js";
 
 const PAGE_SIZE = 60; // photos of the gallery shown at once
 const RESULTS = 50;
-const RETRY_MS = 2000; // between asking whether the server is back
-const SETTLE_MS = 350; // after the last key in a field
-const FILTERS = ["name", "folder", "taken_from", "taken_to"]; // fields of the form, and of the API
+const RETRY_MS = 2000; // between checks if the server is back
+const SETTLE_MS = 350; // from the last key in a field to the search
+const FILTERS = { name: "", folder: "", taken_from: "", taken_to: "" }; // fields of the form and of the API; defaults
+const CONTROLS = { ...FILTERS, rerank: "100", method: "cvnet" };
 const WIDE = matchMedia("(min-width: 46.01rem)"); // as in search.css
 const $ = (id) => document.getElementById(id);
 
-/** The query: an id of the gallery or a File, and the box on it. Nothing asked means browsing. */
+/** The query: id of a gallery photo or a File, and a box on it. Without either the page shows the gallery. */
 const query = { id: "", file: null, box: null };
 let about = null;
-let hits = []; // the ranking that is shown
-let search = null; // what stops the search under way
+let hits = []; // the ranking on the page
+let search = null; // AbortController of the running search
 const drawer = new BoxDrawer($("frame"), $("photo"), $("bbx"), (box) => setBox(box) || run());
 
-// ------------------------------------------------------------------------------------------------- words
+// ---------------------------------------------------------------------------------------------- messages
 
-const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 const duration = (s) => (s < 0.1 ? `${(1000 * s).toFixed(s < 0.01 ? 1 : 0)} ms` : `${s.toFixed(2)} s`);
 
 function say(text) {
@@ -33,7 +33,7 @@ function complain(text) {
   $("trouble").textContent = text;
 }
 
-/** What a search had to do without, null where that is nothing. */
+/** Report images that were not searched; null if there are none. */
 function showMissing(missing) {
   $("partial").hidden = !missing;
   $("partial").textContent = missing
@@ -49,12 +49,12 @@ function described({ seconds, pairs, images, global: way }) {
   return parts.join(" · ");
 }
 
-// ----------------------------------------------------------------------------------------------- trouble
+// ------------------------------------------------------------------------------------------------ errors
 
-/** What to tell when something failed; a server that is gone is waited for. */
+/** Show an error. If the server does not answer, wait until it does. */
 function failed(error) {
   $("progress").hidden = true;
-  $("results").replaceChildren(); // what is there belongs to an earlier query
+  $("results").replaceChildren(); // they belong to an earlier query
   hits = [];
   say("");
   if (error.status === 401) return askForToken();
@@ -63,7 +63,7 @@ function failed(error) {
 }
 
 async function waitForServer() {
-  if (await fetch("/healthz").then((answer) => answer.ok, () => false)) {
+  if (await fetch("/healthz").then((response) => response.ok, () => false)) {
     complain("");
     start();
   } else {
@@ -92,19 +92,19 @@ $("login").addEventListener("submit", async (event) => {
   }
 });
 
-// ------------------------------------------------------------------------------------------------ asking
+// ------------------------------------------------------------------------------------------------- query
 
-function ask({ id = "", file = null, box = null }) {
+function setQuery({ id = "", file = null, box = null }) {
   if ($("photo").src.startsWith("blob:")) URL.revokeObjectURL($("photo").src);
   Object.assign(query, { id, file });
-  $("asked").hidden = $("box-field").hidden = $("fold-field").hidden = !(id || file);
+  $("query").hidden = $("box-field").hidden = $("fold-field").hidden = !(id || file);
   $("photo").removeAttribute("src");
   $("frame").classList.remove("plain");
   $("hint").textContent = "Draw a box on the photo to search for that part only.";
   if (file) $("photo").src = URL.createObjectURL(file);
   if (id) $("photo").src = api.original(id);
   $("photo").alt = file ? `The query, ${file.name || "a pasted picture"}` : "The query, a photo of the gallery";
-  $("asked-name").textContent = file ? file.name || "Pasted picture" : "A photo of the gallery";
+  $("query-name").textContent = file ? file.name || "Pasted picture" : "A photo of the gallery";
   setBox(box);
 }
 
@@ -121,28 +121,28 @@ $("photo").addEventListener("error", () => {
   $("hint").textContent = "This browser cannot show the photo.";
 });
 
-const filters = () => Object.fromEntries(FILTERS.map((name) => [name, $(name).value.trim()]));
+const values = (fields) => Object.fromEntries(Object.keys(fields).map((name) => [name, $(name).value.trim()]));
 
+/** Keep query and controls in the page's address. */
 function remember() {
-  const fields = { id: query.id, box: query.box?.join(","), ...filters(), rerank: $("rerank").value, method: $("method").value };
-  const kept = Object.entries(fields).filter(([name, value]) => value && !(name === "rerank" && value === "100") && !(name === "method" && value === "cvnet"));
+  const fields = { id: query.id, box: query.box?.join(","), ...values(CONTROLS) };
+  const kept = Object.entries(fields).filter(([name, value]) => value && value !== CONTROLS[name]);
   const hash = query.file ? "" : new URLSearchParams(kept).toString();
   const url = hash ? `#${hash}` : location.pathname;
   if (location.hash !== (hash && `#${hash}`)) history.pushState(null, "", url);
 }
 
+/** Restore query and controls from the page's address. */
 function recall() {
   const kept = new URLSearchParams(location.hash.slice(1));
-  for (const name of FILTERS) $(name).value = kept.get(name) ?? "";
-  $("rerank").value = kept.get("rerank") ?? "100";
-  $("method").value = kept.get("method") ?? "cvnet";
+  for (const [name, value] of Object.entries(CONTROLS)) $(name).value = kept.get(name) ?? value;
   const box = kept.get("box")?.split(",").map(Number);
-  ask({ id: kept.get("id") ?? "", box: box ?? null });
+  setQuery({ id: kept.get("id") ?? "", box: box ?? null });
 }
 
-// ------------------------------------------------------------------------------------------------- doing
+// ------------------------------------------------------------------------------------------------ search
 
-/** Search with what is asked, or show the gallery where nothing is. */
+/** Search with the query, or show the gallery if there is none. */
 async function run() {
   search?.abort();
   search = new AbortController();
@@ -150,14 +150,14 @@ async function run() {
   complain("");
   showMissing(null);
   remember();
-  const asking = Boolean(query.id || query.file);
-  $("browse").hidden = !asking;
+  const searching = Boolean(query.id || query.file);
+  $("browse").hidden = !searching;
   $("link").hidden = !query.id;
   $("more").hidden = $("progress").hidden = true;
-  $("heading").textContent = asking ? "Results" : "Photos of the gallery";
+  $("heading").textContent = searching ? "Results" : "Photos of the gallery";
   try {
     $("results").ariaBusy = "true";
-    await (asking ? find(signal) : browse(0, signal));
+    await (searching ? find(signal) : browse(0, signal));
   } catch (error) {
     if (!signal.aborted) failed(error);
   }
@@ -169,7 +169,7 @@ async function find(signal) {
     await follow(signal);
   } catch (error) {
     if (signal.aborted || !hits.length || !(error.status >= 500)) throw error;
-    complain(error.message); // by similarity the ranking stands
+    complain(error.message); // the ranking by similarity stays
     say("Ranked by similarity only: reranking did not finish");
   }
   if (!signal.aborted) $("progress").hidden = true;
@@ -178,11 +178,10 @@ async function find(signal) {
 /** Show a search's events as they arrive. */
 async function follow(signal) {
   const list = $("results");
-  const fields = { ...filters(), rerank: $("rerank").value, method: $("method").value, top_k: RESULTS };
-  hits = []; // those of an earlier query, which stay on the page until there are others
+  hits = []; // results of an earlier query stay on the page until the first new ones
   say("Searching…");
-  const asked = { ...fields, image: query.file, id: query.id, box: query.box?.join(",") };
-  for await (const [name, data] of api.search(asked, signal)) {
+  const request = { ...values(CONTROLS), top_k: RESULTS, image: query.file, id: query.id, box: query.box?.join(",") };
+  for await (const [name, data] of api.search(request, signal)) {
     if (signal.aborted) return;
     if (name === "scores") {
       Object.assign($("progress"), { hidden: false, max: data.total, value: data.done });
@@ -195,7 +194,7 @@ async function follow(signal) {
       showMissing(data.missing);
       showHits();
       say(described(data));
-      if (data.query) $("asked-name").textContent = data.query.path;
+      if (data.query) $("query-name").textContent = data.query.path;
       if (!hits.length) nothing();
     }
   }
@@ -205,7 +204,7 @@ const showHits = () => arrange($("results"), hitCards(hits, { similar, copy }, $
 
 async function browse(offset, signal) {
   const list = $("results");
-  const shown = await api.images({ ...filters(), offset, limit: PAGE_SIZE });
+  const shown = await api.images({ ...values(FILTERS), offset, limit: PAGE_SIZE });
   if (signal.aborted) return;
   if (!offset) list.replaceChildren();
   list.append(...shown.images.map((image) => photoCard(image, similar)));
@@ -221,12 +220,21 @@ function nothing() {
 
 function empty() {
   const command = el("code", { textContent: "cvnet-engine index PHOTOS --bundle BUNDLE --gallery GALLERY" });
-  $("results").replaceChildren(el("li", { className: "empty" }, "The gallery holds no photos yet. Add some, then reload this page:", command));
+  $("results").replaceChildren(el("li", { className: "empty" }, "The gallery is empty. Add photos, then reload this page:", command));
+}
+
+function restore() {
+  recall();
+  run();
+}
+
+function searchWith(request) {
+  setQuery(request);
+  run();
 }
 
 function similar(id) {
-  ask({ id });
-  run();
+  searchWith({ id });
   scrollTo({ top: 0 });
   $("results").focus({ preventScroll: true });
 }
@@ -234,7 +242,7 @@ function similar(id) {
 async function copy(text, button) {
   const words = (button.dataset.words ??= button.textContent);
   try {
-    await navigator.clipboard.writeText(text); // there is none where the page came over plain HTTP from elsewhere
+    await navigator.clipboard.writeText(text); // missing if the page came over plain HTTP from another machine
     button.textContent = "Copied";
   } catch {
     button.textContent = "Not allowed to copy";
@@ -244,11 +252,7 @@ async function copy(text, button) {
 
 // ---------------------------------------------------------------------------------------------- controls
 
-function take(file) {
-  if (!file) return;
-  ask({ file });
-  run();
-}
+const take = (file) => file && searchWith({ file });
 
 $("file").addEventListener("change", () => {
   take($("file").files[0]);
@@ -272,30 +276,23 @@ $("name").addEventListener("input", () => {
   clearTimeout(settling);
   settling = setTimeout(run, SETTLE_MS);
 });
-for (const id of ["folder", "taken_from", "taken_to", "rerank", "method"]) $(id).addEventListener("change", run);
+for (const id of Object.keys(CONTROLS)) if (id !== "name") $(id).addEventListener("change", run);
 $("fold").addEventListener("change", () => hits.length && (query.id || query.file) && showHits());
 $("box").addEventListener("change", () => {
   const box = $("box").value.split(",").map(Number);
   setBox(box.length === 4 && box.every(Number.isFinite) ? box : null);
   run();
 });
-$("ask").addEventListener("submit", (event) => event.preventDefault());
-$("browse").addEventListener("click", () => {
-  ask({});
-  run();
-});
+$("query-form").addEventListener("submit", (event) => event.preventDefault());
+$("browse").addEventListener("click", () => searchWith({}));
 $("home").addEventListener("click", (event) => {
   event.preventDefault();
   history.pushState(null, "", location.pathname);
-  recall();
-  run();
+  restore();
 });
 $("link").addEventListener("click", () => copy(location.href, $("link")));
 $("more").addEventListener("click", () => browse($("results").children.length, search.signal).catch(failed));
-addEventListener("popstate", () => {
-  recall();
-  run();
-});
+addEventListener("popstate", restore);
 
 // ------------------------------------------------------------------------------------------------- start
 

@@ -1,9 +1,9 @@
 // A box on a photo, drawn with mouse, pen or finger. Boxes are [x1, y1, x2, y2] in pixels of the photo.
 
-const SMALLEST_PX = 8; // on the screen; less is a click, which takes the box away
+const SMALLEST_PX = 8; // on the screen; anything smaller is a click, which removes the box
 
 export class BoxDrawer {
-  /** `drawn(box)` is called when a box is finished, with null when it is taken away. */
+  /** `drawn(box)` is called when a box is finished; with null when it is removed. */
   constructor(frame, photo, outline, drawn) {
     Object.assign(this, { frame, photo, outline, drawn, from: null });
     frame.addEventListener("pointerdown", (event) => this.start(event));
@@ -16,7 +16,7 @@ export class BoxDrawer {
     if (event.button !== 0 || !this.photo.naturalWidth || this.frame.classList.contains("plain")) return;
     event.preventDefault();
     this.frame.setPointerCapture(event.pointerId);
-    this.from = this.place(event);
+    this.from = this.position(event);
   }
 
   finish(event) {
@@ -29,18 +29,18 @@ export class BoxDrawer {
     this.drawn(drawn);
   }
 
-  /** Where on the photo a pointer is, in its pixels. */
-  place(event) {
-    const seen = this.photo.getBoundingClientRect();
+  /** Position of a pointer in pixels of the photo, clipped to it. */
+  position(event) {
+    const shown = this.photo.getBoundingClientRect();
     const within = (at, size) => Math.min(Math.max(at, 0), 1) * size;
     return [
-      within((event.clientX - seen.left) / seen.width, this.photo.naturalWidth),
-      within((event.clientY - seen.top) / seen.height, this.photo.naturalHeight),
+      within((event.clientX - shown.left) / shown.width, this.photo.naturalWidth),
+      within((event.clientY - shown.top) / shown.height, this.photo.naturalHeight),
     ];
   }
 
   spanned(event) {
-    const [x, y] = this.place(event);
+    const [x, y] = this.position(event);
     const [fromX, fromY] = this.from;
     return [Math.min(x, fromX), Math.min(y, fromY), Math.max(x, fromX), Math.max(y, fromY)].map(Math.round);
   }

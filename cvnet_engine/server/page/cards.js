@@ -1,27 +1,30 @@
-// Photos in a list: of the gallery, or of a ranking.
+// Cards of photos: of the gallery, or of a ranking.
 
 import { original, thumbnail } from "./api.js";
 
 const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 
-/** An element with properties and children. */
+/** Create an element with properties and children. */
 export function el(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
   element.append(...children);
   return element;
 }
 
+/** Format a count with its noun: "1 photo", "2,000 photos". */
+export const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+
 const basename = (path) => path.slice(path.lastIndexOf("/") + 1);
 
 function picture(id, path) {
   const image = el("img", { src: thumbnail(id), alt: basename(path), loading: "lazy", decoding: "async" });
   image.addEventListener("error", () =>
-    image.replaceWith(el("span", { className: "missing", textContent: `${basename(path)}: moved, changed or not shown since it was indexed` })),
+    image.replaceWith(el("span", { className: "missing", textContent: `${basename(path)}: cannot be shown; it was moved, changed or removed since it was indexed` })),
   );
   return image;
 }
 
-/** A photo of the gallery, to be searched with. */
+/** Card of a gallery photo; `find(id)` is called to search with it. */
 export function photoCard({ id, path, taken }, find) {
   const button = el("button", { type: "button", className: "picture", title: path }, picture(id, path));
   button.setAttribute("aria-label", `Search with ${basename(path)}`);
@@ -31,7 +34,7 @@ export function photoCard({ id, path, taken }, find) {
 
 const name = (path) => el("p", { className: "name", title: path }, el("bdi", { textContent: path }));
 
-/** When a photo was taken, by its camera's clock; nothing where that is not known. */
+/** Date of a photo by its camera's clock; empty if unknown. */
 function date(taken) {
   if (!taken) return [];
   const day = new Date(taken).toLocaleDateString("en-GB", { dateStyle: "medium" });
@@ -52,7 +55,7 @@ export function hitCards(hits, acts, fold) {
 }
 
 function unfolder(cards) {
-  const button = el("button", { type: "button", className: "same", textContent: `${cards.length} near-duplicates`, ariaExpanded: "false" });
+  const button = el("button", { type: "button", className: "same", textContent: plural(cards.length, "near-duplicate"), ariaExpanded: "false" });
   const show = (shown) => {
     button.ariaExpanded = String(shown);
     for (const card of cards) card.hidden = !shown;
@@ -63,7 +66,7 @@ function unfolder(cards) {
   return button;
 }
 
-/** A result: `acts` is { similar(id), copied(text) }. */
+/** Card of a result; `acts` is { similar(id), copy(text, button) }. */
 function hitCard(hit, acts) {
   const open = el("a", { className: "picture", href: original(hit.id), target: "_blank", rel: "noopener" }, picture(hit.id, hit.path));
   open.setAttribute("aria-label", `Open ${basename(hit.path)}`);
@@ -92,7 +95,7 @@ function move({ rank, before }) {
   return mark;
 }
 
-/** Pair scores as they come in. */
+/** Show new pair scores on their cards. */
 export function showScores(list, scores) {
   for (const card of list.children) {
     const score = scores[card.dataset.id];
@@ -103,7 +106,7 @@ export function showScores(list, scores) {
   }
 }
 
-/** Replace a list's cards; those that were there move to their new places. */
+/** Replace the cards of a list. Cards that were shown before move to their new places. */
 export function arrange(list, cards) {
   const places = new Map([...list.children].filter((card) => !card.hidden).map((card) => [card.dataset.id, card.getBoundingClientRect()]));
   list.replaceChildren(...cards);

@@ -131,7 +131,7 @@ def test_upload_stream_box_and_more_like_this(run, visit, photos, tmp_path, opti
 def test_a_permalink_filters_and_the_keyboard(run, visit, photos, tmp_path):
     page = visit(f"{run().url}#id={id_of(photos[0])}&name=VIEW+1&box=8,4,72,60")
     finished(page)
-    expect(page.locator("#asked-name")).to_have_text(str(photos[0]))
+    expect(page.locator("#query-name")).to_have_text(str(photos[0]))
     expect(page.locator(".hit")).to_have_count(3)
     expect(page.locator("#bbx")).to_be_visible()
     page.select_option("#folder", str(tmp_path / "Abbey"))
@@ -244,7 +244,7 @@ def test_a_photo_is_pasted_or_dropped(run, visit, photos, way):
         expect(page.locator("#over")).to_be_hidden()
     finished(page)
     expect(page.locator(f'.hit[data-id="{id_of(photos[3])}"] .similarity')).to_have_text("1.000")
-    expect(page.locator("#asked-name")).to_have_text("carried.jpg")
+    expect(page.locator("#query-name")).to_have_text("carried.jpg")
 
 
 @pytest.mark.parametrize(("clipboard", "told"), [("undefined", "Not allowed"), ("{async writeText() {}}", "Copied")])
