@@ -14,7 +14,7 @@ from cvnet_engine.benchmarks.serving import Request, Server, fetch
 from cvnet_engine.benchmarks.tables import Table
 from cvnet_engine.commands import build, evaluate, index, search
 from cvnet_engine.engine.bundle import Bundle
-from cvnet_engine.engine.errors import install_hint
+from cvnet_engine.engine.errors import counted, install_hint
 from cvnet_engine.options import BuildOptions, DemoOptions, IndexOptions, SearchOptions
 from cvnet_engine.pages.evaluation import accuracy, judged
 from cvnet_engine.pages.page import Page
@@ -35,7 +35,7 @@ def run(options: DemoOptions) -> None:
     console.say(f"1. Pictures of generated buildings in {out / 'data'}")
     folder = shutil.copytree(PICTURES, out / "data" / PICTURES.name, dirs_exist_ok=True)
     dataset = load(out / "data", PICTURES.name)
-    console.say(f"   {len(dataset.images)} database images, {len(dataset.queries)} queries\n")
+    console.say(f"   {counted(len(dataset.images), 'database image')}, {counted(len(dataset.queries), 'query')}\n")
 
     console.say(f"2. cvnet-engine build --weights {WEIGHTS} --depth {DEPTH} --out {bundle_path} --sizes {SIZE}")
     build.run(BuildOptions(WEIGHTS, DEPTH, bundle_path, sizes=SIZE))
@@ -85,7 +85,7 @@ def check_page(bundle: Path, gallery: Path) -> None:
         json_body = {"Content-Type": "application/json"}
         found = json.loads(fetch(server.port, Request("search", "/v1/search", query, json_body)))
     console.say(
-        f"   the page answers, and a search found {len(found['results'])} images: start it, and search for yourself"
+        f"   the page answers, and a search found {counted(len(found['results']), 'image')}: start it and try it"
     )
 
 

@@ -17,7 +17,7 @@ from cvnet_engine.benchmarks.accuracy.journal import Journal
 from cvnet_engine.commands.subject import ClusterSubject, EngineSubject, ReferenceSubject, Subject
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.cluster import Cluster
-from cvnet_engine.engine.errors import CvnetError, DatasetError
+from cvnet_engine.engine.errors import CvnetError, DatasetError, counted
 from cvnet_engine.engine.geometry import IMAGE_SCALES, Scales, format_scales
 from cvnet_engine.engine.presets import gallery_settings, named
 from cvnet_engine.options import PYTORCH, EvalOptions, cluster_of
@@ -40,7 +40,9 @@ def run(options: EvalOptions) -> None:
     dataset = datasets.load(options.data_dir, options.dataset, cropped=not options.uncropped)
     if options.distractors:
         dataset = dataset.with_distractors(datasets.read_distractors(options.distractors))
-    console.say(f"{dataset.name}: {len(dataset.images)} database images, {len(dataset.queries)} queries")
+    console.say(
+        f"{dataset.name}: {counted(len(dataset.images), 'database image')}, {counted(len(dataset.queries), 'query')}"
+    )
     if plan.rerank_full is not None and plan.rerank_full < max(shortlists, default=0):
         console.warn(
             f"only {plan.rerank_full} of a shortlist are scored in full: not comparable with published figures"
@@ -116,7 +118,9 @@ def state_projections(subjects: dict[str, Subject], task: Task, journal: Journal
             console.say(f"{name}: everything is in the journal")
             continue
         about = "" if seconds is None else f": about {console.duration(seconds)}"
-        console.say(f"{name}: {work.images} images to describe, {work.pairs} pairs to score at most{about}")
+        console.say(
+            f"{name}: {counted(work.images, 'image')} to describe, up to {counted(work.pairs, 'pair')} to score{about}"
+        )
 
 
 def engine_evaluation(dataset: Dataset, bundle: Bundle, shortlists: list[int], gallery: Path) -> Timed:
@@ -136,14 +140,14 @@ def show(outcomes: dict[str, Timed], shortlists: list[int]) -> None:
     console.table(table.title, table.columns, table.rows)
     for who, (evaluation, seconds) in outcomes.items():
         console.say(
-            f"{who}: {seconds['indexed']} database images {seconds['index']:.1f} s, "
+            f"{who}: {counted(int(seconds['indexed']), 'database image')} {seconds['index']:.1f} s, "
             f"queries and {pairs(evaluation)} {seconds['queries']:.1f} s"
         )
 
 
 def pairs(evaluation: Evaluation) -> str:
-    rough = f", {evaluation.pooled_pairs} on pooled maps" if evaluation.pooled_pairs else ""
-    return f"{evaluation.pairs} pairs{rough}"
+    coarse = f", {evaluation.pooled_pairs:,} at half resolution" if evaluation.pooled_pairs else ""
+    return f"{counted(evaluation.pairs, 'pair')}{coarse}"
 
 
 def show_agreements(agreements: dict[str, Agreement]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from cvnet_engine import console
 from cvnet_engine.commands.watching import folders_of, follow, open_changes
 from cvnet_engine.engine.bundle import Bundle
-from cvnet_engine.engine.errors import CvnetError, ImageError
+from cvnet_engine.engine.errors import CvnetError, ImageError, counted
 from cvnet_engine.engine.gallery.indexing import Found, IndexReport, Patterns, find
 from cvnet_engine.engine.gallery.ray_indexing import Indexer, opened_indexer
 from cvnet_engine.engine.gallery.writer import GalleryWriter
@@ -50,7 +50,7 @@ def run(options: IndexOptions) -> None:
         ):
             fill(indexer, paths, writer, report)
             if changes:
-                console.say(f"{gallery}: {len(writer)} images; watching for more, Ctrl-C to stop")
+                console.say(f"{gallery}: {counted(len(writer), 'image')}; watching for more, Ctrl-C to stop")
                 follow(changes, folders, patterns, indexer, writer, report)
     except (KeyboardInterrupt, CvnetError) as error:
         stopped = error
@@ -64,7 +64,7 @@ def run(options: IndexOptions) -> None:
     if stopped:
         raise stopped
     if not report.usable:
-        raise ImageError(f"none of {len(paths)} images could be read; expected at least one")
+        raise ImageError(f"none of {counted(len(paths), 'image')} could be read; expected at least one")
     console.warn_of_model(bundle.manifest)
 
 
@@ -103,7 +103,7 @@ def fill(indexer: Indexer, paths: Sequence[Path], writer: GalleryWriter, report:
         indexer(paths, writer, report, lambda _: advance())
     if writer.damaged:
         console.warn(
-            f"{writer.path}: {len(writer.damaged)} images are still damaged, such as {writer.damaged[0]}; "
+            f"{writer.path}: still damaged: {counted(len(writer.damaged), 'image')}, such as {writer.damaged[0]}; "
             "index them too, to repair them"
         )
 
@@ -113,7 +113,7 @@ def summarise(report: IndexReport, gallery: Path, total: int, seconds: float) ->
     rate = f", {fresh / seconds:.1f} images/s" if fresh else ""
     console.say(
         f"{gallery}: {report.added} added, {report.updated} updated, {report.unchanged} unchanged, "
-        f"{len(report.failed)} unreadable of {total} images, {seconds:.1f} s{rate}"
+        f"{len(report.failed)} unreadable of {counted(total, 'image')}, {seconds:.1f} s{rate}"
     )
     if report.score_drift is not None:
         console.say(f"compressed maps change pair scores by at most {report.score_drift:.1e}, on the last images")

@@ -156,11 +156,11 @@ def show(found: Found, format: str) -> None:
     if not results.hits:
         console.warn(f"{found.query}: no image of the gallery meets the conditions")
     s = results.seconds
-    coarse = f"coarse scores of {results.pooled_pairs} {s['pooled']:.2f} s, " if "pooled" in s else ""
+    coarse = f"coarse scores of {counted(results.pooled_pairs, 'pair')} {s['pooled']:.2f} s, " if "pooled" in s else ""
     way = "global" if results.exact else "approximate global"
     console.say(
-        f"features {s['features']:.2f} s, {way} search of {results.images} images {1e3 * s['global']:.1f} ms, {coarse}"
-        f"rerank of {results.pairs} {s['rerank']:.2f} s\n"
+        f"features {s['features']:.2f} s, {way} search of {counted(results.images, 'image')} "
+        f"{1e3 * s['global']:.1f} ms, {coarse}rerank of {counted(results.pairs, 'pair')} {s['rerank']:.2f} s\n"
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from cvnet_engine import console
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.cluster import Cluster
-from cvnet_engine.engine.errors import CvnetError, install_hint
+from cvnet_engine.engine.errors import CvnetError, counted, install_hint
 from cvnet_engine.engine.gallery.info import read_info
 from cvnet_engine.engine.gallery.shard_workers import shard_workers
 from cvnet_engine.engine.retrieval.engines import Engines
@@ -53,7 +53,7 @@ def run(options: ServeOptions) -> None:
         console.warn_of_model(bundle.manifest)
         port = listener.getsockname()[1]
         host = f"[{options.host}]" if ":" in options.host else options.host
-        console.say(f"{len(served.snapshot)} images at http://{host}:{port} (Ctrl-C stops)")
+        console.say(f"{counted(len(served.snapshot), 'image')} at http://{host}:{port} (Ctrl-C stops)")
         config = uvicorn.Config(
             app,
             log_level="warning",
@@ -73,7 +73,7 @@ def searching(bundle: Bundle, cluster: Cluster | None) -> Iterator[LayOut]:
         yield in_one_place
         return
     with shard_workers(bundle, cluster) as workers:
-        console.say(f"{len(workers.workers)} shard workers started")
+        console.say(f"{counted(len(workers.workers), 'shard worker')} started")
         yield lambda _, gallery: workers.searcher(gallery)
 
 

@@ -13,6 +13,7 @@ from cvnet_engine.benchmarks.accuracy.evaluation import GLOBAL, Evaluation, Quer
 from cvnet_engine.benchmarks.accuracy.protocol import CUTOFFS, SETUPS
 from cvnet_engine.benchmarks.tables import Table
 from cvnet_engine.engine.bundle import Bundle
+from cvnet_engine.engine.errors import counted
 from cvnet_engine.engine.retrieval.ranking import Ranking, hits
 from cvnet_engine.pages.page import Page, RankedQuery, Verdict
 
@@ -47,7 +48,7 @@ def evaluation_page(
     chosen = choose(engine, longest)
     return Page(
         title=f"{dataset.name}, evaluated",
-        lead=f"{len(dataset.queries)} queries among {len(dataset.images)} images"
+        lead=f"{counted(len(dataset.queries), 'query')} among {counted(len(dataset.images), 'image')}"
         + (f", best {longest} reranked" if longest else ", not reranked")
         + (", most by their pooled maps alone." if engine.pooled_pairs else ".")
         + f" Below: the queries of lowest AP in the Medium setup, and those that reranking moved most ({len(chosen)}).",

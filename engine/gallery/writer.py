@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from cvnet_engine.engine.contract import Closing
-from cvnet_engine.engine.errors import GalleryError, GalleryInUseError
+from cvnet_engine.engine.errors import GalleryError, GalleryInUseError, counted
 from cvnet_engine.engine.exif import Shot
 from cvnet_engine.engine.features import Features
 from cvnet_engine.engine.gallery.columns import Columns, open_columns, write_columns
@@ -124,7 +124,7 @@ class GalleryWriter(Closing):
         if self.info.shards != len(self._shards.files):
             self._write_info()
         if self._damaged:
-            self.repairs.append(f"maps of {len(self._damaged)} images were damaged")
+            self.repairs.append(f"damaged maps: {counted(len(self._damaged), 'image')}")
             mark_damaged(self.path)
         self._unmark_repaired()
 
@@ -176,7 +176,7 @@ class GalleryWriter(Closing):
                 set_count(shard, found)
                 mark_changed(shard)
         if lost := max(len(removed), count - found, 0):
-            self.repairs.append(f"{lost} images of {self._shards.files[number].name} were lost")
+            self.repairs.append(f"lost from {self._shards.files[number].name}: {counted(lost, 'image')}")
 
     def _has_maps(self, shard: sqlite3.Connection, image: StoredImage) -> bool:
         """Return True if all maps of an image are present and undamaged."""

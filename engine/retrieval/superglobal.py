@@ -1,9 +1,9 @@
 """SuperGlobal's multi-scale descriptor and its reranking by descriptors alone (Shao et al., ICCV 2023, section 3.3).
 
-Each shortlist image's descriptor becomes a weighted mean of its own descriptor and those of its nearest neighbours in
-the shortlist. The query is expanded to the element-wise maximum of the refined descriptors closest to it. With the
-weights of all means in a matrix W (M, M) and the shortlist's descriptors T (M, D), the refined descriptors are W T.
-They are not computed: their similarities to a query q are W (T q). Only the few that expand the query are computed.
+Each shortlist image's descriptor becomes a weighted mean of itself and of its nearest neighbours' in the shortlist.
+The query is expanded to the element-wise maximum of the refined descriptors closest to it. With the weights of all
+means in a matrix W (M, M) and the shortlist's descriptors T (M, D), the refined descriptors are W T. They are not
+computed: their similarities to a query q are W (T q). Only the few that expand the query are computed.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ def test_a_bad_query_does_not_stop_the_others(cli, bundle, gallery, query, bad_p
     files = ("--rerank 2 --json", tmp_path / "s.json", "--html", tmp_path / "s.html")
     result = cli("search", bad, query, second, "--bundle", bundle, "--gallery", gallery, *files)
     assert_one_line(result, f"{bad}: not an image", f"{second}: cannot be read")
-    assert "rerank of 2 " in result.out
+    assert "rerank of 2 pairs " in result.out
     failed, found, absent = json.loads((tmp_path / "s.json").read_text())
     assert (failed["query"], failed["results"]) == (str(bad), [])
     assert "not an image" in failed["error"]
@@ -186,7 +186,7 @@ def test_index_repairs_a_damaged_gallery(cli, bundle, gallery, query, data, tmp_
     assert_one_line(cli(*search), "features damaged in the gallery", "run 'cvnet-engine index'")
     mended = cli("index", data / "tiny" / "jpg", "--bundle", bundle, "--gallery", path)
     assert (mended.code, mended.err) == (0, "")
-    assert "1 images of shard-00000.sqlite were lost, maps of 1 images were damaged; of the images given" in mended.out
+    assert "lost from shard-00000.sqlite: 1 image, damaged maps: 1 image; of the images given" in mended.out
     assert "1 added, 1 updated, 8 unchanged" in mended.out
     assert cli(*search).code == 0
 

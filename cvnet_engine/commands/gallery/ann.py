@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from cvnet_engine import console
+from cvnet_engine.engine.errors import counted
 from cvnet_engine.engine.files import sync
 from cvnet_engine.engine.gallery.ann_file import ANN, About, AnnFile
 from cvnet_engine.engine.gallery.info import read_info
@@ -24,7 +25,9 @@ def run(options: AnnOptions) -> None:
         console.say(f"{options.gallery}: no approximate index; search is exact")
     else:
         size = decimal((options.gallery / ANN).stat().st_size)
-        console.say(f"{options.gallery}: approximate index of {about.images:,} images, {size}; {describe(about)}")
+        console.say(
+            f"{options.gallery}: approximate index of {counted(about.images, 'image')}, {size}; {describe(about)}"
+        )
 
 
 def build_index(path: Path, recall: float) -> About:

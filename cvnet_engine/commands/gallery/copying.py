@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from cvnet_engine import console
-from cvnet_engine.engine.errors import CvnetError, GalleryError
+from cvnet_engine.engine.errors import CvnetError, GalleryError, counted
 from cvnet_engine.engine.files import writing_atomically
 from cvnet_engine.engine.gallery.copying import CopyReport, convert, merge, require_equal_settings
 from cvnet_engine.engine.gallery.export import write_npz, write_parquet
@@ -39,7 +39,7 @@ def merge_galleries(options: MergeOptions) -> None:
             for source in options.sources:
                 merge(source, infos[source], writer, report, advance)
         total = len(writer)
-    console.say(f"{options.gallery}: {counts(report)}, {total} images now")
+    console.say(f"{options.gallery}: {counts(report)}, {counted(total, 'image')} now")
     require_whole(report, "or index them into the merged one")
 
 
@@ -104,7 +104,7 @@ def require_whole(report: CopyReport, remedy: str) -> None:
         for path, reason in report.damaged.items():
             console.warn(f"  {path}: {reason}")
         raise GalleryError(
-            f"{len(report.damaged)} damaged images were left out; repair their gallery with "
+            f"left out: {counted(len(report.damaged), 'damaged image')}; repair their gallery with "
             f"'cvnet-engine index', {remedy}"
         )
 

@@ -33,7 +33,7 @@ def show_info(options: InfoOptions) -> None:
         ("scales", format_scales(made.scales)),
         ("maps", made.maps),
         ("map compression", str(made.fidelity)),
-        ("approximate index", reason or (about and f"{about.images:,} images, {describe(about)}") or "none"),
+        ("approximate index", reason or (about and f"{counted(about.images, 'image')}, {describe(about)}") or "none"),
         ("last changed", statistics.changed.astimezone().isoformat(" ", "seconds")),
     ]
     absent = {"free space": not statistics.free_bytes, "map compression": made.fidelity is None}
@@ -86,7 +86,7 @@ def list_images(options: ListOptions) -> None:
 def verify_images(options: VerifyOptions) -> None:
     with console.progress("verifying", expected_images(options.gallery)) as advance:
         found = verify(options.gallery, advance)
-    console.say(f"{options.gallery}: {found.intact} images intact, {len(found.damaged)} damaged or missing")
+    console.say(f"{options.gallery}: {counted(found.intact, 'image')} intact, {len(found.damaged)} damaged or missing")
     for path, reason in found.damaged.items():
         console.warn(f"  {path}: {reason}")
     repairing = options.repair and bool(found.damaged)
@@ -99,8 +99,8 @@ def verify_images(options: VerifyOptions) -> None:
         console.say(f"repaired: {', '.join(repairs)}; 'cvnet-engine index' adds the images again")
     elif found.damaged:
         raise GalleryError(
-            f"{options.gallery}: {len(found.damaged)} images damaged or missing; run 'cvnet-engine index' on the "
-            "gallery's images to repair them, or 'gallery verify --repair' to remove them"
+            f"{options.gallery}: {counted(len(found.damaged), 'image')} damaged or missing; run 'cvnet-engine index' "
+            "on the gallery's images to repair them, or 'gallery verify --repair' to remove them"
         )
 
 

@@ -41,7 +41,7 @@ def prune(options: PruneOptions) -> None:
         console.warn(f"  {path}: kept, because it cannot be checked ({reason})")
     if doubtful := found[0].doubtful:
         raise GalleryError(
-            f"{options.gallery}: kept {sum(map(len, doubtful.values()))} images, because everything in "
+            f"{options.gallery}: kept {counted(sum(map(len, doubtful.values())), 'image')}, because everything in "
             f"{', '.join(map(str, doubtful))} is missing; mount that disk, or if the images were deleted, pass the "
             "folder to 'gallery remove'"
         )
@@ -76,7 +76,7 @@ def compact(options: CompactOptions) -> None:
     after = read_statistics(options.gallery, info)
     console.say(
         f"{options.gallery}: {decimal(before.stored_bytes)} before, {decimal(after.stored_bytes)} now, "
-        f"{after.images:,} images"
+        f"{counted(after.images, 'image')}"
     )
     if before.stored_bytes - after.stored_bytes < before.free_bytes:
         console.warn("other programs have the gallery open; the rest is returned when the last one closes it")

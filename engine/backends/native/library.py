@@ -188,7 +188,7 @@ def compiler() -> list[str]:
         command = shlex.split(text)
     except ValueError as error:
         raise BackendError(
-            f"CC is {text!r}, which is no command ({error}); set it to a C compiler, or unset it"
+            f"CC is {text!r}, which is not a command ({error}); set it to a C compiler, or unset it"
         ) from error
     if not command:
         raise BackendError("CC is empty; set it to a C compiler, such as gcc or clang, or unset it")

@@ -327,7 +327,7 @@ def test_merge_takes_galleries_together(cli, bundle, photos, gallery, tmp_path):
 def test_damaged_images_are_not_copied(cli, gallery, photos, tmp_path, command):
     flip_column(gallery, "maps", "data", 1)
     result = cli("gallery", command, gallery, "--gallery", tmp_path / "all")
-    assert_one_line(result, "1 damaged images were left out")
+    assert_one_line(result, "left out: 1 damaged image")
     assert "4 added" in result.out
     assert f"{photos / 'a/1.jpg'}: checksum differs" in result.out
     assert photos / "a/1.jpg" not in paths(tmp_path / "all")

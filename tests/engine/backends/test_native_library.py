@@ -129,7 +129,7 @@ def test_a_cache_that_cannot_be_written_is_an_error(folder, runs):
     ("command", "words"),
     [
         ("", "CC is empty"),
-        ("gcc '", "is no command.*No closing quotation.*set it to a C compiler, or unset it"),
+        ("gcc '", "is not a command.*No closing quotation.*set it to a C compiler, or unset it"),
         ("no-such-compiler -O2", r"no C compiler \(no-such-compiler\).*install gcc or clang"),
     ],
 )

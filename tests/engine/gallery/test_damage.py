@@ -219,7 +219,7 @@ def test_a_damaged_image_that_is_not_given_stays_marked(gallery):
         read(gallery)
     for _ in range(2):
         with GalleryWriter(gallery, INFO) as writer:
-            assert writer.repairs == ["maps of 1 images were damaged"]
+            assert writer.repairs == ["damaged maps: 1 image"]
             assert writer.damaged == [path(0)]
     assert index_again(gallery)[1] == [0]
     assert read(gallery) == list(range(COUNT))
@@ -231,7 +231,7 @@ def test_rows_behind_columns_are_not_read_until_used(gallery):
         assert np.array_equal(opened.descriptors[0], features(0).descriptor)
         with pytest.raises(GalleryError, match=r"/photos/0\.jpg: features damaged"):
             opened.features(0)
-    assert "2 images of shard-00000.sqlite were lost" in index_again(gallery)[0]
+    assert "lost from shard-00000.sqlite: 2 images" in index_again(gallery)[0]
 
 
 def test_rows_are_checked_when_there_are_no_columns(gallery):
