@@ -1,4 +1,4 @@
-"""Ctrl-C: one line and exit code 130, at any moment. A command is unwound first, so that it leaves things tidy."""
+"""Handlers of Ctrl-C: one line and exit code 130 at any moment. A running command cleans up first."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def run(options: DemoOptions) -> None:
     out.mkdir(parents=True, exist_ok=True)
     bundle_path, gallery_path = out / "bundle", out / "gallery"
 
-    console.say(f"1. Pictures of generated buildings in {out / 'data'}")
+    console.say(f"1. Images of generated buildings in {out / 'data'}")
     folder = shutil.copytree(PICTURES, out / "data" / PICTURES.name, dirs_exist_ok=True)
     dataset = load(out / "data", PICTURES.name)
     console.say(f"   {counted(len(dataset.images), 'database image')}, {counted(len(dataset.queries), 'query')}\n")
@@ -69,7 +69,7 @@ def run(options: DemoOptions) -> None:
 
 
 def check_page(bundle: Path, gallery: Path) -> None:
-    """Start the server, send the requests of the search page, and stop it.
+    """Start the server, send the requests of the search page, and stop the server.
 
     Raises:
         CvnetError: the server does not answer.
@@ -105,5 +105,5 @@ def report(dataset: Dataset, bundle: Bundle, outcomes: dict[str, Timed]) -> Page
 
 def seconds(outcomes: dict[str, Timed]) -> Table:
     rows = tuple((who, f"{s['index']:.1f}", f"{s['queries']:.1f}", str(e.pairs)) for who, (e, s) in outcomes.items())
-    note = "The engine found its database in the gallery, where 'index' had put it."
+    note = "The engine reads the database features from the gallery that 'index' filled."
     return Table("Time, seconds", ("", "database", "queries and pairs", "pairs scored"), rows, note)

@@ -1,4 +1,4 @@
-"""The program, run in this process and with graphs that cost no time."""
+"""Fixtures for tests of the program, which runs in this process and with tiny graphs."""
 
 from __future__ import annotations
 

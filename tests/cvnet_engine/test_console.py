@@ -25,7 +25,7 @@ def test_each_model_says_what_it_is(seeded: Manifest) -> None:
     assert console.notice(replace(seeded, weights="/models/demo", trained=True)) is None
 
 
-def test_the_notice_is_said_once(seeded: Manifest, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_notice_is_shown_once(seeded: Manifest, capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
         console.warn_of_model(replace(seeded, weights="demo", trained=True))
     assert capsys.readouterr().out.count("demonstration model") == 1
@@ -55,7 +55,7 @@ def test_progress_is_a_line_every_half_minute(capsys: pytest.CaptureFixture[str]
     ]
 
 
-def test_time_left_is_from_the_pace_of_late(capsys: pytest.CaptureFixture[str]) -> None:
+def test_time_left_follows_the_recent_speed(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
     lines = console.Lines("indexing", 1000, clock)
     lines.advance(900)  # there already, and skipped at once

@@ -1,4 +1,4 @@
-"""Searching from Python: what is looked at, what comes back, and what goes wrong in words."""
+"""Searching from Python: queries, results and errors."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_box_is_the_cropped_image(retriever, photos):
         assert results.bbox == (5, 10, 70, 60)
 
 
-def test_a_gallery_image_is_a_query_without_its_file_and_no_result(retriever, bundle, photos, tmp_path):
+def test_a_gallery_image_is_searched_without_its_file(retriever, bundle, photos, tmp_path):
     moved = photo(tmp_path / "gone.jpg", seed=4)
     index(*photos[:4], moved, bundle=Bundle.open(bundle), gallery=tmp_path / "g")
     moved.unlink()
@@ -152,7 +152,7 @@ def test_a_closed_retriever_says_so(bundle, gallery, photos):
                 closed.search(query)
 
 
-def test_progress_is_told(retriever, photos):
+def test_progress_is_reported(retriever, photos):
     told: list[tuple[int, int]] = []
     retriever.search(photos[0], rerank=6, done=lambda *done: told.append(done))
     assert sum(pairs for pairs, _ in told) == 6
@@ -174,13 +174,13 @@ def test_progress_is_told(retriever, photos):
         (GalleryImage("x.jpg"), {"bbox": (0, 0, 9, 9)}, CvnetError, "x.jpg: stored features are of the whole image"),
     ],
 )
-def test_what_cannot_be_searched_is_said(retriever, image, options, error, message):
+def test_invalid_searches_raise_errors(retriever, image, options, error, message):
     with pytest.raises(error, match=message):
         retriever.search(image, **options)
 
 
 @pytest.mark.parametrize("max_side_px", [0, -5])
-def test_a_longest_side_that_no_image_has_makes_no_gallery(bundle, photos, tmp_path, max_side_px):
+def test_an_invalid_max_side_creates_no_gallery(bundle, photos, tmp_path, max_side_px):
     with pytest.raises(CvnetError, match=f"max_side_px {max_side_px}: expected at least 1, or None for no limit"):
         index(photos[0], bundle=Bundle.open(bundle), gallery=tmp_path / "g", max_side_px=max_side_px)
     assert not (tmp_path / "g").exists()

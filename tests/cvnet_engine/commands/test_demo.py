@@ -1,4 +1,4 @@
-"""The tour's last step: the page is asked, and stopped; without the extra a line says how to have it."""
+"""Last step of `demo`: the server starts, answers and stops; without the extra it is skipped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def gallery(bundle, tmp_path) -> Path:
     return tmp_path / "gallery"
 
 
-def test_the_page_is_asked(bundle, gallery, capsys):
+def test_the_search_page_answers(bundle, gallery, capsys):
     demo.check_page(bundle, gallery)
     assert f"a search found {SHOWN} images" in capsys.readouterr().out
 
@@ -30,7 +30,7 @@ def test_a_server_that_does_not_start_says_why(bundle, tmp_path):
         demo.check_page(bundle, tmp_path / "nowhere")
 
 
-def test_without_the_extra_it_says_how_to_have_it(monkeypatch, capsys, tmp_path):
+def test_without_the_extra_a_line_says_how_to_install_it(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(demo, "find_spec", lambda _: None)
     demo.check_page(tmp_path, tmp_path)
     assert "pip install '.[serve]'" in capsys.readouterr().out

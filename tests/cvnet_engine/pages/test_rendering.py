@@ -1,4 +1,4 @@
-"""The HTML report: self-contained, escaped, and forgiving about pictures that are gone."""
+"""HTML reports: self-contained, escaped, with placeholders for unreadable pictures."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_everything_from_outside_is_escaped() -> None:
     assert html.count("&lt;script&gt;") > 8
 
 
-def test_page_reaches_for_nothing(photo: str) -> None:
+def test_a_page_loads_nothing(photo: str) -> None:
     html = render(page(RankedQuery(photo, None, (hit(photo, 1, 0.5, 0.5),))))
     assert "default-src 'none'" in html
     assert "prefers-color-scheme" in html  # its style is inside
@@ -101,7 +101,7 @@ def test_bbx_is_drawn_in_proportion_and_inside(photo: str) -> None:
     )
 
 
-def test_hits_carry_scores_movement_and_verdict_in_words() -> None:
+def test_hits_show_scores_movement_and_verdict() -> None:
     hits = (
         hit("a.jpg", 1, 1.25, 0.75, 1.0, before=4),
         hit("b.jpg", 2, 0.5, -0.5, 0.0, before=1),
@@ -173,14 +173,14 @@ def selectors(rule: str) -> list[str]:
     return re.split(r",(?![^(]*\))", rule.partition("{")[0])
 
 
-def test_a_fragment_escapes_what_comes_from_outside_and_says_that_nothing_was_found() -> None:
+def test_a_fragment_escapes_input_and_reports_no_results() -> None:
     html = render_fragment(RankedQuery(EVIL, None, ()), EVIL)
     assert "script" not in parsed(html).seen
     assert "No results." in html
     assert "Note" not in render_fragment(RankedQuery(EVIL, None, ()), None)
 
 
-def test_a_query_that_is_no_file_brings_its_picture(photo: str) -> None:
+def test_a_query_in_memory_is_shown(photo: str) -> None:
     query = RankedQuery("-", (0, 0, 800, 600), (), image=Path(photo).read_bytes())
     for html in (render_fragment(query, None), render(page(query))):
         assert [image.size for image in pictures(html)] == [(240, 180)]

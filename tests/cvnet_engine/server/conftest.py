@@ -1,4 +1,4 @@
-"""A server of twelve small photos, its engines made of nothing."""
+"""A server with a gallery of twelve small photos and fake engines."""
 
 from __future__ import annotations
 

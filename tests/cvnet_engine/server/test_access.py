@@ -25,11 +25,11 @@ def test_names_and_addresses_of_this_server(host):
 @pytest.mark.parametrize(
     "host", ["", "evil.example", "evil.example:8080", "localhost.evil.example", "[", "127.0.0.1.nip.io"]
 )
-def test_names_that_are_anothers(host):
+def test_names_of_other_servers(host):
     assert not Access("box.lan").answers_to(host)
 
 
-def test_a_rebound_name_gets_nothing(client):
+def test_an_unknown_host_is_refused(client):
     answer = client.get("/v1/gallery", headers={"Host": "evil.example"})
     assert answer.status_code == 400
     assert answer.headers["content-type"] == "application/problem+json"
@@ -58,7 +58,7 @@ def test_wrong_credentials(guarded, value):
     assert guarded.get("/v1/gallery", headers={"Authorization": value.encode("latin-1")}).status_code == 401
 
 
-def test_a_login_is_a_cookie_that_scripts_and_other_sites_do_not_get(guarded):
+def test_a_login_sets_a_cookie_hidden_from_scripts_and_sites(guarded):
     assert guarded.post("/v1/login", json={"token": "wrong"}).status_code == 401
     answer = guarded.post("/v1/login", json={"token": TOKEN})
     assert answer.status_code == 204
@@ -70,13 +70,13 @@ def test_a_login_is_a_cookie_that_scripts_and_other_sites_do_not_get(guarded):
 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/x-www-form-urlencoded", "multipart/form-data"])
-def test_of_who_has_no_token_little_is_read(guarded, kind):
+def test_the_body_of_a_login_is_small(guarded, kind):
     body = b"[" + b"[]," * 2**16 + b"[]]"
     assert guarded.post("/v1/login", content=body, headers={"Content-Type": f"{kind}; boundary=x"}).status_code == 413
 
 
 @pytest.mark.parametrize("other", ['prefs={"a": 1}', "a b=1", "é=1", 'theme="dark', "x[y]=1", "=", "word"])
-def test_cookies_of_other_programs_do_no_harm(other):
+def test_cookies_of_other_programs_are_ignored(other):
     """A browser sends those of every port of a machine, and they may be anything."""
     access, name = Access("127.0.0.1", TOKEN), "cvnet_session"
     for cookies in (f"{other}; {name}={access.session}", f"{name}={access.session}; {other}"):
@@ -102,12 +102,12 @@ def test_without_a_token_nobody_logs_in(client):
     assert client.post("/v1/login", json={"token": ""}).status_code == 401
 
 
-def test_a_token_that_is_no_text(guarded):
+def test_a_token_of_invalid_text_is_refused(guarded):
     assert guarded.post("/v1/login", content=b'{"token": "\\ud800"}', headers=JSON).status_code == 401
 
 
 @pytest.mark.parametrize("path", ["/", "/page/app.js", "/v1/gallery", "/nothing"])
-def test_what_browsers_are_told(client, path):
+def test_every_response_has_security_headers(client, path):
     headers = client.get(path).headers
     policy = headers["content-security-policy"]
     assert "default-src 'none'" in policy
@@ -118,5 +118,5 @@ def test_what_browsers_are_told(client, path):
 @pytest.mark.parametrize(
     ("host", "own"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("box", False)]
 )
-def test_what_needs_a_token(host, own):
+def test_only_loopback_hosts_need_no_token(host, own):
     assert is_loopback(host) is own

@@ -1,4 +1,4 @@
-"""The API as its clients meet it, over fake engines."""
+"""API of the server, with fake engines."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def events_of(answer) -> list[tuple[str, dict]]:
 
 
 def expected(served, data: bytes, plan: Plan):
-    """What the engine itself finds."""
+    """The results of the engine without the server."""
 
     with Searcher(ScoringEngines(), served.snapshot.gallery) as searcher:
         return searcher.find(ScoringEngines().extract(decode(data)), plan)
@@ -67,7 +67,7 @@ def test_an_upload_is_searched_as_the_engine_does(client, served, photos, method
     assert content["query"] is None
 
 
-def test_a_gallery_image_is_searched_by_what_is_stored_of_it(client, photos):
+def test_a_gallery_image_is_searched_without_its_file(client, photos):
     photos[2].unlink()
     asked = {"id": id_of(photos[2]), "top_k": 3}
     by_json, by_form = client.post("/v1/search", json=asked).json(), client.post("/v1/search", data=asked).json()
@@ -76,7 +76,7 @@ def test_a_gallery_image_is_searched_by_what_is_stored_of_it(client, photos):
     assert (by_json["query"]["id"], by_json["query"]["path"]) == (id_of(photos[2]), str(photos[2]))
 
 
-def test_a_gallery_image_is_no_result_of_its_own(client, photos):
+def test_a_gallery_image_is_not_among_its_results(client, photos):
     for more in ({"rerank": 0}, {"method": "both"}, {"box": [0, 0, 40, 40]}, {"name": "view"}):
         found = client.post("/v1/search", json={"id": id_of(photos[2]), "top_k": IMAGES, **more}).json()["results"]
         assert {hit["path"] for hit in found} == {str(path) for path in photos} - {str(photos[2])}
@@ -96,7 +96,7 @@ def test_a_box_is_the_cropped_image(client, photos, tmp_path):
     assert {hit["id"]: hit["score"] for hit in stored} == pytest.approx(others, abs=1e-3)  # of other batches
 
 
-def test_a_stream_tells_the_global_ranking_then_scores_then_the_result(client, photos):
+def test_a_stream_sends_global_ranking_scores_and_result(client, photos):
     asked = {"id": id_of(photos[1]), "top_k": 12, "rerank": 9}
     plain = client.post("/v1/search", json=asked).json()
     events = events_of(client.post("/v1/search", json=asked, headers={"Accept": "text/event-stream"}))
@@ -110,8 +110,7 @@ def test_a_stream_tells_the_global_ranking_then_scores_then_the_result(client, p
     assert result["results"] == plain["results"]
 
 
-def test_fine_scores_few_in_full_and_says_which(client, photos):
-    """A score on pooled maps is told as what it is, in the result alone."""
+def test_coarse_to_fine_marks_the_resolution_of_scores(client, photos):
     asked = {"id": id_of(photos[1]), "top_k": 12, "rerank": 9, "rerank_full": 4}
     events = events_of(client.post("/v1/search", json=asked, headers={"Accept": "text/event-stream"}))
     assert [name for name, _ in events] == ["global", "scores", "result"]
@@ -132,7 +131,7 @@ def test_rerank_full_that_reaches_all_changes_nothing(client, photos, rerank_ful
     assert fined["results"] == plain["results"]
 
 
-def test_a_failure_on_the_way_is_the_last_event(client, photos, monkeypatch):
+def test_a_failure_in_a_stream_is_its_last_event(client, photos, monkeypatch):
     def damaged(*_):
         yield [0], np.zeros(1, np.float32)
         raise MemoryError
@@ -144,7 +143,7 @@ def test_a_failure_on_the_way_is_the_last_event(client, photos, monkeypatch):
     assert 'cvnet_errors_total{kind="busy"} 1.0' in client.get("/metrics").text
 
 
-def test_filters_narrow_a_search(client, photos, tmp_path):
+def test_searches_are_filtered_by_folder_and_name(client, photos, tmp_path):
     asked = {"id": id_of(photos[0]), "folder": str(tmp_path / "Abbey"), "name": "VIEW 1", "top_k": 50}
     content = client.post("/v1/search", json=asked).json()
     assert {hit["path"] for hit in content["results"]} == {str(photos[1]), str(photos[11])}
@@ -154,7 +153,7 @@ def test_filters_narrow_a_search(client, photos, tmp_path):
         assert (content["results"], content["pairs"], content["images"]) == ([], 0, 0)
 
 
-def test_dates_narrow_a_search_and_are_told(client, photos):
+def test_searches_are_filtered_by_date(client, photos):
     asked = {"id": id_of(photos[0]), "taken_from": "2019-06-03", "taken_to": "2019-06-04", "top_k": 50}
     content = client.post("/v1/search", json=asked).json()
     assert {(hit["path"], hit["taken"]) for hit in content["results"]} == {
@@ -193,14 +192,14 @@ def test_an_image_that_was_removed_since_the_gallery_was_opened(client, gallery,
     assert not (gallery / DAMAGED).exists()
 
 
-def test_a_gallery_image_is_no_result_of_its_own_shortlist(client, photos):
+def test_a_gallery_image_is_left_out_of_its_shortlist(client, photos):
     asked = {"id": id_of(photos[2]), "candidates": [str(path) for path in photos[1:4]]}
     for more in ({}, {"box": [0, 0, 40, 40]}):
         found = client.post("/v1/rerank", json=asked | more).json()["results"]
         assert {hit["path"]: hit["before"] for hit in found} == {str(photos[1]): 1, str(photos[3]): 3}
 
 
-def test_an_external_shortlist_is_put_in_order(client, photos):
+def test_an_external_shortlist_is_reranked(client, photos):
     names = [str(photos[7]), id_of(photos[2]), id_of(photos[9]), str(photos[2])]
     for sent in (
         {"json": {"id": id_of(photos[5]), "candidates": names}},
@@ -244,7 +243,7 @@ def test_the_gallery_and_its_images(client, photos, tmp_path):
     problem(client.get("/v1/images", params={"limit": 0}), 422, "invalid-request")
 
 
-def test_images_are_served_by_id_alone_and_as_they_were(client, photos):
+def test_images_are_served_by_id_and_only_if_unchanged(client, photos):
     answer = client.get(f"/v1/images/{id_of(photos[0])}")
     assert (answer.content, answer.headers["content-type"]) == (photos[0].read_bytes(), "image/jpeg")
     assert "sandbox" in answer.headers["content-security-policy"]
@@ -260,7 +259,7 @@ def test_images_are_served_by_id_alone_and_as_they_were(client, photos):
     problem(client.post("/v1/search", json={"id": id_of(photos[0]), "box": [0, 0, 40, 40]}), 410, "changed-image")
 
 
-def test_a_webp_photo_is_served_as_one_whatever_the_machine_knows(client, served, gallery, tmp_path, monkeypatch):
+def test_webp_is_served_without_mime_types_of_the_system(client, served, gallery, tmp_path, monkeypatch):
     monkeypatch.setattr(mimetypes, "_db", mimetypes.MimeTypes())  # no /etc/mime.types
     path = photo(tmp_path / "new.webp", seed=99)  # as its name says, that is
     add(gallery, [path])
@@ -268,7 +267,7 @@ def test_a_webp_photo_is_served_as_one_whatever_the_machine_knows(client, served
     assert client.get(f"/v1/images/{id_of(path)}").headers["content-type"] == "image/webp"
 
 
-def test_a_gallery_that_has_grown(client, served, gallery, tmp_path):
+def test_new_images_are_found_after_a_refresh(client, served, gallery, tmp_path):
     new = photo(tmp_path / "new.jpg", seed=99)
     add(gallery, [new])
     served.refresh()
@@ -288,7 +287,7 @@ def test_a_gallery_that_has_grown(client, served, gallery, tmp_path):
     ids=["text", "empty", "small", "huge"],
 )
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
-def test_unusable_uploads(client, data, message, accept):
+def test_unusable_uploads_are_problems(client, data, message, accept):
     answer = client.post("/v1/search", files={"image": data}, headers={"Accept": accept})
     assert message in problem(answer, 422, "unusable-image")
 
@@ -307,12 +306,12 @@ def test_unusable_uploads(client, data, message, accept):
         ({"method": "superglobal", "rerank_full": "3"}, "body: rerank_full 3: superglobal scores no pair"),
     ],
 )
-def test_fields_that_do_not_fit(client, fields, message):
+def test_invalid_fields_are_problems(client, fields, message):
     assert message in problem(client.post("/v1/search", data=fields or {"top_k": "3"}), 422, "invalid-request")
 
 
 @pytest.mark.parametrize("box", ["0,0,1000,10", "50,10,20,60", "0,0,nan,50"])
-def test_boxes_that_miss_the_image(client, photos, box):
+def test_boxes_outside_the_image_are_problems(client, photos, box):
     answer = client.post("/v1/search", files={"image": photos[0].read_bytes()}, data={"box": box})
     assert "bbox" in problem(answer, 422, "unusable-image")
 
@@ -331,18 +330,18 @@ def test_boxes_that_miss_the_image(client, photos, box):
         ("application/json", json.dumps(dict.fromkeys(map(str, range(request_body.MAX_FIELDS + 1)))).encode(), 400),
     ],
 )
-def test_malformed_bodies(client, kind, body, status):
+def test_malformed_bodies_are_problems(client, kind, body, status):
     answer = client.post("/v1/search", content=body, headers={"Content-Type": kind})
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_an_upload_that_is_too_long_is_refused_while_it_arrives(client):
+def test_a_too_large_upload_is_refused(client):
     answer = client.post("/v1/search", files={"image": bytes(request_body.MAX_UPLOAD_BYTES)})
     problem(answer, 413, "too-large")
 
 
-def test_a_body_of_no_declared_length_is_read_no_further_than_it_may_be():
+def test_an_endless_body_is_read_up_to_the_limit():
     read = []
 
     class Endless:
@@ -363,7 +362,7 @@ def test_a_body_of_no_declared_length_is_read_no_further_than_it_may_be():
     assert sum(read) == 2**25 + 2**20
 
 
-def test_nothing_uploaded_touches_a_disk(client, photos, monkeypatch):
+def test_uploads_are_never_written_to_disk(client, photos, monkeypatch):
     def refuse(*_arguments, **_options):
         pytest.fail("a temporary file was made")
 
@@ -373,7 +372,7 @@ def test_nothing_uploaded_touches_a_disk(client, photos, monkeypatch):
     assert answer.status_code == 200, answer.text
 
 
-def test_a_full_queue_is_told_at_once(serve, photos):
+def test_a_full_queue_is_refused_at_once(serve, photos):
     client = serve(scheduler=Scheduler(capacity=0))
     for answer in (
         client.post("/v1/search", files={"image": photos[0].read_bytes()}),
@@ -386,7 +385,7 @@ def test_a_full_queue_is_told_at_once(serve, photos):
     assert client.get("/healthz").status_code == 200
 
 
-def test_the_deadline_is_told_when_it_comes_whatever_the_engines_do(serve, photos, monkeypatch):
+def test_the_deadline_does_not_wait_for_the_engines(serve, photos, monkeypatch):
     scheduler = Scheduler()
     monkeypatch.setattr(scheduler, "start", lambda: None)  # no step is ever taken
     client = serve(scheduler=scheduler)
@@ -408,7 +407,7 @@ class OneStep(Scheduler):
         return job
 
 
-def test_a_search_past_its_deadline_lets_the_gallery_go(serve, served, gallery, photos, tmp_path):
+def test_a_search_past_its_deadline_releases_the_gallery(serve, served, gallery, photos, tmp_path):
     client = serve(scheduler=OneStep())
     asked = {"id": id_of(photos[0]), "deadline_s": 0.1}
     events = events_of(client.post("/v1/search", json=asked, headers={"Accept": "text/event-stream"}))
@@ -421,7 +420,7 @@ def test_a_search_past_its_deadline_lets_the_gallery_go(serve, served, gallery, 
     assert before() is None
 
 
-def test_an_error_of_ours_in_the_middle_of_a_stream_is_in_the_log(client, photos, monkeypatch, caplog):
+def test_an_unexpected_error_in_a_stream_is_logged(client, photos, monkeypatch, caplog):
     def failing(*_):
         yield [0], np.zeros(1, np.float32)
         raise KeyError("secret")
@@ -434,7 +433,7 @@ def test_an_error_of_ours_in_the_middle_of_a_stream_is_in_the_log(client, photos
     assert "KeyError: 'secret'" in caplog.text
 
 
-def test_errors_of_ours_are_problems_that_tell_nothing(client, served, photos, monkeypatch):
+def test_unexpected_errors_disclose_nothing(client, served, photos, monkeypatch):
     monkeypatch.setattr(served.snapshot.searcher, "steps", lambda *_: {}["secret"])
     detail = problem(client.post("/v1/search", json={"id": id_of(photos[0])}), 500, "internal")
     assert "secret" not in detail
@@ -463,7 +462,7 @@ def test_metrics(client, photos):
         assert line in text
 
 
-def test_openapi_tells_of_uploads_and_problems(client):
+def test_openapi_describes_uploads_and_problems(client):
     paths = client.get("/openapi.json").json()["paths"]
     assert {"/v1/search", "/v1/rerank", "/v1/descriptors", "/v1/images/{id}/thumbnail", "/readyz"} <= set(paths)
     search = paths["/v1/search"]["post"]
@@ -480,7 +479,7 @@ class Leaver:
         return {"type": "http.disconnect"}
 
 
-def test_a_client_that_goes_away_cancels_its_job(client):
+def test_a_disconnected_client_cancels_its_job(client):
     """Waited for or streamed: the job is cancelled, and its work closed at its next turn."""
     service, log = client.app._app.state.service, []
 

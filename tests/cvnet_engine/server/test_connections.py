@@ -11,7 +11,7 @@ from cvnet_engine.server.served_gallery import id_of
 
 
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
-def test_a_client_that_hangs_up_takes_its_search_with_it(run, photos, accept):
+def test_a_closed_connection_cancels_its_search(run, photos, accept):
     server = run()
     server.engines.gate.clear()
     body = json.dumps({"id": id_of(photos[0])})

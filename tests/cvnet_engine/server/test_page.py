@@ -146,7 +146,7 @@ def test_a_permalink_filters_and_the_keyboard(run, visit, photos, tmp_path):
     expect(page.locator("#results")).to_be_focused()
 
 
-def test_an_unreadable_upload_is_explained_and_a_dark_page_is_legible(run, visit):
+def test_an_unreadable_upload_is_explained_on_a_dark_page(run, visit):
     page = visit(run().url, color_scheme="dark")
     expect(page.locator(".hit img")).to_have_count(IMAGES)
     require_accessible(page)
@@ -168,7 +168,7 @@ def test_an_empty_gallery_says_how_to_fill_it(run, visit, tmp_path):
     expect(page.locator(".empty")).to_contain_text("cvnet-engine index")
 
 
-def test_a_server_that_is_gone_is_waited_for(run, visit, photos):
+def test_the_page_waits_for_a_stopped_server(run, visit, photos):
     server = run()
     page = visit(server.url)
     expect(page.locator(".hit img")).to_have_count(IMAGES)
@@ -181,7 +181,7 @@ def test_a_server_that_is_gone_is_waited_for(run, visit, photos):
     expect(page.locator("#trouble")).to_be_hidden()
 
 
-def test_a_server_that_is_killed_in_the_middle_of_a_search_is_waited_for(run, visit, gallery, photos):
+def test_the_page_waits_for_a_server_killed_during_a_search(run, visit, gallery, photos):
     command = [sys.executable, "-m", "tests.cvnet_engine.server.running", gallery]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process, contextlib.ExitStack() as end:
         end.callback(process.kill)
@@ -248,7 +248,7 @@ def test_a_photo_is_pasted_or_dropped(run, visit, photos, way):
 
 
 @pytest.mark.parametrize(("clipboard", "told"), [("undefined", "Not allowed"), ("{async writeText() {}}", "Copied")])
-def test_a_button_says_whether_it_copied_and_what_it_does_again(run, visit, photos, clipboard, told):
+def test_a_button_reports_copying_then_shows_its_label(run, visit, photos, clipboard, told):
     """A page over plain HTTP from another machine has no clipboard."""
     page = visit(f"{run().url}#id={id_of(photos[0])}")
     finished(page)
@@ -261,7 +261,7 @@ def test_a_button_says_whether_it_copied_and_what_it_does_again(run, visit, phot
 
 
 @pytest.mark.parametrize("options", [{}, PHONE], ids=["desktop", "phone"])
-def test_near_identical_photos_are_folded(run, visit, gallery, photos, tmp_path, options):
+def test_near_duplicates_are_folded(run, visit, gallery, photos, tmp_path, options):
     copies = [photos[3].with_name(f"copy {number}.jpg") for number in range(3)]
     for copy in copies:
         copy.write_bytes(photos[3].read_bytes())
@@ -306,14 +306,14 @@ def test_dates_are_shown_and_filter(run, visit):
     require_accessible(page)
 
 
-def test_without_a_date_there_is_nothing_to_filter_by(run, visit, tmp_path):
+def test_a_gallery_without_dates_has_no_date_filter(run, visit, tmp_path):
     add(tmp_path / "undated", [photo(tmp_path / "undated.jpg")])
     page = visit(run(tmp_path / "undated").url)
     expect(page.locator(".hit img")).to_have_count(1)
     expect(page.get_by_label("Taken from")).to_be_hidden()
 
 
-def test_the_token_is_asked_for_once(run, visit):
+def test_the_page_asks_for_the_token_once(run, visit):
     page = visit(run(token=TOKEN).url)
     expect(page.locator("#search")).to_be_hidden()
     page.get_by_label("Access token of this server").fill("wrong")

@@ -23,7 +23,7 @@ def run(scheduler: Scheduler) -> None:
         pass
 
 
-def test_jobs_take_turns_and_a_short_one_is_not_stuck_behind_a_long_one():
+def test_jobs_take_turns():
     scheduler, log = Scheduler(), []
     scheduler.submit(steps("long", 100, log), lambda _: None)
     scheduler.turn()
@@ -34,7 +34,7 @@ def test_jobs_take_turns_and_a_short_one_is_not_stuck_behind_a_long_one():
     assert log[-2:] == ["long99", "long closed"]
 
 
-def test_events_arrive_in_order_and_the_last_says_so():
+def test_events_arrive_in_order_and_end_with_finished():
     scheduler, events = Scheduler(), []
     scheduler.submit(iter("abc"), events.append)
     run(scheduler)
@@ -56,7 +56,7 @@ def test_an_error_ends_its_job_alone():
     assert other == ["x", "y", "z", Finished()]
 
 
-def test_what_is_cancelled_does_no_more_and_is_closed():
+def test_a_cancelled_job_is_closed_without_another_step():
     scheduler, log, events = Scheduler(), [], []
     job = scheduler.submit(steps("a", 9, log), events.append)
     scheduler.turn()
@@ -66,7 +66,7 @@ def test_what_is_cancelled_does_no_more_and_is_closed():
     assert events == [0]
 
 
-def test_a_job_cancelled_within_a_step_delivers_nothing_of_it():
+def test_a_job_cancelled_during_a_step_delivers_nothing():
     scheduler, events = Scheduler(), []
 
     def own():
@@ -80,7 +80,7 @@ def test_a_job_cancelled_within_a_step_delivers_nothing_of_it():
     assert len(scheduler) == 0
 
 
-def test_the_queue_is_bounded_and_says_when_to_come_back():
+def test_the_queue_is_bounded():
     scheduler = Scheduler(capacity=2)
     for _ in range(2):
         scheduler.submit(iter("a"), lambda _: None)
@@ -99,7 +99,7 @@ def test_a_cancelled_job_makes_room():
     scheduler.require_room()
 
 
-def test_closing_tells_what_was_not_done():
+def test_closing_ends_unfinished_jobs_with_an_error():
     scheduler, log, events = Scheduler(), [], []
     scheduler.submit(steps("a", 9, log), events.append)
     scheduler.turn()
@@ -110,7 +110,7 @@ def test_closing_tells_what_was_not_done():
         scheduler.submit(iter("a"), events.append)
 
 
-def test_the_thread_does_all_that_is_submitted():
+def test_the_thread_runs_all_submitted_jobs():
     import queue
 
     scheduler, events = Scheduler(), queue.Queue()

@@ -27,7 +27,7 @@ from tests.galleries import INFO, NoPairs, photographs
 from tests.pictures import photo
 
 
-def test_ids_are_of_paths_and_lead_back(served, photos):
+def test_ids_and_paths_lead_to_rows(served, photos):
     snapshot = served.snapshot
     assert len({snapshot.id(row) for row in range(IMAGES)}) == IMAGES
     for path in photos:
@@ -81,7 +81,7 @@ def test_a_file_is_read_as_it_was_indexed(served, photos):
         snapshot.read(row)
 
 
-def test_a_gallery_that_grows_is_opened_again_and_the_old_one_closed(served, gallery, tmp_path):
+def test_a_changed_gallery_is_reopened_and_the_old_one_closed(served, gallery, tmp_path):
     assert not served.refresh()
     before = served.snapshot
     add(gallery, [photo(tmp_path / "new.jpg", seed=99)])
@@ -95,7 +95,7 @@ def test_a_gallery_that_grows_is_opened_again_and_the_old_one_closed(served, gal
     assert not served.refresh()
 
 
-def test_what_was_replaced_is_not_mapped_any_more_before_python_looks_for_cycles(served, gallery, tmp_path):
+def test_replaced_snapshots_are_unmapped_without_garbage_collection(served, gallery, tmp_path):
     def mapped():
         return sum("columns" in line for line in Path("/proc/self/maps").read_text().splitlines())
 
@@ -127,7 +127,7 @@ def test_a_gallery_that_cannot_be_laid_out_is_closed(gallery):
         opened[0].features(0)
 
 
-def test_it_is_looked_at_again_after_whatever_went_wrong(serve, served, monkeypatch):
+def test_refreshing_goes_on_after_any_error(serve, served, monkeypatch):
     looks = threading.Semaphore(0)
 
     def refresh():
@@ -140,7 +140,7 @@ def test_it_is_looked_at_again_after_whatever_went_wrong(serve, served, monkeypa
     assert all(looks.acquire(timeout=60) for _ in range(2))
 
 
-def test_a_gallery_of_another_model_is_not_taken_on(served, gallery, tmp_path):
+def test_a_gallery_of_another_model_is_refused(served, gallery, tmp_path):
     snapshot = served.snapshot
     add(gallery, [photo(tmp_path / "new.jpg", seed=99)])
     write_info(gallery, replace(INFO, features_id="other"))
@@ -151,7 +151,7 @@ def test_a_gallery_of_another_model_is_not_taken_on(served, gallery, tmp_path):
         ServedGallery(gallery, INFO, ScoringEngines())
 
 
-def test_an_approximate_index_is_searched_by_until_it_is_taken_away(approximate_gallery, tmp_path):
+def test_the_approximate_index_is_used_until_it_is_removed(approximate_gallery, tmp_path):
     gallery = shutil.copytree(approximate_gallery, tmp_path / "g")
     query = Features(photographs(np.array([3]), 5)[0], ())
 

@@ -1,4 +1,4 @@
-"""A gallery in two parts answers as one; where a part does not answer, the API says what is missing."""
+"""API over two shard workers: results equal those of one process; missing images are reported."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def whole(gallery) -> Iterator[TestClient]:
 
 
 @pytest.mark.parametrize("asked", [{"rerank": 9}, {"top_k": 3, "name": "VIEW 1"}, {"box": [4, 4, 60, 60]}])
-def test_what_is_found_is_what_is_found_in_one_place(whole, spread, photos, asked):
+def test_results_equal_those_of_one_process(whole, spread, photos, asked):
     query = {"id": id_of(photos[1]), "top_k": IMAGES} | asked
     found, expected = (one.post("/v1/search", json=query).json() for one in (spread, whole))
     assert found["results"] == expected["results"]
@@ -100,7 +100,7 @@ def test_what_is_found_is_what_is_found_in_one_place(whole, spread, photos, aske
     assert (expected["partial"], expected["missing"]) == (False, None)
 
 
-def test_what_is_missing_is_told_in_answers_and_streams(spread, parts, photos):
+def test_responses_report_missing_images(spread, parts, photos):
     parts[0].lost = True
     query = {"id": id_of(photos[1]), "top_k": IMAGES, "rerank": IMAGES}  # its stored features can be read all the same
     events = events_of(spread.post("/v1/search", json=query, headers={"Accept": "text/event-stream"}))
@@ -115,7 +115,7 @@ def test_what_is_missing_is_told_in_answers_and_streams(spread, parts, photos):
     assert (len(answered["results"]), answered["missing"]["images"]) == (1, 1)
 
 
-def test_without_any_part_the_answer_is_to_try_again(spread, parts, photos):
+def test_without_any_worker_the_search_is_refused(spread, parts, photos):
     for part in parts:
         part.lost = True
     answer = spread.post("/v1/search", json={"id": id_of(photos[1])})
@@ -123,7 +123,7 @@ def test_without_any_part_the_answer_is_to_try_again(spread, parts, photos):
     assert answer.headers["retry-after"]
 
 
-def test_a_gallery_that_grows_is_laid_out_anew(spread, spread_gallery, gallery, photos, tmp_path):
+def test_a_changed_gallery_is_divided_again(spread, spread_gallery, gallery, photos, tmp_path):
     add(gallery, [photo(tmp_path / "new.jpg", seed=99)])
     assert spread_gallery.refresh()
     assert spread.post("/v1/search", json={"id": id_of(photos[1])}).json()["images"] == IMAGES + 1
