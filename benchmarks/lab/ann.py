@@ -7,7 +7,7 @@ Collections of descriptors are generated, and both kinds of search are timed in 
                 and the variance within groups `VIEWS` photographs of each place.
     stretched   the same spectrum over 2048 / `LIVE` times as many directions, because the demonstration model uses
                 only `LIVE` of the 2048 values.
-    random      uniform on the sphere, the worst case: there is no structure that an index could use.
+    random      uniform on the sphere, the worst case: it has nothing that an index could use.
 
 A query is another photograph of a random place. The generated directions are the coordinate axes, because an index
 computes its principal directions itself.

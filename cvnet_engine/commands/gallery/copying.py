@@ -117,4 +117,4 @@ def export_gallery(options: ExportOptions) -> None:
         with console.progress("exporting", len(gallery)) as advance, writing_atomically(options.out) as stream:
             write(gallery, stream, options.maps, advance)
         images = len(gallery)
-    console.say(f"{options.out}: {images:,} images, {decimal(options.out.stat().st_size)}")
+    console.say(f"{options.out}: {counted(images, 'image')}, {decimal(options.out.stat().st_size)}")
