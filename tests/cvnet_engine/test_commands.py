@@ -186,7 +186,7 @@ def test_index_repairs_a_damaged_gallery(cli, bundle, gallery, query, data, tmp_
     assert_one_line(cli(*search), "features damaged in the gallery", "run 'cvnet-engine index'")
     mended = cli("index", data / "tiny" / "jpg", "--bundle", bundle, "--gallery", path)
     assert (mended.code, mended.err) == (0, "")
-    assert "lost from shard-00000.sqlite: 1 image, damaged maps: 1 image; of the images given" in mended.out
+    assert "lost from shard-00000.sqlite: 1 image, damaged maps: 1 image; those of its images" in mended.out
     assert "1 added, 1 updated, 8 unchanged" in mended.out
     assert cli(*search).code == 0
 
