@@ -4,13 +4,13 @@
 
 Each step uses a batch of pairs of crops. The loss is the sum of three contrastive losses: of descriptors; of stage-3
 features at corresponding points, projected and L2-normalised as in the reranker; of such features across two of the
-reranker's scales.
+reranker's scales. Features of the same subject or point attract each other, others repel.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -19,40 +19,35 @@ import torch
 import typer
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
 import scenes
 from cvnet_engine.cvnet.model import CVNet
+from cvnet_engine.engine.geometry import STRIDE_PX
 from cvnet_engine.export.reranker import UnitMaps
-from training.checkpoints import Progress
-from training.losses import contrast, local_contrast
-from training.pairs import Pairs, Sources, normalised
-from training.processes import average_gradients, one_thread, start, together
-from training.slim import Widths, channels_last, slim_model
+from training import stages
+from training.pairs import Pairs, normalised, subjects_of_collages
+from training.photographs import subjects_of_scenes
+from training.slim import channels_last, slim_model
 
-SAVED_EVERY = 50  # steps
-NOTED_EVERY = 10
+TEMPERATURE = 0.07  # of all contrastive losses
+NEAR_PX = 24  # points of one crop closer than this are not used as negatives
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(stages.Recipe):
     """Parameters of the first stage."""
 
     seed: int = 0
-    widths: Widths = field(default_factory=Widths)
     steps: int = 1200
-    processes: int = 2
+    rate: float = 3e-3
+    warm_up: int = 30
+    decay: float = 0.02
     batch: int = 32  # pairs per process
     collages: int = 600
-    rate: float = 3e-3
-    warm_up: int = 30  # steps
-    decay: float = 0.02
-    global_temperature: float = 0.07
-    local_temperature: float = 0.07
-    local_share: float = 1.0  # weight of the local losses
 
 
-def losses(model: CVNet, crops: Tensor, points: Tensor, scales: tuple[int, int], recipe: Recipe) -> dict[str, Tensor]:
+def losses(model: CVNet, crops: Tensor, points: Tensor, scales: tuple[int, int]) -> dict[str, Tensor]:
     """Return the losses of a batch.
 
     Args:
@@ -66,50 +61,70 @@ def losses(model: CVNet, crops: Tensor, points: Tensor, scales: tuple[int, int],
         unit_maps = UnitMaps(model.reranker)(feature_map)  # three (2P, 256, h_s, w_s)
     first, second = F.normalize(descriptors.float(), dim=1).chunk(2)
     halves = [unit_map.chunk(2) for unit_map in unit_maps]
-
-    def local(i: int, j: int) -> Tensor:
-        return local_contrast(halves[i][0], halves[j][1], points, size, recipe.local_temperature)
-
+    i, j = scales
     return {
-        "global": contrast(first, second, recipe.global_temperature),
-        "local": recipe.local_share * local(2, 2),
-        "across": recipe.local_share / 2 * local(*scales),
+        "global": contrast(first, second),
+        "local": local_contrast(halves[2][0], halves[2][1], points, size),
+        "across": 0.5 * local_contrast(halves[i][0], halves[j][1], points, size),
     }
 
 
-def train(rank: int, recipe: Recipe, pairs: Pairs, folder: Path, workers: int = 1) -> None:
-    """Run one of the processes of this stage, from the folder's checkpoint to the end.
+def contrast(a: Tensor, b: Tensor, void: Tensor | None = None) -> Tensor:
+    """Return the symmetric InfoNCE loss (van den Oord et al., 2018): row i of `a` matches only row i of `b`.
 
-    Raises:
-        WeightsError: see `Progress.resume`.
+    Args:
+        a, b: (N, C) unit vectors.
+        void: (N, N) bool, pairs to ignore.
     """
+    logits = a.float() @ b.float().T / TEMPERATURE
+    if void is not None:
+        logits = logits.masked_fill(void, -1e4)
+    labels = torch.arange(len(a))
+    return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+
+
+def local_contrast(first: Tensor, second: Tensor, points: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the `contrast` of feature vectors at corresponding points of all pairs.
+
+    Args:
+        first, second: L2-normalised feature maps (P, C, h', w') of the two crops of each pair.
+        points: (P, 2, N, 2) px in crops of `size` (height, width); NaN for missing points.
+    """
+    valid = points[:, 0, :, 0].isfinite()  # (P, N)
+    points = points.nan_to_num(0.0)
+    a, b = (sample(m, points[:, side], size)[valid] for side, m in enumerate((first, second)))  # (M, C)
+    return contrast(a, b, too_near(points, valid))
+
+
+def sample(unit_map: Tensor, points: Tensor, size: tuple[int, int]) -> Tensor:
+    """Interpolate a feature map at pixels (P, N, 2) of the crops; returns unit vectors (P, N, C)."""
+    last = torch.tensor([size[1], size[0]]).sub(1).div(STRIDE_PX, rounding_mode="floor")  # the full map's last position
+    grid = 2 * points / STRIDE_PX / last - 1
+    sampled = F.grid_sample(unit_map.float(), grid[:, None], align_corners=True, padding_mode="border")  # (P, C, 1, N)
+    return F.normalize(sampled[:, :, 0].transpose(1, 2), dim=2)
+
+
+def too_near(points: Tensor, valid: Tensor) -> Tensor:
+    """Return (M, M) bool over the valid points: different points of one pair that are close in either crop."""
+    pair, number = valid.nonzero(as_tuple=True)
+    kept = points.transpose(1, 2)[pair, number]  # (M, 2, 2)
+    first, second = (torch.cdist(kept[:, side], kept[:, side]) < NEAR_PX for side in range(2))
+    return ((first | second) & (pair[:, None] == pair)).fill_diagonal_(False)
+
+
+def train(rank: int, recipe: Recipe, pairs: Pairs, folder: Path, workers: int = 1) -> None:
+    """Run one of the processes of this stage, see `stages.train`."""
     torch.manual_seed(recipe.seed)
     model = channels_last(slim_model(recipe.widths)).train()
     optimizer = torch.optim.AdamW(parameter_groups(model, recipe.decay), recipe.rate)
-    progress = Progress(folder, "backbone", repr(recipe), model, optimizer)
-    progress.resume()
-    batches = range(progress.step * recipe.processes + rank, recipe.steps * recipe.processes, recipe.processes)
-    with together(rank, recipe.processes, folder):
-        for crops, points in DataLoader(Subset(pairs, batches), None, num_workers=workers):
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.rate * schedule(progress.step, recipe.steps, recipe.warm_up)
-            scales = np.random.default_rng((recipe.seed, progress.step, 1)).integers(0, 3, 2).tolist()
-            parts = losses(model, crops, points, scales, recipe)
-            optimizer.zero_grad()
-            torch.autograd.backward(torch.stack(list(parts.values())).sum())
-            average_gradients(model)
-            optimizer.step()
-            progress.step += 1
-            if rank == 0:
-                keep(progress, recipe.steps, {name: part.item() for name, part in parts.items()})
 
+    def losses_from(first: int) -> Iterator[dict[str, Tensor]]:
+        batches = range(first * recipe.processes + rank, recipe.steps * recipe.processes, recipe.processes)
+        for step, (crops, points) in enumerate(DataLoader(pairs, None, sampler=batches, num_workers=workers), first):
+            i, j = np.random.default_rng((recipe.seed, step, 1)).integers(0, 3, 2).tolist()
+            yield losses(model, crops, points, (i, j))
 
-def keep(progress: Progress, steps: int, facts: dict[str, float]) -> None:
-    """Log and save at their intervals."""
-    if progress.step % NOTED_EVERY == 0:
-        progress.note(**{name: round(value, 4) for name, value in facts.items()})
-    if progress.step % SAVED_EVERY == 0 or progress.step == steps:
-        progress.save()
+    stages.train(rank, recipe, stages.Progress(folder, "backbone", recipe, model, optimizer), losses_from)
 
 
 def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, object]]:
@@ -121,27 +136,19 @@ def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, object]]:
     ]
 
 
-def schedule(step: int, steps: int, warm_up: int) -> float:
-    """Return the factor of the learning rate: linear warm-up, then half a cosine down to 0."""
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up)))
-
-
 def main(
     folder: Annotated[Path, typer.Argument(help="For the checkpoint and the log.")],
     photographs: Annotated[Path, typer.Option(help="Written by training.photographs.")],
 ) -> None:
     """Train the narrow backbone and the reranker's projections."""
-    one_thread()
+    stages.one_thread()
     recipe = Recipe()
     kinds = (
-        Sources.of_scenes(photographs, scenes.TRAINING.scenes),
-        Sources.of_collages(recipe.seed, recipe.collages),
+        subjects_of_scenes(photographs, scenes.TRAINING.scenes),
+        subjects_of_collages(recipe.seed, recipe.collages),
     )
-    pairs = Pairs(recipe.seed, kinds, recipe.batch, recipe.steps * recipe.processes)
     folder.mkdir(parents=True, exist_ok=True)
-    start(train, (recipe, pairs, folder), recipe.processes)
+    stages.start(train, (recipe, Pairs(recipe.seed, kinds, recipe.batch), folder), recipe.processes)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 import scenes
@@ -20,7 +19,6 @@ from cvnet_engine.benchmarks.accuracy.evaluation import GLOBAL, Task, evaluate
 from cvnet_engine.benchmarks.accuracy.protocol import SETUPS
 from cvnet_engine.benchmarks.methods.reference import reference
 from cvnet_engine.engine.gallery.map_codecs import HalfCodec
-from training.backbone import Recipe
 from training.verifier import load
 
 SHORTLIST = 20
@@ -29,15 +27,13 @@ SHORTLIST = 20
 def main(
     folder: Annotated[Path, typer.Argument(help="Where training leaves its checkpoints.")],
     data_dir: Annotated[Path, typer.Argument(help="Folder of data sets.")],
-    test: Annotated[bool, typer.Option("--test", help="The test scenes.")] = False,
-    threads: Annotated[int, typer.Option(min=1)] = 2,
+    test: Annotated[bool, typer.Option("--test", help="Use the test scenes.")] = False,
 ) -> None:
     """Print mAP in percent, global and reranked, in the Easy, Medium and Hard setups."""
-    torch.set_num_threads(threads)
     which = scenes.TEST if test else scenes.VALIDATION
     scenes.write(which, data_dir)
     dataset = load_dataset(data_dir, which.name)
-    engines = reference(load(folder, Recipe().widths))
+    engines = reference(load(folder))
     described = [engines.extract_from(path) for path in dataset.images]
     shortlists = (SHORTLIST,) if (folder / "verifier.pt").is_file() else ()
     outcome = evaluate(Task(dataset, shortlists), Database.as_kept(described, HalfCodec()), lambda: engines)

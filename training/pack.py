@@ -19,7 +19,6 @@ from cvnet_engine.cvnet import demo
 from cvnet_engine.cvnet.checkpoint import published_name
 from cvnet_engine.cvnet.model import CVNet
 from cvnet_engine.engine.files import write_atomically
-from training.backbone import Recipe
 from training.verifier import load
 
 
@@ -39,14 +38,11 @@ def stored(tensor: Tensor) -> np.ndarray:
     return tensor.contiguous().numpy().astype(np.float16 if tensor.ndim > 1 else np.float32)
 
 
-def main(
-    folder: Annotated[Path, typer.Argument(help="Where training left its checkpoints.")],
-    out: Annotated[Path, typer.Option(help="The file to write.")] = demo.FILE,
-) -> None:
+def main(folder: Annotated[Path, typer.Argument(help="Where training left its checkpoints.")]) -> None:
     """Write the demonstration model's file."""
-    content = packed(load(folder, Recipe().widths))
-    write_atomically(out, content)
-    sys.stdout.write(f"{out}: {len(content) / 1e6:.2f} MB, SHA-256 {hashlib.sha256(content).hexdigest()}\n")
+    content = packed(load(folder))
+    write_atomically(demo.FILE, content)
+    sys.stdout.write(f"{demo.FILE}: {len(content) / 1e6:.2f} MB, SHA-256 {hashlib.sha256(content).hexdigest()}\n")
 
 
 if __name__ == "__main__":

@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import io
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,43 +19,23 @@ from rich.progress import track
 
 import scenes
 from cvnet_engine.engine.contract import Array
+from cvnet_engine.engine.errors import DatasetError
 from cvnet_engine.engine.files import write_atomically
+from training.views import Source, Subjects
 
 JPEG_QUALITY = 92
-MASK_STEP_PX = 8  # pixels per cell of `Photograph.seen`
+MASK_STEP_PX = 8  # pixels per cell of `Source.seen`
+PROCESSES = 2
 
 
-@dataclass(frozen=True)
-class Photograph:
-    """An image of a façade.
-
-    Attributes:
-        jpeg: the encoded image.
-        to_picture: homography (3, 3) from façade coordinates to pixels; façade coordinates are fractions of its width
-            and height, from the lower left.
-        seen: (H/8, W/8) bool, True where the façade is visible.
-    """
-
-    jpeg: Array
-    to_picture: Array
-    seen: Array
-
-    def picture(self) -> Array:
-        """Decode the image, (H, W, 3) uint8, BGR."""
-        decoded = cv2.imdecode(self.jpeg, cv2.IMREAD_COLOR)
-        assert decoded is not None  # `photograph` encoded it
-        return decoded
-
-
-def photograph(seed: int, index: int, number: int, size: tuple[int, int]) -> Photograph:
-    """Render view `number` of a scene."""
+def photograph(seed: int, index: int, number: int, size: tuple[int, int]) -> dict[str, Array]:
+    """Render view `number` of a scene: its JPEG file, and `to_picture` and `seen` of its `Source`."""
     scene, view = scenes.build_scene(seed, index), scenes.choose_view(seed, index, number, size)
     done, jpeg = cv2.imencode(".jpg", scenes.render(scene, view), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     assert done
-    facade = scene.main
-    plane = np.array([[facade.width_m, 0, 0], [0, facade.height_m, 0], [0, 0, 0], [0, 0, 1]])
+    plane = np.array([[scene.main.width_m, 0, 0], [0, scene.main.height_m, 0], [0, 0, 0], [0, 0, 1]])
     seen = scenes.silhouette(scene, view)[MASK_STEP_PX // 2 :: MASK_STEP_PX, MASK_STEP_PX // 2 :: MASK_STEP_PX]
-    return Photograph(jpeg, view.camera(facade, view.size) @ plane, seen)
+    return {"jpeg": jpeg, "to_picture": view.camera(scene.main, view.size) @ plane, "seen": seen}
 
 
 def write_scene(folder: Path, which: scenes.SceneSet, index: int) -> None:
@@ -68,39 +47,54 @@ def write_scene(folder: Path, which: scenes.SceneSet, index: int) -> None:
     arrays: dict[str, Array] = {}
     for number in range(which.views):
         shot = photograph(which.seed, index, number, which.size)
-        arrays |= {f"{field}_{number}": value for field, value in vars(shot).items()}
+        arrays |= {f"{field}_{number}": value for field, value in shot.items()}
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **arrays)
     write_atomically(file, content.getvalue())
 
 
-def read_scene(file: Path) -> list[Photograph]:
+def read_scene(file: Path) -> tuple[Source, ...]:
+    """Read and decode the photographs of one scene."""
+    found = []
     with np.load(file) as arrays:
-        count = sum(name.startswith("jpeg_") for name in arrays.files)
-        fields = ("jpeg", "to_picture", "seen")
-        return [Photograph(*(arrays[f"{field}_{number}"] for field in fields)) for number in range(count)]
+        for number in range(sum(name.startswith("jpeg_") for name in arrays.files)):
+            picture = cv2.imdecode(arrays[f"jpeg_{number}"], cv2.IMREAD_COLOR)
+            assert picture is not None  # `photograph` encoded it
+            found.append(Source(picture, arrays[f"to_picture_{number}"], arrays[f"seen_{number}"]))
+    return tuple(found)
 
 
 def scene_file(folder: Path, index: int) -> Path:
     return folder / f"{index:05d}.npz"
 
 
-def write(folder: Path, which: scenes.SceneSet, processes: int) -> None:
-    """Render all scenes of a set that are missing in `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        written = pool.map(partial(write_scene, folder, which), range(which.scenes))
-        for _ in track(written, "photographing", which.scenes):
-            pass
+def subjects_of_scenes(folder: Path, count: int) -> Subjects:
+    """Read the photographs of `count` scenes.
+
+    Raises:
+        DatasetError: scenes have not been rendered.
+    """
+    files = [scene_file(folder, index) for index in range(count)]
+    missing = sum(not file.is_file() for file in files)
+    if missing:
+        raise DatasetError(
+            f"{folder}: {missing} of {count} training scenes missing; run python -m training.photographs {folder}"
+        )
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(read_scene, files))
 
 
 def main(
-    folder: Annotated[Path, typer.Argument(help="Where the photographs go, a file a scene.")],
-    unseen: Annotated[bool, typer.Option("--unseen", help="The scenes that the last stage trains on.")] = False,
-    processes: Annotated[int, typer.Option(min=1)] = 2,
+    folder: Annotated[Path, typer.Argument(help="Folder for the photographs, one file per scene.")],
+    unseen: Annotated[bool, typer.Option("--unseen", help="Render the scenes for the last stage instead.")] = False,
 ) -> None:
     """Render the training scenes that are missing."""
-    write(folder, scenes.UNSEEN if unseen else scenes.TRAINING, processes)
+    which = scenes.UNSEEN if unseen else scenes.TRAINING
+    folder.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(PROCESSES, get_context("spawn")) as pool:
+        written = pool.map(partial(write_scene, folder, which), range(which.scenes))
+        for _ in track(written, "photographing", which.scenes):
+            pass
 
 
 if __name__ == "__main__":

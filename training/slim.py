@@ -40,6 +40,9 @@ class Widths:
     descriptor: int = 384
 
 
+WIDTHS = Widths()  # of the shipped model
+
+
 def slim_model(widths: Widths) -> CVNet:
     """Return a `CVNet` with a narrow trunk, a narrow whitening layer, and 1x1 projections."""
     model = CVNet(50)
@@ -54,7 +57,7 @@ def narrow(backbone: Backbone, widths: Widths) -> None:
     trunk, channels = backbone.trunk, widths.stem
     trunk.conv1, trunk.bn1 = nn.Conv2d(3, channels, 7, 2, 3, bias=False), nn.BatchNorm2d(channels)
     for number, stage in enumerate(widths.stages, 1):
-        blocks = [first_block(channels, stage, 1 if number == 1 else 2)]
+        blocks = [block(channels, stage, 1 if number == 1 else 2, first=True)]
         blocks += [block(stage.channels, stage) for _ in range(stage.blocks - 1)]
         setattr(trunk, f"layer{number}", nn.Sequential(*blocks))
         channels = stage.channels
@@ -72,12 +75,10 @@ def channels_last(module: Module) -> Module:
     return module
 
 
-def first_block(inputs: int, stage: Stage, stride: int) -> Bottleneck:
-    """Return the block that changes the number of channels and, with stride 2, halves the map."""
-    shortcut = nn.Sequential(nn.Conv2d(inputs, stage.channels, 1, stride, bias=False), nn.BatchNorm2d(stage.channels))
-    return block(inputs, stage, stride, shortcut)
-
-
-def block(inputs: int, stage: Stage, stride: int = 1, shortcut: nn.Module | None = None) -> Bottleneck:
-    planes = stage.channels // EXPANSION
+def block(inputs: int, stage: Stage, stride: int = 1, first: bool = False) -> Bottleneck:
+    """Return a block; the first one of a stage changes the number of channels and, with stride 2, halves the map."""
+    planes, shortcut = stage.channels // EXPANSION, None
+    if first:
+        conv = nn.Conv2d(inputs, stage.channels, 1, stride, bias=False)
+        shortcut = nn.Sequential(conv, nn.BatchNorm2d(stage.channels))
     return Bottleneck(inputs, planes, stride, shortcut, base_width=64 * stage.width // planes)

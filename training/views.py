@@ -35,6 +35,9 @@ class Source:
     seen: Array
 
 
+Subjects = list[tuple[Source, ...]]  # all images per subject: the photographs of a scene, or a collage twice
+
+
 @dataclass(frozen=True)
 class Warps:
     """Limits of the difference between a crop and its source."""
@@ -46,16 +49,14 @@ class Warps:
     perspective: float = 0.12  # displacement of each corner, relative to the crop's size
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two crops (2, H, W, 3) uint8 and corresponding points (2, POINTS, 2) px; missing points are NaN."""
+def make_pair(
+    rng: Generator, sources: tuple[Source, Source], size: tuple[int, int], warps: Warps
+) -> tuple[Array, Array]:
+    """Crop two images of one subject to (height, width) px, around a point that both show.
 
-    crops: Array
-    points: Array
-
-
-def make_pair(rng: Generator, sources: tuple[Source, Source], size: tuple[int, int], warps: Warps) -> Pair:
-    """Crop two images of one subject to (height, width) px, around a point that both show."""
+    Returns:
+        crops (2, H, W, 3) uint8 and corresponding points (2, POINTS, 2) px; missing points are NaN.
+    """
     candidates = rng.random((CANDIDATES, 2))
     common = candidates[visible(sources[0], candidates) & visible(sources[1], candidates)]
     anchor = common[0] if len(common) else rng.random(2)
@@ -65,7 +66,7 @@ def make_pair(rng: Generator, sources: tuple[Source, Source], size: tuple[int, i
         warp = random_warp(rng, project(source.to_picture, anchor[None])[0], zoom, size, warps)
         crops.append(develop(rng, warp_picture(source.picture, warp, zoom, size)))
         points.append(project(warp @ source.to_picture, common))
-    return Pair(np.stack(crops), sample_inside(np.stack(points), size))
+    return np.stack(crops), sample_inside(np.stack(points), size)
 
 
 def whole_view(rng: Generator, source: Source, size: tuple[int, int], warps: Warps) -> Array:

@@ -21,11 +21,11 @@ from torch.nn import functional as F
 import scenes
 from cvnet_engine.cvnet.backbone import Backbone
 from cvnet_engine.engine.contract import Array
-from training import checkpoints
-from training.backbone import Recipe
+from training import stages
 from training.pairs import normalised
-from training.photographs import Photograph, read_scene, scene_file
-from training.slim import channels_last, slim_model
+from training.photographs import read_scene, scene_file
+from training.slim import WIDTHS, channels_last, slim_model
+from training.views import Source
 
 SHRINKAGE = 0.05  # fraction of the mean variance, added to the variance of every direction
 SIZE_FACTOR = 0.6  # photographs are resized to the expected size of later images
@@ -33,11 +33,11 @@ VIEWS = 4  # per scene
 
 
 @torch.inference_mode()
-def describe(backbone: Backbone, photographs: list[Photograph]) -> Array:
+def describe(backbone: Backbone, photographs: tuple[Source, ...]) -> Array:
     """Extract the descriptors of a scene's images, (n, C), L2-normalised."""
     found = []
     for photograph in photographs:
-        picture = cv2.resize(photograph.picture(), None, fx=SIZE_FACTOR, fy=SIZE_FACTOR, interpolation=cv2.INTER_AREA)
+        picture = cv2.resize(photograph.picture, None, fx=SIZE_FACTOR, fy=SIZE_FACTOR, interpolation=cv2.INTER_AREA)
         with torch.autocast("cpu", torch.bfloat16):
             found.append(backbone(normalised(torch.from_numpy(picture)[None]))[0])
     return F.normalize(torch.cat(found).float(), dim=1).numpy()
@@ -67,13 +67,13 @@ def main(
 ) -> None:
     """Compute the whitening from the training scenes."""
     torch.set_num_threads(1)
-    model = slim_model(Recipe().widths)
-    model.load_state_dict(checkpoints.read(folder, "backbone"))
+    model = slim_model(WIDTHS)
+    model.load_state_dict(stages.read(folder, "backbone"))
     backbone = channels_last(model.backbone.eval().requires_grad_(False))
     files = [scene_file(photographs, index) for index in range(scenes.TRAINING.scenes)]
     descriptors = [describe(backbone, read_scene(file)[:VIEWS]) for file in track(files, "describing")]
     whiten(backbone.whiten, whitening(np.stack(descriptors)))
-    checkpoints.write(folder / "whitening.pt", {"model": backbone.whiten.state_dict()})
+    stages.write(folder / "whitening.pt", {"model": backbone.whiten.state_dict()})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Both scores of a pair stand beside each other, of the candidates that similarity puts first."""
+"""Pair scores at coarse and full resolution, from which the weight of coarse scores is fitted."""
 
 from __future__ import annotations
 
