@@ -7,11 +7,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from cvnet_engine.cvnet import demo, seeded, tensor_file
+from cvnet_engine.cvnet import built_in, tensor_file
 from cvnet_engine.cvnet.backbone import TRUNKS
 from cvnet_engine.cvnet.model import CVNet
 from cvnet_engine.engine.errors import WeightsError
@@ -65,8 +64,9 @@ def load(weights: str, depth: int, note: Callable[[str], None] = lambda _: None,
     """
     if depth not in TRUNKS:
         raise WeightsError(f"depth {depth} is not a CVNet model: expected 50 or 101")
-    if is_built_in(weights):
-        return assemble({name: torch.from_numpy(a) for name, a in built_in(weights, depth).items()}, depth, descriptor)
+    if built_in.is_built_in(weights):
+        arrays = built_in.state_dict(weights, depth, published_shapes(depth))
+        return assemble({name: torch.from_numpy(array) for name, array in arrays.items()}, depth, descriptor)
     content = tensor_file.load(Path(weights))
     tensors = tensor_file.state_dict(content, Path(weights))
     state = parts_of_model(tensors, weights)
@@ -75,25 +75,6 @@ def load(weights: str, depth: int, note: Callable[[str], None] = lambda _: None,
     if left_out > 0:
         note(f"{weights}: {left_out} tensors left out that belong to no part of the model")
     return assemble(state, depth, descriptor)
-
-
-def is_built_in(weights: str) -> bool:
-    """Tell if `weights` names a model that needs no checkpoint file."""
-    return weights == demo.NAME or seeded.parse(weights) is not None
-
-
-def built_in(weights: str, depth: int) -> dict[str, np.ndarray]:
-    """Every published tensor of the demonstration model or a seeded one.
-
-    Raises:
-        WeightsError: no demonstration model of that depth, or its file is missing or changed.
-    """
-    shapes, seed = published_shapes(depth), seeded.parse(weights)
-    if seed is not None:
-        return seeded.state_dict(shapes, seed)
-    if depth != demo.DEPTH:
-        raise WeightsError(f"the demonstration model is a ResNet-{demo.DEPTH}; use --depth {demo.DEPTH}")
-    return demo.state_dict(shapes)
 
 
 def assemble(state: Mapping[str, Tensor], depth: int, descriptor: str) -> CVNet:

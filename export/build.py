@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from cvnet_engine.cvnet import checkpoint, seeded
+from cvnet_engine.cvnet import built_in, checkpoint
 from cvnet_engine.cvnet.model import CVNet
 from cvnet_engine.engine.backends import BACKENDS, PRECISIONS, WHOLE, auto_backends, open_engine
 from cvnet_engine.engine.bundle import (
@@ -158,9 +158,9 @@ class Build:
         return Manifest(
             format=FORMAT,
             depth=self.settings.depth,
-            weights=weights if checkpoint.is_built_in(weights) else str(Path(weights).absolute()),
+            weights=weights if built_in.is_built_in(weights) else str(Path(weights).absolute()),
             weights_digest=checkpoint.digest(model),
-            trained=seeded.parse(weights) is None,
+            trained=built_in.seed_of(weights) is None,
             precision=precision,
             graphs={name: graph_file(name, c.backend, c.file, precision) for name, c in choices.items()},
             fallback=fallback,

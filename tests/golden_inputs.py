@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cvnet_engine.cvnet.seeded import generator
+from cvnet_engine.cvnet.built_in import generator
 
 GOLDEN = Path(__file__).parent / "golden"
 SHARED = Path(__file__).parents[2] / "shared"  # photos and larger golden files; tests that need them may be skipped

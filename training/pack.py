@@ -1,6 +1,6 @@
 """Writer of the demonstration model's file: `python -m training.pack FOLDER` writes `cvnet/demo.npz`.
 
-Copy the digest that it prints to `cvnet.demo`.
+Copy the digest that it prints to `cvnet.built_in`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import typer
 from torch import Tensor
 
-from cvnet_engine.cvnet import demo
+from cvnet_engine.cvnet import built_in
 from cvnet_engine.cvnet.checkpoint import published_name
 from cvnet_engine.cvnet.model import CVNet
 from cvnet_engine.engine.files import write_atomically
@@ -41,8 +41,10 @@ def stored(tensor: Tensor) -> np.ndarray:
 def main(folder: Annotated[Path, typer.Argument(help="Where training left its checkpoints.")]) -> None:
     """Write the demonstration model's file."""
     content = packed(load(folder))
-    write_atomically(demo.FILE, content)
-    sys.stdout.write(f"{demo.FILE}: {len(content) / 1e6:.2f} MB, SHA-256 {hashlib.sha256(content).hexdigest()}\n")
+    write_atomically(built_in.DEMO_FILE, content)
+    sys.stdout.write(
+        f"{built_in.DEMO_FILE}: {len(content) / 1e6:.2f} MB, SHA-256 {hashlib.sha256(content).hexdigest()}\n"
+    )
 
 
 if __name__ == "__main__":
