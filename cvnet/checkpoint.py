@@ -73,7 +73,7 @@ def load(weights: str, depth: int, note: Callable[[str], None] = lambda _: None,
     check(state, depth, weights)
     left_out = tensor_file.count_tensors(content) - len(state)
     if left_out > 0:
-        note(f"{weights}: {left_out} tensors left out that belong to no part of the model")
+        note(f"{weights}: ignored {left_out} tensors that do not belong to the model")
     return assemble(state, depth, descriptor)
 
 

@@ -15,8 +15,8 @@ from scenes.dataset import SETS, write
 
 
 def main(
-    name: Annotated[str, typer.Argument(help=f"Which scenes: {', '.join(SETS)}.")],
-    data_dir: Annotated[Path, typer.Argument(help="Folder of data sets; made where it is missing.")],
+    name: Annotated[str, typer.Argument(help=f"Name of the set: {', '.join(SETS)}.")],
+    data_dir: Annotated[Path, typer.Argument(help="Folder of data sets; created if missing.")],
 ) -> None:
     """Generate a set of scenes in DATA_DIR/NAME, unless it is there already."""
     if name not in SETS:

@@ -34,7 +34,7 @@ SHORTLIST = 100
 
 
 def main(
-    data_dir: Annotated[Path, typer.Argument(help="Folder of data sets; the scenes are made there where missing.")],
+    data_dir: Annotated[Path, typer.Argument(help="Folder of data sets; missing scenes are generated in it.")],
     weights: WeightsOption = "demo",
     depth: DepthOption = 50,
     threads: ThreadsOption = 2,
@@ -45,23 +45,23 @@ def main(
         tempfile.TemporaryDirectory() as graphs,
         open_engines(checkpoint.load(weights, depth), "fp32", [], Path(graphs), threads) as engines,
     ):
-        rough, full = pair_scores(load(data_dir, scenes.VALIDATION.name), engines)
-    slope, intercept = np.polyfit(rough, full, 1)
-    correlation = np.corrcoef(rough, full)[0, 1]
-    sys.stdout.write(f"full = {slope:.3f} pooled + {intercept:.3f}, correlation {correlation:.3f}, {len(full)} pairs\n")
+        coarse, full = pair_scores(load(data_dir, scenes.VALIDATION.name), engines)
+    slope, intercept = np.polyfit(coarse, full, 1)
+    correlation = np.corrcoef(coarse, full)[0, 1]
+    sys.stdout.write(f"full = {slope:.3f} coarse + {intercept:.3f}, correlation {correlation:.3f}, {len(full)} pairs\n")
     sys.stdout.write(f"weight {RERANK_WEIGHT * slope:.3f}\n")
 
 
 def pair_scores(dataset: Dataset, engines: Engines) -> tuple[Array, Array]:
     """Return the pair scores (pairs,) of all shortlists at coarse and at full resolution."""
     database = Database.as_kept([engines.extract_from(path) for path in dataset.images], HalfCodec())
-    rough, full = [], []
+    coarse, full = [], []
     for path, truth in zip(dataset.queries, dataset.ground_truth, strict=True):
         query = extract_query(engines, path, truth.bbx)
         rows = np.argsort(-similarities(database.descriptors, query.descriptor))[:SHORTLIST].tolist()
-        rough.append(engines.score_rows(pooled(query), Pooled(database), rows))
+        coarse.append(engines.score_rows(pooled(query), Pooled(database), rows))
         full.append(engines.score_rows(query, database, rows))
-    return np.concatenate(rough), np.concatenate(full)
+    return np.concatenate(coarse), np.concatenate(full)
 
 
 if __name__ == "__main__":

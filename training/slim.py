@@ -1,7 +1,7 @@
 """Narrow ResNet that fits into the published one, small enough to train on a CPU and to ship.
 
 It equals the published network with all remaining channels zero and with remaining blocks that add nothing, which is
-how `cvnet.built_in` stores it. It is trained in its narrow form, with a sixteenth of the operations.
+how `cvnet.built_in` stores it. It is trained in its narrow form, with a ninth of the multiplications.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Weights under their published names: what loads, and what each fault is called."""
+"""Checkpoints under their published names: those that load, and the error of each fault."""
 
 import json
 import pickle
@@ -64,7 +64,7 @@ EXPONENT = "encoder_q.head.pool.p"
         (lambda s: s.update({"globalmodel.head.pool.p": torch.ones(1)}), rf"two tensors for {EXPONENT}"),
     ],
 )
-def test_tensors_that_are_not_the_models(tmp_path, change, message):
+def test_a_wrong_tensor_is_named(tmp_path, change, message):
     damaged = small_state(50)
     change(damaged)
     with pytest.raises(WeightsError, match=message) as caught:
@@ -90,14 +90,14 @@ def test_other_names_of_the_same_tensors(tmp_path, state, seeded_model, rename):
     assert checkpoint.digest(loaded) == checkpoint.digest(seeded_model(50))
 
 
-def test_how_many_batches_a_norm_has_seen_may_be_left_out(tmp_path, state, seeded_model):
+def test_num_batches_tracked_may_be_missing(tmp_path, state, seeded_model):
     loaded = checkpoint.load(save(tmp_path, {n: t for n, t in state.items() if "num_batches" not in n}), 50)
     weights, expected = (checkpoint.weights_of(model.state_dict()) for model in (loaded, seeded_model(50)))
     assert weights == expected
     assert all(torch.equal(loaded.state_dict()[name], seeded_model(50).state_dict()[name]) for name in weights)
 
 
-def test_tensors_of_no_part_of_the_model_are_left_out_and_counted(tmp_path, state, seeded_model):
+def test_tensors_of_other_models_are_ignored_and_counted(tmp_path, state, seeded_model):
     momentum_encoder = {f"encoder_k.{n}": torch.zeros(n) for n in range(7)}
     others = momentum_encoder | {"queue": torch.zeros(3, 4), "queue_ptr": torch.zeros(1)}
     content = {"model_state": others | state, "optimizer_state": {"state": {0: {"momentum": torch.zeros(9)}}}}
@@ -105,10 +105,10 @@ def test_tensors_of_no_part_of_the_model_are_left_out_and_counted(tmp_path, stat
     notes = []
     loaded = checkpoint.load(str(tmp_path / "w.pyth"), 50, notes.append)
     assert checkpoint.digest(loaded) == checkpoint.digest(seeded_model(50))
-    assert notes == [f"{tmp_path / 'w.pyth'}: 10 tensors left out that belong to no part of the model"]
+    assert notes == [f"{tmp_path / 'w.pyth'}: ignored 10 tensors that do not belong to the model"]
 
 
-def test_nothing_is_said_of_a_file_that_holds_the_model_alone(tmp_path):
+def test_a_file_with_only_the_model_gives_no_note(tmp_path):
     notes = []
     checkpoint.load(save(tmp_path, small_state(50)), 50, notes.append)
     assert notes == []
@@ -147,7 +147,7 @@ def test_a_flipped_bit_in_a_tensor(tmp_path):
     data = bytearray((tmp_path / "w.pyth").read_bytes())
     data[len(data) // 2] ^= 1
     (tmp_path / "w.pyth").write_bytes(data)
-    torch.load(tmp_path / "w.pyth")  # says nothing
+    torch.load(tmp_path / "w.pyth")  # does not notice
     with pytest.raises(WeightsError, match="the checksum of w/data/0 differs"):
         tensor_file.load(tmp_path / "w.pyth")
 

@@ -39,7 +39,7 @@ def test_global_mean():
     torch.testing.assert_close(global_mean(torch.zeros(1, 4, 3, 3)), units()["gemp_of_zero"])
 
 
-def test_a_bottleneck_without_floors_is_cvnets(seeded_model):
+def test_a_bottleneck_without_floors_equals_that_of_cvnet(seeded_model):
     block, x = seeded_model(50).backbone.trunk.layer2[0], torch.randn(1, 256, 9, 7)
     torch.testing.assert_close(bottleneck(block, x, 0.0, 0.0), block(x), rtol=0, atol=0)
 
@@ -76,8 +76,8 @@ def test_published_descriptor_of_a_photo(run, first_image):
     torch.testing.assert_close(over_scales(scales), torch.from_numpy(run["desc_db"][0]), rtol=0, atol=1e-6)
 
 
-def test_published_descriptor_where_the_bias_does_not_drown_the_rest(run, first_image):
-    """With a 256th of the seeded bias, leaving out any part of the head shows a hundred times the tolerance."""
+def test_published_descriptor_with_a_smaller_bias(run, first_image):
+    """With a 256th of the seeded bias, an omission of any part of the head exceeds the tolerance 100 times."""
     model = checkpoint.load("seeded:0", 50, descriptor="superglobal")
     model.backbone.whiten.bias.div_(256)
     scales = described(model, first_image)
@@ -85,7 +85,7 @@ def test_published_descriptor_where_the_bias_does_not_drown_the_rest(run, first_
     torch.testing.assert_close(scales[1], torch.from_numpy(run["b256_scales1_db0"]), rtol=0, atol=2e-6)
 
 
-def test_weights_and_local_map_are_cvnets(seeded_model):
+def test_weights_and_local_map_equal_those_of_cvnet(seeded_model):
     model, image = checkpoint.load("seeded:0", 50, descriptor="superglobal"), torch.randn(1, 3, 70, 97)
     assert checkpoint.digest(model) == checkpoint.digest(seeded_model(50))
     with torch.inference_mode():

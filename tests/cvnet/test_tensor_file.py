@@ -1,4 +1,4 @@
-"""Checkpoint files in every form in which they circulate, and in some in which they should not."""
+"""Checkpoint files in all common forms, and damaged or malicious ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(7)}
 
 
 class Configuration(dict[str, Any]):
-    """As configuration libraries make them: a dict with attributes."""
+    """A dict with attributes, as configuration libraries create."""
 
 
 class Evil:
@@ -37,7 +37,7 @@ def touch(marker: Path) -> None:
 
 
 class ListOfOurs(list[int]):
-    """Something that PyTorch's unpickler builds for nobody."""
+    """A class that PyTorch's unpickler always refuses."""
 
 
 def saved(path: Path, content: Any, zipped: bool = True, protocol: int = 2) -> Path:
@@ -76,7 +76,7 @@ def configuration() -> Configuration:
     ],
     ids=["alone", "plain", "scalars", "array", "namespace", "configuration", "objects", "optimizer"],
 )
-def test_tensors_are_read_whatever_lies_beside_them(tmp_path, zipped, beside):
+def test_tensors_are_read_next_to_other_objects(tmp_path, zipped, beside):
     assert_state(saved(tmp_path / "w.pyth", {"model_state": STATE} | beside, zipped))
 
 
@@ -91,7 +91,7 @@ def test_tensors_are_read_whatever_lies_beside_them(tmp_path, zipped, beside):
     ],
     ids=["ordered", "parameters", "with-a-number", "default"],
 )
-def test_the_dict_itself(tmp_path, zipped, state):
+def test_a_dict_without_model_state_is_read(tmp_path, zipped, state):
     assert_state(saved(tmp_path / "w.pth", state, zipped))
 
 
@@ -113,7 +113,7 @@ def test_code_does_not_run(tmp_path, zipped):
     ("beside", "named"),
     [(os.getcwd, r"posix\.getcwd"), (ListOfOurs([1]), r"test_tensor_file\.ListOfOurs")],
 )
-def test_what_cannot_be_passed_over_is_named_with_the_one_command(tmp_path, monkeypatch, beside, named):
+def test_a_refused_object_is_named_with_the_command_to_use(tmp_path, monkeypatch, beside, named):
     path = saved(tmp_path / "w.pyth", {"model_state": STATE, "beside": beside})
     with pytest.raises(WeightsError, match=rf"{named}.*save its tensors alone: python -c \"import torch") as caught:
         read(path)
@@ -132,7 +132,7 @@ def test_a_newer_pickle_protocol_is_refused_with_the_command(tmp_path, recwarn):
 
 @pytest.mark.parametrize("name", ["w.pyth", "w.safetensors"])
 @pytest.mark.parametrize("content", [b"", b"text", b"\x80\x02}", b"PK\x03\x04", b"\xff" * 5000])
-def test_what_is_no_checkpoint(tmp_path, name, content):
+def test_a_file_of_another_kind_is_refused(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightsError) as caught:
         read(tmp_path / name)
@@ -141,7 +141,7 @@ def test_what_is_no_checkpoint(tmp_path, name, content):
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["1.6", "older"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
-def test_a_file_cut_short(tmp_path, zipped, share):
+def test_a_truncated_file_is_refused(tmp_path, zipped, share):
     data = saved(tmp_path / "w.pyth", {"model_state": STATE}, zipped).read_bytes()
     (tmp_path / "w.pyth").write_bytes(data[: int(len(data) * share)])
     with pytest.raises(WeightsError):
@@ -154,14 +154,14 @@ def test_a_file_without_a_state_dict(tmp_path, content):
         read(saved(tmp_path / "w.pyth", content))
 
 
-def test_tensors_are_counted_once_wherever_they_are():
+def test_tensors_are_counted_once():
     shared = torch.zeros(1)
     circle: list[Any] = [shared, {"again": shared, "other": (torch.ones(1), 7)}]
     circle.append(circle)
     assert tensor_file.count_tensors(circle) == 2
 
 
-def test_a_plain_pickle_is_no_checkpoint(tmp_path):
+def test_a_plain_pickle_is_refused(tmp_path):
     (tmp_path / "w.pyth").write_bytes(pickle.dumps({"model_state": {"a": 1}}, protocol=2))
     with pytest.raises(WeightsError):
         read(tmp_path / "w.pyth")

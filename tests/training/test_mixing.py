@@ -24,10 +24,10 @@ def test_pairs_are_those_of_each_shortlist(tmp_path, monkeypatch, shortlist):
     monkeypatch.setattr(mixing, "SHORTLIST", shortlist)
     paths = tuple(photo(tmp_path / f"{row}.png", 140, 200, seed=row) for row in range(6))
     dataset, engines = Dataset("small", paths[:4], paths[4:], (TRUTH, TRUTH)), FakeEngineCache().get("fp32", "cvnet")
-    rough, full = mixing.pair_scores(dataset, engines)
-    assert len(rough) == len(full) == 2 * min(shortlist, 4)
+    coarse, full = mixing.pair_scores(dataset, engines)
+    assert len(coarse) == len(full) == 2 * min(shortlist, 4)
     database = Database.as_kept([engines.extract_from(path) for path in paths[:4]], HalfCodec())
     query = extract_query(engines, paths[5], TRUTH.bbx)
     last = int(np.argsort(-similarities(database.descriptors, query.descriptor))[min(shortlist, 4) - 1])
     assert full[-1] == engines.score_rows(query, database, [last])[0]
-    assert rough[-1] == engines.score_rows(pooled(query), Pooled(database), [last])[0]
+    assert coarse[-1] == engines.score_rows(pooled(query), Pooled(database), [last])[0]
