@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from cvnet_engine.engine.bundle import Bundle
 from cvnet_engine.engine.errors import CvnetError
 from cvnet_engine.engine.gallery.indexing import IndexReport, find
@@ -15,6 +17,7 @@ from cvnet_engine.engine.gallery.writer import GalleryWriter
 from cvnet_engine.engine.presets import PresetName, gallery_settings
 
 
+@np.errstate(all="ignore")  # the caller's settings are for the caller's arithmetic
 def index(
     *images: str | os.PathLike[str],
     bundle: Bundle,

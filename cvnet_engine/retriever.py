@@ -19,7 +19,7 @@ from cvnet_engine.engine.files import absolute
 from cvnet_engine.engine.gallery.filter import Filter
 from cvnet_engine.engine.gallery.info import require_equal
 from cvnet_engine.engine.gallery.reader import Gallery
-from cvnet_engine.engine.images import Box, ImageLike, load
+from cvnet_engine.engine.images import Box, ImageLike, load, require_box
 from cvnet_engine.engine.presets import PresetName, named
 from cvnet_engine.engine.retrieval.engines import Engines
 from cvnet_engine.engine.retrieval.ranking import hits
@@ -63,6 +63,7 @@ class Retriever(Closing):
         self._engines = Engines.open(bundle, threads, made.scales)
         self._searcher = Searcher(self._engines, gallery, None if exact else gallery.approximate())
 
+    @np.errstate(all="ignore")  # the caller's settings are for the caller's arithmetic
     def search(
         self,
         image: ImageLike | GalleryImage,
@@ -96,6 +97,7 @@ class Retriever(Closing):
             GalleryError: the `GalleryImage` or a candidate is not in the gallery, or the gallery is damaged.
             CvnetError: invalid options.
         """
+        bbox = None if bbox is None else require_box(bbox)
         shortlist = None if candidates is None else self._rows(candidates)
         if rerank is None and shortlist is not None:
             rerank = len(shortlist)
@@ -113,11 +115,12 @@ class Retriever(Closing):
             images=len(self._gallery) if selection is None else len(selection),
             pairs=known(found.ranking.pair_scores),
             pooled_pairs=known(found.ranking.coarse_scores),
-            seconds=stages.seconds | found.seconds,
+            seconds=dict(stages.seconds | found.seconds),
             notice=self._notice,
             exact=found.exact,
         )
 
+    @np.errstate(all="ignore")
     def descriptor(self, image: ImageLike | GalleryImage, bbox: Box | None = None) -> Array:
         """Return the global descriptor (2048,) float32, L2-normalised; the dot product of two is their similarity.
 
@@ -149,6 +152,8 @@ class Retriever(Closing):
 
     def _selection(self, where: Filter, shortlist: Sequence[int] | None) -> Array | None:
         """Return the rows to search (n,) int64, ascending; None for all."""
+        if not isinstance(where, Filter):
+            raise CvnetError(f"where is {type(where).__name__}; expected a Filter, such as Filter(folder='abbey')")
         if where.folder:  # resolved as the gallery's paths are
             where = replace(where, folder=str(absolute(Path(where.folder))))
         rows = where.rows(lambda: self._texts, lambda: self._gallery.taken)
@@ -162,7 +167,10 @@ class Retriever(Closing):
 
         Raises:
             GalleryError: `paths` is empty, or one of them is not in the gallery.
+            CvnetError: `paths` is a single path instead of several.
         """
+        if isinstance(paths, str | os.PathLike):
+            raise CvnetError(f"candidates is the path {paths}; expected a list of paths")
         wanted = dict.fromkeys(absolute(Path(path)) for path in paths)
         unknown = [path for path in wanted if path not in self._row_of]
         if unknown:

@@ -298,19 +298,28 @@ def crop(image: Array, bbx: Sequence[float]) -> Array:
     """Crop an image to the box x1, y1, x2, y2 in pixels, truncated to integers.
 
     Raises:
-        ImageError: the box is empty, extends outside the image, or has values that are not finite.
+        ImageError: the box is empty, extends outside the image, or is not four finite numbers.
     """
     height, width = image.shape[:2]
-    if not np.isfinite(bbx).all():
-        raise ImageError(
-            f"bbox {','.join(map(str, bbx))} is not finite; expected x1,y1,x2,y2 within 0,0,{width},{height}"
-        )
-    x1, y1, x2, y2 = (int(v) for v in bbx)
+    x1, y1, x2, y2 = map(int, require_box(bbx))
     if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
         raise ImageError(
             f"bbox {x1},{y1},{x2},{y2} is empty or outside the image; expected x1,y1,x2,y2 within 0,0,{width},{height}"
         )
     return image[y1:y2, x1:x2]
+
+
+def require_box(box: Sequence[float] | Array) -> Box:
+    """Return a box as a tuple of Python numbers.
+
+    Raises:
+        ImageError: not four finite numbers.
+    """
+    corners = np.asarray(box)
+    if corners.shape != (4,) or corners.dtype.kind not in "iuf" or not np.isfinite(corners).all():
+        raise ImageError(f"bbox {box}: expected four numbers x1,y1,x2,y2")
+    x1, y1, x2, y2 = corners.tolist()
+    return x1, y1, x2, y2
 
 
 def check_size(image: Array, min_side_px: int = MIN_SIDE_PX) -> None:

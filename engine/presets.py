@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -39,12 +40,15 @@ class Preset:
         """Return the settings of a search: the arguments, and the preset's values for those that are None.
 
         Raises:
-            CvnetError: a negative number, an unknown method, or `rerank_full` with a method that scores no pairs.
+            CvnetError: a number that is negative or not whole, an unknown method, or `rerank_full` with a method that
+                scores no pairs.
         """
         rerank, method = self.rerank if rerank is None else rerank, method or self.method
-        if top_k < 1 or min(rerank, rerank_full or 0) < 0:
+        numbers = (top_k, rerank, rerank_full or 0)
+        if not all(isinstance(number, Integral) for number in numbers) or top_k < 1 or min(numbers) < 0:
             raise CvnetError(
-                f"top_k is {top_k}, rerank {rerank}, rerank_full {rerank_full}; expected at least 1, 0 and 0"
+                f"top_k is {top_k!r}, rerank {rerank!r}, rerank_full {rerank_full!r}; "
+                "expected whole numbers of at least 1, 0 and 0"
             )
         if method not in get_args(RerankWith):
             raise CvnetError(f"method {method!r}: expected one of {', '.join(get_args(RerankWith))}")

@@ -396,11 +396,11 @@ class Connections(Closing):
 
         Raises:
             GalleryError: the shard is not accessible, or not a database.
-            sqlite3.ProgrammingError: the connections have been closed.
+            GalleryError: the connections have been closed.
         """
         with self._lock:
             if self._closed:
-                raise sqlite3.ProgrammingError("the gallery is closed")
+                raise GalleryError("the gallery is closed; open it again")
             connection = self._kept.pop(shard, None)
         connection = connection or connect(self.files[shard], self._readonly)
         try:

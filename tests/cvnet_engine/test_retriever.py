@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
@@ -121,6 +122,16 @@ def test_a_shortlist_found_elsewhere(retriever, photos):
     assert {hit.path for hit in filtered.hits} == {photos[6], photos[0]}
 
 
+def test_numpy_boxes_settings_and_copies_of_results(retriever, photos, tmp_path, bundle):
+    with np.errstate(all="raise"):
+        index(*photos[:2], bundle=Bundle.open(bundle), gallery=tmp_path / "g")
+        results = retriever.search(photos[0], bbox=np.array([5, 10, 70, 60]))
+    assert results.bbox == (5, 10, 70, 60)
+    assert "<img" in results._repr_html_()
+    assert asdict(results)["pairs"] == results.pairs
+    assert pickle.loads(pickle.dumps(results)).hits == results.hits
+
+
 def test_threads_share_a_retriever(retriever, photos):
     expected = {path: retriever.search(path).hits for path in photos}
     with ThreadPoolExecutor(4) as threads:
@@ -166,7 +177,13 @@ def test_progress_is_reported(retriever, photos):
         (b"", {}, ImageError, "not an image"),
         (BLACK, {"bbox": (0, 0, 65, 9)}, ImageError, "outside the image"),
         (BLACK, {"candidates": ["x.jpg", "y.jpg"]}, GalleryError, "x.jpg: not in .*, the first of 2"),
+        (BLACK, {"bbox": (1, 2, 3)}, ImageError, r"bbox \(1, 2, 3\): expected four numbers"),
+        (BLACK, {"bbox": "1,2,30,40"}, ImageError, "bbox 1,2,30,40: expected four numbers"),
         (BLACK, {"candidates": []}, GalleryError, "no candidates"),
+        (BLACK, {"candidates": "x.jpg"}, CvnetError, "candidates is the path x.jpg; expected a list"),
+        (BLACK, {"where": {}}, CvnetError, "where is dict; expected a Filter"),
+        (BLACK, {"top_k": "5"}, CvnetError, "top_k is '5'.*whole numbers"),
+        (BLACK, {"rerank": 5.5}, CvnetError, "rerank 5.5.*whole numbers"),
         (BLACK, {"top_k": 0}, CvnetError, "top_k is 0"),
         (BLACK, {"rerank": -1}, CvnetError, "rerank -1"),
         (BLACK, {"method": "magic"}, CvnetError, "method 'magic'"),

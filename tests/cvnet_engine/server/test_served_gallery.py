@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import shutil
-import sqlite3
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -90,7 +89,7 @@ def test_a_changed_gallery_is_reopened_and_the_old_one_closed(served, gallery, t
     before.gallery.features(0)  # still of use to a search under way
     old = before.gallery
     del before
-    with pytest.raises((GalleryError, sqlite3.ProgrammingError)):
+    with pytest.raises(GalleryError):
         old.features(0)
     assert not served.refresh()
 
@@ -123,7 +122,7 @@ def test_a_gallery_that_cannot_be_laid_out_is_closed(gallery):
 
     with pytest.raises(MemoryError):
         ServedGallery(gallery, INFO, ScoringEngines(), lay_out)
-    with pytest.raises((GalleryError, sqlite3.ProgrammingError), match="closed"):
+    with pytest.raises(GalleryError, match="closed"):
         opened[0].features(0)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cvnet_engine.engine.errors import GalleryError
 from cvnet_engine.engine.exif import Shot
 from cvnet_engine.engine.gallery import shards
 from cvnet_engine.engine.gallery.indexing import IndexReport
@@ -60,7 +61,7 @@ def test_closing_waits_for_connections_in_use(pool):
         assert is_open(used)
     assert not is_open(used)
     assert not is_open(kept)
-    with pytest.raises(sqlite3.ProgrammingError, match="closed"), pool.use(0):
+    with pytest.raises(GalleryError, match="closed"), pool.use(0):
         pass
 
 
