@@ -159,7 +159,7 @@ def test_a_field_that_does_not_fit_is_named(small, field, value, message):
     edit(small, field, value)
     with pytest.raises(BundleError, match=message) as refusal:
         Bundle(small)
-    assert str(refusal.value).endswith("build the bundle again")
+    assert str(refusal.value).endswith(f"build --weights FILE --depth DEPTH --out {small}'")
     assert "\n" not in str(refusal.value)
 
 
