@@ -81,8 +81,8 @@ add_command(gallery, "convert", options.ConvertOptions, "gallery.copying:convert
 add_command(gallery, "ann", options.AnnOptions, "gallery.ann:run")
 
 
-def show_version(wanted: bool) -> None:
-    if wanted:
+def show_version(given: bool) -> None:
+    if given:
         typer.echo(f"cvnet-engine {version('cvnet-engine')}")
         raise typer.Exit
 
@@ -97,10 +97,10 @@ def program(
 
 
 def main() -> None:
-    """Run the program; an error that is the input's or the machine's fault is one line and exit code 1."""
+    """Run the program. An expected error prints one line and ends it with exit code 1."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that is no UTF-8 one
+            stream.reconfigure(errors="replace")  # the terminal may not use UTF-8
     warnings.showwarning = show_note
     try:
         app()
@@ -108,7 +108,7 @@ def main() -> None:
         fail(str(error))
     except MemoryError:
         fail(OUT_OF_MEMORY)
-    except BrokenPipeError:  # whoever read our output has gone
+    except BrokenPipeError:  # the reader of standard output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
@@ -128,7 +128,7 @@ def show_note(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """One line; where in the source it arose matters to nobody but the developers of what gave it."""
+    """Show a `CvnetWarning` on one line, without its place in the source; others as Python does."""
     if issubclass(category, CvnetWarning):
         tell("note", str(message))
     else:

@@ -54,7 +54,8 @@ MaxSideOption = Annotated[
         "--max-side",
         metavar="PIXELS",
         min=0,
-        help="Shrink images whose longer side exceeds this; 0 for no limit. Default 1024, or the preset's.",
+        help="Shrink images whose longer side exceeds this; 0 for no limit. Default: the preset's; without one, the "
+        "gallery's, or 1024.",
     ),
 ]
 MAPS = typer.Option(
@@ -517,7 +518,7 @@ class ConvertOptions(Options):
 
 
 def cluster_of(options: IndexOptions | EvalOptions | ServeOptions) -> Cluster | None:
-    """The Ray cluster of --runner; None for this process.
+    """Return the Ray cluster of --runner; None for this process.
 
     Raises:
         BadParameter: another runner, or --workers without Ray.

@@ -144,7 +144,7 @@ class Retriever(Closing):
             raise CvnetError("the retriever is closed; open another one")
         if isinstance(image, GalleryImage):
             if bbox is not None:
-                raise CvnetError(f"{image.path}: stored features are of the whole image; give its file, to crop it")
+                raise CvnetError(f"{image.path}: stored features cover the whole image; to crop it, give its file")
             (row,) = self._rows([image.path])
             return self._gallery.paths[row], self._gallery.features(row), row
         query = Path(image) if isinstance(image, str | os.PathLike) else load(image)
@@ -171,14 +171,14 @@ class Retriever(Closing):
         """
         if isinstance(paths, str | os.PathLike):
             raise CvnetError(f"candidates is the path {paths}; expected a list of paths")
-        wanted = dict.fromkeys(absolute(Path(path)) for path in paths)
-        unknown = [path for path in wanted if path not in self._row_of]
+        listed = dict.fromkeys(absolute(Path(path)) for path in paths)
+        unknown = [path for path in listed if path not in self._row_of]
         if unknown:
             count = f", the first of {len(unknown)} such" if len(unknown) > 1 else ""
             raise GalleryError(f"{unknown[0]}: not in {self._gallery.path}{count}; index it, or leave it out")
-        if not wanted:
+        if not listed:
             raise GalleryError("no candidates; expected paths of gallery images")
-        return [self._row_of[path] for path in wanted]
+        return [self._row_of[path] for path in listed]
 
     @cached_property
     def _row_of(self) -> dict[Path, int]:

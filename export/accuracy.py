@@ -44,7 +44,9 @@ def measure(features: Engine, reranker: Engine, cases: dict[str, list[Case]], pr
     drift = float(np.abs(np.array(scores) - [case.want["score"][0] for case in cases["reranker"]]).max())
     most = MAX_SCORE_DRIFT[precision]
     if not drift <= most:  # also for NaN
-        raise ExportError(f"scores drift by {drift:.1e} from image to score; expected {most} at most in {precision}")
+        raise ExportError(
+            f"pair scores differ from PyTorch's by up to {drift:.1e}; expected at most {most} in {precision}"
+        )
     cosine = float((got * want).sum(axis=1).min())
     return Accuracy(len(got), cosine, drift, nearest_kept(got, want))
 

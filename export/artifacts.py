@@ -122,7 +122,7 @@ class Artifacts:
         from cvnet_engine.export.tensorrt_plan import PlanOptions, build_plan, profiles, size_ranges
 
         if not self.sizes:
-            raise ExportError("TensorRT plans are made for image sizes; expected --sizes, such as 1024x768,768x1024")
+            raise ExportError("TensorRT plans need image sizes; give --sizes, such as 1024x768,768x1024")
         batch = 1 if graph in IMAGE_GRAPHS else BATCH
         shapes = profiles(graph, size_ranges(self.sizes), batch, self.model.descriptor)
         forecast = self._pace.forecast(source, len(shapes))

@@ -231,8 +231,8 @@ def usable_sizes(sizes: Sequence[Size], descriptor: str) -> list[Size]:
     usable = [size for size in sizes if min(size) >= shortest]
     if sizes and not usable:
         raise ImageError(
-            f"every one of --sizes has a side of less than {shortest} px, which {DESCRIPTOR_NAMES[descriptor]}'s "
-            "descriptor needs; expected sizes of images to come"
+            f"all --sizes have a side of less than {shortest} px, which {DESCRIPTOR_NAMES[descriptor]}'s descriptor "
+            "needs; give the sizes of typical images"
         )
     return usable
 
@@ -246,9 +246,7 @@ def calibration_photos(folder: Path | None, precision: str, descriptor: str = "c
     """
     if folder is None:
         if precision == "int8":
-            raise BackendError(
-                "int8 needs images to calibrate on; expected --calibration DIR with photos like those to come"
-            )
+            raise BackendError("int8 needs photos for calibration; expected --calibration DIR with typical photos")
         return []
     paths = find_images([folder])
     sample = paths[:: -(-len(paths) // CALIBRATION_IMAGES)]

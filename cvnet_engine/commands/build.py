@@ -48,7 +48,7 @@ def run(options: BuildOptions) -> None:
     for note in notes:
         console.warn(note)
     if manifest.not_run and manifest.gpu:
-        console.warn(f"compiled for {manifest.gpu['targets']} and not run: {manifest.not_run}")
+        console.warn(f"compiled for {manifest.gpu['targets']}, not checked here: {manifest.not_run}")
     if manifest.accuracy:
         console.say(accuracy_line(manifest.accuracy))
     console.warn_of_model(manifest)
@@ -71,7 +71,7 @@ def accuracy_line(accuracy: dict[str, float]) -> str:
     """Format the fields of `export.accuracy.Accuracy` as one line."""
     cosine, drift, kept = (accuracy[name] for name in ("descriptor_cosine", "score_drift", "nearest_kept"))
     return (
-        f"beside PyTorch on {accuracy['images']} photos: descriptor cosine at least {cosine:.5f}, "
+        f"compared with PyTorch on {accuracy['images']} photos: descriptor cosine at least {cosine:.5f}, "
         f"pair score drift at most {drift:.1e}, {kept:.1%} of the nearest 10 kept"
     )
 
@@ -96,7 +96,7 @@ def sizes_in(folder: Path, max_side_px: int | None) -> list[Size]:
         with contextlib.suppress(ImageError):  # `index` reports unreadable images
             counts[read_size(path, max_side_px)] += 1
     if not counts:
-        raise ImageError(f"{folder}: no image that can be read; expected photos whose sizes to build for")
+        raise ImageError(f"{folder}: no readable image; expected typical photos, to build for their sizes")
     return [size for size, _ in counts.most_common()]
 
 

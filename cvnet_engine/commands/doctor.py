@@ -43,7 +43,7 @@ def library_rows(versions: dict[str, str | None]) -> list[tuple[str, str, str]]:
 
 
 def remedies(backends: dict[str, list[str]]) -> list[str]:
-    """Return what this machine could use but lacks, each with the command that installs it, if there is one."""
+    """Return advice on what is missing on this machine, with the command that installs it if there is one."""
     found = []
     if extras := missing_extras():
         found.append(f"missing extras: {', '.join(extras)}; {install_hint(*extras)}")

@@ -100,14 +100,14 @@ def run(options: SearchOptions) -> None:
         search = Search(retriever, options, box, where, shortlists)
         if options.format == "tsv":
             console.emit("\t".join(TSV_COLUMNS) + "\n")
-        outcomes = [search.attempt(query, image) for query, image in asked(options)]
+        outcomes = [search.attempt(query, image) for query, image in queries_of(options)]
         report(outcomes, len(gallery), bundle, options)
     reasons = [outcome.reason for outcome in outcomes if isinstance(outcome, Failed)]
     if reasons:
         raise CvnetError("; ".join(dict.fromkeys(reasons)))
 
 
-def asked(options: SearchOptions) -> Iterator[tuple[Path, ImageLike | GalleryImage]]:
+def queries_of(options: SearchOptions) -> Iterator[tuple[Path, ImageLike | GalleryImage]]:
     """Yield each query's name and image."""
     for query in options.queries or ():
         yield query, sys.stdin.buffer.read(MAX_BYTES) if query == STANDARD_INPUT else query
@@ -154,7 +154,7 @@ def show(found: Found, format: str) -> None:
         case "tsv":
             console.emit("".join("\t".join(tsv_row(found.query, hit)) + "\n" for hit in results.hits))
     if not results.hits:
-        console.warn(f"{found.query}: no image of the gallery meets the conditions")
+        console.warn(f"{found.query}: no gallery image is left by --filter or --candidates")
     s = results.seconds
     coarse = f"coarse scores of {counted(results.pooled_pairs, 'pair')} {s['pooled']:.2f} s, " if "pooled" in s else ""
     way = "global" if results.exact else "approximate global"

@@ -33,7 +33,7 @@ GRACE_S = 5  # for running requests when the server stops
 def run(options: ServeOptions) -> None:
     if not is_loopback(options.host) and not options.token:
         raise CvnetError(
-            f"--host {options.host} lets other machines in; expected a --token too, which they have to bring"
+            f"--host {options.host} accepts other machines; set a --token, which their requests must carry"
         )
     bundle = Bundle(options.bundle)
     made = read_info(options.gallery)
@@ -87,5 +87,5 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except (OSError, UnicodeError) as error:  # UnicodeError: an invalid host name
-        reason = error.strerror if isinstance(error, OSError) else "no name of a machine"
-        raise CvnetError(f"{host}:{port}: cannot be listened on ({reason}); choose another --port or --host") from error
+        reason = error.strerror if isinstance(error, OSError) else "not a host name"
+        raise CvnetError(f"{host}:{port}: cannot listen there ({reason}); choose another --port or --host") from error

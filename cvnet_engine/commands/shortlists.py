@@ -42,7 +42,8 @@ class Shortlists:
             raise CvnetError(f"{file}: not readable ({error.strerror}); expected a file of shortlists") from error
         except (ValueError, RecursionError) as error:
             raise CvnetError(
-                f"{file}: no shortlists ({one_line(error)}); expected a path a line, or in .json an object of lists"
+                f"{file}: not shortlists ({one_line(error)}); "
+                "expected one path per line, or .json: {query: [path, ...]}"
             ) from error
         return cls(file, None, {absolute(Path(query)): paths for query, paths in lists.items()})
 

@@ -240,8 +240,8 @@ class Patterns:
             return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
         if self.include and not match(self.include):
-            return "not among --include"
-        return "among --exclude" if match(self.exclude) else None
+            return "not matched by --include"
+        return "matched by --exclude" if match(self.exclude) else None
 
 
 EVERYTHING = Patterns()

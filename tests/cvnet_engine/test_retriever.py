@@ -188,7 +188,7 @@ def test_progress_is_reported(retriever, photos):
         (BLACK, {"rerank": -1}, CvnetError, "rerank -1"),
         (BLACK, {"method": "magic"}, CvnetError, "method 'magic'"),
         (GalleryImage("x.jpg"), {}, GalleryError, "x.jpg: not in"),
-        (GalleryImage("x.jpg"), {"bbox": (0, 0, 9, 9)}, CvnetError, "x.jpg: stored features are of the whole image"),
+        (GalleryImage("x.jpg"), {"bbox": (0, 0, 9, 9)}, CvnetError, "x.jpg: stored features cover the whole image"),
     ],
 )
 def test_invalid_searches_raise_errors(retriever, image, options, error, message):

@@ -72,7 +72,7 @@ def test_a_change_is_measured(descriptors, cases):
     ],
 )
 def test_a_score_that_drifts_is_refused(descriptors, cases, precision, drift, most):
-    with pytest.raises(ExportError, match=rf"scores drift by .* expected {re.escape(most)} at most in {precision}"):
+    with pytest.raises(ExportError, match=rf"by up to .* expected at most {re.escape(most)} in {precision}"):
         measure(Features(descriptors), Reranker(drift), cases, precision)
 
 

@@ -62,7 +62,7 @@ def test_patterns_choose_among_the_files_of_a_folder(album, include, exclude, na
     found = find([album], Patterns(include, exclude))
     assert [str(path.relative_to(album)) for path in found.images] == names
     assert len(found.images) + len(found.skipped) == 5
-    assert set(found.skipped.values()) <= {"not among --include", "among --exclude"}
+    assert set(found.skipped.values()) <= {"not matched by --include", "matched by --exclude"}
 
 
 def test_a_file_that_is_named_is_taken_whatever_the_patterns(album):

@@ -109,7 +109,7 @@ def test_a_gallery_image_is_a_query(search, photos):
         assert str(path) not in {hit["path"] for hit in entry["results"]}
     boxed = search("--similar-to", photos[2], "--bbox", "0,0,40,40")
     assert boxed.returncode == 1
-    assert b"stored features are of the whole image" in boxed.stderr
+    assert b"stored features cover the whole image" in boxed.stderr
 
 
 def test_shortlists_and_filters(search, photos, tmp_path):
@@ -125,7 +125,7 @@ def test_shortlists_and_filters(search, photos, tmp_path):
     assert filtered.stdout == os.fsencode(photos[3]) + b"\n"
     nothing = search(photos[0], "--filter", "name=nothing", "--format", "paths")
     assert (nothing.returncode, nothing.stdout) == (0, b"")
-    assert os.fsencode(photos[0]) + b": no image of the gallery meets the conditions\n" in nothing.stderr
+    assert os.fsencode(photos[0]) + b": no gallery image is left by --filter or --candidates\n" in nothing.stderr
     assert b"similarity" not in search(photos[0], "--filter", "name=nothing").stdout  # a table of nothing
     (tmp_path / "unknown.txt").write_text(f"{photos[0]}\n/nowhere.jpg")
     unknown = search(photos[0], "--candidates", tmp_path / "unknown.txt")

@@ -37,9 +37,9 @@ def test_json_has_a_shortlist_for_each_query_by_whatever_path(tmp_path, monkeypa
         ("a.json", b"[1]", "it is of type list"),
         ("a.json", b'{"q.jpg": "a.jpg"}', "'q.jpg' has no list of paths"),
         ("a.json", b'{"q.jpg": [1]}', "'q.jpg' has no list of paths"),
-        ("a.json", b"{", "no shortlists"),
-        ("a.json", b"[" * 100_000, "no shortlists"),
-        ("a.txt", b"\xff\xfe", "no shortlists"),
+        ("a.json", b"{", "not shortlists"),
+        ("a.json", b"[" * 100_000, "not shortlists"),
+        ("a.txt", b"\xff\xfe", "not shortlists"),
         ("absent.txt", None, "not readable"),
     ],
 )
