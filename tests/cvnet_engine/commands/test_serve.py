@@ -100,7 +100,7 @@ def options(bundle: Path, gallery: Path, **changes) -> ServeOptions:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "box.lan"])
 @pytest.mark.parametrize("token", [None, ""])
 def test_other_machines_are_let_in_with_a_token_only(bundle, gallery, host, token):
-    with pytest.raises(CvnetError, match="expected a --token"):
+    with pytest.raises(CvnetError, match="set a --token"):
         serve.run(options(bundle, gallery, host=host, token=token))
 
 
